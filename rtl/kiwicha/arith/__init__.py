@@ -1,0 +1,1 @@
+"""FP32 and integer arithmetic with a stated latency."""

@@ -1,0 +1,216 @@
+"""Every parameter of a chip, validated, with named presets and TOML in and out."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ConfigError", "ChipConfig", "FORMATS_IN_HARDWARE", "MULTIPLIERS", "PRESETS"]
+
+#: Element formats whose decoders exist in hardware today, and those that are planned.
+FORMATS_IN_HARDWARE = ("int8",)
+KNOWN_FORMATS = ("int8", "int4", "e4m3", "e3m2", "e2m3", "e2m1")
+
+#: Multiplier variants (see :mod:`kiwicha.array.multiplier`).
+MULTIPLIERS = ("portable", "ecp5", "ecp5_packed")
+
+#: Cycles from an accepted scratchpad read request to its data: block RAM plus its output register.
+READ_LATENCY = 2
+
+
+class ConfigError(ValueError):
+    """A chip parameter is out of range; the message names it, its value and the range."""
+
+
+def _param(default: Any, low: int | None = None, high: int | None = None, *, doc: str,
+           choices: tuple | None = None, power_of_two: bool = False) -> Any:
+    return field(default=default, metadata={"low": low, "high": high, "doc": doc, "choices": choices,
+                                            "power_of_two": power_of_two})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChipConfig:
+    """One chip. Frozen and hashable; two equal configurations make the same Verilog, byte for byte.
+
+    Raises
+    ------
+    ConfigError
+        A field has a wrong type or a value out of its range.
+    """
+
+    name: str = _param("custom", doc="name that reports and the command line show")
+    rows: int = _param(16, 2, 32, doc="array rows, along K; multiply-accumulates per column and cycle")
+    columns: int = _param(16, 2, 32, doc="array columns, along N; results per cycle")
+    formats: tuple[str, ...] = _param(("int8",), doc="element formats that the edge decoders accept")
+    multiplier: str = _param("portable", choices=MULTIPLIERS,
+                             doc="portable; ecp5 (one MULT18X18D a MAC); ecp5_packed (one for two MACs)")
+    bus_width: int = _param(128, choices=(64, 128), doc="memory bus data width, bits")
+    address_width: int = _param(32, 32, 64, doc="memory bus address width, bits")
+    scratchpad_banks: int = _param(4, 2, 16, power_of_two=True,
+                                   doc="scratchpad banks; each has one read and one write port")
+    bank_lines: int = _param(2048, 16, 16384, power_of_two=True, doc="lines per scratchpad bank")
+    accumulator_lines: int = _param(1024, 16, 16384, power_of_two=True,
+                                    doc="accumulator lines of `columns` int32 each, in two banks")
+    epilogue_lanes: int = _param(4, 1, 8, power_of_two=True,
+                                 doc="accumulators that the epilogue converts per cycle")
+    queue_depth: int = _param(4, 1, 16, doc="instructions that wait in front of each unit")
+    reads_in_flight: int = _param(16, 4, 64, power_of_two=True, doc="read bursts outstanding on the bus")
+    writes_in_flight: int = _param(8, 2, 64, power_of_two=True, doc="write bursts outstanding on the bus")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            raise ConfigError(f"name must be an identifier, not {self.name!r}")
+        for item in dataclasses.fields(self):
+            if item.type in (int, "int"):
+                _check_int(item, getattr(self, item.name))
+            elif item.metadata["choices"] and getattr(self, item.name) not in item.metadata["choices"]:
+                _bad_choice(item, getattr(self, item.name))
+        self._check_formats()
+        if self.multiplier == "ecp5_packed" and self.columns % 2:
+            raise ConfigError(f"columns must be even with multiplier 'ecp5_packed', not {self.columns}")
+        if 4 * self.epilogue_lanes > self.line_bytes:
+            raise ConfigError(f"epilogue_lanes must be at most line bytes / 4 = {self.line_bytes // 4}, "
+                              f"not {self.epilogue_lanes}")
+        if self.scratchpad_lines > 1 << 16:
+            raise ConfigError("scratchpad_banks * bank_lines must be at most 65536, "
+                              f"not {self.scratchpad_lines}")
+
+    def _check_formats(self) -> None:
+        if isinstance(self.formats, list):
+            object.__setattr__(self, "formats", tuple(self.formats))
+        if not isinstance(self.formats, tuple) or not self.formats:
+            raise ConfigError(f"formats must be a non-empty list, not {self.formats!r}")
+        for name in self.formats:
+            if name not in KNOWN_FORMATS:
+                raise ConfigError(f"formats must be among {', '.join(KNOWN_FORMATS)}, not {name!r}")
+            if name not in FORMATS_IN_HARDWARE:
+                raise ConfigError(f"format {name!r} is not in the hardware yet; "
+                                  f"it has {', '.join(FORMATS_IN_HARDWARE)}")
+        if len(set(self.formats)) != len(self.formats):
+            raise ConfigError(f"formats must not repeat, got {list(self.formats)}")
+
+    # What follows from the fields.
+
+    @property
+    def bus_bytes(self) -> int:
+        """Bytes per beat of the memory bus."""
+        return self.bus_width // 8
+
+    @property
+    def line_bytes(self) -> int:
+        """Bytes per scratchpad line: a power of two that holds a beat, a row and a column vector."""
+        return max(self.bus_bytes, 1 << (max(self.rows, self.columns) - 1).bit_length())
+
+    @property
+    def scratchpad_lines(self) -> int:
+        """Scratchpad lines of all banks; the bank is the address's upper bits."""
+        return self.scratchpad_banks * self.bank_lines
+
+    @property
+    def scratchpad_bytes(self) -> int:
+        return self.scratchpad_lines * self.line_bytes
+
+    @property
+    def accumulator_bytes(self) -> int:
+        return self.accumulator_lines * self.columns * 4
+
+    @property
+    def operand_width(self) -> int:
+        """Bits of a decoded signed operand."""
+        return 8
+
+    @property
+    def sum_width(self) -> int:
+        """Bits of a signed column sum: `rows` products, exactly."""
+        return 2 * self.operand_width + (self.rows - 1).bit_length()
+
+    @property
+    def peak_macs_per_cycle(self) -> int:
+        return self.rows * self.columns
+
+    # TOML.
+
+    @classmethod
+    def preset(cls, name: str) -> "ChipConfig":
+        """The named preset; :exc:`ConfigError` lists the names if there is none."""
+        try:
+            return PRESETS[name]
+        except KeyError:
+            raise ConfigError(f"no configuration named {name!r}; there are {', '.join(PRESETS)}, "
+                              "or give a .toml file") from None
+
+    @classmethod
+    def load(cls, name_or_path: str) -> "ChipConfig":
+        """A preset by its name, or a configuration from a ``.toml`` file."""
+        if not str(name_or_path).endswith(".toml"):
+            return cls.preset(str(name_or_path))
+        path = Path(name_or_path)
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise ConfigError(f"cannot read {path}: {reason}") from None
+        try:
+            return cls.from_toml(text, default_name=path.stem)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_toml(cls, text: str, *, default_name: str = "custom") -> "ChipConfig":
+        """Parse TOML: the fields at top level; ``base = "preset"`` starts from a preset."""
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"not valid TOML: {error}") from None
+        base = values.pop("base", None)
+        known = {item.name for item in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"unknown parameter {key!r}; there are {', '.join(sorted(known))}")
+        values.setdefault("name", default_name)
+        if base is None:
+            return cls(**values)
+        return dataclasses.replace(cls.preset(base), **values)
+
+    def to_toml(self) -> str:
+        """TOML text that :meth:`from_toml` reads back to an equal configuration."""
+        def literal(value: Any) -> str:
+            if isinstance(value, str):
+                return f'"{value}"'
+            if isinstance(value, tuple):
+                return "[" + ", ".join(map(literal, value)) + "]"
+            return str(value)
+        return "".join(f"{item.name} = {literal(getattr(self, item.name))}  # {item.metadata['doc']}\n"
+                       for item in dataclasses.fields(self))
+
+
+def _check_int(item: dataclasses.Field, value: Any) -> None:
+    meta = item.metadata
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"{item.name} must be an integer, not {value!r}")
+    if meta["choices"]:
+        if value not in meta["choices"]:
+            _bad_choice(item, value)
+        return
+    if not meta["low"] <= value <= meta["high"]:
+        raise ConfigError(f"{item.name} must be from {meta['low']} to {meta['high']}, not {value}")
+    if meta["power_of_two"] and value & (value - 1):
+        raise ConfigError(f"{item.name} must be a power of two, not {value}")
+
+
+def _bad_choice(item: dataclasses.Field, value: Any) -> None:
+    raise ConfigError(f"{item.name} must be one of {', '.join(map(str, item.metadata['choices']))}, "
+                      f"not {value!r}")
+
+
+PRESETS: dict[str, ChipConfig] = {config.name: config for config in (
+    ChipConfig(name="tiny", rows=4, columns=4, bus_width=64, scratchpad_banks=4, bank_lines=512,
+               accumulator_lines=256, epilogue_lanes=2, queue_depth=2, reads_in_flight=4,
+               writes_in_flight=4),
+    ChipConfig(name="small", rows=8, columns=8, bus_width=64, scratchpad_banks=4, bank_lines=1024,
+               accumulator_lines=512, epilogue_lanes=2, reads_in_flight=8, writes_in_flight=4),
+    ChipConfig(name="ulx3s_85f", rows=16, columns=16, multiplier="ecp5_packed", bus_width=128),
+    ChipConfig(name="wide", rows=16, columns=16, bus_width=128, scratchpad_banks=8, bank_lines=4096,
+               accumulator_lines=4096, queue_depth=8, reads_in_flight=32, writes_in_flight=16),
+)}

@@ -1,0 +1,1 @@
+"""Registers, fetch, dispatch, semaphores, errors and counters."""

@@ -1,0 +1,1 @@
+"""LOAD and STORE: between memory and the scratchpad."""

@@ -1,0 +1,1 @@
+"""Accumulators to results: bias, scale, clamp, pool, convert."""

@@ -1,0 +1,299 @@
+"""Instructions, registers, errors and activities: defined once, here.
+
+The RTL decoder, the assembler, the C header and the reference page are all made from these tables
+(:mod:`kiwicha_host.assembler`, ``docs/generate.py``). An instruction is 64 bytes, little-endian; every
+bit that no field names is reserved and must be zero.
+"""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import signed, unsigned
+from amaranth.lib import data, enum
+
+__all__ = ["Activity", "COMMON_FIELDS", "COUNTER_BASE", "ErrorCode", "Field", "INSTRUCTIONS",
+           "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OutFormat", "REGISTERS", "Register",
+           "RegisterField", "SEMAPHORES", "SEMAPHORE_MAX", "ScaleMode", "Unit", "counter_address",
+           "instruction_layout", "unit_layout"]
+
+INSTRUCTION_BYTES = 64
+#: Counting semaphores, all zero when a program starts; an instruction names them by bit masks.
+SEMAPHORES = 16
+#: A semaphore's highest value; a signal beyond it waits until the semaphore has been taken from.
+SEMAPHORE_MAX = 15
+#: Bits of an instruction's index, and so the longest program.
+INDEX_WIDTH = 24
+MAX_PROGRAM = (1 << INDEX_WIDTH) - 1
+#: Elements are addressed by loop nests of so many levels, level 0 the innermost.
+LEVELS = 4
+
+
+class Unit(enum.Enum, shape=3):
+    """The parts of the chip that run instructions; the value is the opcode of its instruction."""
+    FETCH = 0
+    LOAD = 1
+    MATMUL = 2
+    EPILOGUE = 3
+    STORE = 4
+
+
+class ErrorCode(enum.Enum, shape=5):
+    """Why a program ended; the address register holds what the comment names."""
+    NONE = 0
+    OPCODE = 1              #: no such instruction; address: the opcode
+    RESERVED = 2            #: a reserved bit is set; address: the lowest such bit's number
+    FIELD = 3               #: a field has no meaning (a zero count, a chunk over a line); address: its value
+    SCRATCHPAD_RANGE = 4    #: a scratchpad line that does not exist; address: the line, sign-extended
+    ACCUMULATOR_RANGE = 5   #: an accumulator line that does not exist; address: the line, sign-extended
+    WINDOW = 6              #: memory outside the window; address: the burst's first byte
+    BUS_READ = 7            #: the memory answered a read with SLVERR or DECERR; address: the burst's first byte
+    BUS_WRITE = 8           #: the same for a write
+    WATCHDOG = 9            #: no progress for as many cycles as the watchdog register says
+    ABORTED = 10            #: the host wrote CONTROL.abort
+
+
+class Activity(enum.Enum, shape=3):
+    """What a unit does in one cycle; each cycle of a run counts once for each unit."""
+    IDLE = 0        #: nothing to do
+    BUSY = 1        #: moves or computes data
+    SEMAPHORE = 2   #: its next instruction waits for a semaphore
+    MEMORY = 3      #: waits for the memory bus
+    PORT = 4        #: waits for a scratchpad or accumulator port that another unit uses
+    OPERAND = 5     #: waits for weights, parameters, or an accumulator line still being written
+    QUEUE = 6       #: waits for room in a queue behind it
+    DRAIN = 7       #: all is issued; the last results are on their way
+
+
+class OutFormat(enum.Enum, shape=3):
+    """What the epilogue writes."""
+    INT8 = 0
+    INT32 = 1
+    FP32 = 2
+
+
+class ScaleMode(enum.Enum, shape=2):
+    """Where the epilogue's FP32 factor comes from."""
+    NONE = 0
+    SCALAR = 1
+    COLUMN = 2
+
+
+@dataclass(frozen=True)
+class Field:
+    """Bits ``offset`` to ``offset + width - 1`` of an instruction."""
+    name: str
+    byte: int
+    width: int
+    doc: str
+    signed: bool = False
+    bit: int = 0
+    enum: type | None = None
+
+    @property
+    def offset(self) -> int:
+        return 8 * self.byte + self.bit
+
+    @property
+    def shape(self):
+        return self.enum or (signed(self.width) if self.signed else unsigned(self.width))
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One kind of instruction: its unit (whose value is the opcode) and its own fields."""
+    unit: Unit
+    doc: str
+    fields: tuple[Field, ...]
+
+    @property
+    def name(self) -> str:
+        return self.unit.name
+
+    @property
+    def opcode(self) -> int:
+        return self.unit.value
+
+    @property
+    def all_fields(self) -> tuple[Field, ...]:
+        return COMMON_FIELDS + self.fields
+
+    @property
+    def used_mask(self) -> int:
+        """The bits that some field names; all others are reserved."""
+        mask = 0
+        for item in self.all_fields:
+            mask |= ((1 << item.width) - 1) << item.offset
+        return mask
+
+
+COMMON_FIELDS = (
+    Field("opcode", 0, 8, "which unit runs it"),
+    Field("wait", 4, SEMAPHORES, "semaphores to take one from, all at once, before the instruction starts"),
+    Field("signal", 6, SEMAPHORES, "semaphores to add one to when its last result is in place"),
+)
+
+
+def _levels(name: str, byte: int, doc: str, levels=range(LEVELS), is_signed: bool = True) -> tuple[Field, ...]:
+    return tuple(Field(f"{name}{level}", byte + 2 * i, 16, doc.format(level), signed=is_signed)
+                 for i, level in enumerate(levels))
+
+
+_TRANSFER = (
+    Field("chunk_bytes", 3, 8, "bytes of a row in each line, 1 to the line's size"),
+    Field("address", 8, 64, "first byte in memory, any alignment"),
+    Field("row_bytes", 16, 24, "bytes per row, at least 1"),
+    Field("rows", 20, 16, "rows per plane, at least 1"),
+    Field("planes", 22, 16, "planes, at least 1"),
+    Field("row_stride", 24, 32, "bytes from one row to the next in memory", signed=True),
+    Field("plane_stride", 28, 32, "bytes from one plane to the next in memory", signed=True),
+    Field("line", 32, 16, "first scratchpad line"),
+    Field("chunk_line_stride", 34, 16, "lines from one chunk of a row to the next", signed=True),
+    Field("row_line_stride", 36, 16, "lines from one row to the next", signed=True),
+    Field("plane_line_stride", 38, 16, "lines from one plane to the next", signed=True),
+)
+
+LOAD = Instruction(Unit.LOAD, """\
+Memory to scratchpad. Each row of `row_bytes` consecutive bytes is cut into chunks of `chunk_bytes` (the last
+may be shorter); chunk c of row r of plane p fills line `line + c * chunk_line_stride + r * row_line_stride +
+p * plane_line_stride` from byte 0, and the rest of that line becomes `fill`. With `fill_only`, no memory is
+read and every byte of those lines becomes `fill`.""", (
+    Field("fill_only", 1, 1, "write `fill` everywhere and read no memory"),
+    Field("fill", 2, 8, "byte for the rest of each line"),
+    *_TRANSFER))
+
+STORE = Instruction(Unit.STORE, """\
+Scratchpad to memory, the mirror of LOAD: the first `chunk_bytes` bytes of each line (what is left of the row
+for the last) are written one after the other; no other byte in memory changes.""", _TRANSFER)
+
+MATMUL = Instruction(Unit.MATMUL, """\
+Matrix product into the accumulators. Loops of count0 (innermost) to count3: for each iteration of levels 3
+and 2 a weight tile of `rows` lines is taken from `w_line + i2 * w_stride2 + i3 * w_stride3`; for each iteration
+of levels 1 and 0 the first `rows` bytes of line `a_line + sum(i * a_stride)` are multiplied with it and added to
+accumulator line `acc_line + sum(i * acc_stride)`. A level whose acc_stride is zero is a reduction: its first
+iteration overwrites and the others add; with `accumulate` the first adds too.""", (
+    Field("accumulate", 1, 1, "add to the accumulators in the first iteration too"),
+    Field("a_line", 8, 16, "first scratchpad line of A"),
+    Field("w_line", 10, 16, "first scratchpad line of the weight tiles"),
+    Field("acc_line", 12, 16, "first accumulator line"),
+    *_levels("count", 16, "iterations of level {}, at least 1", is_signed=False),
+    *_levels("a_stride", 24, "lines of A from one iteration of level {} to the next"),
+    *_levels("acc_stride", 32, "accumulator lines from one iteration of level {} to the next"),
+    *_levels("w_stride", 40, "lines of weights from one iteration of level {} to the next", levels=(2, 3))))
+
+EPILOGUE = Instruction(Unit.EPILOGUE, """\
+Accumulators to scratchpad. Levels 0 and 1 are the max-pool window, levels 2 and 3 the output's pixels. For each
+pixel: over the window, accumulator line `acc_line + sum(i * acc_stride)` plus bias, to FP32, times scale, clamped;
+the maximum, converted to `out_format`, goes to line `out_line + i2 * out_stride2 + i3 * out_stride3`, and a 32-bit
+result that needs more lines goes on every `out_step` lines. INT32 is not converted nor scaled. Parameters
+start at `param_line`: ceil(4 * columns / line bytes) lines of int32 bias if `bias`, then as many of FP32 scale
+if `scale_mode` is COLUMN.""", (
+    Field("out_format", 1, 3, "INT8, INT32 or FP32", enum=OutFormat),
+    Field("bias", 1, 1, "add an int32 bias per column, modulo 2^32", bit=3),
+    Field("scale_mode", 1, 2, "NONE, SCALAR (field `scale`) or COLUMN (parameter lines)", bit=4, enum=ScaleMode),
+    Field("clamp", 1, 1, "clamp to clamp_low .. clamp_high", bit=6),
+    Field("zero_point", 2, 8, "added after rounding, INT8 only", signed=True),
+    Field("acc_line", 8, 16, "first accumulator line"),
+    Field("out_line", 10, 16, "first scratchpad line of the result"),
+    Field("param_line", 12, 16, "first scratchpad line of the parameters"),
+    *_levels("count", 16, "iterations of level {}, at least 1", is_signed=False),
+    *_levels("acc_stride", 24, "accumulator lines from one iteration of level {} to the next"),
+    *_levels("out_stride", 32, "output lines from one iteration of level {} to the next", levels=(2, 3)),
+    Field("out_step", 36, 16, "output lines from one line of a 32-bit result to the next", signed=True),
+    Field("scale", 40, 32, "FP32 factor for SCALAR, as its bits"),
+    Field("clamp_low", 44, 32, "lower bound: FP32 bits; int32 if out_format is INT32"),
+    Field("clamp_high", 48, 32, "upper bound: the same")))
+
+INSTRUCTIONS = {item.unit: item for item in (LOAD, MATMUL, EPILOGUE, STORE)}
+
+
+def instruction_layout(unit: Unit) -> data.FlexibleLayout:
+    """The 512-bit layout of `unit`'s instruction in memory."""
+    return data.FlexibleLayout(8 * INSTRUCTION_BYTES, {
+        item.name: data.Field(item.shape, item.offset) for item in INSTRUCTIONS[unit].all_fields})
+
+
+def unit_layout(unit: Unit) -> data.StructLayout:
+    """What the dispatcher hands to a unit: the instruction's own fields and its `index` in the program."""
+    return data.StructLayout({**{item.name: item.shape for item in INSTRUCTIONS[unit].fields},
+                              "index": INDEX_WIDTH})
+
+
+@dataclass(frozen=True)
+class RegisterField:
+    name: str
+    bit: int
+    width: int
+    doc: str
+
+
+@dataclass(frozen=True)
+class Register:
+    """A 32-bit register at byte `offset`; access is ro, rw or wo."""
+    name: str
+    offset: int
+    access: str
+    doc: str
+    fields: tuple[RegisterField, ...] = ()
+
+
+def _fields(*rows: tuple[str, int, int, str]) -> tuple[RegisterField, ...]:
+    return tuple(RegisterField(*row) for row in rows)
+
+
+ID_VALUE = int.from_bytes(b"KIWI", "big")
+VERSION_VALUE = 0x0001_0000
+COUNTER_BASE = 0x100
+
+_STATIC = (
+    Register("ID", 0x000, "ro", "reads 0x4b495749, \"KIWI\""),
+    Register("VERSION", 0x004, "ro", "ISA version: major in the upper half, minor in the lower"),
+    Register("ARRAY", 0x008, "ro", "the array's shape", _fields(
+        ("rows", 0, 8, "array rows"), ("columns", 8, 8, "array columns"),
+        ("epilogue_lanes", 16, 8, "accumulators converted per cycle"),
+        ("line_bytes", 24, 8, "bytes per scratchpad line"))),
+    Register("BUS", 0x00C, "ro", "the memory bus", _fields(
+        ("bus_bytes", 0, 8, "bytes per beat"), ("address_width", 8, 8, "address bits"),
+        ("reads_in_flight", 16, 8, "read bursts outstanding"),
+        ("writes_in_flight", 24, 8, "write bursts outstanding"))),
+    Register("SCRATCHPAD", 0x010, "ro", "the scratchpad", _fields(
+        ("bank_lines", 0, 16, "lines per bank"), ("banks", 16, 8, "banks"),
+        ("queue_depth", 24, 8, "instructions queued per unit"))),
+    Register("ACCUMULATOR", 0x014, "ro", "accumulator lines"),
+    Register("FORMATS", 0x018, "ro", "one bit per element format: int8, int4, e4m3, e3m2, e2m3, e2m1"),
+    Register("CONTROL", 0x020, "wo", "write ones to act", _fields(
+        ("start", 0, 1, "run the program; ignored while busy"),
+        ("abort", 1, 1, "end the running program with error ABORTED"))),
+    Register("STATUS", 0x024, "ro", "what the chip does", _fields(
+        ("busy", 0, 1, "a program runs, or is being stopped"), ("done", 1, 1, "the last program ended well"),
+        ("error", 2, 1, "the last program ended with an error"), ("locked", 3, 1, "the window is locked"))),
+    Register("ERROR", 0x028, "ro", "why the last program failed", _fields(
+        ("code", 0, 8, "ErrorCode"), ("unit", 8, 8, "Unit"))),
+    Register("ERROR_INSTRUCTION", 0x02C, "ro", "index of the instruction that failed, from 0"),
+    Register("ERROR_ADDRESS_LOW", 0x030, "ro", "the address or value at fault"),
+    Register("ERROR_ADDRESS_HIGH", 0x034, "ro", "its upper half"),
+    Register("PROGRAM_LOW", 0x040, "rw", "address of the program, a multiple of 64"),
+    Register("PROGRAM_HIGH", 0x044, "rw", "its upper half"),
+    Register("PROGRAM_COUNT", 0x048, "rw", "instructions in the program, 0 to 2^24 - 1"),
+    Register("WINDOW_FIRST_LOW", 0x050, "rw", "first byte that the chip may touch; the lower 12 bits read 0"),
+    Register("WINDOW_FIRST_HIGH", 0x054, "rw", "its upper half"),
+    Register("WINDOW_LAST_LOW", 0x058, "rw", "last byte that the chip may touch; the lower 12 bits read 1"),
+    Register("WINDOW_LAST_HIGH", 0x05C, "rw", "its upper half"),
+    Register("WINDOW_LOCK", 0x060, "rw", "write 1: the window cannot change until reset", _fields(
+        ("locked", 0, 1, "the window is locked"),)),
+    Register("WATCHDOG", 0x064, "rw", "cycles without progress that end a program; 0: never. Reset: 2^20"),
+    Register("IRQ_ENABLE", 0x068, "rw", "which ends raise the interrupt", _fields(
+        ("done", 0, 1, "a good end"), ("error", 1, 1, "an error"))),
+    Register("IRQ_PENDING", 0x06C, "rw", "which ends came; write ones to clear", _fields(
+        ("done", 0, 1, "a good end"), ("error", 1, 1, "an error"))),
+    Register("CYCLES", 0x080, "ro", "cycles of the running or last program, start to end"),
+)
+
+
+def counter_address(unit: Unit, activity: Activity) -> int:
+    """Register offset of the cycles that `unit` spent in `activity` during the running or last program."""
+    return COUNTER_BASE + 0x20 * unit.value + 4 * activity.value
+
+
+REGISTERS: dict[str, Register] = {register.name: register for register in (*_STATIC, *(
+    Register(f"{unit.name}_{activity.name}", counter_address(unit, activity), "ro",
+             f"cycles of the last program that {unit.name} was {activity.name}")
+    for unit in Unit for activity in Activity))}

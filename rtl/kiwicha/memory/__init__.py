@@ -1,0 +1,1 @@
+"""Scratchpad, accumulators and the ports that units reach them by."""
