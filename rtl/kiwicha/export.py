@@ -1,0 +1,81 @@
+"""Verilog from a component, the same bytes every time, with a map of what is called what."""
+
+import os
+
+from amaranth.back import verilog
+from amaranth.hdl import ClockDomain, Const, Fragment, Value, ValueCastable
+from amaranth.hdl._ir import PortDirection
+from amaranth.lib import wiring
+
+__all__ = ["port_table", "to_verilog"]
+
+
+def port_table(component):
+    """The ports of *component* without clock and reset: ``{name: ("i" or "o", width)}``.
+
+    A member ``i.payload`` is called ``i__payload``; the element 0 of an array ``lanes`` is called
+    ``lanes__0``. A ``ready`` or ``valid`` that is constant is no port.
+    """
+    return {name: ("i" if flow is wiring.In else "o", len(value))
+            for name, _, flow, value in _ports(component)}
+
+
+def _ports(component):
+    for path, member, value in component.signature.flatten(component):
+        if isinstance(value, ValueCastable):
+            value = value.as_value()
+        # Zero-width ports do not exist in Verilog, and a constant has nothing to connect to.
+        if isinstance(value, Value) and not isinstance(value, Const) and len(value) > 0:
+            yield "__".join(map(str, path)), ".".join(map(str, path)), member.flow, value
+
+
+def to_verilog(component, name, ports=None):
+    """Convert *component* to Verilog.
+
+    Parameters
+    ----------
+    component : wiring.Component or Elaboratable
+        What to convert. An Elaboratable without a signature needs *ports*.
+    name : str
+        The name of the top module. It must differ from every signal in it.
+    ports : dict, optional
+        ``{port name: (Value, PortDirection)}`` in place of the component's own.
+
+    Returns
+    -------
+    verilog_text : str
+        The top has the ports ``clk`` and ``rst`` (synchronous, active high), used or not, unless
+        *component* defines its own domain ``sync``.
+    name_map : dict of str to str
+        For each signal, its dotted path in Amaranth (of a port, its path in the signature) and its
+        dotted path in the Verilog, both without the top's name.
+    """
+    port_paths = {}
+    if ports is None:
+        if not isinstance(getattr(component, "signature", None), wiring.Signature):
+            raise TypeError(f"ports are required to export {component!r}, which has no signature")
+        ports = {}
+        for verilog_name, path, flow, value in _ports(component):
+            is_input = flow is wiring.In
+            ports[verilog_name] = (value, PortDirection.Input if is_input else PortDirection.Output)
+            port_paths[path] = verilog_name
+
+    fragment = Fragment.get(component, None)
+    if "sync" not in fragment.domains:
+        # Adding the domain here rather than on demand gives every top, a combinational one too,
+        # the same two ports.
+        sync = ClockDomain("sync")
+        fragment.add_domains(sync)
+        ports = {"clk": (sync.clk, PortDirection.Input), "rst": (sync.rst, PortDirection.Input), **ports}
+
+    # A Yosys that happens to be installed would write other text than the pinned one.
+    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    text, signals = verilog.convert_fragment(fragment, ports, name, emit_src=False, strip_internal_attrs=True)
+
+    name_map = {}
+    for signal, path in signals.items():
+        where = ".".join(path[1:])
+        key = ".".join([*path[1:-1], signal.name])
+        # Two signals of one name in one module: the Verilog name tells them apart.
+        name_map[where if key in name_map else key] = where
+    return text, dict(sorted((name_map | port_paths).items()))

@@ -1,0 +1,119 @@
+"""Loop nests and the addresses that walk them: one shared component for every address generator."""
+
+from amaranth import Const, Module, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["POINTER_WIDTH", "LoopNest", "Pointer"]
+
+#: Wide enough that a 16-bit address plus one 16-bit stride never wraps, so a range check is exact.
+POINTER_WIDTH = 18
+
+
+class LoopNest(wiring.Component):
+    """Nested loops, level 0 innermost, one iteration per `step`.
+
+    Parameters
+    ----------
+    levels : int
+        Number of loops.
+    width : int
+        Bits of a count.
+
+    Members
+    -------
+    load : In(1)
+        Start over with `counts` (each at least 1); wins over `step`.
+    step : In(1)
+        Go to the next iteration.
+    first, last : Out(levels)
+        Level i is in its first (last) iteration; registers.
+    carry : Out(levels)
+        One-hot: the level whose index grows at the next `step`; all zero in the very last iteration.
+    done : Out(1)
+        This is the very last iteration.
+    """
+
+    def __init__(self, levels: int, width: int = 16):
+        self.levels = levels
+        self.width = width
+        super().__init__({
+            "load": In(1),
+            "counts": In(data.ArrayLayout(width, levels)),
+            "step": In(1),
+            "first": Out(levels),
+            "last": Out(levels),
+            "carry": Out(levels),
+            "done": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.done.eq(self.last.all())
+        for level in range(self.levels):
+            top = Signal(self.width, name=f"top{level}")        # count - 1, to start each round with
+            left = Signal(self.width, name=f"left{level}")      # iterations after this one
+            inner_done = self.last[:level].all() if level else Const(1, 1)
+            m.d.comb += self.carry[level].eq(inner_done & ~self.last[level])
+            with m.If(self.load):
+                m.d.sync += [
+                    top.eq(self.counts[level] - 1),
+                    left.eq(self.counts[level] - 1),
+                    self.first[level].eq(1),
+                    self.last[level].eq(self.counts[level] == 1),
+                ]
+            with m.Elif(self.step & inner_done):
+                with m.If(self.last[level]):
+                    m.d.sync += [left.eq(top), self.first[level].eq(1), self.last[level].eq(top == 0)]
+                with m.Else():
+                    m.d.sync += [left.eq(left - 1), self.first[level].eq(0), self.last[level].eq(left == 1)]
+        return m
+
+
+class Pointer(wiring.Component):
+    """An address that follows a :class:`LoopNest`: base plus the sum of index times stride over its levels.
+
+    Each level remembers the address at which its current iteration began, so a carry costs one addition and
+    any range check of `value`, made before each step, is exact.
+
+    Members
+    -------
+    load : In(1)
+        Take `base`; wins over `step`.
+    base : In(16)
+    strides : In(signed(16) array)
+    step, carry
+        From the loop nest.
+    value : Out(signed(18))
+        The current address; a register.
+    """
+
+    def __init__(self, levels: int, stride_width: int = 16, base_width: int = 16):
+        self.levels = levels
+        self.width = max(stride_width, base_width) + 2
+        super().__init__({
+            "load": In(1),
+            "base": In(base_width),
+            "strides": In(data.ArrayLayout(signed(stride_width), levels)),
+            "step": In(1),
+            "carry": In(levels),
+            "value": Out(signed(self.width)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        starts = [Signal(signed(self.width), name=f"start{level}") for level in range(self.levels)]
+        m.d.comb += self.value.eq(starts[0])
+        origin = Signal(signed(self.width))
+        stride = Signal(signed(self.width))
+        following = Signal(signed(self.width))
+        for level in range(self.levels):
+            with m.If(self.carry[level]):
+                m.d.comb += [origin.eq(starts[level]), stride.eq(self.strides[level])]
+        m.d.comb += following.eq(origin + stride)
+        for level, start in enumerate(starts):
+            with m.If(self.load):
+                m.d.sync += start.eq(self.base)
+            with m.Elif(self.step & self.carry[level:].any()):
+                m.d.sync += start.eq(following)
+        return m
