@@ -1,0 +1,45 @@
+# Everything a user or CI runs. Tools live in .venv, results in build/.
+
+PYTHON ?= python3
+BOARD  ?= ulx3s_85f
+CONFIG ?=
+BIN    := .venv/bin
+# Wall-clock bound for the whole test run, in seconds; a hang is a failure, not a wait.
+TEST_LIMIT ?= 3000
+
+with_config = $(if $(CONFIG),--config $(CONFIG))
+
+.PHONY: setup sim test synth verilog bench lint docs clean
+
+setup: .venv/.stamp
+
+.venv/.stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Kiwicha needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+sim: setup
+	$(BIN)/python -m kiwicha_host.demo
+
+test: lint
+	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(BIN)/pytest -n 2 tests
+
+synth: setup
+	$(BIN)/kiwicha synth --board $(BOARD) $(with_config)
+
+verilog: setup
+	$(BIN)/kiwicha verilog $(with_config)
+
+bench: setup
+	$(BIN)/python -m bench
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf build
