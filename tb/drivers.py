@@ -34,7 +34,7 @@ def rng(label=""):
 
 def port(dut, name):
     """The handle of the port (or public signal) *name*, such as ``i__valid``."""
-    return dut._id(name, extended=False)
+    return dut[name]
 
 
 @functools.cache

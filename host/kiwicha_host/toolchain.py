@@ -35,6 +35,7 @@ YOWASP_TOOLS = {
 # headers otherwise; without it a design split over several files does not link.
 MAKE_FLAGS = "-- CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O2 OPT_GLOBAL=-O2"
 
+_VERDICT = re.compile(r"%Error|\berror: ", re.IGNORECASE)
 _COMPLAINT = re.compile(r"error|fatal|exception|cannot|not found|failed|undefined reference", re.IGNORECASE)
 
 
@@ -79,7 +80,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(cmd: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, log: Path | None = None,
-        env: Mapping[str, str] | None = None) -> str:
+        env: Mapping[str, str] | None = None, ok: Sequence[int] = (0,)) -> str:
     """Run *cmd* for at most *timeout* seconds and return what it printed on both outputs.
 
     The output also goes to *log* where one is given. *env* adds to :func:`environment`. Whatever
@@ -88,7 +89,7 @@ def run(cmd: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, l
     Raises
     ------
     ToolError
-        If the command is missing, exits with a status other than 0, or takes too long.
+        If the command is missing, exits with a status that is not in *ok*, or takes too long.
     """
     tool = Path(cmd[0]).name
     if log is not None:
@@ -110,7 +111,7 @@ def run(cmd: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, l
             process.wait()
         out.seek(0)
         text = out.read().decode(errors="replace")
-    if status != 0:
+    if status not in ok:
         where = f" (log: {log})" if log is not None else ""
         how = f"took longer than {timeout:g} s" if status is None else f"exit status {status}"
         raise ToolError(f"{tool}: {how}: {_last_words(text)}{where}")
@@ -118,12 +119,14 @@ def run(cmd: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, l
 
 
 def _last_words(text: str) -> str:
-    """The last line of *text* that complains, or else its last line that is not empty."""
+    """The line that says best what went wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # make repeats that something failed; what failed stands before that.
-    informative = [line for line in lines if not re.match(r"make(\[\d+\])?: ", line)] or lines
-    complaints = [line for line in informative if _COMPLAINT.search(line)]
-    return (complaints or informative or ["no output"])[-1][:300]
+    # make only repeats that something failed.
+    lines = [line for line in lines if not re.match(r"make(\[\d+\])?: ", line)] or lines
+    # A compiler's first error causes the others; elsewhere the last complaint is the one that counts.
+    verdicts = [line for line in lines if _VERDICT.search(line)][:1]
+    complaints = [line for line in lines if _COMPLAINT.search(line)]
+    return (verdicts or complaints or lines or ["no output"])[-1][:300]
 
 
 @functools.cache
@@ -136,8 +139,9 @@ def warm_up(*tools: str) -> None:
     root = build_root()
     with locked(root / "yowasp.lock"):
         for tool in tools or YOWASP_TOOLS.values():
-            run([tool, "--help" if tool.endswith("pack") else "--version"], timeout=900,
-                log=root / "log" / f"{tool}.log")
+            # The packers know no better than to print their usage, and icepack calls that a failure.
+            option, ok = ("--help", (0, 1)) if tool.endswith("pack") else ("--version", (0,))
+            run([tool, option], timeout=900, log=root / "log" / f"{tool}.log", ok=ok)
 
 
 def content_hash(*parts: Any) -> str:
