@@ -1,6 +1,7 @@
 """Every parameter of a chip, validated, with named presets and TOML in and out."""
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +153,7 @@ class ChipConfig:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise ConfigError(f"cannot read {path}: {reason}") from None
         try:
-            return cls.from_toml(text, default_name=path.stem)
+            return cls.from_toml(text, default_name=re.sub(r"\W", "_", path.stem))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 

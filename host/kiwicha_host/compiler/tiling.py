@@ -1,0 +1,122 @@
+"""Tile sizes and loop order of a GEMM, chosen by an estimate of its cycles."""
+
+from dataclasses import dataclass
+from itertools import product
+
+from kiwicha import ChipConfig
+
+from .builder import CompileError
+from .layout import Region, ScratchpadMap, ceil_div, result_lines
+
+__all__ = ["Tiling", "choose_tiling", "split"]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tile sizes in vectors (`m`), column blocks (`n`) and row blocks (`k`), and what is outermost.
+
+    `n_outer` loops over column tiles outside and row tiles inside, and so keeps weights; otherwise the
+    reverse. `group` column blocks are stored by one instruction.
+    """
+    m: int
+    n: int
+    k: int
+    n_outer: bool
+    group: int
+    a_slots: int
+    w_slots: int
+
+
+def split(total: int, limit: int) -> list[tuple[int, int]]:
+    """(start, size) of the fewest parts of at most `limit`, as even as they can be."""
+    parts = ceil_div(total, limit)
+    base, extra = divmod(total, parts)
+    sizes = [base + 1] * extra + [base] * (parts - extra)
+    starts = [sum(sizes[:i]) for i in range(parts)]
+    return list(zip(starts, sizes, strict=True))
+
+
+def _part(total: int, limit: int) -> int:
+    """Size of the largest part that :func:`split` makes."""
+    return ceil_div(total, ceil_div(total, limit))
+
+
+def _sizes(total: int, most: int) -> list[int]:
+    """Candidate part sizes of `total`, at most `most`: even splits into 1, 2, 3, 4, 6, 8 ... parts."""
+    parts = [p * f for p in (1 << i for i in range(17)) for f in (2, 3)] + [1]
+    return sorted({_part(total, ceil_div(total, p)) for p in parts if ceil_div(total, p) <= most})
+
+
+def choose_tiling(config: ChipConfig, m: int, n: int, k: int, element_bytes: int,
+                  where: ScratchpadMap, most_n: int) -> Tiling:
+    """The tiling of `A[m, k] . B[k, n]` with the fewest estimated cycles; at most `most_n` column blocks a tile.
+
+    Raises
+    ------
+    CompileError
+        Not even the smallest tile fits the scratchpad.
+    """
+    n_blocks, k_blocks = ceil_div(n, config.columns), ceil_div(k, config.rows)
+    lines = result_lines(config, element_bytes)
+    half_out, half_acc = where.out.size // 2, config.accumulator_lines // 2
+    best: tuple[float, Tiling] | None = None
+    for tile_m, tile_n in product(_sizes(m, min(half_acc, half_out // lines)), _sizes(n_blocks, min(half_acc, most_n))):
+        if tile_m * tile_n > half_acc:
+            continue
+        most_k = min(where.a.size // (2 * tile_m), where.w.size // (2 * tile_n * config.rows))
+        group = _group(config, tile_n, half_out // (tile_m * lines), element_bytes)
+        for tile_k, n_outer in product(_sizes(k_blocks, most_k), (False, True)):
+            tiling = Tiling(tile_m, tile_n, tile_k, n_outer, group,
+                            a_slots=where.a.size // (tile_m * tile_k),
+                            w_slots=where.w.size // (tile_n * tile_k * config.rows))
+            cost = _cycles(config, m, n, k, element_bytes, tiling)
+            if best is None or cost < best[0]:
+                best = (cost, tiling)
+    if best is None:
+        raise CompileError(f"no tile of a {m}x{n}x{k} GEMM fits configuration {config.name!r}: it has "
+                           f"{config.scratchpad_lines} scratchpad and {config.accumulator_lines} accumulator lines")
+    return best[1]
+
+
+def _group(config: ChipConfig, tile_n: int, room: int, element_bytes: int) -> int:
+    """Column blocks per STORE: whole lines only, unless each block is stored alone."""
+    size = config.columns * element_bytes
+    if size > config.line_bytes and size % config.line_bytes:
+        return 1
+    return _part(tile_n, max(1, min(tile_n, room)))
+
+
+def _cycles(config: ChipConfig, m: int, n: int, k: int, element_bytes: int, tiling: Tiling) -> float:
+    """Estimated cycles: the busiest resource, plus what nothing can overlap with."""
+    bus = config.bus_bytes
+    n_blocks, k_blocks = ceil_div(n, config.columns), ceil_div(k, config.rows)
+    m_parts, n_parts, k_parts = (ceil_div(total, part) for total, part in
+                                 ((m, tiling.m), (n_blocks, tiling.n), (k_blocks, tiling.k)))
+    compute = n_blocks * k_blocks * sum(max(size, config.rows) for _, size in split(m, tiling.m))
+    a_cycles = m * k_parts * _row_beats(config, min(k, tiling.k * config.rows), k_parts == 1, k)
+    w_cycles = k * n_parts * _row_beats(config, min(n, tiling.n * config.columns), n_parts == 1, n)
+    a_cycles, w_cycles = max(a_cycles, m * k_blocks), max(w_cycles, k * n_blocks)
+    # A ring of slots keeps a cyclic sequence of tiles only if it holds all of them.
+    a_span, w_span = (m_parts * k_parts, k_parts) if tiling.n_outer else (k_parts, n_parts * k_parts)
+    a_loads = 1 if a_span <= tiling.a_slots else n_parts
+    w_loads = 1 if w_span <= tiling.w_slots else m_parts
+    reads = a_cycles * a_loads + w_cycles * w_loads
+    steps = ceil_div(config.columns, config.epilogue_lanes)
+    epilogue, store = m * n_blocks * steps, ceil_div(m * n * element_bytes, bus)
+    first = a_cycles / (m_parts * k_parts) + w_cycles / (n_parts * k_parts)
+    tail = tiling.m * (tiling.n * steps + ceil_div(tiling.group * config.columns * element_bytes, bus))
+    per_step = 4 * m_parts * n_parts * k_parts      # instructions are fetched over the same bus
+    return max(compute, reads + per_step * 64 / bus, epilogue, store) + first + tail
+
+
+def _row_beats(config: ChipConfig, size: int, contiguous: bool, stride: int) -> float:
+    """Bus cycles for one row of `size` bytes; rows that are not whole aligned beats touch one more."""
+    if contiguous:
+        return size / config.bus_bytes
+    ragged = size % config.bus_bytes or stride % config.bus_bytes
+    return max(2, ceil_div(size, config.bus_bytes) + bool(ragged))
+
+
+def slot(region: Region, size: int, index: int) -> int:
+    """First line of slot `index` of `size` lines in `region`."""
+    return region.base + index * size

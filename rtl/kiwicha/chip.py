@@ -1,0 +1,89 @@
+"""The whole chip: units, memories and buses, wired; no logic of its own."""
+
+from amaranth import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from .array.matmul import MatmulUnit
+from .bus.arbiter import ReadArbiter
+from .bus.axi import AxiLite, AxiRead, AxiWrite
+from .config import ChipConfig
+from .control.controller import Controller
+from .dma.load import LoadUnit
+from .dma.store import StoreUnit
+from .epilogue.unit import EpilogueUnit
+from .memory.accumulator import Accumulator
+from .memory.scratchpad import Scratchpad
+
+__all__ = ["Chip", "HOST_ADDRESS_WIDTH"]
+
+#: Bits of a register address: the registers take one page of 4 KiB.
+HOST_ADDRESS_WIDTH = 12
+
+
+class Chip(wiring.Component):
+    """The chip, with its buses as streams (:class:`kiwicha.top.Top` has them as AXI pins).
+
+    Parameters
+    ----------
+    config : ChipConfig
+    sites : dict, optional
+        Places of the array's multipliers, as :class:`kiwicha.array.systolic.SystolicArray` takes them.
+
+    Members
+    -------
+    host : In(AxiLite)
+        Registers (:data:`kiwicha.isa.REGISTERS`).
+    memory_read : Out(AxiRead)
+        Programs and operands.
+    memory_write : Out(AxiWrite)
+        Results.
+    irq : Out(1)
+        High while an enabled end is pending.
+    """
+
+    def __init__(self, config: ChipConfig, sites: dict | None = None):
+        if not isinstance(config, ChipConfig):
+            raise TypeError(f"config must be a ChipConfig, not {config!r}")
+        self.config = config
+        self.sites = sites
+        super().__init__({
+            "host": In(AxiLite(HOST_ADDRESS_WIDTH)),
+            "memory_read": Out(AxiRead(config)),
+            "memory_write": Out(AxiWrite(config)),
+            "irq": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.control = control = Controller(self.config)
+        m.submodules.load = load = LoadUnit(self.config)
+        m.submodules.matmul = matmul = MatmulUnit(self.config, sites=self.sites)
+        m.submodules.epilogue = epilogue = EpilogueUnit(self.config)
+        m.submodules.store = store = StoreUnit(self.config)
+        m.submodules.scratchpad = scratchpad = Scratchpad(self.config)
+        m.submodules.accumulator = accumulator = Accumulator(self.config)
+        m.submodules.read_arbiter = arbiter = ReadArbiter(self.config)
+
+        connect(m, flipped(self.host), control.host)
+        m.d.comb += self.irq.eq(control.irq)
+        for port, unit in ((control.load, load), (control.matmul, matmul),
+                           (control.epilogue, epilogue), (control.store, store)):
+            connect(m, port, unit.control)
+        m.d.comb += [load.window.eq(control.window), store.window.eq(control.window)]
+
+        connect(m, control.bus, arbiter.fetch)
+        connect(m, load.bus, arbiter.load)
+        connect(m, arbiter.bus, flipped(self.memory_read))
+        connect(m, store.bus, flipped(self.memory_write))
+
+        connect(m, matmul.a, scratchpad.a)
+        connect(m, matmul.w, scratchpad.w)
+        connect(m, epilogue.params, scratchpad.params)
+        connect(m, store.read, scratchpad.store)
+        connect(m, epilogue.write, scratchpad.epilogue)
+        connect(m, load.write, scratchpad.load)
+
+        m.d.comb += accumulator.i.eq(matmul.acc)
+        connect(m, epilogue.acc, accumulator.read)
+        return m
