@@ -1,0 +1,49 @@
+"""What runs programs: one interface, several devices."""
+
+from typing import Any
+
+from kiwicha import ChipConfig
+
+from .base import Device
+
+__all__ = ["Device", "open_device"]
+
+
+def open_device(name: str = "verilated", config: str | ChipConfig = "ulx3s_85f", **options: Any) -> Device:
+    """Open a device by its name.
+
+    Parameters
+    ----------
+    name : str
+        "golden", the numpy reference; "verilated", the chip's Verilog compiled; "serial:PORT", a board.
+    config : str or ChipConfig
+        The chip: a preset's name, a ``.toml`` file, or a configuration.
+    options
+        What the device itself takes.
+
+    Raises
+    ------
+    ConfigError
+        There is no such configuration.
+    ValueError
+        There is no such device.
+    """
+    if not isinstance(config, ChipConfig):
+        config = ChipConfig.load(config)
+    kind, _, port = name.partition(":")
+    if name == "golden":
+        from .golden import GoldenDevice
+        return GoldenDevice(config, **options)
+    if name == "verilated":
+        from .verilated import VerilatedDevice
+        return VerilatedDevice(config, **options)
+    if kind == "serial" and port:
+        try:
+            from .serial import SerialDevice
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.serial":
+                raise
+            raise ValueError(f"device {name!r}: serial boards are not supported yet; use verilated or golden"
+                             ) from None
+        return SerialDevice(config, port, **options)
+    raise ValueError(f"device must be golden, verilated or serial:PORT, not {name!r}")

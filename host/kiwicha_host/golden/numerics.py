@@ -1,0 +1,91 @@
+"""The numerics contract in numpy: what each result is, to the bit.
+
+This is the definition that the hardware is held to, and it shares no arithmetic with it. All arrays are
+numpy; C has M rows and N columns, and whatever is per column has length N.
+
+FP32 is IEEE 754 binary32 with subnormals, round to nearest even, overflow to infinity, and one NaN,
+0x7FC00000. Clamp and maximum compare FP32 by IEEE's totalOrder: -0 is less than +0, NaN more than infinity.
+"""
+
+import numpy as np
+
+from kiwicha.isa import OutFormat
+
+__all__ = ["CANONICAL_NAN", "clamp", "epilogue", "gemm_int", "quantize", "to_fp32", "total_order"]
+
+CANONICAL_NAN = np.uint32(0x7FC00000).view(np.float32)
+
+
+def gemm_int(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """C = A . B for integer A [M, K] and B [K, N]: int32, two's complement, modulo 2^32."""
+    if all(item.dtype in (np.int8, np.uint8) for item in (a, b)) and a.shape[-1] < 1 << 37:
+        # Products are below 2^16, so sums of up to 2^37 are exact in float64, whatever their order.
+        exact = a.astype(np.float64) @ b.astype(np.float64)
+        return exact.astype(np.int64).astype(np.int32)
+    with np.errstate(over="ignore"):
+        return a.astype(np.int32) @ b.astype(np.int32)
+
+
+def total_order(x: np.ndarray) -> np.ndarray:
+    """int32 keys that sort as the FP32 numbers `x` do in IEEE's totalOrder."""
+    bits = np.asarray(x, np.float32).view(np.int32)
+    return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+
+
+def _from_order(keys: np.ndarray) -> np.ndarray:
+    """Inverse of :func:`total_order`."""
+    return np.where(keys < 0, keys ^ 0x7FFFFFFF, keys).astype(np.int32).view(np.float32)
+
+
+def to_fp32(acc: np.ndarray, scale: np.ndarray | np.float32 | None = None) -> np.ndarray:
+    """int32 to FP32, times the FP32 `scale`: two roundings, no fused operation."""
+    x = acc.astype(np.float32)
+    if scale is not None:
+        with np.errstate(all="ignore"):
+            x = x * np.asarray(scale, np.float32)
+    return np.where(np.isnan(x), CANONICAL_NAN, x)
+
+
+def clamp(x: np.ndarray, low, high) -> np.ndarray:
+    """min(max(x, low), high): int32 as numbers, FP32 in total order."""
+    if x.dtype == np.int32:
+        return np.minimum(np.maximum(x, np.int32(low)), np.int32(high))
+    return _from_order(np.minimum(np.maximum(total_order(x), total_order(low)), total_order(high)))
+
+
+def quantize(x: np.ndarray, zero_point: int = 0) -> np.ndarray:
+    """FP32 to int8: round half to even, add the zero point, saturate; NaN gives the zero point."""
+    steps = np.rint(np.where(np.isnan(x), 0, x).astype(np.float64)) + zero_point
+    return np.clip(steps, -128, 127).astype(np.int8)
+
+
+def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray | np.float32 | None = None,
+             out_format: OutFormat = OutFormat.INT32, clamp_to: tuple | None = None, zero_point: int = 0,
+             window: tuple[int, ...] = ()) -> np.ndarray:
+    """Accumulators to results: add bias, to FP32, scale, clamp, maximum over a window, convert.
+
+    Parameters
+    ----------
+    acc : int32 [..., N]
+    bias : int32 [N], added modulo 2^32
+    scale : FP32 scalar or [N]; INT32 ignores it
+    out_format : INT32 stays an integer throughout
+    clamp_to : (low, high), int32 for INT32 and else FP32
+    zero_point : for INT8
+    window : axes of `acc` over which the maximum is taken
+
+    Returns
+    -------
+    int8, int32 or float32, of the shape of `acc` without the axes `window`
+    """
+    x = np.asarray(acc, np.int32)
+    if bias is not None:
+        with np.errstate(over="ignore"):
+            x = x + np.asarray(bias, np.int32)
+    if out_format != OutFormat.INT32:
+        x = to_fp32(x, scale)
+    if clamp_to is not None:
+        x = clamp(x, *clamp_to)
+    if window:
+        x = x.max(axis=window) if out_format == OutFormat.INT32 else _from_order(total_order(x).max(axis=window))
+    return quantize(x, zero_point) if out_format == OutFormat.INT8 else x
