@@ -1,0 +1,147 @@
+"""How a chip is driven through its registers, whatever carries the reads and writes."""
+
+from collections.abc import Callable, Sequence
+
+from kiwicha import ChipConfig
+from kiwicha.config import KNOWN_FORMATS
+from kiwicha.isa import COUNTER_BASE, ID_VALUE, REGISTERS, VERSION_VALUE, Activity, ErrorCode, Unit
+from kiwicha.isa import counter_address as _counter
+
+from ..job import Job, Result, counters_from
+
+__all__ = ["LinkError", "RegisterFile"]
+
+_START, _ABORT = 1, 2
+_BUSY, _DONE, _ERROR, _LOCKED = 1, 2, 4, 8
+_BOTH_ENDS = 3
+#: Register reads within which an aborted program must have ended.
+_ABORT_PATIENCE = 1000
+#: Registers whose fields must equal the configuration's attributes of the same names.
+_SHAPE = ("ARRAY", "BUS", "SCRATCHPAD")
+_ATTRIBUTES = {"banks": "scratchpad_banks"}
+
+
+class LinkError(RuntimeError):
+    """The device does not answer, or is not the one that was asked for; one line that says what to do."""
+
+
+class RegisterFile:
+    """The chip's registers by name, and the steps of a run.
+
+    Parameters
+    ----------
+    read : address -> value
+    write : (address, value) -> None
+        One 32-bit register at a byte offset (:data:`kiwicha.isa.REGISTERS`).
+    read_block : (address, count) -> values, optional
+        Consecutive registers at once, where that is faster.
+    """
+
+    def __init__(self, read: Callable[[int], int], write: Callable[[int, int], None],
+                 read_block: Callable[[int, int], Sequence[int]] | None = None):
+        self._read = read
+        self._write = write
+        self._read_block = read_block or (lambda address, count: [read(address + 4 * i) for i in range(count)])
+
+    def read(self, name: str) -> int:
+        return self._read(REGISTERS[name].offset)
+
+    def write(self, name: str, value: int) -> None:
+        self._write(REGISTERS[name].offset, value)
+
+    def read_pair(self, name: str) -> int:
+        """64 bits from `name`_LOW and `name`_HIGH."""
+        return self.read(f"{name}_LOW") | self.read(f"{name}_HIGH") << 32
+
+    def write_pair(self, name: str, value: int) -> None:
+        self.write(f"{name}_LOW", value & 0xFFFF_FFFF)
+        self.write(f"{name}_HIGH", value >> 32)
+
+    def check_identity(self, config: ChipConfig) -> None:
+        """Read what the chip is, and raise :exc:`LinkError` unless it is `config`."""
+        identity = self.read("ID")
+        if identity != ID_VALUE:
+            raise LinkError(f"no Kiwicha chip answers: its ID reads {identity:#010x}, not {ID_VALUE:#010x}; "
+                            "load the bitstream, and check the port and its baud rate")
+        version = self.read("VERSION")
+        if version >> 16 != VERSION_VALUE >> 16:
+            raise LinkError(f"the chip has ISA version {version >> 16}.{version & 0xFFFF}, this software needs "
+                            f"{VERSION_VALUE >> 16}.x; build the bitstream and the software from one version")
+        for what, got, expected in self._differences(config):
+            raise LinkError(f"the chip is not configuration {config.name!r}: its {what} is {got}, not {expected}; "
+                            "give the configuration that the bitstream was built for")
+
+    def _differences(self, config: ChipConfig):
+        for name in _SHAPE:
+            value = self.read(name)
+            for item in REGISTERS[name].fields:
+                got = value >> item.bit & (1 << item.width) - 1
+                # A field may be too narrow for its highest value, 256 bytes in 8 bits.
+                expected = getattr(config, _ATTRIBUTES.get(item.name, item.name)) & (1 << item.width) - 1
+                if got != expected:
+                    yield item.name, got, expected
+        if (got := self.read("ACCUMULATOR")) != config.accumulator_lines:
+            yield "accumulator_lines", got, config.accumulator_lines
+        formats = self.read("FORMATS")
+        got_formats = [item for i, item in enumerate(KNOWN_FORMATS) if formats >> i & 1]
+        if set(got_formats) != set(config.formats):
+            yield "list of formats", ", ".join(got_formats) or "empty", ", ".join(config.formats)
+
+    def start(self, job: Job) -> None:
+        """Set up `job` and start it. A program that a host left running before is aborted first."""
+        if self.read("STATUS") & _BUSY:
+            self.abort()
+        self.write_pair("PROGRAM", job.program_address)
+        self.write("PROGRAM_COUNT", job.program_count)
+        self.write_pair("WINDOW_FIRST", job.window[0])
+        self.write_pair("WINDOW_LAST", job.window[1])
+        if self.read("STATUS") & _LOCKED:
+            self._check_window(job)
+        self.write("IRQ_ENABLE", _BOTH_ENDS)
+        self.write("IRQ_PENDING", _BOTH_ENDS)
+        self.write("CONTROL", _START)
+
+    def _check_window(self, job: Job) -> None:
+        window = self.read_pair("WINDOW_FIRST"), self.read_pair("WINDOW_LAST")
+        if not window[0] <= job.window[0] <= job.window[1] <= window[1]:
+            raise LinkError(f"the chip's memory window is locked to {window[0]:#x}..{window[1]:#x}, the job needs "
+                            f"{job.window[0]:#x}..{job.window[1]:#x}; reset the chip")
+
+    def abort(self) -> None:
+        """End the running program, if there is one."""
+        self.write("CONTROL", _ABORT)
+        for _ in range(_ABORT_PATIENCE):
+            if self.finished():
+                return
+        raise LinkError("the chip stays busy after an abort; reset it")
+
+    def finished(self) -> bool:
+        """Whether no program runs."""
+        return not self.read("STATUS") & _BUSY
+
+    def raise_for_error(self, job: Job) -> None:
+        """Raise what the last program ended with, unless it ended well."""
+        status = self.read("STATUS")
+        if status & _ERROR:
+            value = self.read("ERROR")
+            try:
+                code, unit = ErrorCode(value & 0xFF), Unit(value >> 8 & 0xFF)
+            except ValueError:
+                raise LinkError(f"the chip reports error {value:#x}, which this software does not know; "
+                                "build the bitstream and the software from one version") from None
+            raise job.error(code, unit, self.read("ERROR_INSTRUCTION"), self.read_pair("ERROR_ADDRESS"))
+        if status & (_BUSY | _DONE) != _DONE:
+            raise LinkError(f"the program has not ended: STATUS reads {status:#x}; was the chip reset?")
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Cycles of the last program by unit and activity."""
+        last = max(_counter(unit, activity) for unit in Unit for activity in Activity)
+        values = self._read_block(COUNTER_BASE, (last - COUNTER_BASE) // 4 + 1)
+        return counters_from({(unit, activity): values[(_counter(unit, activity) - COUNTER_BASE) // 4]
+                              for unit in Unit for activity in Activity})
+
+    def finish(self, job: Job, *, wall_s: float = 0.0) -> Result:
+        """The result of a program that has ended; an exception if it ended badly."""
+        self.write("IRQ_PENDING", _BOTH_ENDS)
+        self.raise_for_error(job)
+        return Result(cycles=self.read("CYCLES"), counters=self.counters(), wall_s=wall_s)
