@@ -4,11 +4,17 @@ from dataclasses import dataclass
 from itertools import product
 
 from kiwicha import ChipConfig
+from kiwicha.isa import INSTRUCTION_BYTES
 
 from .builder import CompileError
 from .layout import Region, ScratchpadMap, ceil_div, result_lines
 
 __all__ = ["Tiling", "choose_tiling", "split"]
+
+
+#: Cycles that an instruction costs beyond its data: a LOAD before its first burst, an EPILOGUE to fetch its
+#: parameters, and any instruction for what its dispatch and semaphores do not overlap.
+_LOAD_OVERHEAD, _EPILOGUE_OVERHEAD, _INSTRUCTION_OVERHEAD = 8, 30, 2
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ def choose_tiling(config: ChipConfig, m: int, n: int, k: int, element_bytes: int
     lines = result_lines(config, element_bytes)
     half_out, half_acc = where.out.size // 2, config.accumulator_lines // 2
     best: tuple[float, Tiling] | None = None
-    for tile_m, tile_n in product(_sizes(m, min(half_acc, half_out // lines)), _sizes(n_blocks, min(half_acc, most_n))):
+    for tile_m, tile_n in product(_sizes(m, min(half_acc, half_out // lines)),
+                                  _sizes(n_blocks, min(half_acc, most_n))):
         if tile_m * tile_n > half_acc:
             continue
         most_k = min(where.a.size // (2 * tile_m), where.w.size // (2 * tile_n * config.rows))
@@ -73,8 +80,9 @@ def choose_tiling(config: ChipConfig, m: int, n: int, k: int, element_bytes: int
             if best is None or cost < best[0]:
                 best = (cost, tiling)
     if best is None:
-        raise CompileError(f"no tile of a {m}x{n}x{k} GEMM fits configuration {config.name!r}: it has "
-                           f"{config.scratchpad_lines} scratchpad and {config.accumulator_lines} accumulator lines")
+        raise CompileError(f"no tile of a {m}x{n}x{k} GEMM fits configuration {config.name!r}: it "
+                           f"has {config.scratchpad_lines} scratchpad lines and {config.accumulator_lines} "
+                           "accumulator lines")
     return best[1]
 
 
@@ -100,13 +108,18 @@ def _cycles(config: ChipConfig, m: int, n: int, k: int, element_bytes: int, tili
     a_span, w_span = (m_parts * k_parts, k_parts) if tiling.n_outer else (k_parts, n_parts * k_parts)
     a_loads = 1 if a_span <= tiling.a_slots else n_parts
     w_loads = 1 if w_span <= tiling.w_slots else m_parts
-    reads = a_cycles * a_loads + w_cycles * w_loads
     steps = ceil_div(config.columns, config.epilogue_lanes)
-    epilogue, store = m * n_blocks * steps, ceil_div(m * n * element_bytes, bus)
+    tiles = m_parts * n_parts
+    loads = a_loads * m_parts * k_parts + w_loads * n_parts * k_parts
+    epilogues, stores = m_parts * n_blocks, tiles * ceil_div(tiling.n, tiling.group)
+    instructions = loads + tiles * k_parts + epilogues + stores
+    reads = (a_cycles * a_loads + w_cycles * w_loads + loads * _LOAD_OVERHEAD
+             + instructions * INSTRUCTION_BYTES / bus)
+    epilogue = m * n_blocks * steps + epilogues * _EPILOGUE_OVERHEAD
+    store = max(ceil_div(m * n * element_bytes, bus), m * n_blocks * result_lines(config, element_bytes))
     first = a_cycles / (m_parts * k_parts) + w_cycles / (n_parts * k_parts)
     tail = tiling.m * (tiling.n * steps + ceil_div(tiling.group * config.columns * element_bytes, bus))
-    per_step = 4 * m_parts * n_parts * k_parts      # instructions are fetched over the same bus
-    return max(compute, reads + per_step * 64 / bus, epilogue, store) + first + tail
+    return max(compute, reads, epilogue, store) + first + tail + instructions * _INSTRUCTION_OVERHEAD
 
 
 def _row_beats(config: ChipConfig, size: int, contiguous: bool, stride: int) -> float:
