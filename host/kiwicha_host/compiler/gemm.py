@@ -298,8 +298,8 @@ class _Results:
         if isinstance(spec.scale, float):
             extra["scale"] = int(np.float32(spec.scale).view(np.uint32))
         if spec.relu:
-            high = 0x7FFF_FFFF if spec.out == "int32" else 0x7F80_0000     # the largest int32; infinity
-            extra |= {"clamp": 1, "clamp_low": 0, "clamp_high": high}
+            # The largest int32, and above every FP32 number and NaN in total order.
+            extra |= {"clamp": 1, "clamp_low": 0, "clamp_high": 0x7FFF_FFFF}
         self.builder.add(
             Unit.EPILOGUE, reads=[("acc", step.tile % 2), ("params", params)], writes=[("out", output)],
             out_format=_OUT[spec.out][0], bias=int(spec.bias), scale_mode=gemm._scale_mode,

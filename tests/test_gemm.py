@@ -1,0 +1,92 @@
+"""GEMM programs: any shape on any chip, against numpy, on the golden device."""
+
+import numpy as np
+import pytest
+from kiwicha_host.compiler import CompileError, GemmSpec, compile_gemm
+from kiwicha_host.compiler.tiling import split
+from kiwicha_host.devices import open_device
+from kiwicha_host.golden import numerics
+
+from kiwicha import ChipConfig
+
+CONFIGS = {
+    **{name: ChipConfig.preset(name) for name in ("tiny", "small", "ulx3s_85f", "wide")},
+    "oblong": ChipConfig(name="oblong", rows=3, columns=5, bus_width=64, scratchpad_banks=2, bank_lines=256,
+                         accumulator_lines=64, epilogue_lanes=1),
+    "tall": ChipConfig(name="tall", rows=32, columns=2, bus_width=64, bank_lines=256, accumulator_lines=64),
+    "least": ChipConfig(name="least", rows=2, columns=2, bus_width=64, scratchpad_banks=2, bank_lines=16,
+                        accumulator_lines=16, epilogue_lanes=1, queue_depth=1),
+}
+SHAPES = [(1, 1, 1), (3, 5, 7), (16, 16, 16), (17, 33, 49), (1, 100, 64), (100, 1, 70), (2, 3, 300), (65, 64, 63)]
+
+
+def operands(rng, m, n, k):
+    """Random, with the extremes that overflow naive arithmetic."""
+    a, b = (rng.integers(-128, 128, shape, dtype=np.int8) for shape in ((m, k), (k, n)))
+    a[0, :] = -128
+    b[:, 0] = -128
+    return a, b
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def test_any_shape_on_any_chip(config, shape):
+    m, n, k = shape
+    a, b = operands(np.random.default_rng(m * n * k), m, n, k)
+    with open_device("golden", config=config) as device:
+        result = device.gemm(a, b)
+    assert result.dtype == np.int32
+    assert (result == a.astype(np.int32) @ b.astype(np.int32)).all()
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize(("out", "scale"), [("int32", None), ("fp32", None), ("fp32", "one"), ("fp32", "column"),
+                                            ("int8", None), ("int8", "one"), ("int8", "column")])
+@pytest.mark.parametrize("relu", [False, True])
+def test_epilogues(config, out, relu, scale):
+    m, n, k = 21, 37, 40
+    rng = np.random.default_rng(5)
+    a, b = operands(rng, m, n, k)
+    bias = rng.integers(-(1 << 31), 1 << 31, n, dtype=np.int64).astype(np.int32)
+    factor = {None: None, "one": 0.0003, "column": rng.random(n, dtype=np.float32) / 1000 + 1e-6}[scale]
+    zero_point = -7 if out == "int8" else 0
+    with open_device("golden", config=config) as device:
+        result = device.gemm(a, b, bias=bias, out=out, out_scale=factor, out_zero_point=zero_point, relu=relu)
+    expected = (a.astype(np.int32) @ b.astype(np.int32) + bias).astype(np.int32)
+    if out != "int32":
+        expected = expected.astype(np.float32) * np.float32(1 if factor is None else factor)
+    if relu:
+        expected = np.maximum(expected, expected.dtype.type(0))
+    if out == "int8":
+        expected = np.clip(np.rint(expected) + zero_point, -128, 127).astype(np.int8)
+    assert result.dtype == expected.dtype
+    assert (result == expected).all()
+
+
+def test_the_golden_numerics_agree_with_plain_numpy():
+    a, b = operands(np.random.default_rng(9), 9, 8, 2000)
+    assert (numerics.gemm_int(a, b) == a.astype(np.int32) @ b.astype(np.int32)).all()
+
+
+@pytest.mark.parametrize(("total", "limit"), [(1, 1), (10, 3), (10, 10), (7, 100), (1000, 64)])
+def test_split_is_even_and_whole(total, limit):
+    parts = split(total, limit)
+    assert [start for start, _ in parts] == [sum(size for _, size in parts[:i]) for i in range(len(parts))]
+    sizes = [size for _, size in parts]
+    assert sum(sizes) == total and max(sizes) <= limit and max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"m": 0}, "M must be at least 1, not 0"),
+    ({"out": "bf16"}, "output format 'bf16' is not in the hardware yet"),
+    ({"scale": 0.5}, "an int32 output takes no scale"),
+    ({"zero_point": 3}, "a zero point is for int8 outputs, not int32"),
+])
+def test_bad_specs_name_the_value(change, words):
+    with pytest.raises(CompileError, match=words):
+        GemmSpec(**{"m": 1, "n": 1, "k": 1, **change})
+
+
+def test_too_little_memory_is_said():
+    with pytest.raises(CompileError, match="needs 24576 bytes of memory; the device has 100"):
+        compile_gemm(CONFIGS["tiny"], GemmSpec(m=64, n=64, k=64, out="int8"), memory_limit=100)
