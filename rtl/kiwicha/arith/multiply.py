@@ -1,0 +1,163 @@
+"""FP32 multiplication in four 12 x 12 multipliers."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from .delay import later
+
+__all__ = ["FloatMultiply", "QUIET_NAN"]
+
+#: The one NaN that any operation answers with.
+QUIET_NAN = 0x7FC00000
+
+
+class FloatMultiply(wiring.Component):
+    """IEEE 754 binary32 multiplication, rounded to nearest, ties to even.
+
+    Subnormals are exact in and out, what is too large becomes infinity, and every NaN (a NaN operand, or
+    zero times infinity) is :data:`QUIET_NAN`. Latency :data:`LATENCY` = 9 cycles, one product per cycle,
+    no stall.
+
+    How it works: with the exponent field of a subnormal taken as 1, a product is P * 2^(ea + eb - 300),
+    with P of 48 bits. Bit 47 of P would belong to the exponent field `field47` = ea + eb - 126. P is
+    shifted left by the leading zeros of a subnormal operand, but no further than to field 1, and right if
+    `field47` is below 1. After that the leading one is in bit 47 or 46, or the result is subnormal.
+
+    Members
+    -------
+    a, b : In(32)
+        FP32, as their bits.
+    o : Out(32)
+    """
+
+    LATENCY = 9
+
+    a: In(32)
+    b: In(32)
+    o: Out(32)
+
+    def elaborate(self, platform):
+        m = Module()
+        # 1: unpack.
+        a, b = (_Operand(m, value, name) for value, name in ((self.a, "a"), (self.b, "b")))
+        sign = later(m, self.a[31] ^ self.b[31], "sign", 8)
+
+        # 2: partial products; leading zeros; special cases.
+        products = [[later(m, x * y, f"product{i}{j}") for j, y in enumerate(b.halves)]
+                    for i, x in enumerate(a.halves)]
+        zeros = later(m, _leading_zeros(Mux(a.subnormal, a.fraction, b.fraction),
+                                        a.subnormal | b.subnormal), "zeros")
+        room = later(m, _signed(m, a.exponent + b.exponent - 127, 10, "room_now"), "room")
+        is_nan = later(m, a.nan | b.nan | (a.infinite & b.zero) | (a.zero & b.infinite), "is_nan", 7)
+        is_infinite = later(m, a.infinite | b.infinite, "is_infinite", 7)
+        is_zero = later(m, a.zero | b.zero, "is_zero", 7)
+
+        # 3: the middle products; how far to shift left: `room` = field47 - 1 at most.
+        middle = later(m, products[0][1] + products[1][0], "middle")
+        outer = later(m, Cat(products[0][0], products[1][1]), "outer")
+        shift = Signal(signed(10))
+        with m.If(room > zeros):
+            m.d.comb += shift.eq(zeros)
+        with m.Elif(room < -31):
+            m.d.comb += shift.eq(-31)           # nothing but sticky bits is left
+        with m.Else():
+            m.d.comb += shift.eq(room)
+        shift = later(m, shift, "shift")
+        room = later(m, room, "room_late")
+
+        # 4: the product. Its lowest 12 bits are those of the lowest partial product.
+        product = later(m, Cat(outer[:12], (outer[12:] + middle)[:36]), "product")
+        distance = later(m, (shift + 32)[:6], "distance")
+        # The exponent field of bit 47 after the shift, less one; clamped shifts make it useless, and zero.
+        field = later(m, Mux(room < 0, 0, room - shift)[:9], "field")
+
+        # 5, 6: shift by `distance` - 32.
+        window = _Window(product)
+        window.shift(m, "coarse", distance, (5, 4, 3))
+        window.shift(m, "fine", later(m, distance, "distance_late"), (2, 1, 0))
+        field = later(m, field, "field_late", 2)
+
+        # 7: the last step to a leading one, if the exponent allows; what to round.
+        top = window.bits
+        normal = top[25] | (field == 0)
+        significand = later(m, Mux(normal, top[2:26], top[1:25]), "significand")
+        up = later(m, Mux(normal, top[1] & (top[0] | window.lost | top[2]), top[0] & (window.lost | top[1])),
+                   "up")
+        field = later(m, Mux(normal, field, field - 1)[:9], "field_rounded")
+
+        # 8: round. The leading one adds 1 to the field, as a carry out of rounding does.
+        packed = later(m, ((field << 23) + significand + up)[:32], "packed")
+
+        # 9: special cases.
+        infinite = is_infinite | (packed[23:32] >= 255)
+        result = Mux(is_zero, 0, Mux(infinite, 0x7F800000, packed[:31]))
+        m.d.comb += self.o.eq(later(m, Mux(is_nan, QUIET_NAN, Cat(result[:31], sign)), "out"))
+        return m
+
+
+class _Operand:
+    """The parts of one operand, registered."""
+
+    def __init__(self, m, value, name):
+        field, fraction = value[23:31], value[:23]
+        not_tiny = later(m, field.any(), f"{name}_not_tiny")
+        largest = later(m, field.all(), f"{name}_largest")
+        empty = later(m, ~fraction.any(), f"{name}_empty")
+        self.fraction = later(m, fraction, f"{name}_fraction")
+        self.halves = [later(m, fraction[:12], f"{name}_lower"),
+                       later(m, Cat(fraction[12:], field.any()), f"{name}_upper")]
+        self.exponent = later(m, Cat(field[0] | ~field.any(), field[1:]), f"{name}_exponent")
+        self.nan = largest & ~empty
+        self.infinite = largest & empty
+        self.zero = ~not_tiny & empty
+        self.subnormal = ~not_tiny
+
+
+def _signed(m, value, width, name):
+    result = Signal(signed(width), name=name)
+    m.d.comb += result.eq(value)
+    return result
+
+
+def _leading_zeros(fraction, subnormal):
+    """Leading zeros of the 24-bit significand of a subnormal, 1 to 24; 0 if it is none."""
+    zeros, _ = _count_zeros(Cat(Const(0xFF, 8), fraction, 0))
+    return Mux(subnormal, zeros, 0)
+
+
+def _count_zeros(bits):
+    """Leading zeros of a power of two of bits, and whether there is a one, as a tree."""
+    if len(bits) == 2:
+        return ~bits[1], bits.any()
+    half = len(bits) // 2
+    lower, _ = _count_zeros(bits[:half])
+    upper, occupied = _count_zeros(bits[half:])
+    return Cat(Mux(occupied, upper, lower), ~occupied), bits.any()
+
+
+class _Window:
+    """The upper 26 bits of a product that is being shifted, and whether a one was lost below them.
+
+    The product starts 32 bits too low, so that each shift is to the left. Bits that no later shift could
+    bring into the window are let go of at once.
+    """
+
+    TOP, BOTTOM = 80, 54
+
+    def __init__(self, product):
+        self.bits = product
+        self.low = 0
+        self.lost = 0
+
+    def shift(self, m, name, distance, steps):
+        for step in steps:
+            move = 1 << step
+            low = self.BOTTOM - (move - 1)
+            bits = Mux(distance[step], self.bits << move, self.bits)
+            cut = low - self.low
+            self.lost = self.lost | bits[:cut].any() if cut else self.lost
+            self.bits = bits[cut:self.TOP - self.low]
+            self.low = low
+        self.bits = later(m, self.bits, name)
+        self.lost = later(m, self.lost, f"{name}_lost")
