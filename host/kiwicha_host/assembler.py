@@ -17,6 +17,12 @@ __all__ = ["DecodeError", "c_header", "decode", "disassemble", "encode", "refere
 
 #: Units by opcode, the ones that run instructions.
 _BY_OPCODE = {item.opcode: item for item in INSTRUCTIONS.values()}
+#: Fields that the caller sets, by name, and the bits that are used: kept because programs are long.
+_FIELDS = {unit: {item.name: item for item in instruction.all_fields if item.name != "opcode"}
+           for unit, instruction in INSTRUCTIONS.items()}
+_PLACES = {unit: [(item.name, item.offset, item.width, item.signed, item.enum) for item in fields.values()]
+           for unit, fields in _FIELDS.items()}
+_USED = {unit: instruction.used_mask for unit, instruction in INSTRUCTIONS.items()}
 
 
 class DecodeError(ValueError):
@@ -64,7 +70,7 @@ def encode(unit: Unit, **fields: Any) -> bytes:
     instruction = INSTRUCTIONS.get(unit)
     if instruction is None:
         raise ValueError(f"unit must be one of {', '.join(item.name for item in INSTRUCTIONS)}, not {unit!r}")
-    known = {item.name: item for item in instruction.all_fields if item.name != "opcode"}
+    known = _FIELDS[unit]
     word = instruction.opcode
     for name, value in fields.items():
         field = known.get(name)
@@ -91,16 +97,16 @@ def decode(code: bytes) -> tuple[Unit, dict[str, Any]]:
     instruction = _BY_OPCODE.get(code[0])
     if instruction is None:
         raise DecodeError(ErrorCode.OPCODE, code[0])
-    if reserved := word & ~instruction.used_mask:
+    if reserved := word & ~_USED[instruction.unit]:
         raise DecodeError(ErrorCode.RESERVED, (reserved & -reserved).bit_length() - 1)
     fields: dict[str, Any] = {}
-    for field in instruction.all_fields[1:]:
-        value = word >> field.offset & (1 << field.width) - 1
-        if field.signed and value >> field.width - 1:
-            value -= 1 << field.width
-        if field.enum is not None and value in [member.value for member in field.enum]:
-            value = field.enum(value)
-        fields[field.name] = value
+    for name, offset, width, is_signed, enumeration in _PLACES[instruction.unit]:
+        value = word >> offset & (1 << width) - 1
+        if is_signed and value >> width - 1:
+            value -= 1 << width
+        if enumeration is not None and value in enumeration._value2member_map_:
+            value = enumeration(value)
+        fields[name] = value
     return instruction.unit, fields
 
 

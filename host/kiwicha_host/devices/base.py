@@ -88,8 +88,8 @@ class Device(abc.ABC):
 
         a, b = as_operand(self.config, "A", a), as_operand(self.config, "B", b)
         if a.shape[1] != b.shape[0]:
-            raise ValueError(f"A is {a.shape[0]}x{a.shape[1]} and B is {b.shape[0]}x{b.shape[1]}: A's columns must "
-                             "be as many as B's rows")
+            raise ValueError(f"A is {a.shape[0]}x{a.shape[1]} and B is {b.shape[0]}x{b.shape[1]}: "
+                             "A's columns must be as many as B's rows")
         check_zero_point(out_zero_point, out)
         arrays: dict[str, np.ndarray] = {"a": a, "b": b}
         scale = check_scale(out_scale, b.shape[1], out)

@@ -5,6 +5,7 @@ For a program without races this gives the same memory as any other order that t
 several instructions are at fault, this machine names the first it meets in that order.
 """
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from ..job import Job, Result
 from . import numerics
 
 __all__ = ["Machine"]
+
+
+#: Instructions of one unit that may have run and still want to signal, before its next one starts.
+OPEN_INSTRUCTIONS = 4
 
 
 class _Fault(Exception):
@@ -71,44 +76,52 @@ class _Run:
         self.memory = _Memory(machine.config, job)
         self.semaphores = [0] * SEMAPHORES
         self.queues: dict[Unit, deque[_Waiting]] = {unit: deque() for unit in _EXECUTE}
-        #: Signals not given yet, because their semaphore is full: (index, unit, mask).
-        self.unsent: deque[tuple[int, Unit, int]] = deque()
+        #: Instructions that have run but not signalled yet, because a semaphore is full: (index, mask).
+        self.unsent: dict[Unit, deque[tuple[int, int]]] = {unit: deque() for unit in _EXECUTE}
         self.fetched = 0
+        self.blocked: tuple[Unit, _Waiting] | None = None
 
     def all(self) -> None:
-        while True:
-            ready = [(queue[0].index, unit) for unit, queue in self.queues.items()
-                     if queue and self._can_take(queue[0].fields["wait"])]
-            if ready:
-                self._execute(min(ready, key=lambda item: item[0])[1])
-            elif self.fetched < self.job.program_count:
-                self._fetch()
-            else:
-                break
+        while self._send() or self._execute() or self._fetch():
+            pass
         left = [(queue[0].index, unit) for unit, queue in self.queues.items() if queue]
-        left += [(index, unit) for index, unit, _ in self.unsent]
+        left += [(queue[0][0], unit) for unit, queue in self.unsent.items() if queue]
         if left:
             index, unit = min(left, key=lambda item: item[0])
             raise self.job.error(ErrorCode.WATCHDOG, unit, index)
 
-    def _fetch(self) -> None:
-        index = self.fetched
-        self.fetched += 1
+    def _fetch(self) -> bool:
+        """Bring one instruction to its unit's queue; False if that is full or there is none."""
+        if self.blocked is None:
+            if self.fetched == self.job.program_count:
+                return False
+            self.blocked = self._decode(self.fetched)
+            self.fetched += 1
+        unit, instruction = self.blocked
+        # `queue_depth` wait in the queue and one more at its head.
+        if len(self.queues[unit]) > self.machine.config.queue_depth:
+            return False
+        self.queues[unit].append(instruction)
+        self.blocked = None
+        return True
+
+    def _decode(self, index: int) -> tuple[Unit, _Waiting]:
         address = self.job.program_address + index * INSTRUCTION_BYTES
         try:
             self.memory.check(address, INSTRUCTION_BYTES, ErrorCode.BUS_READ)
-        except _Fault as fault:
-            raise self.job.error(fault.code, Unit.FETCH, index, fault.address) from None
-        try:
             unit, fields = decode(self.job.instruction(index))
-        except DecodeError as error:
+        except (_Fault, DecodeError) as error:
             raise self.job.error(error.code, Unit.FETCH, index, error.address) from None
-        self.queues[unit].append(_Waiting(index, fields))
+        return unit, _Waiting(index, fields)
 
-    def _can_take(self, mask: int) -> bool:
-        return all(self.semaphores[i] for i in range(SEMAPHORES) if mask >> i & 1)
-
-    def _execute(self, unit: Unit) -> None:
+    def _execute(self) -> bool:
+        """Run the oldest instruction whose semaphores can be taken; False if there is none."""
+        full = sum(1 << i for i in range(SEMAPHORES) if self.semaphores[i])
+        ready = [(queue[0].index, unit) for unit, queue in self.queues.items()
+                 if queue and not queue[0].fields["wait"] & ~full and len(self.unsent[unit]) < OPEN_INSTRUCTIONS]
+        if not ready:
+            return False
+        _, unit = min(ready, key=lambda item: item[0])
         head = self.queues[unit].popleft()
         for i in range(SEMAPHORES):
             self.semaphores[i] -= head.fields["wait"] >> i & 1
@@ -116,20 +129,19 @@ class _Run:
             _EXECUTE[unit](self.machine, self.memory, head.fields)
         except _Fault as fault:
             raise self.job.error(fault.code, unit, head.index, fault.address) from None
-        self.unsent.append((head.index, unit, head.fields["signal"]))
-        self._send()
+        self.unsent[unit].append((head.index, head.fields["signal"]))
+        return True
 
-    def _send(self) -> None:
-        """Give every signal that its semaphore has room for."""
-        rest: deque[tuple[int, Unit, int]] = deque()
-        for index, unit, mask in self.unsent:
-            for i in range(SEMAPHORES):
-                if mask >> i & 1 and self.semaphores[i] < SEMAPHORE_MAX:
+    def _send(self) -> bool:
+        """Give one unit's signals, all of an instruction at once; False if no semaphore has room."""
+        for queue in self.unsent.values():
+            bits = [i for i in range(SEMAPHORES) if queue and queue[0][1] >> i & 1]
+            if queue and all(self.semaphores[i] < SEMAPHORE_MAX for i in bits):
+                for i in bits:
                     self.semaphores[i] += 1
-                    mask &= ~(1 << i)
-            if mask:
-                rest.append((index, unit, mask))
-        self.unsent = rest
+                queue.popleft()
+                return True
+        return False
 
 
 class _Memory:
@@ -142,18 +154,17 @@ class _Memory:
         first, last = job.window
         self.first, self.last = first, min(last, (1 << config.address_width) - 1)
 
-    def check(self, address: int, size: int, bus_error: ErrorCode) -> None:
-        """All of `size` bytes must be in the window, and then in the memory.
+    @property
+    def reach(self) -> tuple[int, int]:
+        """First and last byte that are in the window and in the memory."""
+        return max(self.first, self.base), min(self.last, self.base + len(self.data) - 1)
 
-        The address of the error is that of the first burst outside: bursts begin at a multiple of the bus
-        width and never cross a page of 4096 bytes.
-        """
-        for first, last, code in ((self.first, self.last, ErrorCode.WINDOW),
-                                  (self.base, self.base + len(self.data) - 1, bus_error)):
-            if address < first or address > last:
-                raise _Fault(code, address // self.bus_bytes * self.bus_bytes)
-            if address + size - 1 > last:
-                raise _Fault(code, (last + 1) // self.bus_bytes * self.bus_bytes)
+    def check(self, address: int, size: int, bus_error: ErrorCode) -> None:
+        """The first of `size` bytes that is not in reach is an error: WINDOW, or else `bus_error`."""
+        first, last = self.reach
+        if address < first or address + size - 1 > last:
+            byte = max(address, last + 1) if address >= first else address
+            raise _Fault(bus_error if self.first <= byte <= self.last else ErrorCode.WINDOW, byte)
 
 
 # Addresses that loops walk.
@@ -166,20 +177,46 @@ def _walk(base: int, counts: list[int], strides: list[int]) -> np.ndarray:
     return address
 
 
-def _check_lines(base: int, counts: list[int], strides: list[int], depth: int, code: ErrorCode) -> None:
-    """The first line of the walk outside 0 .. depth - 1 is an error."""
-    if _inside(base, counts, strides, 0, depth - 1):
-        return
-    # Fix the outermost index first: the first at which what is inside it goes astray.
+def _astray(base: int, counts: list[int], strides: list[int], first: int, last: int) -> tuple[int, ...] | None:
+    """Indices of the walk's first address that is not in `first` .. `last`, if there is one."""
+    if _inside(base, counts, strides, first, last):
+        return None
+    index: list[int] = []
     for level, (count, stride) in enumerate(zip(counts, strides, strict=True)):
+        # The lowest index at which something further inside goes astray.
         inner = counts[level + 1:], strides[level + 1:]
-        base += next(i for i in range(count) if not _inside(base + i * stride, *inner, 0, depth - 1)) * stride
-    raise _Fault(code, base)
+        index.append(next(i for i in range(count) if not _inside(base + i * stride, *inner, first, last)))
+        base += index[-1] * stride
+    return tuple(index)
 
 
 def _inside(base: int, counts: list[int], strides: list[int], first: int, last: int) -> bool:
-    reach = [(count - 1) * stride for count, stride in zip(counts, strides, strict=True)]
-    return base + sum(min(0, item) for item in reach) >= first and base + sum(max(0, item) for item in reach) <= last
+    ends = [(count - 1) * stride for count, stride in zip(counts, strides, strict=True)]
+    low, high = sum(min(0, item) for item in ends), sum(max(0, item) for item in ends)
+    return first <= base + low and base + high <= last
+
+
+def _at(base: int, strides: list[int], index: tuple[int, ...]) -> int:
+    return base + sum(i * stride for i, stride in zip(index, strides, strict=True))
+
+
+class _Lines:
+    """Line addresses of a loop nest, outermost first, with the error that a line out of range is."""
+
+    def __init__(self, code: ErrorCode, depth: int, base: int, counts: list[int], strides: list[int]):
+        self.code, self.depth, self.base, self.counts, self.strides = code, depth, base, counts, strides
+
+    def astray(self) -> tuple[int, ...] | None:
+        return _astray(self.base, self.counts, self.strides, 0, self.depth - 1)
+
+    def fault(self, index: tuple[int, ...]) -> _Fault:
+        return _Fault(self.code, _at(self.base, self.strides, index))
+
+
+def _raise_first(*faults: tuple[tuple[int, ...], _Fault]) -> None:
+    """Raise the fault that execution one access after the other meets first."""
+    if faults:
+        raise min(faults, key=lambda item: item[0])[1]
 
 
 def _need(value: int, good: bool) -> None:
@@ -191,32 +228,38 @@ def _need(value: int, good: bool) -> None:
 
 def _transfer(machine: Machine, memory: _Memory, f: dict[str, Any], bus_error: ErrorCode | None):
     """Check a transfer; yields per plane the memory offset of each row and the lines [rows, chunks]."""
-    _need(f["chunk_bytes"], 1 <= f["chunk_bytes"] <= machine.config.line_bytes)
-    for name in ("row_bytes", "rows", "planes"):
+    for name in ("row_bytes", "rows", "planes", "chunk_bytes"):
         _need(f[name], f[name] >= 1)
-    if bus_error is not None:
-        _check_rows(memory, f, bus_error)
+    _need(f["chunk_bytes"], f["chunk_bytes"] <= machine.config.line_bytes)
     chunks = -(-f["row_bytes"] // f["chunk_bytes"])
     counts = [f["planes"], f["rows"], chunks]
     strides = [f["plane_line_stride"], f["row_line_stride"], f["chunk_line_stride"]]
-    _check_lines(f["line"], counts, strides, machine.config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+    lines = _Lines(ErrorCode.SCRATCHPAD_RANGE, machine.config.scratchpad_lines, f["line"], counts, strides)
+    faults = []
+    # Where one chunk has both faults, LOAD meets the memory first and STORE the scratchpad.
+    if bus_error is not None and (fault := _check_rows(memory, f, bus_error)):
+        faults.append(((*fault[0], 1 if bus_error == ErrorCode.BUS_READ else 3), fault[1]))
+    if index := lines.astray():
+        faults.append(((*index, 2), lines.fault(index)))
+    _raise_first(*faults)
     for plane in range(f["planes"]):
         rows = f["address"] - memory.base + plane * f["plane_stride"] + np.arange(f["rows"]) * f["row_stride"]
         yield rows, _walk(f["line"] + plane * strides[0], counts[1:], strides[1:])
 
 
-def _check_rows(memory: _Memory, f: dict[str, Any], bus_error: ErrorCode) -> None:
-    """The first row that is not all in the window and in the memory is an error."""
-    counts, strides = [f["planes"], f["rows"]], [f["plane_stride"], f["row_stride"]]
-    first = max(memory.first, memory.base)
-    last = min(memory.last, memory.base + len(memory.data) - 1) - f["row_bytes"] + 1
-    address = f["address"]
-    if _inside(address, counts, strides, first, last):
-        return
-    for level, (count, stride) in enumerate(zip(counts, strides, strict=True)):
-        inner = counts[level + 1:], strides[level + 1:]
-        address += next(i for i in range(count) if not _inside(address + i * stride, *inner, first, last)) * stride
-    memory.check(address, f["row_bytes"], bus_error)
+def _check_rows(memory: _Memory, f: dict[str, Any], bus_error: ErrorCode) -> tuple[tuple[int, ...], _Fault] | None:
+    """The first byte out of reach, as its plane, row and chunk, and as an error."""
+    first, last = memory.reach
+    strides = [f["plane_stride"], f["row_stride"]]
+    index = _astray(f["address"], [f["planes"], f["rows"]], strides, first, last - f["row_bytes"] + 1)
+    if index is None:
+        return None
+    row = _at(f["address"], strides, index)
+    try:
+        memory.check(row, f["row_bytes"], bus_error)
+    except _Fault as fault:
+        return (*index, (fault.address - row) // f["chunk_bytes"]), fault
+    raise AssertionError("a row out of reach has a byte out of reach")
 
 
 def _load(machine: Machine, memory: _Memory, f: dict[str, Any]) -> None:
@@ -249,40 +292,56 @@ def _matmul(machine: Machine, memory: _Memory, f: dict[str, Any]) -> None:
         _need(count, count >= 1)
     w_strides = [f["w_stride3"], f["w_stride2"], 1]
     w_counts = [*counts[:2], config.rows]
-    _check_lines(f["w_line"], w_counts, w_strides, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
-    _check_lines(f["a_line"], counts, a_strides, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
-    _check_lines(f["acc_line"], counts, acc_strides, config.accumulator_lines, ErrorCode.ACCUMULATOR_RANGE)
+    walks = (_Lines(ErrorCode.SCRATCHPAD_RANGE, config.scratchpad_lines, f["w_line"], w_counts, w_strides),
+             _Lines(ErrorCode.SCRATCHPAD_RANGE, config.scratchpad_lines, f["a_line"], counts, a_strides),
+             _Lines(ErrorCode.ACCUMULATOR_RANGE, config.accumulator_lines, f["acc_line"], counts, acc_strides))
+    # The whole tile comes before its vectors, and of a vector the line of A before the accumulator's.
+    _raise_first(*(((*index[:2], -1) if order == 0 else (*index, order), walk.fault(index))
+                   for order, walk in enumerate(walks) if (index := walk.astray())))
 
-    first = _first_iterations(counts, acc_strides) & (not f["accumulate"])
-    for i3, i2 in np.ndindex(*counts[:2]):
-        w_line = f["w_line"] + i3 * w_strides[0] + i2 * w_strides[1]
+    # Without its zero strides, which are reductions, the walk says which lines change. If it visits each once,
+    # the result is their sum, whatever the order.
+    places = [1 if stride == 0 else count for count, stride in zip(counts, acc_strides, strict=True)]
+    lines = _walk(f["acc_line"], places, acc_strides) if math.prod(places) <= config.accumulator_lines else None
+    if lines is None or np.bincount(lines.reshape(-1)).max() > 1:
+        _matmul_in_order(machine, f, counts, a_strides, acc_strides, w_strides)
+        return
+    if not f["accumulate"]:
+        machine.accumulator[lines] = 0
+    for i3 in range(counts[0]):
+        a_line, w_line = f["a_line"] + i3 * a_strides[0], f["w_line"] + i3 * w_strides[0]
+        at_once = max(1, (1 << 18) // (counts[2] * counts[3] * config.columns))     # for memory's sake
+        for i2 in range(0, counts[1], at_once):
+            tiles = min(at_once, counts[1] - i2)
+            a_lines = _walk(a_line + i2 * a_strides[1], [tiles, *counts[2:]], a_strides[1:]).reshape(tiles, -1)
+            vectors = machine.scratchpad[a_lines, :config.rows].view(np.int8)
+            w_lines = _walk(w_line + i2 * w_strides[1], [tiles, config.rows], w_strides[1:])
+            weights = machine.scratchpad[w_lines, :config.columns].view(np.int8)
+            where = lines[i3 % places[0]]
+            if acc_strides[1] == 0:     # consecutive tiles are parts of one longer dot product
+                vectors = vectors.transpose(1, 0, 2).reshape(1, -1, tiles * config.rows)
+                weights = weights.reshape(1, tiles * config.rows, config.columns)
+            else:
+                where = where[i2:i2 + tiles]
+            sums = numerics.gemm_int(vectors, weights).reshape(-1, *counts[2:], config.columns)
+            reduced = tuple(axis for axis in (1, 2) if acc_strides[axis + 1] == 0)
+            machine.accumulator[where] += sums.sum(axis=reduced, keepdims=True, dtype=np.int32)
+
+
+def _matmul_in_order(machine: Machine, f: dict[str, Any], counts: list[int], a_strides: list[int],
+                     acc_strides: list[int], w_strides: list[int]) -> None:
+    """One vector after the other, for programs that come back to accumulator lines in other ways."""
+    config = machine.config
+    for index in np.ndindex(*counts):
+        a_line, w_line, acc_line = (
+            f[name] + sum(i * stride for i, stride in zip(index, strides, strict=False))
+            for name, strides in (("a_line", a_strides), ("w_line", w_strides[:2]), ("acc_line", acc_strides)))
         weights = machine.scratchpad[w_line:w_line + config.rows, :config.columns].view(np.int8)
-        a_lines, acc_lines = (
-            _walk(f[base] + i3 * strides[0] + i2 * strides[1], counts[2:], strides[2:]).reshape(-1)
-            for base, strides in (("a_line", a_strides), ("acc_line", acc_strides)))
-        vectors = machine.scratchpad[a_lines, :config.rows].view(np.int8)
-        _accumulate(machine.accumulator, acc_lines, numerics.gemm_int(vectors, weights), first[i3, i2].reshape(-1))
-
-
-def _first_iterations(counts: list[int], strides: list[int]) -> np.ndarray:
-    """Whether all reduction levels (those of stride zero) are in their first iteration: bool [counts...]."""
-    first = np.ones(counts, bool)
-    for axis, stride in enumerate(strides):
-        if stride == 0:
-            first &= np.expand_dims(np.arange(counts[axis]) == 0, [i for i in range(len(counts)) if i != axis])
-    return first
-
-
-def _accumulate(accumulator: np.ndarray, lines: np.ndarray, sums: np.ndarray, first: np.ndarray) -> None:
-    """Overwrite lines where `first`, else add, in the order given: also when a line comes more than once."""
-    if len(np.unique(lines)) == len(lines):
-        accumulator[lines] = np.where(first[:, None], 0, accumulator[lines]) + sums
-        return
-    if not first.any():
-        np.add.at(accumulator, lines, sums)
-        return
-    for line, vector, overwrite in zip(lines, sums, first, strict=True):
-        accumulator[line] = vector if overwrite else accumulator[line] + vector
+        vector = machine.scratchpad[a_line:a_line + 1, :config.rows].view(np.int8)
+        first = not any(i for i, stride in zip(index, acc_strides, strict=True) if stride == 0)
+        if first and not f["accumulate"]:
+            machine.accumulator[acc_line] = 0
+        machine.accumulator[acc_line] += numerics.gemm_int(vector, weights)[0]
 
 
 # EPILOGUE.
@@ -300,8 +359,11 @@ def _epilogue(machine: Machine, memory: _Memory, f: dict[str, Any]) -> None:
     out_counts, out_strides = [*counts[:2], steps], [f["out_stride3"], f["out_stride2"], f["out_step"]]
 
     bias, scale = _parameters(machine, f)
-    _check_lines(f["acc_line"], counts, acc_strides, config.accumulator_lines, ErrorCode.ACCUMULATOR_RANGE)
-    _check_lines(f["out_line"], out_counts, out_strides, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+    walks = (_Lines(ErrorCode.ACCUMULATOR_RANGE, config.accumulator_lines, f["acc_line"], counts, acc_strides),
+             _Lines(ErrorCode.SCRATCHPAD_RANGE, config.scratchpad_lines, f["out_line"], out_counts, out_strides))
+    # A pixel's whole window comes before its result.
+    _raise_first(*(((*index[:2], order), walk.fault(index))
+                   for order, walk in enumerate(walks) if (index := walk.astray())))
 
     clamp_to = None
     if f["clamp"]:
@@ -324,12 +386,15 @@ def _parameters(machine: Machine, f: dict[str, Any]) -> tuple[np.ndarray | None,
     """Bias and scale: from parameter lines, or the scale from the instruction."""
     size = 4 * machine.config.columns
     lines = -(-size // machine.config.line_bytes)
-    line, read = f["param_line"], []
+    line = f["param_line"]
+    read: list[Any] = []
     for wanted, dtype in ((f["bias"], np.int32), (f["scale_mode"] == ScaleMode.COLUMN, np.float32)):
         if not wanted:
             read.append(None)
             continue
-        _check_lines(line, [lines], [1], machine.config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+        for each in range(line, line + lines):
+            if each >= machine.config.scratchpad_lines:
+                raise _Fault(ErrorCode.SCRATCHPAD_RANGE, each)
         read.append(machine.scratchpad[line:line + lines].reshape(-1)[:size].view(dtype))
         line += lines
     bias, scale = read
