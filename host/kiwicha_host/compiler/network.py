@@ -1,0 +1,195 @@
+"""Networks: layers to programs.
+
+A network is cut into segments. A segment's layers run with all their weights and activations in the
+scratchpad, each layer's epilogue writing into the next layer's padded input, and several groups of images are
+under way at once, each one layer ahead of the next group. A layer that does not fit that way is a segment of
+its own, "streamed": tiles of its input and its weights come from memory as they are needed. Between segments
+the activations of the whole batch are in memory, NHWC.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from kiwicha import ChipConfig
+from kiwicha.isa import INSTRUCTION_BYTES
+
+from ..job import Job
+from .builder import CompileError
+from .conv import ConvPlan, plan_layer
+from .emit import Emitter
+from .graph import Graph, load_graph
+from .layout import MemoryMap, Region, ceil_div
+from .resident import Resident
+from .streamed import Streamed
+
+__all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "compile_onnx"]
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """What a report says of a layer; macs and shape [H, W, C] are for one image."""
+    name: str
+    op: str
+    macs: int
+    shape: tuple[int, int, int]
+    weight_bytes: int
+
+
+@dataclass
+class NetworkJob(Job):
+    """A job that knows how many images it computes."""
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A program for some number of images, and where its data are."""
+    code: bytes
+    address: int
+    inputs: Region
+    outputs: Region
+    memory_bytes: int
+
+
+def compile_onnx(config: ChipConfig, model: Any) -> "CompiledNetwork":
+    """Compile an ONNX file, or an ``onnx.ModelProto``, for `config`.
+
+    Raises
+    ------
+    CompileError
+        The model is unreadable, has something the chip cannot do, or a layer does not fit; in one line.
+    """
+    return CompiledNetwork(config, load_graph(model))
+
+
+class CompiledNetwork:
+    """A network for one configuration; takes any number of images.
+
+    Attributes
+    ----------
+    layers : list of LayerInfo
+    segments : list of (first layer, layers, images in a group; 0 where streamed)
+    """
+
+    def __init__(self, config: ChipConfig, graph: Graph):
+        self.config, self.graph = config, graph
+        self.plans = [plan_layer(config, layer, from_host=i == 0) for i, layer in enumerate(graph.layers)]
+        self._segments = _cut(config, self.plans)
+        self.layers = [LayerInfo(layer.name, layer.op, layer.real_macs, (*layer.out_size, layer.out_channels),
+                                 layer.weights.size) for layer in graph.layers]
+        self._weights = np.concatenate([plan.packed() for plan in self.plans]).reshape(-1)
+        self._program = lru_cache(maxsize=4)(self._build)
+
+    @property
+    def segments(self) -> list[tuple[int, int, int]]:
+        return [(item.first, len(item.plans), getattr(item, "group", 0)) for item in self._segments]
+
+    def macs(self, images: int) -> int:
+        """Multiply-accumulates that the model asks for."""
+        return images * sum(layer.macs for layer in self.layers)
+
+    def compulsory_bytes(self, images: int) -> int:
+        """Bytes that any chip has to move: input and output codes, weights, biases and scales, once each."""
+        first, last = self.graph.layers[0], self.graph.layers[-1]
+        per_image = (first.size[0] * first.size[1] * first.channels
+                     + last.out_size[0] * last.out_size[1] * last.out_channels)
+        return images * per_image + sum(layer.weights.size + 8 * layer.out_channels for layer in self.graph.layers)
+
+    def instructions(self, images: int) -> int:
+        return len(self._program(images).code) // INSTRUCTION_BYTES
+
+    def memory_bytes(self, images: int) -> int:
+        """Memory that a job of so many images takes."""
+        return self._program(images).memory_bytes
+
+    def images_per_job(self, images: int, memory_limit: int | None) -> int:
+        """The largest part of `images` that a job can hold in `memory_limit` bytes.
+
+        Raises
+        ------
+        CompileError
+            Not even one image fits.
+        """
+        if memory_limit is None:
+            return images
+        part = images
+        while self.memory_bytes(part) > memory_limit:
+            if part == 1:
+                raise CompileError(f"the network needs {self.memory_bytes(1)} bytes of memory for one image; "
+                                   f"the device has {memory_limit}")
+            part = ceil_div(part, 2)
+        return part
+
+    def batch_job(self, inputs: np.ndarray) -> NetworkJob:
+        """Memory image and program for a batch, as the model takes it.
+
+        Raises
+        ------
+        CompileError
+            `inputs` has a wrong shape, type or value, or the program would be too long.
+        """
+        codes = self.plans[0].arrange(self.graph.encode(inputs))
+        program = self._program(len(codes))
+        memory = np.zeros(program.memory_bytes, np.uint8)
+        memory[:self._weights.size] = self._weights
+        memory[program.inputs.base:program.inputs.end] = codes.view(np.uint8).reshape(-1)
+        memory[program.address:program.address + len(program.code)] = np.frombuffer(program.code, np.uint8)
+        return NetworkJob(memory=memory, program_address=program.address,
+                          program_count=len(program.code) // INSTRUCTION_BYTES,
+                          window=(0, program.memory_bytes - 1), images=len(codes))
+
+    def codes(self, job: NetworkJob) -> np.ndarray:
+        """The last layer's int8 (or uint8) codes after the run."""
+        return self.graph.codes(self._results(job))
+
+    def outputs(self, job: NetworkJob) -> np.ndarray:
+        """The model's output after the run."""
+        return self.graph.decode(self._results(job))
+
+    def _results(self, job: NetworkJob) -> np.ndarray:
+        region, last = self._program(job.images).outputs, self.graph.layers[-1]
+        data = job.memory[region.base:region.end].view(np.int8)
+        return data.reshape(job.images, *last.out_size, last.out_channels)
+
+    def _build(self, images: int) -> _Program:
+        memory = MemoryMap()
+        weights = memory.region(self._weights.size)
+        sizes = [self.plans[0].image_bytes] + [
+            plan.layer.out_size[0] * plan.layer.out_size[1] * plan.layer.out_channels
+            for plan in (segment.plans[-1] for segment in self._segments)]
+        between = [memory.region(images * size) for size in sizes]
+        emitter, base = Emitter(), weights.base
+        for i, segment in enumerate(self._segments):
+            segment.emit(emitter, images, base, between[i].base, between[i + 1].base)
+            emitter.barrier()
+            base += sum(plan.weight_lines for plan in segment.plans) * self.config.line_bytes
+        try:
+            code = emitter.builder.assemble()
+        except CompileError:
+            raise
+        except ValueError as error:
+            raise CompileError(f"the network does not fit an instruction's fields: {error}") from None
+        program = memory.region(len(code))
+        return _Program(code, program.base, between[0], between[-1], memory.size)
+
+
+def _cut(config: ChipConfig, plans: list[ConvPlan]) -> list["Resident | Streamed"]:
+    """Segments: as many layers each as fit the scratchpad together."""
+    segments: list[Resident | Streamed] = []
+    first = 0
+    while first < len(plans):
+        best = None
+        for last in range(first + 1, len(plans) + 1):
+            # Output blocks are the next layer's input chunks only if the array is square.
+            if last - first > 1 and config.rows != config.columns:
+                break
+            fitting = Resident.of(config, first, plans[first:last])
+            if fitting is None:
+                break
+            best = fitting
+        segment = best or Streamed(config, first, plans[first])
+        segments.append(segment)
+        first += len(segment.plans)
+    return segments

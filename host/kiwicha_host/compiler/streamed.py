@@ -1,0 +1,153 @@
+"""A layer whose input and weights come from memory as they are needed."""
+
+from kiwicha import ChipConfig
+
+from .builder import CompileError
+from .conv import ConvPlan, Rect
+from .emit import (
+    Accumulators,
+    Emitter,
+    Place,
+    Weights,
+    epilogue,
+    load_input,
+    load_lines,
+    pad_input,
+    store_output,
+    unit,
+)
+from .layout import Region
+from .tiling import split
+
+__all__ = ["Streamed"]
+
+
+class Streamed:
+    """One layer whose input tiles and weights come from memory as they are needed."""
+
+    def __init__(self, config: ChipConfig, first: int, plan: ConvPlan):
+        self.config, self.first, self.plans = config, first, [plan]
+        quarter = config.scratchpad_lines // 4
+        self._input, self._output = Region(0, quarter), Region(quarter, quarter)
+        self._ring = Region(2 * quarter, 2 * quarter)
+        self._tiles = self._choose_tiles(plan)
+        self._choose_parts(plan)
+
+    def _needs(self, plan: ConvPlan, h: int, w: int) -> dict[str, tuple[int, int]]:
+        """What a tile of h x w outputs takes of each resource, and what there is."""
+        conv_h, conv_w = plan.conv_bound(0, h), plan.conv_bound(1, w)
+        return {"accumulator lines": (conv_h * conv_w, self.config.accumulator_lines // 2),
+                "scratchpad lines for input": (plan.reach(0, conv_h) * plan.reach(1, conv_w) * plan.chunks,
+                                               self._input.size // 2),
+                "scratchpad lines for results": (h * w * plan.blocks, self._output.size // 2)}
+
+    def _choose_tiles(self, plan: ConvPlan) -> list[Rect]:
+        def fits(h: int, w: int) -> bool:
+            return all(needed <= there for needed, there in self._needs(plan, h, w).values())
+
+        tiles = plan.tiles(fits)
+        if tiles is None:
+            what, (needed, there) = next(item for item in self._needs(plan, 1, 1).items()
+                                         if item[1][0] > item[1][1])
+            raise CompileError(f"layer {plan.layer.name!r} needs {needed} {what} for one pixel of its result; "
+                               f"configuration {self.config.name!r} has {there}")
+        return tiles
+
+    def _choose_parts(self, plan: ConvPlan) -> None:
+        """Cut a block's weight tiles into parts, several of which are in the scratchpad at once."""
+        most = (self._ring.size // 2 - plan.param_lines) // self.config.rows
+        if most < 1:
+            raise CompileError(f"layer {plan.layer.name!r} needs {self.config.rows + plan.param_lines} scratchpad "
+                               f"lines for a weight tile; configuration {self.config.name!r} has "
+                               f"{self._ring.size // 2}")
+        self._parts = split(plan.weight_tiles, most)
+        self._part_lines = max(tiles for _, tiles in self._parts) * self.config.rows + plan.param_lines
+        self._slots = self._ring.size // self._part_lines
+
+    def emit(self, emitter: Emitter, images: int, weights: int, source: int, target: int) -> None:
+        """Instructions for `images` images; `weights`, `source` and `target` are addresses in memory."""
+        plan = self.plans[0]
+        together = self._images_together(plan)
+        largest = max(plan.conv_pixels(rect.h, rect.w) for rect in self._tiles) * together
+        _Stream(self, emitter, Accumulators(self.config, largest), weights).run(
+            [(first, count, rect) for first, count in split(images, together) for rect in self._tiles],
+            source, target)
+
+    def _images_together(self, plan: ConvPlan) -> int:
+        """Images per tile: as many as fit, if the tile is the whole image."""
+        if len(self._tiles) > 1:
+            return 1
+        height, width = plan.layer.out_size
+        return min(there // needed for needed, there in self._needs(plan, height, width).values())
+
+
+class _Stream:
+    """Emits a streamed layer: what the next product needs is loaded before the current one is issued."""
+
+    def __init__(self, layer: Streamed, emitter: Emitter, accumulators: Accumulators, weights: int):
+        self._layer, self._plan, self._emitter = layer, layer.plans[0], emitter
+        self._accumulators, self._weights = accumulators, weights
+        self._held: list[tuple[int, int] | None] = [None] * layer._slots
+        self._next = 0
+
+    def run(self, tiles: list[tuple[int, int, Rect]], source: int, target: int) -> None:
+        """`tiles`: first image, images, and the part of the output."""
+        place, ahead = self._load_tile(tiles, 0, source), None
+        for number, (first, count, rect) in enumerate(tiles):
+            out = self._out_place(number, count, rect)
+            for block in range(self._plan.blocks):
+                slot = self._accumulators.take()
+                for part in range(len(self._layer._parts)):
+                    weights = ahead or self._load_part(block, part)
+                    last = part == len(self._layer._parts) - 1
+                    last_of_tile = last and block == self._plan.blocks - 1
+                    if last_of_tile:
+                        next_place = self._load_tile(tiles, number + 1, source)
+                    ahead = None
+                    if not last_of_tile or number + 1 < len(tiles):
+                        ahead = self._load_part(*self._following(block, part))
+                    unit(self._emitter, self._plan, place, [weights], slot, rect)
+                params = weights.line + weights.tiles * self._layer.config.rows, weights.key
+                epilogue(self._emitter, self._plan, params, slot, out.shifted(block), rect, self._plan.blocks)
+            (height, width), channels = self._plan.layer.out_size, self._plan.layer.out_channels
+            store_output(self._emitter, self._plan, target + first * height * width * channels, out, rect)
+            place = next_place
+
+    def _following(self, block: int, part: int) -> tuple[int, int]:
+        index = block * len(self._layer._parts) + part + 1
+        return divmod(index % (self._plan.blocks * len(self._layer._parts)), len(self._layer._parts))
+
+    def _load_tile(self, tiles: list[tuple[int, int, Rect]], number: int, source: int) -> Place | None:
+        """Bring the input of a tile and its padding into one of two slots."""
+        if number >= len(tiles):
+            return None
+        plan, (first, count, rect) = self._plan, tiles[number]
+        conv = plan.conv_rect(rect)
+        region = Rect(conv.y * plan.strides[0], conv.x * plan.strides[1],
+                      plan.reach(0, conv.h), plan.reach(1, conv.w))
+        lines = region.size * plan.chunks
+        line = self._layer._input.base + number % 2 * (self._layer._input.size // 2)
+        place = Place(line, region.w, lines, (("in", self._layer.first, number % 2),) * count)
+        pad_input(self._emitter, plan, place, region)
+        load_input(self._emitter, plan, source + first * plan.image_bytes, place, region)
+        return place
+
+    def _out_place(self, number: int, count: int, rect: Rect) -> Place:
+        line = self._layer._output.base + number % 2 * (self._layer._output.size // 2)
+        keys = (("out", self._layer.first, number % 2),) * count
+        return Place(line, rect.w, rect.size * self._plan.blocks, keys)
+
+    def _load_part(self, block: int, part: int) -> Weights:
+        """Bring a part of a block's weights unless it is there; the last part has the parameters behind it."""
+        layer, config = self._layer, self._layer.config
+        first, tiles = layer._parts[part]
+        if (block, part) in self._held:
+            index = self._held.index((block, part))
+        else:
+            index, self._next = self._next, (self._next + 1) % layer._slots
+            self._held[index] = (block, part)
+            lines = tiles * config.rows + (self._plan.param_lines if part == len(layer._parts) - 1 else 0)
+            load_lines(self._emitter, config,
+                       self._weights + (block * self._plan.block_lines + first * config.rows) * config.line_bytes,
+                       layer._ring.base + index * layer._part_lines, lines, ("w", layer.first, index))
+        return Weights(layer._ring.base + index * layer._part_lines, first, tiles, ("w", layer.first, index))
