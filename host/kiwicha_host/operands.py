@@ -7,7 +7,8 @@ import numpy as np
 
 from kiwicha import ChipConfig
 
-__all__ = ["FORMATS", "as_operand", "check_bias", "check_format", "check_out", "check_scale", "check_zero_point"]
+__all__ = ["FORMATS", "as_operand", "check_block_scales", "check_bias", "check_format", "check_gemm",
+           "check_inner", "check_out", "check_scale", "check_zero_point", "from_codes"]
 
 #: Element formats by name, as numpy types.
 FORMATS: dict[str, np.dtype] = {name: np.dtype(dtype) for name, dtype in (
@@ -50,6 +51,29 @@ def as_operand(config: ChipConfig, operand: str, array: Any) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
+def from_codes(operand: str, array: np.ndarray, name: str) -> np.ndarray:
+    """An operand from a file, one element per item: int8 for the integers, uint8 codes for the floats."""
+    stored = np.dtype(np.int8 if name.startswith("int") else np.uint8)
+    if array.dtype != stored:
+        raise ValueError(f"{operand} must be {stored} for format {name}, not {array.dtype}")
+    check_shape(operand, array)
+    low, high = {"int4": (-8, 7), "e2m1": (0, 15), "e2m3": (0, 63), "e3m2": (0, 63)}.get(name, (-128, 255))
+    outside = array[(array < low) | (array > high)] if (low, high) != (-128, 255) else array[:0]
+    if outside.size:
+        raise ValueError(f"{operand} must be from {low} to {high} for format {name}, not {outside.flat[0]}")
+    return array.astype(FORMATS[name]) if name == "int4" else array.view(FORMATS[name])
+
+
+def check_block_scales(a: np.ndarray, b: np.ndarray, block: int, a_scale: np.ndarray, b_scale: np.ndarray) -> None:
+    """E8M0 codes: one per row of A and block, and per column of B (or per square block) and block."""
+    blocks, columns = -(-a.shape[1] // block), b.shape[1]
+    for name, scale, shapes in (("A scale", a_scale, [(a.shape[0], blocks)]),
+                                ("B scale", b_scale, [(blocks, columns), (blocks, -(-columns // block))])):
+        if scale.dtype != np.uint8 or scale.shape not in shapes:
+            wanted = " or ".join(str(list(shape)) for shape in shapes)
+            raise ValueError(f"{name} must be uint8 {wanted}, not {scale.dtype} {list(scale.shape)}")
+
+
 def check_bias(bias: Any, columns: int) -> np.ndarray:
     """An int32 bias, one per column."""
     array = np.asarray(bias)
@@ -83,3 +107,21 @@ def check_zero_point(zero_point: int, out: str) -> None:
         raise ValueError(f"an output zero point needs output format int8, not {out}")
     if not -128 <= zero_point <= 127:
         raise ValueError(f"output zero point must be from -128 to 127, not {zero_point}")
+
+
+def check_gemm(config: ChipConfig, a: Any, b: Any, *, bias: Any = None, out: str = "int32", out_scale: Any = None,
+               out_zero_point: int = 0) -> dict[str, Any]:
+    """All that :meth:`kiwicha_host.Device.gemm` takes, checked; the arrays as the compiler takes them."""
+    a, b = as_operand(config, "A", a), as_operand(config, "B", b)
+    check_inner(a, b)
+    columns = b.shape[1]
+    check_zero_point(out_zero_point, out)
+    return {"a": a, "b": b, "bias": None if bias is None else check_bias(bias, columns),
+            "scale": check_scale(out_scale, columns, out)}
+
+
+def check_inner(a: np.ndarray, b: np.ndarray) -> None:
+    """:exc:`ValueError` unless A [M, K] and B [K, N] have the same K."""
+    if a.shape[1] != b.shape[0]:
+        raise ValueError(f"A is {a.shape[0]}x{a.shape[1]} and B is {b.shape[0]}x{b.shape[1]}: "
+                         "A must have as many columns as B has rows")

@@ -8,7 +8,7 @@ import numpy as np
 from kiwicha import ChipConfig
 
 from ..job import Job, Result
-from ..operands import as_operand, check_bias, check_scale, check_zero_point
+from ..operands import check_gemm
 
 __all__ = ["Device"]
 
@@ -86,20 +86,14 @@ class Device(abc.ABC):
         # The compiler needs devices' jobs; devices need the compiler only here.
         from ..compiler import GemmSpec, compile_gemm
 
-        a, b = as_operand(self.config, "A", a), as_operand(self.config, "B", b)
-        if a.shape[1] != b.shape[0]:
-            raise ValueError(f"A is {a.shape[0]}x{a.shape[1]} and B is {b.shape[0]}x{b.shape[1]}: "
-                             "A's columns must be as many as B's rows")
-        check_zero_point(out_zero_point, out)
-        arrays: dict[str, np.ndarray] = {"a": a, "b": b}
-        scale = check_scale(out_scale, b.shape[1], out)
-        if bias is not None:
-            arrays["bias"] = check_bias(bias, b.shape[1])
-        if isinstance(scale, np.ndarray):
-            arrays["scale"] = scale
-        spec = GemmSpec(m=a.shape[0], n=b.shape[1], k=a.shape[1], out=out, bias=bias is not None,
-                        scale="column" if isinstance(scale, np.ndarray) else scale,
-                        zero_point=out_zero_point, relu=relu)
+        arrays = check_gemm(self.config, a, b, bias=bias, out=out, out_scale=out_scale,
+                            out_zero_point=out_zero_point)
+        scale = arrays["scale"]
+        if not isinstance(scale, np.ndarray):
+            del arrays["scale"]
+        (m, k), n = arrays["a"].shape, arrays["b"].shape[1]
+        spec = GemmSpec(m=m, n=n, k=k, out=out, bias=bias is not None, zero_point=int(out_zero_point), relu=relu,
+                        scale="column" if isinstance(scale, np.ndarray) else scale)
         compiled = compile_gemm(self.config, spec, memory_limit=self.memory_limit)
         job = compiled.job(**arrays)
         self.run(job)

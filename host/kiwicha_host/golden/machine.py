@@ -350,7 +350,8 @@ def _epilogue(machine: Machine, memory: _Memory, f: dict[str, Any]) -> None:
     config = machine.config
     out_format, scale_mode = f["out_format"], f["scale_mode"]
     _need(out_format, isinstance(out_format, OutFormat))
-    _need(scale_mode, isinstance(scale_mode, ScaleMode))
+    number = getattr(scale_mode, "value", scale_mode)
+    _need(number, isinstance(scale_mode, ScaleMode) and (out_format != OutFormat.INT32 or number == 0))
     counts, acc_strides = ([f[f"{name}{level}"] for level in (3, 2, 1, 0)] for name in ("count", "acc_stride"))
     for count in reversed(counts):
         _need(count, count >= 1)

@@ -1,0 +1,311 @@
+"""The ``kiwicha`` command.
+
+Exit status 0: done; 1: it failed, and one line on standard error says why; 2: wrong usage, one line too.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kiwicha import ChipConfig
+from kiwicha.config import PRESETS
+
+__all__ = ["main"]
+
+_A_FORMATS = ("int8", "int4", "e4m3", "e2m1", "e2m3", "e3m2")
+_OUT = ("int32", "fp32", "bf16", "int8", "e4m3", "e2m1")
+_BLOCK_OUT = ("e4m3", "e2m1")
+_BLOCKS = ("16", "32", "64", "128")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; always ends in SystemExit."""
+    with warnings.catch_warnings():
+        # Standard error is for one line that matters.
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        status = _commands.main(args=None if arguments is None else list(arguments), prog_name="kiwicha",
+                                standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "kiwicha"
+        return _say(f"{error.format_message()} See '{command} --help'.", 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", 1)
+    except BrokenPipeError:
+        # The reader has gone; Python must not trip over that again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError as error:
+        return _say(f"not enough memory: {error}" if str(error) else "not enough memory; use smaller arrays", 1)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        return _say(f"{name}{error.strerror or error or type(error).__name__}", 1)
+    except (ValueError, RuntimeError, TimeoutError) as error:
+        # What Kiwicha raises says by itself what is wrong and what to do.
+        return _say(str(error) or type(error).__name__, 1)
+    except Exception as error:
+        return _say(f"internal error, please report it: {type(error).__name__}: {error}", 1)
+
+
+def _say(message: str, status: int) -> int:
+    print("kiwicha: " + " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.version_option(package_name="kiwicha", prog_name="kiwicha")
+def _commands() -> None:
+    """Kiwicha: an open accelerator for matrices of narrow numbers."""
+
+
+_PATH = click.Path(path_type=Path)
+_config_option = click.option("--config", default="ulx3s_85f", show_default=True, metavar="NAME|FILE.toml",
+                              help="The chip: a name that `kiwicha configs` lists, or a file.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+def _device_options(command):
+    for option in (_json_option,
+                   click.option("--device", default="verilated", show_default=True,
+                                metavar="golden|verilated|serial:PORT", help="What runs it."),
+                   _config_option):
+        command = option(command)
+    return command
+
+
+# What there is.
+
+@_commands.command()
+@_json_option
+def configs(as_json: bool) -> None:
+    """List the named configurations."""
+    rows = [{"config": name, "rows": config.rows, "columns": config.columns, "formats": list(config.formats),
+             "multiplier": config.multiplier, "bus_bits": config.bus_width,
+             "scratchpad_kib": config.scratchpad_bytes / 1024,
+             "accumulator_kib": config.accumulator_bytes / 1024,
+             "peak_macs_per_cycle": config.peak_macs_per_cycle} for name, config in PRESETS.items()]
+    if not as_json:
+        rows = [{"config": row["config"], "array": f"{row['rows']}x{row['columns']}",
+                 "multiplier": row["multiplier"], "formats": row["formats"], "bus, bits": row["bus_bits"],
+                 "scratchpad, KiB": row["scratchpad_kib"], "accumulators, KiB": row["accumulator_kib"],
+                 "MACs/cycle": row["peak_macs_per_cycle"]} for row in rows]
+    _show_rows("configurations", rows, as_json)
+
+
+@_commands.command()
+@_json_option
+def boards(as_json: bool) -> None:
+    """List the boards that bitstreams can be built for."""
+    from .fpga import board_rows
+    _show_rows("boards", board_rows(), as_json)
+
+
+def _show_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _print_json({title: rows})
+        return
+    from rich.table import Table
+    table = Table()
+    for column in rows[0] if rows else ():
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    _print_table(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _print_table(table) -> None:
+    from rich.console import Console
+    # In a pipe nobody has a width; in a terminal its own.
+    width = None if sys.stdout.isatty() else 120
+    Console(file=sys.stdout, markup=False, highlight=False, width=width).print(table)
+
+
+def _show_figures(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(figures)
+        return
+    from rich.table import Table
+    table = Table(show_header=False)
+    for name, value in figures.items():
+        if not isinstance(value, dict | list):
+            table.add_row(name.replace("_", " "), _cell(value))
+    _print_table(table)
+    if figures.get("layers"):
+        _show_rows("layers", figures["layers"], False)
+    if figures["counters"]:
+        _show_rows("counters", [{"unit": unit, **{name: f"{count / max(1, sum(row.values())):.1%}"
+                                                  for name, count in row.items()}}
+                                for unit, row in figures["counters"].items()], False)
+
+
+# Work.
+
+@_commands.command()
+@click.argument("a_file", metavar="A.npy", type=_PATH)
+@click.argument("b_file", metavar="B.npy", type=_PATH)
+@click.option("-o", "output", type=_PATH, metavar="C.npy", help="Write the result here.")
+@click.option("--a-format", type=click.Choice(_A_FORMATS), default="int8", show_default=True)
+@click.option("--b-format", type=click.Choice(_A_FORMATS), default="int8", show_default=True)
+@click.option("--block", type=click.Choice(("0", *_BLOCKS)), default="0", show_default=True,
+              help="Elements per scale block along K; 0: integer GEMM.")
+@click.option("--a-scale", "a_scale_file", type=_PATH, metavar="S.npy", help="E8M0 codes [M, ceil(K/G)].")
+@click.option("--b-scale", "b_scale_file", type=_PATH, metavar="S.npy",
+              help="E8M0 codes [ceil(K/G), N] or [ceil(K/G), ceil(N/G)].")
+@click.option("--bias", "bias_file", type=_PATH, metavar="B.npy", help="int32 [N], float32 if block-scaled.")
+@click.option("--out", type=click.Choice(_OUT), help="Output format; default int32, fp32 if block-scaled.")
+@click.option("--out-scale", metavar="X|S.npy", help="Factor before the output: a number, or float32 [N].")
+@click.option("--out-zero-point", type=int, default=0, show_default=True, help="Added to an int8 output.")
+@click.option("--relu", is_flag=True, help="Replace negative results by zero.")
+@click.option("--out-block", type=click.Choice(_BLOCKS), help="Scale block of an e4m3 or e2m1 output.")
+@click.option("--scale-rule", type=click.Choice(("rceil", "floor")), help="How such an output is scaled.")
+@_device_options
+def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_format: str, block: str,
+         a_scale_file: Path | None, b_scale_file: Path | None, bias_file: Path | None, out: str | None,
+         out_scale: str | None, out_zero_point: int, relu: bool, out_block: str | None, scale_rule: str | None,
+         config: str, device: str, as_json: bool) -> None:
+    """Multiply A [M, K] by B [K, N] on a device."""
+    from . import metrics, operands
+    from .devices import open_device
+    from .files import check_writable, read_array, write_array
+
+    group, out = int(block), out or ("fp32" if int(block) else "int32")
+    _check_combinations(group, a_scale_file, b_scale_file, out, out_block, scale_rule)
+    chip = ChipConfig.load(config)
+    if output is not None:
+        check_writable(output)
+    a = operands.from_codes("A", read_array(a_file), a_format)
+    b = operands.from_codes("B", read_array(b_file), b_format)
+    operands.check_inner(a, b)
+    if group and a_scale_file and b_scale_file:
+        operands.check_block_scales(a, b, group, read_array(a_scale_file), read_array(b_scale_file))
+    arguments: dict[str, Any] = {"bias": None if bias_file is None else read_array(bias_file), "out": out,
+                                 "out_scale": _factor(out_scale), "out_zero_point": out_zero_point}
+    operands.check_format(chip, "A", a_format)
+    operands.check_format(chip, "B", b_format)
+    if group:
+        raise ValueError("block-scaled GEMM is not in the hardware yet; use --block 0")
+    operands.check_gemm(chip, a, b, **arguments)
+    with open_device(device, chip) as opened:
+        c = opened.gemm(a, b, relu=relu, **arguments)
+        result = opened.last_result
+    if result is None:
+        raise RuntimeError(f"device {device!r} has not said how the program ran")
+    if output is not None:
+        write_array(output, c)
+    (m, k), n = a.shape, b.shape[1]
+    work = metrics.gemm_work(m, n, k, out_bytes=c.dtype.itemsize)
+    figures = metrics.figures(device, chip, work, result)
+    _show_figures({"m": m, "n": n, "k": k, **figures}, as_json)
+
+
+def _check_combinations(group: int, a_scale: Path | None, b_scale: Path | None, out: str, out_block: str | None,
+                        scale_rule: str | None) -> None:
+    """Options that need one another."""
+    if group and (a_scale is None or b_scale is None):
+        raise click.UsageError("--block needs --a-scale and --b-scale.", click.get_current_context())
+    if not group and (a_scale or b_scale):
+        raise click.UsageError("--a-scale and --b-scale need --block.", click.get_current_context())
+    if group and out == "int32":
+        raise click.UsageError("--out int32 is for integer GEMM; with --block use fp32.",
+                               click.get_current_context())
+    if (out_block or scale_rule) and out not in _BLOCK_OUT:
+        raise click.UsageError("--out-block and --scale-rule need --out e4m3 or e2m1.",
+                               click.get_current_context())
+
+
+def _factor(text: str | None) -> Any:
+    """--out-scale: a number or the array in a file."""
+    from .files import read_array
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        if not text.endswith(".npy"):
+            raise ValueError(f"--out-scale must be a number or a .npy file, not {text!r}") from None
+    return read_array(Path(text))
+
+
+@_commands.command()
+@click.argument("model", metavar="MODEL.onnx", type=_PATH)
+@click.argument("input_file", metavar="INPUT.npy", type=_PATH)
+@click.option("-o", "output", type=_PATH, metavar="OUT.npy", help="Write the result here.")
+@_device_options
+def run(model: Path, input_file: Path, output: Path | None, config: str, device: str, as_json: bool) -> None:
+    """Run a quantised ONNX model on a device."""
+    from . import metrics
+    from .compiler import compile_onnx
+    from .devices import open_device
+    from .files import FileProblem, check_writable, read_array, write_array
+    from .inference import infer
+
+    chip = ChipConfig.load(config)
+    if output is not None:
+        check_writable(output)
+    if not model.is_file():
+        raise FileProblem(f"no such file: {model}")
+    images = read_array(input_file)
+    network = compile_onnx(chip, model)
+    network.graph.encode(images)        # fails on wrong images before the device is built
+    with open_device(device, chip) as opened:
+        outputs, result = infer(opened, network, images)
+    if output is not None:
+        write_array(output, outputs)
+    work = metrics.Work(network.macs(len(images)), network.compulsory_bytes(len(images)))
+    layers = [dataclasses.asdict(layer) for layer in network.layers]
+    figures = metrics.figures(device, chip, work, result)
+    _show_figures({"images": len(images), **figures, "layers": layers}, as_json)
+
+
+# The hardware.
+
+@_commands.command()
+@click.option("-o", "folder", type=_PATH, metavar="DIR", help="Default: build/verilog.")
+@_config_option
+def verilog(folder: Path | None, config: str) -> None:
+    """Write the chip as Verilog, with a map of its names and the C header."""
+    from . import toolchain
+    from .verilog import write_verilog
+    for path in write_verilog(ChipConfig.load(config), folder or toolchain.build_root() / "verilog"):
+        print(path)
+
+
+@_commands.command()
+@click.option("--board", required=True, metavar="NAME", help="A name that `kiwicha boards` lists.")
+@click.option("--config", metavar="NAME|FILE.toml", help="The chip. Default: the board's.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the placement.")
+@click.option("--json", "as_json", is_flag=True, help="Accepted for symmetry: the report is JSON anyway.")
+def synth(board: str, config: str | None, seed: int, as_json: bool) -> None:
+    """Build a bitstream; prints the report as JSON."""
+    from .fpga import synthesise
+    _print_json(synthesise(board, None if config is None else ChipConfig.load(config), seed))
+
+
+if __name__ == "__main__":
+    main()
