@@ -1,0 +1,200 @@
+"""Takes instructions in, checks their fields and fetches their parameters ahead of time."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..arith.order import total_order
+from ..config import ChipConfig
+from ..isa import ErrorCode, OutFormat, ScaleMode, Unit, unit_layout
+from ..memory.ports import ReadPort
+from .shapes import SETS, SETTINGS, Geometry, job_layout
+
+__all__ = ["Prepare"]
+
+ONE = 0x3F800000
+
+
+class _State(enum.Enum, shape=2):
+    TAKE = 0        # wait for an instruction
+    CHECK = 1       # its fields; write its settings
+    FETCH = 2       # its parameters
+    OFFER = 3       # wait for the job before it to be walked
+
+
+class Prepare(wiring.Component):
+    """From instructions to jobs whose parameters are in place, one at a time, while the last one runs.
+
+    A job takes about `2 * word_lines + 6` cycles at most; the parameters that memory does not hold (no bias,
+    a factor of 1 or the instruction's own) are filled in meanwhile, so that the datapath always adds a bias
+    and multiplies: an integer in FP32 times 1 is itself, to the bit.
+
+    Errors do not stop anything here. They are handed on as a job with a `code`, so that they are told after
+    everything before has ended: FIELD for an unknown `out_format` or `scale_mode`, a scale for INT32, or a
+    count of zero, looked for in this order; SCRATCHPAD_RANGE for a parameter line.
+
+    Members
+    -------
+    i : In(stream of instructions)
+    o : Out(stream of jobs)
+    params : Out(ReadPort)
+    hold : In(1)
+        Take no further instruction.
+    free : In(1)
+        An instruction has ended: its set may be used again.
+    clear : In(1)
+        Forget everything. Parameters that have been asked for still come; `idle` waits for them.
+    idle : Out(1)
+        No instruction is between `i` and its `free`, and no parameter is on its way.
+    busy : Out(1)
+        An instruction is being prepared.
+    set, settings, settings_enable
+        Write port of the settings.
+    line, bias, bias_enable, scale, scale_enable
+        Write ports of the parameters: line number `line` of bias or scale of `set`. Each has its own number.
+    """
+
+    def __init__(self, config: ChipConfig):
+        self._config = config
+        width = 8 * config.line_bytes
+        number = Geometry.of(config).line_width
+        super().__init__({
+            "i": In(stream.Signature(unit_layout(Unit.EPILOGUE))),
+            "o": Out(stream.Signature(job_layout())),
+            "params": Out(ReadPort(width)),
+            "hold": In(1), "free": In(1), "clear": In(1), "idle": Out(1), "busy": Out(1),
+            "set": Out(range(SETS)), "settings": Out(SETTINGS), "settings_enable": Out(1),
+            "bias": Out(width), "bias_line": Out(number), "bias_enable": Out(1),
+            "scale": Out(width), "scale_line": Out(number), "scale_enable": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        job = Signal(unit_layout(Unit.EPILOGUE))
+        error = Signal(ErrorCode)
+        address = Signal(signed(18))
+        used = Signal(range(SETS + 1))
+        taken = Signal()
+        checking = Signal()
+        fetched = self._fetch(m, job, checking, error, address)
+        m.d.comb += [
+            self.o.p.instruction.eq(job),
+            self.o.p.set.eq(self.set),
+            self.o.p.words.eq(job.out_format != OutFormat.INT8),
+            self.o.p.code.eq(error),
+            self.o.p.address.eq(address),
+            taken.eq(self.i.valid & self.i.ready),
+        ]
+        m.d.sync += used.eq(Mux(self.clear, 0, used + taken - self.free))
+        awaited = self._awaited(m)
+        state = Signal(_State)
+        with m.Switch(state):
+            with m.Case(_State.TAKE):
+                m.d.comb += self.i.ready.eq((used != SETS) & ~self.hold & ~self.clear)
+                m.d.sync += job.eq(self.i.payload)
+                with m.If(taken):
+                    m.d.sync += [self.set.eq(self.set + 1), state.eq(_State.CHECK)]
+            with m.Case(_State.CHECK):
+                m.d.comb += checking.eq(1)
+                self._check(m, job, error, address)
+                m.d.sync += state.eq(_State.FETCH)
+            with m.Case(_State.FETCH):
+                with m.If(fetched & (awaited == 0)):
+                    m.d.sync += state.eq(_State.OFFER)
+            with m.Case(_State.OFFER):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(self.o.ready):
+                    m.d.sync += state.eq(_State.TAKE)
+        with m.If(self.clear):
+            m.d.sync += state.eq(_State.TAKE)
+        m.d.comb += [
+            self.busy.eq(state != _State.TAKE),
+            self.idle.eq((used == 0) & (awaited == 0) & (state == _State.TAKE)),
+        ]
+        self._settings(m, job, checking)
+        return m
+
+    def _check(self, m, job, error, address):
+        """The first field without meaning, if any, to `error` and its value to `address`."""
+        counts = [job[f"count{level}"] for level in range(4)]
+        m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
+        with m.If(job.out_format.as_value() > OutFormat.FP32.value):
+            m.d.sync += address.eq(job.out_format.as_value())
+        with m.Elif((job.scale_mode.as_value() > ScaleMode.COLUMN.value)
+                    | ((job.out_format == OutFormat.INT32) & (job.scale_mode != ScaleMode.NONE))):
+            m.d.sync += address.eq(job.scale_mode.as_value())
+        with m.Elif((counts[0] != 0) & (counts[1] != 0) & (counts[2] != 0) & (counts[3] != 0)):
+            m.d.sync += error.eq(ErrorCode.NONE)
+
+    def _settings(self, m, job, checking):
+        """Bounds as keys; without `clamp`, those that every key is between."""
+        integer = job.out_format == OutFormat.INT32
+        low, high = (Mux(integer, bound.as_signed(), total_order(bound))
+                     for bound in (job.clamp_low, job.clamp_high))
+        m.d.comb += [
+            # min(max(x, low), high) is `high` for every x if the bounds are the wrong way round.
+            self.settings.low.eq(Mux(job.clamp, Mux(low > high, high, low), -(1 << 31))),
+            self.settings.high.eq(Mux(job.clamp, high, (1 << 31) - 1)),
+            self.settings.integer.eq(integer),
+            self.settings.words.eq(job.out_format != OutFormat.INT8),
+            self.settings.zero_point.eq(job.zero_point),
+            self.settings_enable.eq(checking),
+        ]
+
+    def _awaited(self, m):
+        """How many parameter lines have been asked for and have not come."""
+        awaited = Signal(range(4))
+        m.d.sync += awaited.eq(awaited + (self.params.request.valid & self.params.request.ready)
+                               - self.params.valid)
+        return awaited
+
+    def _fetch(self, m, job, checking, error, address):
+        """Fill in and fetch parameters from the cycle after `checking` on; says when all is asked for."""
+        lines = Geometry.of(self._config).word_lines
+        has_scale = Signal()
+        to_fill = Signal(range(lines + 1))
+        to_ask = Signal(range(2 * lines + 1))
+        asked = Signal(17)
+        coming = Signal(range(max(2, lines)))
+        scale_comes = Signal()
+        filling = to_fill != 0
+        in_range = asked < self._config.scratchpad_lines
+        request = self.params.request
+        m.d.comb += [
+            has_scale.eq(job.scale_mode == ScaleMode.COLUMN),
+            request.valid.eq((to_ask != 0) & in_range & (error == ErrorCode.NONE)),
+            request.payload.eq(asked),
+        ]
+        with m.If(checking):
+            m.d.sync += [
+                to_fill.eq(lines),
+                to_ask.eq(Mux(job.bias, lines, 0) + Mux(has_scale, lines, 0)),
+                asked.eq(job.param_line),
+                coming.eq(0),
+                scale_comes.eq(~job.bias),
+            ]
+        with m.Else():
+            with m.If(filling):
+                m.d.sync += to_fill.eq(to_fill - 1)
+            with m.If((to_ask != 0) & ~in_range & (error == ErrorCode.NONE)):
+                m.d.sync += [error.eq(ErrorCode.SCRATCHPAD_RANGE), address.eq(asked)]
+            with m.If(request.valid & request.ready):
+                m.d.sync += [to_ask.eq(to_ask - 1), asked.eq(asked + 1)]
+            with m.If(self.params.valid):
+                m.d.sync += coming.eq(Mux(coming == lines - 1, 0, coming + 1))
+                with m.If(coming == lines - 1):
+                    m.d.sync += scale_comes.eq(1)
+        with m.If(self.clear):
+            m.d.sync += [to_fill.eq(0), to_ask.eq(0)]
+
+        words = self._config.line_bytes // 4
+        constant = Mux(job.scale_mode == ScaleMode.SCALAR, job.scale, ONE)
+        m.d.comb += [
+            self.bias.eq(Mux(job.bias, self.params.data, 0)),
+            self.bias_line.eq(Mux(job.bias, coming, to_fill - 1)),
+            self.bias_enable.eq(Mux(job.bias, self.params.valid & ~scale_comes, filling)),
+            self.scale.eq(Mux(has_scale, self.params.data, constant.replicate(words))),
+            self.scale_line.eq(Mux(has_scale, coming, to_fill - 1)),
+            self.scale_enable.eq(Mux(has_scale, self.params.valid & scale_comes, filling)),
+        ]
+        return ~filling & ((to_ask == 0) | (error != ErrorCode.NONE))
