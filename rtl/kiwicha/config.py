@@ -172,6 +172,8 @@ class ChipConfig:
         values.setdefault("name", default_name)
         if base is None:
             return cls(**values)
+        if not isinstance(base, str):
+            raise ConfigError(f"base must be the name of a configuration, not {base!r}")
         return dataclasses.replace(cls.preset(base), **values)
 
     def to_toml(self) -> str:

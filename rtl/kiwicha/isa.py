@@ -183,9 +183,9 @@ EPILOGUE = Instruction(Unit.EPILOGUE, """\
 Accumulators to scratchpad. Levels 0 and 1 are the max-pool window, levels 2 and 3 the output's pixels. For each
 pixel: over the window, accumulator line `acc_line + sum(i * acc_stride)` plus bias, to FP32, times scale, clamped;
 the maximum, converted to `out_format`, goes to line `out_line + i2 * out_stride2 + i3 * out_stride3`, and a 32-bit
-result that needs more lines goes on every `out_step` lines. INT32 is not converted nor
-scaled: its scale_mode must be NONE. Parameters start at `param_line`: ceil(4 * columns / line bytes) lines of int32 bias if `bias`, then as many of FP32 scale
-if `scale_mode` is COLUMN.""", (
+result that needs more lines goes on every `out_step` lines. INT32 is not converted nor scaled: its `scale_mode`
+must be NONE. Parameters start at `param_line`: ceil(4 * columns / line bytes) lines of int32 bias if `bias`, then
+as many of FP32 scale if `scale_mode` is COLUMN.""", (
     Field("out_format", 1, 3, "INT8, INT32 or FP32", enum=OutFormat),
     Field("bias", 1, 1, "add an int32 bias per column, modulo 2^32", bit=3),
     Field("scale_mode", 1, 2, "NONE, SCALAR (field `scale`) or COLUMN (parameter lines)", bit=4, enum=ScaleMode),

@@ -1,0 +1,138 @@
+"""Configurations: every bad parameter named, presets as documented, TOML there and back."""
+
+import dataclasses
+
+import pytest
+
+from kiwicha import ChipConfig, ConfigError
+from kiwicha.config import PRESETS
+
+INTEGERS = [(item.name, item.metadata["low"], item.metadata["high"]) for item in dataclasses.fields(ChipConfig)
+            if item.type in (int, "int") and item.metadata["choices"] is None]
+
+
+def refused(**fields):
+    with pytest.raises(ConfigError) as caught:
+        ChipConfig(**fields)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name, low, high", INTEGERS)
+def test_integers_have_a_range_and_a_type(name, low, high):
+    assert refused(**{name: low - 1}) == f"{name} must be from {low} to {high}, not {low - 1}"
+    assert refused(**{name: high + 1}) == f"{name} must be from {low} to {high}, not {high + 1}"
+    for bad in ("8", 8.0, True, None):
+        assert refused(**{name: bad}) == f"{name} must be an integer, not {bad!r}"
+
+
+@pytest.mark.parametrize("name", [item.name for item in dataclasses.fields(ChipConfig)
+                                  if item.metadata["power_of_two"]])
+def test_powers_of_two(name):
+    low = next(low for field, low, _ in INTEGERS if field == name)
+    value = max(3, low + 1)
+    assert refused(**{name: value}) == f"{name} must be a power of two, not {value}"
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"name": ""}, "name must be an identifier, not ''"),
+    ({"name": 5}, "name must be an identifier, not 5"),
+    ({"multiplier": "fast"}, "multiplier must be one of portable, ecp5, ecp5_packed, not 'fast'"),
+    ({"multiplier": None}, "multiplier must be one of portable, ecp5, ecp5_packed, not None"),
+    ({"bus_width": 32}, "bus_width must be one of 64, 128, not 32"),
+    ({"bus_width": "64"}, "bus_width must be an integer, not '64'"),
+    ({"formats": ()}, "formats must be a non-empty list, not ()"),
+    ({"formats": "int8"}, "formats must be a non-empty list, not 'int8'"),
+    ({"formats": ("int9",)}, "formats must be among int8, int4, e4m3, e3m2, e2m3, e2m1, not 'int9'"),
+    ({"formats": (["int8"],)}, "formats must be among int8, int4, e4m3, e3m2, e2m3, e2m1, not ['int8']"),
+    ({"formats": ("e4m3",)}, "format 'e4m3' is not in the hardware yet; it has int8"),
+    ({"formats": ("int8", "int8")}, "formats must not repeat, got ['int8', 'int8']"),
+    ({"columns": 3, "multiplier": "ecp5_packed"},
+     "columns must be even with multiplier 'ecp5_packed', not 3"),
+    ({"rows": 4, "columns": 4, "bus_width": 64, "epilogue_lanes": 4},
+     "epilogue_lanes must be at most line bytes / 4 = 2, not 4"),
+    ({"scratchpad_banks": 16, "bank_lines": 8192},
+     "scratchpad_banks * bank_lines must be at most 65536, not 131072"),
+])
+def test_the_message_says_what_is_wrong(fields, message):
+    assert refused(**fields) == message
+
+
+def test_presets_are_as_documented():
+    shapes = {name: (config.rows, config.columns, config.bus_width) for name, config in PRESETS.items()}
+    documented = {"tiny": (4, 4, 64), "small": (8, 8, 64), "ulx3s_85f": (16, 16, 128), "wide": (16, 16, 128)}
+    assert shapes.items() >= documented.items()
+    for name, config in PRESETS.items():
+        assert ChipConfig.preset(name) is config
+        assert ChipConfig.load(name) is config
+        assert config.name == name
+
+
+def test_what_follows_from_the_fields():
+    config = ChipConfig(rows=5, columns=12, bus_width=64, epilogue_lanes=2)
+    assert (config.bus_bytes, config.line_bytes, config.peak_macs_per_cycle) == (8, 16, 60)
+    assert config.scratchpad_bytes == 4 * 2048 * 16
+    assert config.accumulator_bytes == 1024 * 12 * 4
+    # 5 products of at most 2^14 in magnitude.
+    assert 1 << config.sum_width - 1 > 5 * 2 ** 14
+    assert ChipConfig(rows=2, columns=2, bus_width=128).line_bytes == 16
+
+
+def test_frozen_and_hashable():
+    config = ChipConfig.preset("tiny")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.rows = 5
+    assert {config: 1}[dataclasses.replace(config)] == 1
+    assert hash(ChipConfig(formats=["int8"])) == hash(ChipConfig(formats=("int8",)))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_toml_there_and_back(name, tmp_path):
+    config = PRESETS[name]
+    assert ChipConfig.from_toml(config.to_toml()) == config
+    path = tmp_path / "mine.toml"
+    path.write_text(config.to_toml())
+    assert ChipConfig.load(str(path)) == config
+
+
+def test_toml_from_a_preset(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "tiny"\nrows = 8\n')
+    config = ChipConfig.load(path)
+    assert config == dataclasses.replace(PRESETS["tiny"], rows=8, name="mine")
+
+
+@pytest.mark.parametrize("text, message", [
+    ("rows = ", r"not valid TOML: "),
+    ("lanes = 5", r"unknown parameter 'lanes'; there are accumulator_lines, .*"),
+    ('base = "huge"', r"no configuration named 'huge'; there are tiny, "),
+    ("base = 5", r"base must be the name of a configuration, not 5"),
+    ('base = ["tiny"]', r"base must be the name of a configuration, not \['tiny'\]"),
+    ("rows = 1", r"rows must be from 2 to 32, not 1"),
+    ("rows = 2.5", r"rows must be an integer, not 2.5"),
+    ("[rows]\nx = 1", r"rows must be an integer, not \{'x': 1\}"),
+    ("multiplier = []", r"multiplier must be one of portable, ecp5, ecp5_packed, not \[\]"),
+    ("formats = [[]]", r"formats must be among .*, not \[\]"),
+])
+def test_bad_toml(text, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        ChipConfig.load(str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    path = tmp_path / "no.toml"
+    with pytest.raises(ConfigError, match="cannot read .*no.toml: No such file or directory"):
+        ChipConfig.load(str(path))
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot read .*no.toml: not UTF-8 text"):
+        ChipConfig.load(str(path))
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(ConfigError, match="cannot read .*folder.toml: Is a directory"):
+        ChipConfig.load(str(tmp_path / "folder.toml"))
+    # A file name that is no identifier must not make a chip without a usable name.
+    (tmp_path / "my-chip.toml").write_text("rows = 4\n")
+    assert ChipConfig.load(str(tmp_path / "my-chip.toml")).name == "my_chip"
