@@ -1,0 +1,93 @@
+"""The scratchpad side of a transfer: which bytes go to which line, one line after the other."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.hdl import signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import ChipConfig
+from ..isa import INDEX_WIDTH
+from ..memory.walker import POINTER_WIDTH, LoopNest, Pointer
+from .transfer import chunk_job
+
+__all__ = ["ChunkWalker", "chunk_layout"]
+
+
+def chunk_layout(config: ChipConfig) -> data.StructLayout:
+    """The first `count` bytes of `line` (0 if the line is all `fill`); `last` of its instruction.
+
+    `bad`: no chunk, but an instruction with a FIELD error; `line` is the value.
+    """
+    return data.StructLayout({
+        "line": signed(POINTER_WIDTH), "count": range(config.line_bytes + 1), "fill": 8, "last": 1, "bad": 1,
+        "index": INDEX_WIDTH})
+
+
+class ChunkWalker(wiring.Component):
+    """Emits a transfer's chunks in order, one per cycle, from the cycle after the job was taken, without a gap
+    between jobs.
+
+    Lines are not checked here: whoever takes a chunk compares `line` with the scratchpad's size, and stops at
+    the first that does not exist.
+
+    Members
+    -------
+    i : In(stream of chunk_job())
+    o : Out(stream of chunk_layout())
+    """
+
+    def __init__(self, config: ChipConfig):
+        self.config = config
+        super().__init__({
+            "i": In(stream.Signature(chunk_job())),
+            "o": Out(stream.Signature(chunk_layout(config))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.nest = nest = LoopNest(2)
+        m.submodules.pointer = pointer = Pointer(3)
+        active = Signal()
+        job = Signal(chunk_job())
+        take = Signal()
+        step = Signal()
+        final = Signal()
+        new = self.i.payload
+        # Bytes of the row behind this chunk, minus one: negative in the row's last chunk, which so shows in
+        # one bit of a register and needs no division.
+        behind = Signal(signed(25))
+        behind_first = Signal(signed(25))
+        ends_row = behind[-1]
+        remainder = Signal(8)
+        m.d.comb += [
+            # The next job is loaded in the step that ends this one.
+            final.eq((ends_row & nest.done) | job.bad),
+            self.i.ready.eq(~active | (step & final)),
+            take.eq(self.i.valid & self.i.ready),
+            step.eq(active & self.o.ready),
+            nest.load.eq(take),
+            nest.counts[0].eq(new.rows),
+            nest.counts[1].eq(new.planes),
+            nest.step.eq(step & ends_row),
+            pointer.load.eq(take),
+            pointer.base.eq(new.line),
+            pointer.strides.eq(job.strides),
+            pointer.step.eq(step),
+            pointer.carry.eq(Cat(~ends_row, nest.carry & ends_row.replicate(2))),
+            remainder.eq(behind + job.chunk_bytes + 1),
+            self.o.valid.eq(active),
+            self.o.payload.line.eq(pointer.value),
+            self.o.payload.count.eq(Mux(job.fill_only | job.bad, 0, Mux(ends_row, remainder, job.chunk_bytes))),
+            self.o.payload.fill.eq(job.fill),
+            self.o.payload.last.eq(ends_row & nest.done),
+            self.o.payload.bad.eq(job.bad),
+            self.o.payload.index.eq(job.index),
+        ]
+        first = new.row_bytes - new.chunk_bytes - 1
+        with m.If(take):
+            m.d.sync += [job.eq(new), active.eq(1), behind.eq(first), behind_first.eq(first)]
+        with m.Elif(step):
+            m.d.sync += behind.eq(Mux(ends_row, behind_first, behind - job.chunk_bytes))
+            with m.If(final):
+                m.d.sync += active.eq(0)
+        return m

@@ -1,0 +1,269 @@
+"""STORE: scratchpad to memory."""
+
+from itertools import pairwise
+
+from amaranth import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ..bus.axi import AxiWrite, Resp
+from ..config import READ_LATENCY, ChipConfig
+from ..control.unit import UnitPort, Window
+from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit
+from ..memory.ports import ReadPort
+from ..stream import Queue, Skid
+from .align import ByteQueue, Settled
+from .bursts import BurstGenerator, burst_layout
+from .chunks import ChunkWalker, chunk_layout
+from .transfer import Transfer, chunk_job
+
+__all__ = ["StoreUnit"]
+
+#: Beats between the byte queue and the bus: its pipeline's depth, and room to ride out a busy bus.
+BEAT_QUEUE = 16
+#: Instructions that the scratchpad side may be behind the memory side.
+JOB_QUEUE = 4
+
+
+class StoreUnit(wiring.Component):
+    """Runs STORE instructions (:data:`kiwicha.isa.STORE`), in order.
+
+    Lines are read ahead into a queue of bytes; bursts are announced ahead, up to `writes_in_flight`; a beat leaves
+    per cycle. Neither AW nor W waits for the other to be accepted, and a beat is never valid before its burst's
+    address has been. About 25 cycles from an instruction to its first beat.
+
+    Errors come when every burst has been answered, and are those that a byte by byte execution would find first;
+    a chunk's line is checked before its bytes are written. FIELD; WINDOW: the first byte outside;
+    BUS_WRITE: the burst's first byte; SCRATCHPAD_RANGE: the line. After an error and on abort, bursts begun or
+    announced are finished with no byte enabled (two beats already on their way excepted) and awaited.
+
+    Members
+    -------
+    control : Out(UnitPort(Unit.STORE))
+    window : In(Window)
+    bus : Out(AxiWrite)
+    read : Out(ReadPort)
+    """
+
+    def __init__(self, config: ChipConfig):
+        self.config = config
+        super().__init__({
+            "control": Out(UnitPort(Unit.STORE)),
+            "window": In(Window(config)),
+            "bus": Out(AxiWrite(config)),
+            "read": Out(ReadPort(8 * config.line_bytes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        failing = Signal()      # an error has been found; it is reported when the bus is empty
+        flush = Signal()        # only finish what the bus has begun
+        idle_bus = Signal()
+        m.d.comb += flush.eq(failing | self.control.abort)
+        flying = Signal(range(config.writes_in_flight + 2))
+
+        m.submodules.transfer = transfer = ResetInserter(flush)(Transfer(config, Unit.STORE))
+        m.submodules.bursts = bursts = ResetInserter(flush)(BurstGenerator(config))
+        m.submodules.jobs = job_queue = ResetInserter(flush)(Queue(chunk_job(), JOB_QUEUE))
+        m.submodules.walker = walker = ResetInserter(flush)(ChunkWalker(config))
+        m.submodules.chunks = chunks = ResetInserter(flush)(Skid(chunk_layout(config)))
+        connect(m, transfer.runs, bursts.i)
+        connect(m, transfer.chunks, job_queue.i)
+        connect(m, job_queue.o, walker.i)
+        connect(m, walker.o, chunks.i)
+        m.d.comb += [
+            transfer.i.payload.eq(self.control.i.payload),
+            transfer.i.valid.eq(self.control.i.valid & ~flush),
+            self.control.i.ready.eq(transfer.i.ready & ~flush),
+            bursts.window.eq(self.window),
+            idle_bus.eq((flying == 0) & ~self.bus.aw.valid),
+        ]
+        # The byte queue also carries the strobeless beats of a flush: it is emptied after that.
+        empty = Signal()
+        m.d.comb += empty.eq(flush & idle_bus)
+        tag = data.StructLayout({"last": 1, "keep": 1})
+        m.submodules.bytes = queue = ResetInserter(empty)(ByteQueue(config.line_bytes, config.bus_bytes, tag))
+        plans, answers = self._announce(m, bursts, flush, empty, flying)
+        beats = self._plan(m, plans, empty)
+        fault, reading = self._fetch(m, chunks.o, queue, flush)
+        sent = self._send(m, beats, queue, flush, empty)
+        self._judge(m, chunks.o.payload, bursts, beats, queue, answers, fault, sent, failing, flush)
+        self._report(m, failing, idle_bus, reading)
+        return m
+
+    def _announce(self, m, bursts, flush, empty, flying):
+        """Bursts to AW; their shape to the beats, what their answer means to `answers`."""
+        layout = burst_layout(self.config)
+        depth = self.config.writes_in_flight
+        m.submodules.plans = plans = ResetInserter(empty)(Queue(layout, depth))
+        m.submodules.answers = answers = Queue(layout, depth)
+        aw, b, burst = self.bus.aw, self.bus.b, bursts.o.payload
+        room = Signal()     # one cycle late, which is fine: a burst leaves at most every 2 cycles
+        issue = Signal()
+        low = (self.config.bus_bytes - 1).bit_length()
+        m.d.sync += room.eq(flying < depth)
+        m.d.comb += [
+            bursts.o.ready.eq(~aw.valid & room & plans.i.ready & answers.i.ready & ~flush),
+            issue.eq(bursts.o.valid & bursts.o.ready & ~burst.fail),
+            plans.i.valid.eq(bursts.o.valid & bursts.o.ready),
+            plans.i.payload.eq(burst),
+            answers.i.valid.eq(issue),
+            answers.i.payload.eq(burst),
+            answers.o.ready.eq(b.valid),
+            b.ready.eq(1),
+        ]
+        with m.If(issue):
+            m.d.sync += [
+                aw.valid.eq(1),
+                aw.payload.address.eq(burst.address & -(1 << low)),
+                aw.payload.length.eq(burst.length),
+            ]
+        with m.Elif(aw.ready):
+            m.d.sync += aw.valid.eq(0)
+        m.d.sync += flying.eq(flying + issue - b.valid)
+        return plans, answers
+
+    def _plan(self, m, plans, empty):
+        """Each burst's beats, one per cycle: which bytes, and whether it is the last."""
+        low = (self.config.bus_bytes - 1).bit_length()
+        layout = data.StructLayout({"first": low, "count": low + 1, "last": 1, "fail": 1, "index": INDEX_WIDTH})
+        m.submodules.beats = beats = ResetInserter(empty)(Skid(layout))
+        plan, beat = plans.o.payload, beats.i.payload
+        started = Signal()
+        left = Signal(8)
+        end = Signal(low)
+        m.d.comb += [
+            beats.i.valid.eq(plans.o.valid),
+            beat.last.eq(Mux(started, left, plan.length) == 0),
+            beat.first.eq(Mux(started, 0, plan.address[:low])),
+            end.eq(Mux(beat.last, plan.end, -1)),
+            # An error needs to know that the first byte outside has come: see _judge.
+            beat.count.eq(Mux(plan.fail, 1, end - beat.first + 1)),
+            beat.fail.eq(plan.fail),
+            beat.index.eq(plan.index),
+            plans.o.ready.eq(beats.i.ready & beat.last),
+        ]
+        with m.If(empty):
+            m.d.sync += started.eq(0)
+        with m.Elif(beats.i.valid & beats.i.ready):
+            m.d.sync += [started.eq(~beat.last), left.eq(Mux(started, left, plan.length) - 1)]
+        return beats.o
+
+    def _fetch(self, m, chunks, queue, flush):
+        """Lines from the scratchpad; their answers come after a fixed time and find room reserved."""
+        chunk, request = chunks.payload, self.read.request
+        fault = Signal()        # the next chunk has no line to read
+        counts = [Signal(chunk.count.shape(), name=f"count{i}") for i in range(READ_LATENCY)]
+        lines = (self.config.scratchpad_lines - 1).bit_length()
+        accepted = Signal()
+        m.d.comb += [
+            fault.eq(chunks.valid & (chunk.bad | chunk.line[lines:].any())),
+            request.valid.eq(chunks.valid & ~fault & queue.room & ~flush),
+            request.payload.eq(chunk.line),
+            accepted.eq(request.valid & request.ready),
+            chunks.ready.eq(accepted),
+            queue.reserve.eq(accepted),
+            queue.reserve_count.eq(chunk.count),
+            queue.push_valid.eq(self.read.valid),
+            queue.push.data.eq(self.read.data),
+            queue.push.first.eq(0),
+            queue.push.last.eq(counts[-1] - 1),
+        ]
+        m.d.sync += counts[0].eq(Mux(accepted, chunk.count, 0))
+        m.d.sync += [after.eq(before) for before, after in pairwise(counts)]
+        reading = Signal()
+        m.d.comb += reading.eq(Cat(counts).any())
+        m.submodules.settled = settled = Settled(READ_LATENCY + queue.push_latency)
+        m.d.comb += settled.i.eq(fault)
+        return settled.o, reading
+
+    def _send(self, m, beats, queue, flush, empty):
+        """Bytes to W beats; returns the pulse that a burst's last beat has its bytes."""
+        w = self.bus.w
+        layout = w.payload.shape()
+        beat = beats.payload
+        m.submodules.words = words = ResetInserter(empty)(Queue(layout, BEAT_QUEUE))
+        m.submodules.out = out = Skid(layout)
+        connect(m, out.o, flipped(w))
+        pending = Signal(range(BEAT_QUEUE + 1))
+        sent = Signal()
+        m.d.comb += [
+            queue.want.eq(Mux(flush, 0, beat.count)),
+            queue.first.eq(beat.first),
+            queue.tag.last.eq(beat.last),
+            queue.take.eq(beats.valid & queue.enough & ~beat.fail & (pending != BEAT_QUEUE)),
+            beats.ready.eq(queue.take),
+            sent.eq(queue.take & beat.last & ~flush),
+            words.i.valid.eq(queue.o_valid),
+            words.i.payload.data.eq(queue.o.data),
+            words.i.payload.strobe.eq(queue.o.mask),
+            words.i.payload.last.eq(queue.o.tag.last),
+            out.i.valid.eq(words.o.valid),
+            out.i.payload.eq(words.o.payload),
+            out.i.payload.strobe.eq(Mux(flush, 0, words.o.payload.strobe)),
+            words.o.ready.eq(out.i.ready),
+        ]
+        with m.If(empty):
+            m.d.sync += pending.eq(0)
+        with m.Else():
+            m.d.sync += pending.eq(pending + queue.take - (words.o.valid & words.o.ready))
+        return sent
+
+    def _judge(self, m, chunk, bursts, beats, queue, answers, fault, sent, failing, flush):
+        """Retires instructions and finds the first error, in program order.
+
+        Answers count only for the `whole` bursts, those that have had all their bytes: the others are finished by
+        the flush after an error that comes before them in the program.
+        """
+        error, b = self.control.error, self.bus.b
+        answer = answers.o.payload
+        whole = Signal(range(self.config.writes_in_flight + 2))
+        counts = Signal()
+        wrong = Signal()
+        m.d.comb += [
+            counts.eq(b.valid & (whole != 0) & ~self.control.abort),
+            wrong.eq((b.payload.resp == Resp.SLVERR) | (b.payload.resp == Resp.DECERR)),
+        ]
+        m.d.sync += self.control.retire.eq(counts & ~wrong & answer.last)
+        with m.If(self.control.abort | (counts & wrong)):
+            m.d.sync += whole.eq(0)
+        with m.Else():
+            m.d.sync += whole.eq(whole + sent - counts)
+        with m.If(self.control.abort):
+            m.d.sync += failing.eq(0)
+        with m.Elif(counts & wrong):
+            m.d.sync += [failing.eq(1), error.code.eq(ErrorCode.BUS_WRITE), error.index.eq(answer.index),
+                         error.address.eq(answer.address)]
+        with m.Elif(beats.valid & ~flush):
+            with m.If(queue.enough):
+                m.d.sync += [failing.eq(beats.payload.fail), error.code.eq(ErrorCode.WINDOW),
+                             error.index.eq(beats.payload.index), error.address.eq(bursts.fail_address)]
+            with m.Elif(fault):
+                m.d.sync += [failing.eq(1), error.index.eq(chunk.index), error.address.eq(chunk.line),
+                             error.code.eq(Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE))]
+
+    def _report(self, m, failing, idle_bus, reading):
+        control, aw, w, b, request = self.control, self.bus.aw, self.bus.w, self.bus.b, self.read.request
+        jobs = Signal(range(128))
+        with m.If(control.abort | control.error.valid):
+            m.d.sync += jobs.eq(0)
+        with m.Else():
+            m.d.sync += jobs.eq(jobs + (control.i.valid & control.i.ready) - control.retire)
+        with m.If(control.abort):
+            m.d.sync += control.error.valid.eq(0)
+        with m.Elif(failing & idle_bus):
+            m.d.sync += control.error.valid.eq(1)
+        read_line = request.valid & request.ready
+        m.d.comb += [
+            control.quiet.eq(idle_bus & (jobs == 0) & ~reading),
+            control.progress.eq((aw.valid & aw.ready) | (w.valid & w.ready) | b.valid | read_line),
+        ]
+        with m.If(control.quiet):
+            m.d.comb += control.activity.eq(Activity.IDLE)
+        with m.Elif(w.valid):
+            m.d.comb += control.activity.eq(Mux(w.ready, Activity.BUSY, Activity.MEMORY))
+        with m.Elif(request.valid & ~request.ready):
+            m.d.comb += control.activity.eq(Activity.PORT)
+        with m.Else():
+            m.d.comb += control.activity.eq(Activity.MEMORY)

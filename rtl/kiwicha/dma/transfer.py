@@ -1,0 +1,132 @@
+"""The head of a DMA unit: checks a transfer's fields and cuts it into a memory side and a line side."""
+
+from amaranth import Const, Module, Mux, Signal
+from amaranth.hdl import signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import ChipConfig
+from ..isa import INDEX_WIDTH, Unit, unit_layout
+
+__all__ = ["RUN_WIDTH", "Transfer", "chunk_job", "run_job"]
+
+#: Bits of a run's length: 24 bits of row_bytes times 16 bits of rows.
+RUN_WIDTH = 40
+
+
+def run_job() -> data.StructLayout:
+    """The memory side: `planes` times `runs` runs of `length` + 1 consecutive bytes.
+
+    `bad` marks an instruction that ends in an error before its first byte, `beyond` an address that has
+    bits above the bus's address width.
+    """
+    return data.StructLayout({
+        "address": 64, "length": RUN_WIDTH, "runs": 16, "planes": 16, "row_stride": signed(32),
+        "plane_stride": signed(32), "index": INDEX_WIDTH, "bad": 1, "beyond": 1})
+
+
+def chunk_job() -> data.StructLayout:
+    """The scratchpad side; with `bad`, `line` is the value of the field at fault."""
+    return data.StructLayout({
+        "chunk_bytes": 8, "row_bytes": 24, "rows": 16, "planes": 16, "line": 16,
+        "strides": data.ArrayLayout(signed(16), 3), "fill": 8, "fill_only": 1,
+        "index": INDEX_WIDTH, "bad": 1})
+
+
+class Transfer(wiring.Component):
+    """Takes LOAD or STORE instructions, hands each to the burst generator and to the chunk walker.
+
+    Rows that follow one another without a gap become one run per plane, so that short rows make long bursts.
+    The length of such a run is a product; it is formed by shift and add, since multipliers are for the array.
+
+    Latency 3 cycles, plus one per bit of `rows` beyond the first for contiguous rows; one instruction at a time.
+
+    Errors: FIELD (`bad`): address 0 for a zero row_bytes, rows, planes or chunk_bytes, else chunk_bytes if that
+    is more than a line.
+
+    Members
+    -------
+    i : In(stream of unit_layout(unit))
+    runs : Out(stream of run_job())
+        Nothing for a good instruction with `fill_only`.
+    chunks : Out(stream of chunk_job())
+    """
+
+    def __init__(self, config: ChipConfig, unit: Unit):
+        self.config = config
+        self.unit = unit
+        super().__init__({
+            "i": In(stream.Signature(unit_layout(unit))),
+            "runs": Out(stream.Signature(run_job())),
+            "chunks": Out(stream.Signature(chunk_job())),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        job = Signal(unit_layout(self.unit))
+        fill_only = job.fill_only if self.unit is Unit.LOAD else Const(0, 1)
+        bad = Signal()
+        zero = Signal()
+        beyond = Signal()
+        merged = Signal()
+        contiguous = Signal()
+        product = Signal(RUN_WIDTH)
+        factor = Signal(16)
+        addend = Signal(RUN_WIDTH)
+        has_zero = Signal()
+        m.d.comb += [
+            has_zero.eq((job.row_bytes == 0) | (job.rows == 0) | (job.planes == 0) | (job.chunk_bytes == 0)),
+            contiguous.eq(job.row_stride == job.row_bytes),
+        ]
+        runs_sent = Signal()
+        chunks_sent = Signal()
+        with m.FSM():
+            with m.State("TAKE"):
+                m.d.comb += self.i.ready.eq(1)
+                m.d.sync += job.eq(self.i.payload)
+                with m.If(self.i.valid):
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.sync += [
+                    zero.eq(has_zero),
+                    bad.eq(has_zero | (job.chunk_bytes > self.config.line_bytes)),
+                    beyond.eq(job.address[self.config.address_width:].any()),
+                    merged.eq(contiguous),
+                    factor.eq(Mux(contiguous, job.rows, 1)),
+                    addend.eq(job.row_bytes),
+                    product.eq(-1),     # so that the result is the length - 1
+                    chunks_sent.eq(0),
+                ]
+                m.next = "MULTIPLY"
+            with m.State("MULTIPLY"):
+                with m.If(factor[0]):
+                    m.d.sync += product.eq(product + addend)
+                m.d.sync += [factor.eq(factor >> 1), addend.eq(addend << 1), runs_sent.eq(fill_only & ~bad)]
+                with m.If(factor[1:] == 0):
+                    m.next = "SEND"
+            with m.State("SEND"):
+                runs_done = runs_sent | self.runs.ready
+                chunks_done = chunks_sent | self.chunks.ready
+                m.d.comb += [self.runs.valid.eq(~runs_sent), self.chunks.valid.eq(~chunks_sent)]
+                m.d.sync += [runs_sent.eq(runs_done), chunks_sent.eq(chunks_done)]
+                with m.If(runs_done & chunks_done):
+                    m.next = "TAKE"
+        self._connect(m, job, product, Mux(merged, 1, job.rows), fill_only, bad, zero, beyond)
+        return m
+
+    def _connect(self, m, job, product, runs, fill_only, bad, zero, beyond):
+        run = self.runs.payload
+        chunk = self.chunks.payload
+        m.d.comb += [
+            run.address.eq(job.address), run.length.eq(product), run.runs.eq(runs), run.planes.eq(job.planes),
+            run.row_stride.eq(job.row_stride), run.plane_stride.eq(job.plane_stride), run.index.eq(job.index),
+            run.bad.eq(bad), run.beyond.eq(beyond),
+            chunk.chunk_bytes.eq(job.chunk_bytes), chunk.row_bytes.eq(job.row_bytes), chunk.rows.eq(job.rows),
+            chunk.planes.eq(job.planes),
+            chunk.line.eq(Mux(bad, Mux(zero, 0, job.chunk_bytes), job.line)),
+            chunk.strides[0].eq(job.chunk_line_stride), chunk.strides[1].eq(job.row_line_stride),
+            chunk.strides[2].eq(job.plane_line_stride),
+            chunk.fill_only.eq(fill_only), chunk.index.eq(job.index), chunk.bad.eq(bad),
+        ]
+        if self.unit is Unit.LOAD:
+            m.d.comb += chunk.fill.eq(job.fill)
