@@ -100,9 +100,20 @@ class Graph:
     input_shape: tuple[int, ...] = ()
     input_dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
     _before: list[Callable[[np.ndarray], np.ndarray]] = field(default_factory=list)
+    _shape: list[Callable[[np.ndarray], np.ndarray]] = field(default_factory=list)
     _after: list[Callable[[np.ndarray], np.ndarray]] = field(default_factory=list)
     _flat: bool = False         # the last layer's result has no height and width in the model
     _unsigned: bool = False     # its codes are uint8
+
+    def check(self, images: np.ndarray) -> None:
+        """Raise :exc:`CompileError` if `images` has a wrong shape, type or value."""
+        if images.ndim < 1 or images.shape[1:] != self.input_shape or len(images) < 1:
+            raise CompileError(f"the model takes [N, {', '.join(map(str, self.input_shape))}], "
+                               f"not {list(images.shape)}")
+        if images.dtype != self.input_dtype:
+            raise CompileError(f"the model takes {self.input_dtype}, not {images.dtype}")
+        if images.dtype.kind == "f" and np.isnan(images).any():
+            raise CompileError("the input holds NaN")
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The first layer's input codes, int8 [N, H, W, C].
@@ -113,13 +124,7 @@ class Graph:
             `images` has a wrong shape, type or value.
         """
         images = np.asarray(images)
-        if images.ndim < 1 or images.shape[1:] != self.input_shape or len(images) < 1:
-            raise CompileError(f"the model takes [N, {', '.join(map(str, self.input_shape))}], "
-                               f"not {list(images.shape)}")
-        if images.dtype != self.input_dtype:
-            raise CompileError(f"the model takes {self.input_dtype}, not {images.dtype}")
-        if images.dtype.kind == "f" and np.isnan(images).any():
-            raise CompileError("the input holds NaN")
+        self.check(images)
         for step in self._before:
             images = step(images)
         first = self.layers[0]
@@ -131,6 +136,9 @@ class Graph:
         results = results.transpose(0, 3, 1, 2)
         if self._flat:
             results = results.reshape(len(results), -1)
+        for step in self._shape:
+            results = step(results)
+        results = np.ascontiguousarray(results)
         return _to_unsigned(results) if self._unsigned else results
 
     def decode(self, results: np.ndarray) -> np.ndarray:
@@ -305,8 +313,11 @@ class _Reader:
             raise CompileError(f"output {model.graph.output[0].name!r} must be the last result, {self._last!r}")
         if not self.graph.layers:
             raise CompileError("the model has no layer for the chip: no QLinearConv, QLinearMatMul or MaxPool")
-        self.graph._after += self._shapers
-        self.graph._unsigned = self._unsigned if not self._dequantized else self.graph._unsigned
+        if self._dequantized:
+            self.graph._after += self._shapers
+        else:
+            self.graph._shape += self._shapers
+            self.graph._unsigned = self._unsigned
 
     # Codes in and out.
 
@@ -327,6 +338,8 @@ class _Reader:
         self._match(node, unsigned)
         zero += _SHIFT * unsigned
         self.graph._unsigned = unsigned
+        self.graph._shape += self._shapers
+        self._shapers = []
         self._shapers.append(lambda q: (q.astype(np.int32) - np.int32(zero)).astype(np.float32) * scale)
         self._dequantized = True
 

@@ -140,6 +140,10 @@ class CompiledNetwork:
                           program_count=len(program.code) // INSTRUCTION_BYTES,
                           window=(0, program.memory_bytes - 1), images=len(codes))
 
+    def check(self, inputs: np.ndarray) -> None:
+        """Raise :exc:`CompileError` unless the model takes `inputs`."""
+        self.graph.check(inputs)
+
     def codes(self, job: NetworkJob) -> np.ndarray:
         """The last layer's int8 (or uint8) codes after the run."""
         return self.graph.codes(self._results(job))
