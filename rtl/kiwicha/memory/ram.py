@@ -1,0 +1,60 @@
+"""Block RAM as the memories use it: a write port, a read port, and a register behind the read port."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Ram"]
+
+
+class Ram(wiring.Component):
+    """`depth` words of `width` bits; one read and one write per cycle; reads take two cycles.
+
+    Block RAM takes more than half a cycle to answer, so nothing but a register follows it. A read and a
+    write of one word in the same cycle are not allowed: what is read then is undefined, which spares the
+    logic that would define it (toolchains see ``no_rw_check``).
+
+    Parameters
+    ----------
+    width, depth : int
+
+    Members
+    -------
+    read : In(range(depth))
+        Word to read, every cycle.
+    zero : In(1)
+        One cycle later: `o` becomes zero instead. The register's own reset, so it costs no logic.
+    o : Out(width)
+        Two cycles later: the word; a register.
+    write : In(struct)
+        `data` to `address` if `enable`; a read in the next cycle sees it.
+    """
+
+    def __init__(self, width: int, depth: int):
+        self.width = width
+        self.depth = depth
+        super().__init__({
+            "read": In(range(depth)),
+            "zero": In(1),
+            "o": Out(width),
+            "write": In(data.StructLayout({"enable": 1, "address": range(depth), "data": width})),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=self.width, depth=self.depth, init=[],
+                                              attrs={"no_rw_check": 1})
+        write = memory.write_port()
+        read = memory.read_port()
+        word = Signal(self.width, reset_less=True)
+        m.d.comb += [
+            write.en.eq(self.write.enable),
+            write.addr.eq(self.write.address),
+            write.data.eq(self.write.data),
+            read.addr.eq(self.read),
+            read.en.eq(1),
+            self.o.eq(word),
+        ]
+        m.d.sync += word.eq(Mux(self.zero, 0, read.data))
+        return m

@@ -1,0 +1,115 @@
+"""The scratchpad: banks of block RAM behind four readers and two writers."""
+
+from amaranth import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+from ..config import READ_LATENCY, ChipConfig
+from .ports import ReadPort, WritePort
+from .ram import Ram
+
+__all__ = ["READERS", "WRITERS", "Scratchpad"]
+
+#: Who reads and who writes, highest priority first.
+READERS = ("a", "w", "params", "store")
+WRITERS = ("epilogue", "load")
+
+
+class Scratchpad(wiring.Component):
+    """`scratchpad_banks` banks; the bank is the upper part of a line's address.
+
+    In each cycle every bank serves one read and one write. Requests for different banks do not hinder each
+    other; for the same bank the order of :data:`READERS` and :data:`WRITERS` decides, and who comes first
+    may keep the others waiting for as long as it likes. A `ready` depends on the bank and `valid` of those
+    ahead only. Addresses beyond the last line wrap: units check before they ask.
+
+    A read that is accepted together with a write of the same line, or in the same cycle, is a race in the
+    program: its data are undefined. One that is accepted a cycle later sees the new line.
+
+    Members
+    -------
+    a, w : In(ReadPort)
+        MATMUL's vectors and its weights.
+    params : In(ReadPort)
+        EPILOGUE's parameters.
+    store : In(ReadPort)
+        STORE's lines.
+    epilogue, load : In(WritePort)
+        EPILOGUE's and LOAD's lines.
+
+    All are of `8 * line_bytes` bits; a read is answered :data:`kiwicha.config.READ_LATENCY` cycles after
+    its acceptance, and the answer is a multiplexer behind registers.
+    """
+
+    def __init__(self, config: ChipConfig):
+        self.config = config
+        width = 8 * config.line_bytes
+        super().__init__({
+            **{name: In(ReadPort(width)) for name in READERS},
+            **{name: In(WritePort(width)) for name in WRITERS},
+        })
+
+    def elaborate(self, platform):
+        assert READ_LATENCY == 2, "Ram takes two cycles"
+        m = Module()
+        banks = []
+        for bank in range(self.config.scratchpad_banks):
+            m.submodules[f"bank{bank}"] = ram = Ram(8 * self.config.line_bytes, self.config.bank_lines)
+            banks.append(ram)
+        self._read(m, banks)
+        self._write(m, banks)
+        return m
+
+    def _split(self, address):
+        """(bank, line in the bank) of a line's address."""
+        low = (self.config.bank_lines - 1).bit_length()
+        high = (self.config.scratchpad_lines - 1).bit_length()
+        return address[low:high], address[:low]
+
+    def _arbitrate(self, m, requests):
+        """Fixed priority per bank, `requests` being (stream, address) with the highest priority first."""
+        for index, (stream, address) in enumerate(requests):
+            bank, _ = self._split(address)
+            taken = [ahead.valid & (self._split(other)[0] == bank) for ahead, other in requests[:index]]
+            m.d.comb += stream.ready.eq(~Cat(*taken).any())
+
+    def _wins(self, requests, bank):
+        """One-hot: which of `requests` the bank serves in this cycle."""
+        wants = [stream.valid & (self._split(address)[0] == bank) for stream, address in requests]
+        return [want & ~Cat(*wants[:index]).any() for index, want in enumerate(wants)]
+
+    def _read(self, m, banks):
+        ports = [getattr(self, name) for name in READERS]
+        requests = [(port.request, port.request.payload) for port in ports]
+        self._arbitrate(m, requests)
+        for number, ram in enumerate(banks):
+            for win, (_, address) in zip(self._wins(requests, number), requests, strict=True):
+                with m.If(win):
+                    m.d.comb += ram.read.eq(self._split(address)[1])
+        for name, port in zip(READERS, ports, strict=True):
+            bank = self._split(port.request.payload)[0]
+            valid = port.request.valid & port.request.ready
+            for cycle in range(READ_LATENCY):
+                bank_then = Signal.like(bank, name=f"{name}_bank{cycle}", reset_less=True)
+                valid_then = Signal(name=f"{name}_valid{cycle}")
+                m.d.sync += [bank_then.eq(bank), valid_then.eq(valid)]
+                bank, valid = bank_then, valid_then
+            m.d.comb += port.valid.eq(valid)
+            with m.Switch(bank):
+                for number, ram in enumerate(banks):
+                    with m.Case(number):
+                        m.d.comb += port.data.eq(ram.o)
+
+    def _write(self, m, banks):
+        requests = [(port.request, port.request.p.address)
+                    for port in (getattr(self, name) for name in WRITERS)]
+        self._arbitrate(m, requests)
+        for number, ram in enumerate(banks):
+            wins = self._wins(requests, number)
+            m.d.comb += ram.write.enable.eq(Cat(*wins).any())
+            # The last one's data need no grant: without `enable` they do not matter.
+            for index in reversed(range(len(requests))):
+                stream, address = requests[index]
+                with m.If(wins[index] if index < len(requests) - 1 else 1):
+                    m.d.comb += [ram.write.address.eq(self._split(address)[1]),
+                                 ram.write.data.eq(stream.p.data)]
