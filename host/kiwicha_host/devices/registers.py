@@ -93,10 +93,11 @@ class RegisterFile:
             self.abort()
         self.write_pair("PROGRAM", job.program_address)
         self.write("PROGRAM_COUNT", job.program_count)
-        self.write_pair("WINDOW_FIRST", job.window[0])
-        self.write_pair("WINDOW_LAST", job.window[1])
         if self.read("STATUS") & _LOCKED:
             self._check_window(job)
+        else:
+            self.write_pair("WINDOW_FIRST", job.window[0])
+            self.write_pair("WINDOW_LAST", job.window[1])
         self.write("IRQ_ENABLE", _BOTH_ENDS)
         self.write("IRQ_PENDING", _BOTH_ENDS)
         self.write("CONTROL", _START)

@@ -20,7 +20,7 @@ from .registers import RegisterFile
 __all__ = ["VerilatedDevice", "build_library"]
 
 _TOP = "kiwicha_top"
-_SOURCE = Path(__file__).with_name("verilated.cpp")
+_SOURCE = Path(__file__).with_name("compiled_chip.cpp")
 _VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
                     "-Wno-fatal", "-Wno-lint", "--output-split", "15000", "--output-split-cfuncs", "3000")
 _CXX_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fstrict-aliasing", "-DVL_TIME_CONTEXT")
@@ -130,8 +130,9 @@ class VerilatedDevice(Device):
         self._library.kiwicha_fault(self._device, first, last, int(silent))
 
     def execute(self, job: Job) -> Result:
-        memory = job.memory
-        self._library.kiwicha_memory(self._device, memory.ctypes.data, job.base, memory.size)
+        # Kept, because a bus that was silent may still write after the job has failed.
+        self._memory = job.memory
+        self._library.kiwicha_memory(self._device, self._memory.ctypes.data, job.base, self._memory.size)
         began = time.perf_counter()
         self.registers.start(job)
         left = self._max_cycles

@@ -46,7 +46,8 @@ struct Device {
 
     int response(uint64_t address) const {
         if (address - base > size || size - (address - base) < kBusBytes) return kDecerr;
-        if (address + kBusBytes > fault_first && address <= fault_last) return kSlverr;
+        const bool faulty = fault_first <= fault_last;
+        if (faulty && address + kBusBytes > fault_first && address <= fault_last) return kSlverr;
         return kOkay;
     }
 

@@ -1,0 +1,57 @@
+"""Measure, write bench/results/*.json, and put the tables into the README: ``make bench``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from . import measure
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+START, END = "<!-- figures: make bench -->", "<!-- end of figures -->"
+
+
+def tables(results: dict[str, Any]) -> str:
+    """The README's figures, as Markdown."""
+    lines = [f"INT8 GEMM from memory to memory, int32 results, memory latency {results['gemms']['latency']} cycles:",
+             "", "| configuration | M x N x K | cycles | MACs used | of the roofline |", "|---|---|---|---|---|"]
+    for row in results["gemms"]["gemms"]:
+        lines.append(f"| {row['config']} | {row['m']} x {row['n']} x {row['k']} | {row['cycles']:,} | "
+                     f"{row['utilization']:.1%} | {row['roofline_fraction']:.1%} ({row['bound']}) |")
+    digits, speed = results["digits"], results["speed"]
+    lines += ["", f"Digits: {digits['accuracy']:.1%} of {digits['images']} test images right on "
+              f"`{digits['config']}`, {digits['cycles_per_image']:,.0f} cycles an image.", "",
+              f"Simulation: {speed['cycles_per_cpu_second']:,.0f} cycles of the whole `{speed['config']}` chip per CPU "
+              "second on the machine that measured last, array busy."]
+    board = HERE / "results" / "synth.json"
+    if board.exists():
+        row = json.loads(board.read_text())
+        lines += ["", f"Board: `make synth BOARD={row['board']}` places and routes the whole chip of "
+                  f"configuration `{row['config']}`: {row['fmax_mhz']:.1f} MHz (clock {row['clock_mhz']:g} MHz), "
+                  f"{row['lut']:,} LUT, {row['ff']:,} FF, {row['dsp']} DSP, {row['bram']} block RAMs, "
+                  f"{row['peak_macs_per_cycle']} MACs per cycle."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    console = Console()
+    results: dict[str, Any] = {}
+    for name in ("gemms", "digits", "speed"):
+        console.print(f"measuring {name} ...")
+        results[name] = getattr(measure, name)()
+        target = HERE / "results" / f"{name}.json"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(results[name], indent=1) + "\n")
+    text = README.read_text()
+    head, found, rest = text.partition(START)
+    if not found:
+        sys.exit(f"README.md has no line {START!r}; add it where the figures belong")
+    README.write_text(head + START + "\n\n" + tables(results) + "\n\n" + END + rest.partition(END)[2])
+    console.print(tables(results))
+
+
+if __name__ == "__main__":
+    main()
