@@ -4,6 +4,7 @@ Exit status 0: done; 1: it failed, and one line on standard error says why; 2: w
 """
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import sys
@@ -36,10 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        status = _commands.main(args=None if arguments is None else list(arguments), prog_name="kiwicha",
-                                standalone_mode=False)
+        # click's own main() would add an empty line to an interrupt.
+        with _commands.make_context("kiwicha", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            _commands.invoke(context)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        return 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "kiwicha"
         return _say(f"{error.format_message()} See '{command} --help'.", 2)
@@ -66,8 +70,21 @@ def _say(message: str, status: int) -> int:
     return status
 
 
+def _version() -> str:
+    try:
+        return importlib.metadata.version("kiwicha")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed, from sources"
+
+
+def _known_device(context: click.Context, option: click.Parameter, value: str) -> str:
+    if value in ("golden", "verilated") or (value.startswith("serial:") and value != "serial:"):
+        return value
+    raise click.BadParameter(f"{value!r} is not golden, verilated or serial:PORT.", context, option)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
-@click.version_option(package_name="kiwicha", prog_name="kiwicha")
+@click.version_option(_version(), prog_name="kiwicha")
 def _commands() -> None:
     """Kiwicha: an open accelerator for matrices of narrow numbers."""
 
@@ -81,6 +98,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 def _device_options(command):
     for option in (_json_option,
                    click.option("--device", default="verilated", show_default=True,
+                                callback=_known_device,
                                 metavar="golden|verilated|serial:PORT", help="What runs it."),
                    _config_option):
         command = option(command)
