@@ -543,8 +543,11 @@ class _Reader:
         channels, size = self._input_size(node)
         kernel, strides, dilations = (node.pair(item) for item in ("kernel_shape", "strides", "dilations"))
         out, pads = _window(node, size, kernel, strides, dilations, ceil=bool(node.attributes.get("ceil_mode", 0)))
-        if any(pad > (k - 1) * d for pad, k, d in zip(pads, kernel, dilations, strict=True)):
-            raise node.error("pads must be smaller than the window")
+        for axis in range(2):
+            starts = np.arange(out[axis]) * strides[axis] - pads[axis]
+            taps = starts[:, None] + np.arange(kernel[axis]) * dilations[axis]
+            if not ((taps >= 0) & (taps < size[axis])).any(1).all():
+                raise node.error("a window lies in the padding alone; pads must be smaller")
         if not self.graph.layers or self.graph.layers[-1].pool is not None:
             self._copy(node, channels, size)
         layer = self.graph.layers[-1]

@@ -193,7 +193,7 @@ def _cut(config: ChipConfig, plans: list[ConvPlan]) -> list["Resident | Streamed
             if fitting is None:
                 break
             best = fitting
-        segment = best or Streamed(config, first, plans[first])
+        segment = best or Streamed.best(config, first, plans[first])
         segments.append(segment)
         first += len(segment.plans)
     return segments

@@ -22,16 +22,62 @@ from .tiling import split
 __all__ = ["Streamed"]
 
 
-class Streamed:
-    """One layer whose input tiles and weights come from memory as they are needed."""
+#: Sixteenths of the scratchpad for input tiles and for results; the rest is for weights.
+_SHARES = ((4, 4), (6, 2), (8, 2), (4, 2), (11, 2), (13, 1), (2, 8), (1, 13), (2, 2), (1, 1))
 
-    def __init__(self, config: ChipConfig, first: int, plan: ConvPlan):
+
+class _TooLarge(CompileError):
+    """A layer needs `needed` of something of which there is `there`."""
+
+    def __init__(self, plan: ConvPlan, needed: int, there: int, what: str):
+        self.excess = needed / max(1, there)
+        super().__init__(f"layer {plan.layer.name!r} needs {needed} {what}; configuration {plan.config.name!r} "
+                         f"has {there}")
+
+
+class Streamed:
+    """One layer whose input tiles and weights come from memory as they are needed.
+
+    Raises
+    ------
+    CompileError
+        Not even one pixel of the result fits.
+    """
+
+    def __init__(self, config: ChipConfig, first: int, plan: ConvPlan, shares: tuple[int, int]):
         self.config, self.first, self.plans = config, first, [plan]
-        quarter = config.scratchpad_lines // 4
-        self._input, self._output = Region(0, quarter), Region(quarter, quarter)
-        self._ring = Region(2 * quarter, 2 * quarter)
+        lines = config.scratchpad_lines
+        inputs, results = (share * lines // 32 * 2 for share in shares)
+        self._input, self._output = Region(0, inputs), Region(inputs, results)
+        self._ring = Region(inputs + results, lines - inputs - results)
         self._tiles = self._choose_tiles(plan)
         self._choose_parts(plan)
+
+    @classmethod
+    def best(cls, config: ChipConfig, first: int, plan: ConvPlan) -> "Streamed":
+        """With the shares of the scratchpad that promise the fewest cycles."""
+        found, problems = [], []
+        for shares in _SHARES:
+            try:
+                found.append(cls(config, first, plan, shares))
+            except _TooLarge as error:
+                problems.append(error)
+        if not found:
+            raise min(problems, key=lambda error: error.excess)
+        return min(found, key=cls._cycles)
+
+    def _cycles(self) -> float:
+        """Estimated cycles per image: products, or what LOAD has to bring."""
+        plan, together = self.plans[0], self._images_together(self.plans[0])
+        products = loads = 0.0
+        for rect in self._tiles:
+            pixels = plan.conv_pixels(rect.h, rect.w) * together
+            products += plan.blocks * plan.weight_tiles * max(pixels, self.config.rows)
+            conv = plan.conv_rect(rect)
+            loads += plan.reach(0, conv.h) * plan.reach(1, conv.w) * plan.chunks * together
+            if plan.blocks * len(self._parts) > self._slots:
+                loads += plan.weight_lines
+        return max(products, loads) / together
 
     def _needs(self, plan: ConvPlan, h: int, w: int) -> dict[str, tuple[int, int]]:
         """What a tile of h x w outputs takes of each resource, and what there is."""
@@ -47,19 +93,17 @@ class Streamed:
 
         tiles = plan.tiles(fits)
         if tiles is None:
-            what, (needed, there) = next(item for item in self._needs(plan, 1, 1).items()
-                                         if item[1][0] > item[1][1])
-            raise CompileError(f"layer {plan.layer.name!r} needs {needed} {what} for one pixel of its result; "
-                               f"configuration {self.config.name!r} has {there}")
+            what, (needed, there) = max(self._needs(plan, 1, 1).items(),
+                                        key=lambda item: item[1][0] / max(1, item[1][1]))
+            raise _TooLarge(plan, needed, there, f"{what} for one pixel of its result")
         return tiles
 
     def _choose_parts(self, plan: ConvPlan) -> None:
-        """Cut a block's weight tiles into parts, several of which are in the scratchpad at once."""
+        """Cut a block's weight tiles into parts, at least two of which are in the scratchpad at once."""
         most = (self._ring.size // 2 - plan.param_lines) // self.config.rows
         if most < 1:
-            raise CompileError(f"layer {plan.layer.name!r} needs {self.config.rows + plan.param_lines} scratchpad "
-                               f"lines for a weight tile; configuration {self.config.name!r} has "
-                               f"{self._ring.size // 2}")
+            raise _TooLarge(plan, self.config.rows + plan.param_lines, self._ring.size // 2,
+                            "scratchpad lines for a weight tile")
         self._parts = split(plan.weight_tiles, most)
         self._part_lines = max(tiles for _, tiles in self._parts) * self.config.rows + plan.param_lines
         self._slots = self._ring.size // self._part_lines

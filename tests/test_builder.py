@@ -1,0 +1,91 @@
+"""Semaphores from reads and writes: no order that the chip may take breaks a dependency or locks up."""
+
+import random
+
+import pytest
+from schedules import UNITS, legal_order
+
+from kiwicha.isa import INSTRUCTION_BYTES, Unit
+from kiwicha_host.assembler import decode
+from kiwicha_host.compiler.builder import CompileError, ProgramBuilder, semaphore
+
+Steps = list[tuple[Unit, list[int], list[int]]]
+
+
+def random_steps(rng: random.Random) -> Steps:
+    """Units with what each reads and writes; runs of one unit, so that producers get far ahead."""
+    keys, steps = rng.randint(1, 12), []
+    while len(steps) < rng.randint(1, 250):
+        unit, run = rng.choice(UNITS), rng.choice((1, 1, 2, 5, 40))
+        for _ in range(run):
+            reads, writes = ([rng.randrange(keys) for _ in range(rng.choice((0, 1, 1, 2)))] for _ in range(2))
+            steps.append((unit, reads, list(dict.fromkeys(writes))))
+    return steps
+
+
+def chains(count: int) -> Steps:
+    """`count` buffers all filled first and used afterwards, in turn: as many credits as there can be."""
+    return ([(Unit.LOAD, [], [i]) for i in range(count)]
+            + [(Unit.MATMUL, [i], [count + i]) for i in range(count)]
+            + [(Unit.EPILOGUE, [count + i], [i]) for i in range(count)]
+            + [(Unit.STORE, [i], []) for i in range(count)])
+
+
+def build(steps: Steps) -> bytes:
+    builder = ProgramBuilder()
+    for unit, reads, writes in steps:
+        builder.add(unit, reads=reads, writes=writes)
+    return builder.assemble()
+
+
+def dependencies(steps: Steps) -> set[tuple[int, int]]:
+    """Pairs (earlier, later) that touch the same key, at least one of them writing: from the definition."""
+    return {(i, j) for j, (_, reads, writes) in enumerate(steps) for i in range(j)
+            if set(steps[i][2]) & {*reads, *writes} or set(steps[i][1]) & set(writes)}
+
+
+def check(steps: Steps, rng: random.Random) -> None:
+    program, needed = build(steps), dependencies(steps)
+    for favourite in (None, *UNITS):
+        order = legal_order(program, rng, rng.choice((1, 2, 4, 1000)), favourite)
+        when = {index: time for time, index in enumerate(order)}
+        broken = [(i, j) for i, j in needed if when[i] > when[j]]
+        assert not broken, f"instruction {broken[0][1]} ran before {broken[0][0]}"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_dependencies(seed):
+    rng = random.Random(seed)
+    check(random_steps(rng), rng)
+
+
+@pytest.mark.parametrize("count", [1, 14, 15, 16, 17, 31, 100])
+def test_far_ahead(count):
+    check(chains(count), random.Random(count))
+
+
+def test_units_far_apart():
+    """Each unit's instructions in one block, every one needing its partner in the first."""
+    steps: Steps = [(Unit.STORE, [], [i]) for i in range(60)]
+    steps += [(unit, [i], [(unit, i)]) for unit in UNITS for i in range(60)]     # type: ignore[list-item]
+    check(steps, random.Random(1))
+
+
+def test_only_what_is_needed():
+    """Independent instructions do not wait, and one wait serves all that came before."""
+    program = build([(Unit.LOAD, [], [0]), (Unit.LOAD, [], [1]), (Unit.MATMUL, [1], []), (Unit.MATMUL, [0], []),
+                     (Unit.STORE, [], [9])])
+    fields = [decode(program[i:i + INSTRUCTION_BYTES])[1] for i in range(0, len(program), INSTRUCTION_BYTES)]
+    bit = 1 << semaphore(Unit.LOAD, Unit.MATMUL)
+    assert [(item["wait"], item["signal"]) for item in fields] == [(0, 0), (0, bit), (bit, 0), (0, 0), (0, 0)]
+
+
+def test_semaphores_are_distinct():
+    numbers = {semaphore(a, b) for a in UNITS for b in UNITS if a != b}
+    assert len(numbers) == 12 and max(numbers) < 16
+
+
+def test_too_long(monkeypatch):
+    monkeypatch.setattr("kiwicha_host.compiler.builder.INDEX_WIDTH", 3)
+    with pytest.raises(CompileError, match="more than 7 instructions; split the job"):
+        build([(Unit.LOAD, [], [])] * 8)

@@ -1,0 +1,286 @@
+"""Networks on the golden machine, bit for bit against ONNX Runtime; what the compiler refuses, and how."""
+
+import random
+import re
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from onnx_models import ModelBuilder, run_onnxruntime
+from schedules import UNITS, legal_order, reordered
+
+from kiwicha import ChipConfig
+from kiwicha.config import PRESETS
+from kiwicha_host import models, open_device
+from kiwicha_host.compiler import CompileError, compile_onnx
+from kiwicha_host.models import reference
+
+#: Presets, arrays that are not square, and chips so small that hardly anything fits.
+CONFIGS = {name: ChipConfig.preset(name) for name in ("tiny", "small", "ulx3s_85f")} | {
+    "odd": ChipConfig(name="odd", rows=3, columns=5, bus_width=64, bank_lines=256, accumulator_lines=64,
+                      epilogue_lanes=2),
+    "wide_rows": ChipConfig(name="wide_rows", rows=16, columns=8, bank_lines=256, accumulator_lines=32),
+    "cramped": ChipConfig(name="cramped", rows=4, columns=4, bus_width=64, scratchpad_banks=2, bank_lines=256,
+                          accumulator_lines=64, epilogue_lanes=2, queue_depth=1),
+}
+ON_CONFIGS = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+FILES = pytest.mark.parametrize("file", [models.DIGITS_CONV, models.DIGITS_MLP], ids=lambda f: f.stem)
+
+
+def run_network(config, model, inputs):
+    network = compile_onnx(config, model)
+    job = network.batch_job(inputs)
+    with open_device("golden", config) as device:
+        device.run(job)
+    return network, job, network.outputs(job)
+
+
+def random_network(rng: np.random.Generator) -> ModelBuilder:
+    """One to three convolutions with what may come between and after them."""
+    channels = int(rng.choice([1, 2, 3, 4, 5, 8, 16, 17, 33, 70]))
+    size = tuple(int(i) for i in rng.integers(1, 12, 2))
+    dtype = np.uint8 if rng.random() < 0.3 else np.int8
+    builder = ModelBuilder(rng, (channels, *size), dtype, quantize=bool(rng.random() < 0.3))
+    for _ in range(rng.integers(1, 4)):
+        random_conv(rng, builder)
+        for op in rng.permutation(["Relu", "Clip", "Max", "MaxPool", "MaxPool", ""])[:rng.integers(0, 4)]:
+            random_follower(rng, builder, str(op))
+    if rng.random() < 0.4:
+        if rng.random() < 0.3:
+            c, h, w = builder.shape
+            builder.append("Transpose", perm=[0, 2, 3, 1])
+            builder.shape = h, w, c
+        builder.flatten()
+        for _ in range(rng.integers(1, 3)):
+            builder.matmul(int(rng.integers(1, 40)))
+    return builder
+
+
+def random_window(rng, builder, most):
+    """Kernel, strides, pads and dilations that fit the tensor."""
+    kernel, strides, dilations, pads = [], [], [], [0] * 4
+    for axis, size in enumerate(builder.shape[1:]):
+        kernel.append(int(rng.integers(1, most + 1)))
+        dilations.append(int(rng.choice([1, 1, 2, 3])) if kernel[-1] > 1 else 1)
+        strides.append(int(rng.choice([1, 1, 2, 3])))
+        for side in (axis, axis + 2):
+            pads[side] = int(rng.integers(0, kernel[-1]))
+        if (kernel[-1] - 1) * dilations[-1] + 1 > size + pads[axis] + pads[axis + 2]:
+            kernel[-1] = dilations[-1] = 1
+            pads[axis] = pads[axis + 2] = 0
+    return tuple(kernel), tuple(strides), tuple(pads), tuple(dilations)
+
+
+def random_conv(rng, builder):
+    channels = builder.shape[0]
+    group = int(rng.choice([g for g in (1, 1, 1, 2, channels) if channels % g == 0]))
+    outputs = group * int(rng.integers(1, max(2, 40 // group)))
+    builder.conv(outputs, *random_window(rng, builder, 4), group=group)
+
+
+def random_follower(rng, builder, op):
+    info = np.iinfo(builder.dtype)
+    low, high = sorted(rng.integers(info.min, info.max + 1, 2, builder.dtype))
+    match op:
+        case "MaxPool":
+            kernel, strides, pads, dilations = random_window(rng, builder, 3)
+            if max(dilations) > 1:
+                pads = (0, 0, 0, 0)     # no window may lie in the padding alone
+                if any((k - 1) * d >= s for k, d, s in zip(kernel, dilations, builder.shape[1:], strict=True)):
+                    return
+            builder.pool(kernel, strides, pads, dilations, ceil_mode=int(rng.random() < 0.2))
+        case "Relu" if builder.dtype == np.int8:
+            builder.append("Relu")
+        case "Clip":
+            builder.append("Clip", builder.constant(low), builder.constant(high))
+        case "Max":
+            builder.append("Max", builder.constant(low))
+
+
+@ON_CONFIGS
+@pytest.mark.parametrize("seed", range(20))
+def test_random_networks(config, seed):
+    rng = np.random.default_rng(seed)
+    builder = random_network(rng)
+    model = builder.build(dequantize=bool(rng.random() < 0.3))
+    inputs = builder.inputs(int(rng.integers(1, 3)))
+    expected = run_onnxruntime(model, inputs)
+    try:
+        _, _, outputs = run_network(config, model, inputs)
+    except CompileError as error:
+        assert config.name in ("odd", "wide_rows", "cramped")
+        assert re.fullmatch(r"layer '.*' needs \d+ .* lines .*; configuration '.*' has \d+", str(error))
+        return
+    assert outputs.dtype == expected.dtype
+    np.testing.assert_array_equal(outputs, expected)
+
+
+@ON_CONFIGS
+@FILES
+def test_digits(config, file):
+    images = models.digits_test()[0][:13 if config.name in PRESETS else 3]
+    network, _, outputs = run_network(config, file, images)
+    np.testing.assert_array_equal(outputs, reference.run(onnx.load(file), images)["logits"])
+    if file == models.DIGITS_CONV:
+        assert network.macs(1) == 452_864
+        assert [layer.shape for layer in network.layers] == [(8, 8, 16), (4, 4, 32), (2, 2, 32), (1, 1, 10)]
+
+
+@ON_CONFIGS
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order(config, seed):
+    """Any order that queues and semaphores allow gives the same memory."""
+    rng = np.random.default_rng(100 + seed)
+    builder = random_network(rng)
+    try:
+        network = compile_onnx(config, builder.build())
+    except CompileError:
+        pytest.skip("does not fit this chip")
+    job = network.batch_job(builder.inputs(5))
+    before = job.memory.copy()
+    with open_device("golden", config) as device:
+        device.run(job)
+        expected = network.codes(job)
+        program = b"".join(job.instruction(i) for i in range(job.program_count))
+        for favourite in (None, *UNITS):
+            order = legal_order(program, random.Random(seed), config.queue_depth, favourite)
+            job.memory[:] = before
+            changed = reordered(job, order)
+            device.run(changed)
+            job.memory[:] = changed.memory
+            np.testing.assert_array_equal(network.codes(job), expected)
+
+
+def test_batch_sizes():
+    """Any number of images, and in several jobs where memory is scarce."""
+    images = models.digits_test()[0][:40]
+    network = compile_onnx(CONFIGS["small"], models.DIGITS_MLP)
+    expected = reference.run(onnx.load(models.DIGITS_MLP), images)["logits"]
+    with open_device("golden", CONFIGS["small"]) as device:
+        for count in (1, 2, 39, 40):
+            job = network.batch_job(images[:count])
+            device.run(job)
+            np.testing.assert_array_equal(network.outputs(job), expected[:count])
+    assert network.images_per_job(40, None) == 40
+    assert network.images_per_job(40, network.memory_bytes(40)) == 40
+    assert network.images_per_job(400, network.memory_bytes(100)) < 400
+    with pytest.raises(CompileError, match=r"needs \d+ bytes of memory for one image; the device has 4096"):
+        network.images_per_job(40, 4096)
+
+
+def refused(model, pattern, config=CONFIGS["small"]):
+    with pytest.raises(CompileError, match=pattern) as caught:
+        compile_onnx(config, model)
+    assert "\n" not in str(caught.value)
+
+
+def conv_model(**changes):
+    """A valid QLinearConv on [N, 3, 5, 5], with some of its constants or attributes replaced."""
+    builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5))
+    builder.conv(4, (3, 3))
+    for name, value in changes.items():
+        if name.startswith("c"):
+            builder.constants[int(name[1:])].CopyFrom(onnx.numpy_helper.from_array(np.asarray(value), name))
+        else:
+            builder.nodes[0].attribute.append(helper.make_attribute(name, value))
+    return builder.build()
+
+
+def test_unreadable_files(tmp_path):
+    path = tmp_path / "model.onnx"
+    refused(path, "cannot read .*model.onnx: No such file")
+    refused(tmp_path, "cannot read .*: Is a directory")
+    for content in (b"", b"garbage", bytes(range(256)) * 20, models.DIGITS_MLP.read_bytes()[:-3000]):
+        path.write_bytes(content)
+        refused(path, "is not an ONNX model|is not a valid ONNX model")
+
+
+def test_flipped_bits(tmp_path):
+    """Whatever a damaged file holds: a network, or one line that says what is wrong."""
+    rng, path = np.random.default_rng(5), tmp_path / "model.onnx"
+    good = np.frombuffer(models.DIGITS_MLP.read_bytes(), np.uint8)
+    for _ in range(60):
+        bad = good.copy()
+        for position in rng.integers(0, len(bad), rng.integers(1, 20)):
+            bad[position] ^= 1 << rng.integers(8)
+        path.write_bytes(bad.tobytes())
+        try:
+            compile_onnx(CONFIGS["small"], path)
+        except CompileError as error:
+            assert "\n" not in str(error)
+
+
+def test_unsupported_models():
+    builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5), quantize=True)
+    builder.append("Sigmoid")
+    refused(builder.build(), "Sigmoid 'sigmoid1': not supported; the chip runs QuantizeLinear, QLinearConv")
+    builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5), quantize=True)
+    builder.append("DequantizeLinear", builder.constant(builder.scale), builder.constant(builder.zero))
+    builder.append("Relu")
+    refused(builder.build(dequantize=True), "Relu 'relu2': comes after DequantizeLinear; models must be")
+    builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5), quantize=True)
+    refused(builder.build(dequantize=True), "no layer for the chip")
+
+
+def test_bad_constants():
+    # Constants of the node: 0 x_scale, 1 x_zero, 2 w, 3 w_scale, 4 w_zero, 5 y_scale, 6 y_zero, 7 bias.
+    for changes, pattern in (
+            ({"c0": np.float32(-1)}, "QLinearConv 'qlinearconv0': the input's scale must be a positive float32"),
+            ({"c5": np.float32(np.nan)}, "the output's scale must be a positive float32, not nan"),
+            ({"c1": np.uint8(3)}, "its input is int8, its zero point uint8"),
+            ({"c2": np.zeros((4, 3, 3, 3), np.uint8)}, "the weights must be int8, not uint8"),
+            ({"c2": np.zeros((4, 2, 3, 3), np.int8)}, "do not fit 3 channels"),
+            ({"c2": np.zeros((4, 3, 3), np.int8)}, "the weights must have 4 dimensions, not 3"),
+            ({"c3": np.ones(3, np.float32)}, "scale must be float32, one or 4 numbers"),
+            ({"c3": np.zeros(4, np.float32)}, "must be positive and finite"),
+            ({"c4": np.int8(1)}, "the weights' zero point must be 0"),
+            ({"auto_pad": "SOMEHOW"}, "auto_pad 'SOMEHOW' does not exist")):
+        refused(conv_model(**changes), pattern)
+
+
+def test_branches():
+    builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5))
+    builder.conv(4, (1, 1))
+    builder.nodes.append(helper.make_node("Relu", ["input"], ["elsewhere"], name="branch"))
+    builder.last = "elsewhere"
+    refused(builder.build(), "Relu 'branch': must take 'qlinearconv0' alone")
+
+
+def test_shapes():
+    builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5))
+    builder.append("Flatten")
+    builder.shape = (75,)
+    model = builder.build()
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+    refused(model, "all dimensions but the first must be fixed")
+    network = compile_onnx(CONFIGS["small"], conv_model())
+    for images, pattern in ((np.zeros((2, 3, 5, 4), np.int8), r"takes \[N, 3, 5, 5\], not \[2, 3, 5, 4\]"),
+                            (np.zeros((0, 3, 5, 5), np.int8), r"not \[0, 3, 5, 5\]"),
+                            (np.zeros((1, 3, 5, 5)), "takes int8, not float64")):
+        with pytest.raises(CompileError, match=pattern):
+            network.batch_job(images)
+    with pytest.raises(CompileError, match="NaN"):
+        compile_onnx(CONFIGS["small"], models.DIGITS_MLP).batch_job(np.full((1, 1, 8, 8), np.nan, np.float32))
+
+
+def test_too_large():
+    builder = ModelBuilder(np.random.default_rng(0), (70, 9, 9))
+    builder.conv(3, (7, 7))
+    refused(builder.build(), r"layer 'qlinearconv0' needs \d+ scratchpad lines for input for one pixel "
+            r"of its result; configuration 'cramped' has \d+", CONFIGS["cramped"])
+
+
+def test_standalone_operators():
+    """Pooling and clamping without a layer before them."""
+    for ops in (["MaxPool"], ["Relu"], ["Relu", "MaxPool", "MaxPool"]):
+        builder = ModelBuilder(np.random.default_rng(len(ops)), (5, 9, 8))
+        for op in ops:
+            if op == "MaxPool":
+                builder.pool((3, 2), (2, 1), (1, 0, 1, 1))
+            else:
+                builder.append(op)
+        model, inputs = builder.build(), builder.inputs(3)
+        network, _, outputs = run_network(CONFIGS["tiny"], model, inputs)
+        np.testing.assert_array_equal(outputs, run_onnxruntime(model, inputs))
+        assert network.macs(1) == 0
