@@ -263,23 +263,28 @@ _STATIC = (
         ("start", 0, 1, "run the program; ignored while busy"),
         ("abort", 1, 1, "end the running program with error ABORTED"))),
     Register("STATUS", 0x024, "ro", "what the chip does", _fields(
-        ("busy", 0, 1, "a program runs, or is being stopped"), ("done", 1, 1, "the last program ended well"),
-        ("error", 2, 1, "the last program ended with an error"), ("locked", 3, 1, "the window is locked"))),
+        ("busy", 0, 1, "a program runs, or is being stopped, until the bus has answered"),
+        ("done", 1, 1, "the last program ended well"),
+        ("error", 2, 1, "the last program failed; set at once, before busy falls"),
+        ("locked", 3, 1, "the window is locked"))),
     Register("ERROR", 0x028, "ro", "why the last program failed", _fields(
         ("code", 0, 8, "ErrorCode"), ("unit", 8, 8, "Unit"))),
     Register("ERROR_INSTRUCTION", 0x02C, "ro", "index of the instruction that failed, from 0"),
     Register("ERROR_ADDRESS_LOW", 0x030, "ro", "the address or value at fault"),
     Register("ERROR_ADDRESS_HIGH", 0x034, "ro", "its upper half"),
-    Register("PROGRAM_LOW", 0x040, "rw", "address of the program, a multiple of 64"),
+    Register("PROGRAM_LOW", 0x040, "rw", "address of the program, a multiple of 64; not writable while busy"),
     Register("PROGRAM_HIGH", 0x044, "rw", "its upper half"),
-    Register("PROGRAM_COUNT", 0x048, "rw", "instructions in the program, 0 to 2^24 - 1"),
-    Register("WINDOW_FIRST_LOW", 0x050, "rw", "first byte that the chip may touch; the lower 12 bits read 0"),
-    Register("WINDOW_FIRST_HIGH", 0x054, "rw", "its upper half"),
-    Register("WINDOW_LAST_LOW", 0x058, "rw", "last byte that the chip may touch; the lower 12 bits read 1"),
-    Register("WINDOW_LAST_HIGH", 0x05C, "rw", "its upper half"),
+    Register("PROGRAM_COUNT", 0x048, "rw", "instructions in the program, 0 to 2^24 - 1; not writable while busy"),
+    Register("WINDOW_FIRST_LOW", 0x050, "rw", "first byte that the chip may touch; the lower 12 bits "
+             "read 0. Not writable while busy or locked. Reset: the highest page"),
+    Register("WINDOW_FIRST_HIGH", 0x054, "rw", "its upper half; bits beyond the address width must be zero"),
+    Register("WINDOW_LAST_LOW", 0x058, "rw", "last byte that the chip may touch; the lower 12 bits "
+             "read 1. Not writable while busy or locked. Reset: the lowest page"),
+    Register("WINDOW_LAST_HIGH", 0x05C, "rw", "its upper half; bits beyond the address width must be zero"),
     Register("WINDOW_LOCK", 0x060, "rw", "write 1: the window cannot change until reset", _fields(
         ("locked", 0, 1, "the window is locked"),)),
-    Register("WATCHDOG", 0x064, "rw", "cycles without progress that end a program; 0: never. Reset: 2^20"),
+    Register("WATCHDOG", 0x064, "rw", "cycles without progress that end a program; 0: never. "
+             "Not writable while busy. Reset: 2^20"),
     Register("IRQ_ENABLE", 0x068, "rw", "which ends raise the interrupt", _fields(
         ("done", 0, 1, "a good end"), ("error", 1, 1, "an error"))),
     Register("IRQ_PENDING", 0x06C, "rw", "which ends came; write ones to clear", _fields(

@@ -1,0 +1,150 @@
+"""The control unit: the host's registers, the program's fetch and dispatch, semaphores, errors, counters."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..bus.axi import AxiLite, AxiRead
+from ..config import ChipConfig
+from ..isa import INSTRUCTIONS, Activity, Unit
+from .counters import Counters
+from .dispatch import Dispatch
+from .fetch import Fetch
+from .registers import ADDRESS_WIDTH, Registers
+from .semaphores import Semaphores
+from .station import Station
+from .supervisor import Supervisor
+from .unit import UnitPort, Window
+
+__all__ = ["Controller"]
+
+
+class Controller(wiring.Component):
+    """Runs programs: fetches, checks and dispatches instructions, and tells the host how it ended.
+
+    What each part does, and how fast, is said there: :class:`.Registers`, :class:`.Fetch`,
+    :class:`.Dispatch`, :class:`.Station` (one per unit), :class:`.Semaphores`, :class:`.Supervisor`,
+    :class:`.Counters`. Together: from a unit's `retire` to another unit's `i.valid`, by way of a
+    semaphore, 4 cycles.
+
+    Parameters
+    ----------
+    config : ChipConfig
+
+    Members
+    -------
+    host : In(AxiLite(12))
+    bus : Out(AxiRead(config))
+        Reads of the program.
+    window : Out(Window(config))
+        The memory window, for the units that touch memory; does not change while they work.
+    load, matmul, epilogue, store : In(UnitPort)
+        The units.
+    irq : Out(1)
+    """
+
+    def __init__(self, config: ChipConfig):
+        self._config = config
+        super().__init__({
+            "host": In(AxiLite(ADDRESS_WIDTH)),
+            "bus": Out(AxiRead(config)),
+            "window": Out(Window(config)),
+            **{unit.name.lower(): In(UnitPort(unit)) for unit in INSTRUCTIONS},
+            "irq": Out(1),
+        })
+
+    @property
+    def config(self):
+        return self._config
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.registers = registers = Registers(self._config)
+        m.submodules.fetch = fetch = Fetch(self._config)
+        m.submodules.dispatch = dispatch = Dispatch()
+        m.submodules.semaphores = semaphores = Semaphores()
+        m.submodules.supervisor = supervisor = Supervisor()
+        m.submodules.counters = counters = Counters()
+        wiring.connect(m, wiring.flipped(self.host), registers.host)
+        wiring.connect(m, fetch.bus, wiring.flipped(self.bus))
+        wiring.connect(m, fetch.o, dispatch.i)
+        stations = self._elaborate_stations(m, dispatch, semaphores, supervisor)
+        ports = [getattr(self, unit.name.lower()) for unit in INSTRUCTIONS]
+
+        all_done = Signal()
+        m.d.sync += all_done.eq((fetch.index == registers.count) & ~supervisor.starting)
+        m.d.comb += [
+            self.window.eq(registers.window),
+            self.irq.eq(registers.irq),
+            fetch.start.eq(supervisor.starting),
+            fetch.program.eq(registers.program),
+            fetch.count.eq(registers.count),
+            fetch.window.eq(registers.window),
+            fetch.abort.eq(supervisor.abort),
+            dispatch.index.eq(fetch.index),
+            dispatch.all_done.eq(all_done),
+            dispatch.running.eq(supervisor.running),
+            supervisor.start.eq(registers.start),
+            supervisor.host_abort.eq(registers.abort),
+            supervisor.all_done.eq(all_done),
+            supervisor.empty.eq(Cat(station.empty for station in stations).all()),
+            supervisor.quiet.eq(Cat(fetch.quiet, *(port.quiet for port in ports)).all()),
+            supervisor.progress.eq(Cat(
+                fetch.progress, dispatch.progress, *(station.progress for station in stations),
+                *(port.progress for port in ports)).any()),
+            supervisor.limit.eq(registers.watchdog),
+            supervisor.dispatch_unit.eq(dispatch.error_unit),
+            supervisor.next_index.eq(fetch.index),
+            *(sink.eq(source) for sink, source in zip(
+                supervisor.errors, [*(port.error for port in ports), dispatch.error, fetch.error],
+                strict=True)),
+            *(getattr(registers, name).eq(getattr(supervisor, name))
+              for name in ("busy", "done", "error", "record", "succeeded", "failed")),
+        ]
+        self._elaborate_counters(m, counters, registers, supervisor, dispatch, stations, ports)
+        return m
+
+    def _elaborate_stations(self, m, dispatch, semaphores, supervisor):
+        """A station for each unit, between dispatch and the unit's port."""
+        stations = []
+        m.d.comb += semaphores.clear.eq(supervisor.starting | supervisor.abort)
+        for number, unit in enumerate(INSTRUCTIONS):
+            name = unit.name.lower()
+            station = Station(unit, self._config.queue_depth)
+            m.submodules[f"station_{name}"] = station
+            port = getattr(self, name)
+            wiring.connect(m, getattr(dispatch, name), station.i)
+            m.d.comb += [
+                port.i.valid.eq(station.o.valid),
+                port.i.payload.eq(station.o.payload),
+                station.o.ready.eq(port.i.ready),
+                port.abort.eq(supervisor.abort),
+                station.retire.eq(port.retire),
+                station.clear.eq(supervisor.abort),
+                semaphores.want[number].eq(station.want),
+                semaphores.wait[number].eq(station.wait),
+                station.granted.eq(semaphores.granted[number]),
+                semaphores.signal[number].eq(station.signal),
+                semaphores.add[number].eq(station.add),
+                station.applied.eq(semaphores.applied[number]),
+                supervisor.held[number].eq(station.oldest_valid),
+                supervisor.held_index[number].eq(station.oldest_index),
+            ]
+            stations.append(station)
+        return stations
+
+    def _elaborate_counters(self, m, counters, registers, supervisor, dispatch, stations, ports):
+        """What each unit is counted as doing: a semaphore may be why it is idle."""
+        m.d.comb += [
+            counters.clear.eq(supervisor.starting),
+            counters.enable.eq(supervisor.running),
+            counters.read_unit.eq(registers.read_unit),
+            counters.read_activity.eq(registers.read_activity),
+            registers.counter.eq(counters.value),
+            registers.cycles.eq(counters.cycles),
+            counters.activity[Unit.FETCH.value].eq(dispatch.activity),
+        ]
+        for unit, station, port in zip(INSTRUCTIONS, stations, ports, strict=True):
+            idle = port.activity == Activity.IDLE
+            m.d.comb += counters.activity[unit.value].eq(
+                Mux(idle & station.waiting, Activity.SEMAPHORE, port.activity))

@@ -1,0 +1,272 @@
+"""The host's registers: an AXI4-Lite slave, and what it stores."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..bus.axi import AxiLite, Resp
+from ..config import KNOWN_FORMATS, ChipConfig
+from ..isa import (
+    COUNTER_BASE,
+    ID_VALUE,
+    INDEX_WIDTH,
+    MAX_PROGRAM,
+    REGISTERS,
+    VERSION_VALUE,
+    Activity,
+    Unit,
+)
+from .supervisor import ErrorRecord
+from .unit import Window
+
+__all__ = ["ADDRESS_WIDTH", "Registers"]
+
+ADDRESS_WIDTH = 12
+WORD = 0xFFFF_FFFF
+WATCHDOG_RESET = 1 << 20
+#: Registers are read in groups of so many, to keep each multiplexer small.
+GROUP = 8
+
+
+class Registers(wiring.Component):
+    """Everything in :data:`kiwicha.isa.REGISTERS`, behind an AXI4-Lite slave.
+
+    One write and one read at a time, independent of each other; the write address and its data may
+    come in any order. Address bits 0 and 1 are ignored. Byte strobes hold: bytes without strobe keep
+    their value. `b.valid` comes 3 cycles after the later of address and data, `r.valid` 5 cycles after
+    the address.
+
+    Errors: SLVERR, and no effect, for
+      - a read or a write where there is no register;
+      - a write to a read-only register;
+      - a write to PROGRAM, WINDOW_FIRST, WINDOW_LAST or WATCHDOG while busy, whatever it would change;
+      - a write to WINDOW_FIRST or WINDOW_LAST once the window is locked;
+      - a one for a bit of PROGRAM_COUNT, WINDOW_FIRST_HIGH or WINDOW_LAST_HIGH that does not exist: a
+        window that silently lost its upper bits would be another window.
+    Other bits that do not exist are ignored and read 0. CONTROL reads 0.
+
+    Members
+    -------
+    host : In(AxiLite)
+    irq : Out(1)
+    start, abort : Out(1)
+        High for one cycle when the host says so.
+    program : Out(64), count : Out(24), watchdog : Out(32), window : Out(Window)
+    busy, done, error, record : In
+        What STATUS and ERROR show.
+    succeeded, failed : In(1)
+        Set the pending interrupts.
+    read_unit : Out(Unit), read_activity : Out(Activity)
+        The counter to read.
+    counter : In(32)
+        Its value, 2 cycles later.
+    cycles : In(32)
+    """
+
+    def __init__(self, config: ChipConfig):
+        self._config = config
+        super().__init__({
+            "host": In(AxiLite(ADDRESS_WIDTH)),
+            "irq": Out(1),
+            "start": Out(1),
+            "abort": Out(1),
+            "program": Out(64),
+            "count": Out(INDEX_WIDTH),
+            "watchdog": Out(32),
+            "window": Out(Window(config)),
+            "busy": In(1),
+            "done": In(1),
+            "error": In(1),
+            "record": In(ErrorRecord),
+            "succeeded": In(1),
+            "failed": In(1),
+            "read_unit": Out(Unit),
+            "read_activity": Out(Activity),
+            "counter": In(32),
+            "cycles": In(32),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        stored, locked = self._elaborate_write(m)
+        self._elaborate_read(m, self._readable(stored, locked))
+        first = Cat(stored["WINDOW_FIRST_LOW"], stored["WINDOW_FIRST_HIGH"])
+        last = Cat(stored["WINDOW_LAST_LOW"], stored["WINDOW_LAST_HIGH"])
+        m.d.comb += [
+            self.program.eq(Cat(stored["PROGRAM_LOW"], stored["PROGRAM_HIGH"])),
+            self.count.eq(stored["PROGRAM_COUNT"]),
+            self.watchdog.eq(stored["WATCHDOG"]),
+            self.window.first.eq(first[12:]),
+            self.window.last.eq(last[12:]),
+            self.irq.eq((stored["IRQ_ENABLE"] & stored["IRQ_PENDING"]).any()),
+        ]
+        return m
+
+    def _writable(self):
+        """For each stored register its writable bits, reset value, and bits that refuse a one."""
+        high = (1 << max(0, self._config.address_width - 32)) - 1
+        pages = WORD & ~0xFFF
+        return {
+            "PROGRAM_LOW": (WORD, 0, 0),
+            "PROGRAM_HIGH": (WORD, 0, 0),
+            "PROGRAM_COUNT": (MAX_PROGRAM, 0, WORD & ~MAX_PROGRAM),
+            "WINDOW_FIRST_LOW": (pages, pages, 0),
+            "WINDOW_FIRST_HIGH": (high, high, WORD & ~high),
+            "WINDOW_LAST_LOW": (pages, 0xFFF, 0),
+            "WINDOW_LAST_HIGH": (high, 0, WORD & ~high),
+            "WATCHDOG": (WORD, WATCHDOG_RESET, 0),
+            "IRQ_ENABLE": (3, 0, 0),
+        }
+
+    def _elaborate_write(self, m):
+        """The write channels: collect, examine, apply, answer. Returns the stored registers."""
+        host = self.host
+        address, has_address = Signal(ADDRESS_WIDTH), Signal()
+        word, strobe, has_word = Signal(32), Signal(4), Signal()
+        m.d.comb += [host.aw.ready.eq(~has_address), host.w.ready.eq(~has_word)]
+        with m.If(host.aw.valid & host.aw.ready):
+            m.d.sync += [address.eq(host.aw.payload), has_address.eq(1)]
+        with m.If(host.w.valid & host.w.ready):
+            m.d.sync += [word.eq(host.w.p.data), strobe.eq(host.w.p.strobe), has_word.eq(1)]
+        bits = Cat(bit.replicate(8) for bit in strobe)
+        apply = Signal()
+        refused = Signal()
+        locked = Signal()
+        m.d.sync += refused.eq(self._refusal(m, address, word & bits, locked))
+        with m.FSM(name="write"):
+            with m.State("COLLECT"):
+                with m.If(has_address & has_word):
+                    m.next = "APPLY"
+            with m.State("APPLY"):
+                m.d.comb += apply.eq(~refused)
+                m.d.sync += [host.b.valid.eq(1), host.b.payload.eq(Mux(refused, Resp.SLVERR, Resp.OKAY)),
+                             has_address.eq(0), has_word.eq(0)]
+                m.next = "ANSWER"
+            with m.State("ANSWER"):
+                with m.If(host.b.ready):
+                    m.d.sync += host.b.valid.eq(0)
+                    m.next = "COLLECT"
+
+        def hit(name):
+            return apply & (address[2:] == REGISTERS[name].offset >> 2)
+
+        stored = {}
+        for name, (mask, reset, _) in self._writable().items():
+            stored[name] = register = Signal(32, name=name.lower(), init=reset)
+            with m.If(hit(name)):
+                m.d.sync += register.eq((word & bits & mask) | (register & ~(bits & mask)))
+        pending = stored["IRQ_PENDING"] = Signal(2, name="irq_pending")
+        clear = Mux(hit("IRQ_PENDING"), word & bits, 0)
+        ends = Cat(self.succeeded, self.failed)
+        control = Mux(hit("CONTROL"), word & bits, 0)
+        m.d.sync += [
+            locked.eq(locked | (hit("WINDOW_LOCK") & word[0] & bits[0])),
+            # An end that comes in the cycle in which the host clears is not lost.
+            pending.eq((pending & ~clear) | ends),
+            self.start.eq(control[0]),
+            self.abort.eq(control[1]),
+        ]
+        return stored, locked
+
+    def _refusal(self, m, address, word, locked):
+        """Whether this write must not be done."""
+        refuse = Signal()
+        with m.Switch(address[2:]):
+            for name, register in REGISTERS.items():
+                if register.access == "ro":
+                    continue
+                _, _, forbidden = self._writable().get(name, (0, 0, 0))
+                reasons = [(word & forbidden).any()]
+                if name.startswith(("PROGRAM", "WINDOW_FIRST", "WINDOW_LAST", "WATCHDOG")):
+                    reasons.append(self.busy)
+                if name.startswith(("WINDOW_FIRST", "WINDOW_LAST")):
+                    reasons.append(locked)
+                with m.Case(register.offset >> 2):
+                    m.d.comb += refuse.eq(Cat(reasons).any())
+            with m.Default():
+                m.d.comb += refuse.eq(1)
+        return refuse
+
+    def _readable(self, stored, locked):
+        """What each register reads, but for the counters."""
+        config = self._config
+        formats = sum((name in config.formats) << bit for bit, name in enumerate(KNOWN_FORMATS))
+        address = self.record.address
+        return {
+            **stored,
+            "ID": ID_VALUE,
+            "VERSION": VERSION_VALUE,
+            "ARRAY": packed("ARRAY", rows=config.rows, columns=config.columns,
+                            epilogue_lanes=config.epilogue_lanes, line_bytes=config.line_bytes),
+            "BUS": packed("BUS", bus_bytes=config.bus_bytes, address_width=config.address_width,
+                          reads_in_flight=config.reads_in_flight, writes_in_flight=config.writes_in_flight),
+            "SCRATCHPAD": packed("SCRATCHPAD", bank_lines=config.bank_lines, banks=config.scratchpad_banks,
+                                 queue_depth=config.queue_depth),
+            "ACCUMULATOR": config.accumulator_lines,
+            "FORMATS": formats,
+            "CONTROL": 0,
+            "STATUS": Cat(self.busy, self.done, self.error, locked),
+            "ERROR": Cat(self.record.code.as_value(), Const(0, 3), self.record.unit.as_value()),
+            "ERROR_INSTRUCTION": self.record.index,
+            "ERROR_ADDRESS_LOW": address[:32],
+            "ERROR_ADDRESS_HIGH": address[32:],
+            "WINDOW_LOCK": locked,
+            "CYCLES": self.cycles,
+        }
+
+    def _elaborate_read(self, m, readable):
+        """The read channels: pick within groups, then among groups and counters, answer."""
+        host = self.host
+        address = Signal(ADDRESS_WIDTH)
+        word, group = address[2:5], address[5:]
+        groups = {}
+        for name, value in readable.items():
+            number, place = divmod(REGISTERS[name].offset // 4, GROUP)
+            groups.setdefault(number, {})[place] = value
+        picked = {number: (Signal(32, name=f"group_{number}"), Signal(name=f"known_{number}"))
+                  for number in groups}
+        for number, (value, known) in picked.items():
+            m.d.sync += [known.eq(0), value.eq(0)]
+            with m.Switch(word):
+                for place, source in groups[number].items():
+                    with m.Case(place):
+                        m.d.sync += [value.eq(source), known.eq(1)]
+        # A unit's counters fill one group.
+        counters = COUNTER_BASE // 4 // GROUP
+        m.d.comb += [self.read_unit.eq(group - counters), self.read_activity.eq(word)]
+
+        with m.FSM(name="read"):
+            with m.State("ADDRESS"):
+                m.d.comb += host.ar.ready.eq(1)
+                m.d.sync += address.eq(host.ar.payload)
+                with m.If(host.ar.valid):
+                    m.next = "PICK"
+            with m.State("PICK"):
+                m.next = "WAIT"
+            with m.State("WAIT"):
+                m.next = "SELECT"
+            with m.State("SELECT"):
+                m.d.sync += [host.r.p.data.eq(0), host.r.p.resp.eq(Resp.SLVERR), host.r.valid.eq(1)]
+                with m.Switch(group):
+                    for number, (value, known) in picked.items():
+                        with m.Case(number):
+                            m.d.sync += [host.r.p.data.eq(value),
+                                         host.r.p.resp.eq(Mux(known, Resp.OKAY, Resp.SLVERR))]
+                    with m.Case(*(counters + unit.value for unit in Unit)):
+                        m.d.sync += [host.r.p.data.eq(self.counter), host.r.p.resp.eq(Resp.OKAY)]
+                m.next = "ANSWER"
+            with m.State("ANSWER"):
+                with m.If(host.r.ready):
+                    m.d.sync += host.r.valid.eq(0)
+                    m.next = "ADDRESS"
+
+
+def packed(name, **values):
+    """The constant that register `name` reads with these values in its fields."""
+    fields = {field.name: field for field in REGISTERS[name].fields}
+    word = 0
+    for key, value in values.items():
+        if value >> fields[key].width:
+            raise ValueError(f"{value} does not fit field {key} of register {name}")
+        word |= value << fields[key].bit
+    return word
