@@ -128,6 +128,8 @@ def _draw(config, rng, most, rows):
     size = config.line_bytes
     row_bytes = rng.randint(1, most)
     chunk = rng.choice([size, size, size, rng.randint(1, size), config.bus_bytes, 1 if row_bytes < 20 else size])
+    if chunk < size and -(-row_bytes // chunk) * rows * 3 >= config.scratchpad_lines // 2:
+        chunk = size
     chunk_count = -(-row_bytes // chunk)
     row_count, planes = rng.randint(1, rows), rng.randint(1, 3)
     row_stride = rng.choice([row_bytes, row_bytes, row_bytes + rng.randrange(20), -row_bytes - rng.randrange(20)])

@@ -63,11 +63,13 @@ class StoreUnit(wiring.Component):
         m.d.comb += flush.eq(failing | self.control.abort)
         flying = Signal(range(config.writes_in_flight + 2))
 
+        drop = Signal()         # as flush, but lets a line's request finish
+        m.d.comb += drop.eq(self.control.abort | (failing & ~self.read.request.valid))
         m.submodules.transfer = transfer = ResetInserter(flush)(Transfer(config, Unit.STORE))
         m.submodules.bursts = bursts = ResetInserter(flush)(BurstGenerator(config))
         m.submodules.jobs = job_queue = ResetInserter(flush)(Queue(chunk_job(), JOB_QUEUE))
         m.submodules.walker = walker = ResetInserter(flush)(ChunkWalker(config))
-        m.submodules.chunks = chunks = ResetInserter(flush)(Skid(chunk_layout(config)))
+        m.submodules.chunks = chunks = ResetInserter(drop)(Skid(chunk_layout(config)))
         connect(m, transfer.runs, bursts.i)
         connect(m, transfer.chunks, job_queue.i)
         connect(m, job_queue.o, walker.i)
@@ -87,8 +89,9 @@ class StoreUnit(wiring.Component):
         plans, answers = self._announce(m, bursts, flush, empty, flying)
         beats = self._plan(m, plans, empty)
         fault, reading = self._fetch(m, chunks.o, queue, flush)
-        sent = self._send(m, beats, queue, flush, empty)
-        self._judge(m, chunks.o.payload, bursts, beats, queue, answers, fault, sent, failing, flush)
+        mute = Signal()         # after a BUS_WRITE error: queued beats come after it in the program
+        sent = self._send(m, beats, queue, flush, mute, empty)
+        self._judge(m, chunks.o.payload, bursts, beats, queue, answers, fault, sent, failing, flush, mute)
         self._report(m, failing, idle_bus, reading)
         return m
 
@@ -157,9 +160,11 @@ class StoreUnit(wiring.Component):
         counts = [Signal(chunk.count.shape(), name=f"count{i}") for i in range(READ_LATENCY)]
         lines = (self.config.scratchpad_lines - 1).bit_length()
         accepted = Signal()
+        waiting = Signal()      # the room was there when the request was first made, and stays
+        m.d.sync += waiting.eq(request.valid & ~request.ready)
         m.d.comb += [
             fault.eq(chunks.valid & (chunk.bad | chunk.line[lines:].any())),
-            request.valid.eq(chunks.valid & ~fault & queue.room & ~flush),
+            request.valid.eq(chunks.valid & ~fault & (waiting | (queue.room & ~flush)) & ~self.control.abort),
             request.payload.eq(chunk.line),
             accepted.eq(request.valid & request.ready),
             chunks.ready.eq(accepted),
@@ -178,7 +183,7 @@ class StoreUnit(wiring.Component):
         m.d.comb += settled.i.eq(fault)
         return settled.o, reading
 
-    def _send(self, m, beats, queue, flush, empty):
+    def _send(self, m, beats, queue, flush, mute, empty):
         """Bytes to W beats; returns the pulse that a burst's last beat has its bytes."""
         w = self.bus.w
         layout = w.payload.shape()
@@ -201,7 +206,8 @@ class StoreUnit(wiring.Component):
             words.i.payload.last.eq(queue.o.tag.last),
             out.i.valid.eq(words.o.valid),
             out.i.payload.eq(words.o.payload),
-            out.i.payload.strobe.eq(Mux(flush, 0, words.o.payload.strobe)),
+            # Not so for an error that comes later in the program: this beat's burst may yet retire.
+            out.i.payload.strobe.eq(Mux(mute | self.control.abort, 0, words.o.payload.strobe)),
             words.o.ready.eq(out.i.ready),
         ]
         with m.If(empty):
@@ -210,7 +216,7 @@ class StoreUnit(wiring.Component):
             m.d.sync += pending.eq(pending + queue.take - (words.o.valid & words.o.ready))
         return sent
 
-    def _judge(self, m, chunk, bursts, beats, queue, answers, fault, sent, failing, flush):
+    def _judge(self, m, chunk, bursts, beats, queue, answers, fault, sent, failing, flush, mute):
         """Retires instructions and finds the first error, in program order.
 
         Answers count only for the `whole` bursts, those that have had all their bytes: the others are finished by
@@ -231,10 +237,10 @@ class StoreUnit(wiring.Component):
         with m.Else():
             m.d.sync += whole.eq(whole + sent - counts)
         with m.If(self.control.abort):
-            m.d.sync += failing.eq(0)
+            m.d.sync += [failing.eq(0), mute.eq(0)]
         with m.Elif(counts & wrong):
-            m.d.sync += [failing.eq(1), error.code.eq(ErrorCode.BUS_WRITE), error.index.eq(answer.index),
-                         error.address.eq(answer.address)]
+            m.d.sync += [failing.eq(1), mute.eq(1), error.code.eq(ErrorCode.BUS_WRITE),
+                         error.index.eq(answer.index), error.address.eq(answer.address)]
         with m.Elif(beats.valid & ~flush):
             with m.If(queue.enough):
                 m.d.sync += [failing.eq(beats.payload.fail), error.code.eq(ErrorCode.WINDOW),
