@@ -82,7 +82,8 @@ def test_bad_opcodes():
     for opcode in set(range(256)) - known:
         with pytest.raises(DecodeError) as caught:
             decode(bytes([opcode]) + b"\xff" * 63)
-        assert (caught.value.code, caught.value.address) == (ErrorCode.OPCODE, opcode)
+        assert (caught.value.code, caught.value.address, caught.value.unit) == (
+            ErrorCode.OPCODE, opcode, Unit.FETCH)
         assert "\n" not in str(caught.value)
 
 
@@ -96,7 +97,7 @@ def test_every_reserved_bit(unit):
         word = base | 1 << bit | 1 << reserved[-1]
         with pytest.raises(DecodeError, match=f"reserved bit {bit} must be zero") as caught:
             decode(word.to_bytes(64, "little"))
-        assert (caught.value.code, caught.value.address) == (ErrorCode.RESERVED, bit)
+        assert (caught.value.code, caught.value.address, caught.value.unit) == (ErrorCode.RESERVED, bit, unit)
 
 
 @pytest.mark.parametrize("unit", INSTRUCTIONS)

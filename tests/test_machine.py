@@ -8,7 +8,7 @@ import pytest
 from kiwicha import ChipConfig
 from kiwicha.isa import SEMAPHORE_MAX, ErrorCode, OutFormat, ScaleMode, Unit
 from kiwicha_host import DeviceError, Job, open_device
-from kiwicha_host.assembler import encode
+from kiwicha_host.assembler import disassemble, encode
 from kiwicha_host.golden import Machine, numerics
 
 # Odd on purpose: rows, columns and lines all differ, and 32-bit results take several lines.
@@ -252,10 +252,10 @@ def test_queues_are_as_deep_as_configured():
 
 # Errors.
 
-@pytest.mark.parametrize("instruction, expected", [
+ERRORS = [
     (bytes(64), (ErrorCode.OPCODE, Unit.FETCH, 0)),
     (bytes([9]) + bytes(63), (ErrorCode.OPCODE, Unit.FETCH, 9)),
-    (load()[:63] + b"\x80", (ErrorCode.RESERVED, Unit.FETCH, 511)),
+    (load()[:63] + b"\x80", (ErrorCode.RESERVED, Unit.LOAD, 511)),
     (load(chunk_bytes=0), (ErrorCode.FIELD, Unit.LOAD, 0)),
     (load(chunk_bytes=9), (ErrorCode.FIELD, Unit.LOAD, 9)),
     (load(chunk_bytes=9, rows=0), (ErrorCode.FIELD, Unit.LOAD, 0)),
@@ -310,11 +310,50 @@ def test_queues_are_as_deep_as_configured():
     (store(address=0x8000, line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.STORE, 64)),
     (load(address=0x7FF8, row_bytes=16, line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 64)),
     (store(address=0x7FF8, row_bytes=24, line=62, chunk_line_stride=1), (ErrorCode.WINDOW, Unit.STORE, 0x8000)),
-])
+]
+
+
+@pytest.mark.parametrize("instruction, expected", ERRORS)
 def test_every_error(instruction, expected):
     code, unit, address = expected
     got = error_of(load(), instruction, load())
     assert got == (code, unit, 1, address & (1 << 64) - 1)
+
+
+@pytest.fixture(scope="module")
+def chip():
+    """The compiled chip, with a watchdog that does not take long."""
+    with open_device("verilated", config=CONFIG) as device:
+        device.registers.write("WATCHDOG", 20_000)
+        yield device
+
+
+def test_the_chip_ends_in_the_same_errors(chip):
+    for instruction, (code, unit, address) in ERRORS:
+        with pytest.raises(DeviceError) as caught:
+            chip.run(make_job(load(), instruction, load()))
+        error = caught.value
+        assert (error.code, error.unit, error.index, error.address) == (code, unit, 1, address & (1 << 64) - 1), \
+            disassemble(instruction)
+
+
+@pytest.mark.parametrize("program", [
+    [load(wait=1)], [store(wait=3), matmul(signal=1), load(wait=1)], [load(signal=1)] * 3 + [store(wait=1)] * 4,
+    [load(signal=1)] * SEMAPHORE_MAX, [load(signal=1)] * (SEMAPHORE_MAX + 1),
+    [load(signal=1)] * (SEMAPHORE_MAX + 2) + [store(wait=1)] * 2,
+    [load(signal=1)] * SEMAPHORE_MAX + [load(signal=3), store(wait=2)],
+    [store(wait=1)] * (CONFIG.queue_depth + 1) + [load(signal=1)] * 3,
+    [store(wait=1)] * (CONFIG.queue_depth + 2) + [load(signal=1)] * 4,
+], ids=range(9))
+def test_the_chip_stops_where_the_machine_does(chip, program):
+    ends = []
+    for device in (chip, open_device("golden", config=CONFIG)):
+        try:
+            device.run(make_job(*program))
+            ends.append(None)
+        except DeviceError as error:
+            ends.append((error.code, error.unit, error.index, error.address))
+    assert ends[0] == ends[1]
 
 
 def test_fill_only_reads_no_memory():

@@ -34,11 +34,14 @@ class DecodeError(ValueError):
         OPCODE or RESERVED.
     address : int
         The opcode, or the number of the lowest reserved bit that is set.
+    unit : Unit
+        Whose instruction it is; FETCH if it is nobody's.
     """
 
-    def __init__(self, code: ErrorCode, address: int):
+    def __init__(self, code: ErrorCode, address: int, unit: Unit = Unit.FETCH):
         self.code = code
         self.address = address
+        self.unit = unit
         if code == ErrorCode.OPCODE:
             names = ", ".join(f"{item.opcode} {item.name}" for item in _BY_OPCODE.values())
             super().__init__(f"opcode must be one of {names}, not {address}")
@@ -98,7 +101,8 @@ def decode(code: bytes) -> tuple[Unit, dict[str, Any]]:
     if instruction is None:
         raise DecodeError(ErrorCode.OPCODE, code[0])
     if reserved := word & ~_USED[instruction.unit]:
-        raise DecodeError(ErrorCode.RESERVED, (reserved & -reserved).bit_length() - 1)
+        raise DecodeError(ErrorCode.RESERVED, (reserved & -reserved).bit_length() - 1,
+                          instruction.unit)
     fields: dict[str, Any] = {}
     for name, offset, width, is_signed, enumeration in _PLACES[instruction.unit]:
         value = word >> offset & (1 << width) - 1

@@ -110,8 +110,10 @@ class _Run:
         try:
             self.memory.check(address, INSTRUCTION_BYTES, ErrorCode.BUS_READ)
             unit, fields = decode(self.job.instruction(index))
-        except (_Fault, DecodeError) as error:
-            raise self.job.error(error.code, Unit.FETCH, index, error.address) from None
+        except _Fault as fault:
+            raise self.job.error(fault.code, Unit.FETCH, index, fault.address) from None
+        except DecodeError as error:
+            raise self.job.error(error.code, error.unit, index, error.address) from None
         return unit, _Waiting(index, fields)
 
     def _execute(self) -> bool:
