@@ -60,7 +60,7 @@ def _build(work: Path, verilog: str, models: list[Path], flags: tuple[str, ...],
     root = Path(toolchain.environment()["VERILATOR_ROOT"]) / "include"
     runtime = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if trace else [])]
     sources = [*sorted((work / "obj").glob("*.cpp")), *(root / name for name in runtime), _SOURCE]
-    include = ["-I", work / "obj", "-I", root, "-I", root / "vltstd", f"-DVM_TRACE={int(trace)}",
+    include: list[str | Path] = ["-I", work / "obj", "-I", root, "-I", root / "vltstd", f"-DVM_TRACE={int(trace)}",
                f"-DVM_TRACE_VCD={int(trace)}", "-DVM_COVERAGE=0"]
 
     def compile_one(source: Path) -> Path:
