@@ -5,9 +5,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from kiwicha.array.multiplier import simulation_models
-
 from kiwicha import ChipConfig
+from kiwicha.array.multiplier import simulation_models
 from kiwicha.export import to_verilog
 from kiwicha.isa import REGISTERS
 from kiwicha.top import Top
