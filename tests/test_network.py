@@ -130,14 +130,27 @@ def test_digits(config, file):
 @ON_CONFIGS
 @pytest.mark.parametrize("seed", range(3))
 def test_any_order(config, seed):
-    """Any order that queues and semaphores allow gives the same memory."""
+    """Any order that queues and semaphores allow gives the same result."""
     rng = np.random.default_rng(100 + seed)
     builder = random_network(rng)
     try:
         network = compile_onnx(config, builder.build())
     except CompileError:
         pytest.skip("does not fit this chip")
-    job = network.batch_job(builder.inputs(5))
+    check_any_order(config, network, builder.inputs(5), seed)
+
+
+@pytest.mark.parametrize("name, file, count", [("small", models.DIGITS_CONV, 6), ("tiny", models.DIGITS_CONV, 3),
+                                               ("tiny", models.DIGITS_MLP, 40), ("odd", models.DIGITS_MLP, 40)])
+def test_any_order_of_groups(name, file, count):
+    """The same for several groups of images that are under way at once."""
+    network = compile_onnx(CONFIGS[name], file)
+    assert count > network.segments[0][2] > 0
+    check_any_order(CONFIGS[name], network, models.digits_test()[0][:count], 1)
+
+
+def check_any_order(config, network, inputs, seed):
+    job = network.batch_job(inputs)
     before = job.memory.copy()
     with open_device("golden", config) as device:
         device.run(job)

@@ -165,6 +165,10 @@ class ConvPlan:
                         for y, rows in split(height, h) for x, columns in split(width, w)]
         return None
 
+    def tiles_within(self, lines: int) -> list[Rect] | None:
+        """Even parts of the output, each of which needs at most so many accumulator lines."""
+        return self.tiles(lambda h, w: self.conv_pixels(h, w) <= lines)
+
     # Weights and parameters.
 
     @property

@@ -520,8 +520,8 @@ class _Reader:
         if not self.graph.layers:
             self._copy(node, *self._input_size(node))
         layer = self.graph.layers[-1]
-        clamp = tuple(min(max(item, low), high) for item in layer.clamp)
-        self.graph.layers[-1] = replace(layer, op=f"{layer.op}+{node.op}", clamp=clamp)
+        first, last = (min(max(item, low), high) for item in layer.clamp)
+        self.graph.layers[-1] = replace(layer, op=f"{layer.op}+{node.op}", clamp=(first, last))
 
     def _relu(self, node: _Node) -> None:
         node.only()

@@ -53,12 +53,11 @@ class Resident:
     def of(cls, config: ChipConfig, first: int, plans: list[ConvPlan]) -> "Resident | None":
         """The best group size and depth; None if nothing fits."""
         half = config.accumulator_lines // 2
-        tiles = [plan.tiles(lambda h, w, plan=plan: plan.conv_pixels(h, w) <= half)
-                 for plan in plans]
+        tiles = [rects for plan in plans if (rects := plan.tiles_within(half)) is not None]
         room = config.scratchpad_lines - sum(plan.weight_lines for plan in plans)
         per_image = sum(plan.lines for plan in plans) + plans[-1].out_lines
         found = [(group, depth) for depth in (2, 1) for group in _GROUPS if group * depth * per_image <= room]
-        if not found or any(item is None for item in tiles):
+        if not found or len(tiles) < len(plans):
             return None
 
         def cost(choice: tuple[int, int]) -> float:

@@ -136,7 +136,8 @@ class _Stream:
 
     def run(self, tiles: list[tuple[int, int, Rect]], source: int, target: int) -> None:
         """`tiles`: first image, images, and the part of the output."""
-        place, ahead = self._load_tile(tiles, 0, source), None
+        place = next_place = self._load_tile(tiles, 0, source)
+        ahead: Weights | None = None
         for number, (first, count, rect) in enumerate(tiles):
             out = self._out_place(number, count, rect)
             for block in range(self._plan.blocks):
@@ -145,9 +146,9 @@ class _Stream:
                     weights = ahead or self._load_part(block, part)
                     last = part == len(self._layer._parts) - 1
                     last_of_tile = last and block == self._plan.blocks - 1
-                    if last_of_tile:
-                        next_place = self._load_tile(tiles, number + 1, source)
                     ahead = None
+                    if last_of_tile and number + 1 < len(tiles):
+                        next_place = self._load_tile(tiles, number + 1, source)
                     if not last_of_tile or number + 1 < len(tiles):
                         ahead = self._load_part(*self._following(block, part))
                     unit(self._emitter, self._plan, place, [weights], slot, rect)
@@ -161,10 +162,8 @@ class _Stream:
         index = block * len(self._layer._parts) + part + 1
         return divmod(index % (self._plan.blocks * len(self._layer._parts)), len(self._layer._parts))
 
-    def _load_tile(self, tiles: list[tuple[int, int, Rect]], number: int, source: int) -> Place | None:
+    def _load_tile(self, tiles: list[tuple[int, int, Rect]], number: int, source: int) -> Place:
         """Bring the input of a tile and its padding into one of two slots."""
-        if number >= len(tiles):
-            return None
         plan, (first, count, rect) = self._plan, tiles[number]
         conv = plan.conv_rect(rect)
         region = Rect(conv.y * plan.strides[0], conv.x * plan.strides[1],
