@@ -61,9 +61,10 @@ async def random_programs(dut):
 async def shared_semaphores(dut):
     """All units signal one semaphore and all wait for it, often in one cycle: nothing is lost or invented."""
     world = await World.make(dut)
-    world.durations = (1, 1)
     world.memory.p_ready = world.memory.p_beat = 1
-    for _ in range(6):
+    for durations in ((1, 1), (12, 12), (1, 30)) * 2:
+        # Slow units keep a token long enough for a second grant of it to show.
+        world.durations = durations
         program = [(unit, 0, 0x8001) for unit in UNITS for _ in range(3)]
         program += [(world.random.choice(UNITS), 0x8001, 0x8001) for _ in range(40)]
         program += [(world.random.choice(UNITS), 1 << (15 * (i % 2)), 0) for i in range(24)]
@@ -122,7 +123,7 @@ async def prefetch_hides_latency(dut):
 async def bounded_grants(dut):
     """Four units compete for one semaphore: none starves."""
     world = await World.make(dut)
-    world.durations = (1, 1)
+    world.durations = (12, 12)      # so that nobody returns the token before a wrong grant shows
     rounds = 12
     program = [(LOAD, 0, 1)] + [(unit, 1, 1) for _ in range(rounds) for unit in UNITS]
     await world.start(program)
