@@ -6,10 +6,9 @@ limits of the PLL.
 
 from dataclasses import dataclass
 
-from amaranth.hdl import ClockDomain, ClockSignal, Const, Instance, Module, Signal
+from amaranth.hdl import Const, Instance, Module
 from amaranth.lib import wiring
-from amaranth.lib.cdc import ResetSynchronizer
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import In, Out
 
 __all__ = ["ClockError", "Ecp5Clock", "PllSettings"]
 
@@ -79,7 +78,7 @@ def _output_divider(frequency: float) -> int | None:
 
 
 class Ecp5Clock(wiring.Component):
-    """Drives the domain `sync`: clock from the PLL, reset until it has locked.
+    """An ECP5 PLL.
 
     Parameters
     ----------
@@ -89,17 +88,18 @@ class Ecp5Clock(wiring.Component):
     -------
     source : In(1)
         The board's clock.
+    clock : Out(1)
+        `settings.frequency`.
+    locked : Out(1)
+        `clock` is steady; asynchronous.
     """
 
     def __init__(self, settings: PllSettings):
         self.settings = settings
-        super().__init__({"source": In(1)})
+        super().__init__({"source": In(1), "clock": Out(1), "locked": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        m.domains.sync = ClockDomain("sync")
-        locked = Signal()
-        clock = Signal()
         off = {f"i_{name}": Const(0) for name in ("RST", "STDBY", "PHASESEL0", "PHASESEL1", "PHASEDIR",
                                                   "PHASESTEP", "PHASELOADREG", "PLLWAKESYNC", "ENCLKOP")}
         m.submodules.pll = Instance(
@@ -110,7 +110,5 @@ class Ecp5Clock(wiring.Component):
             p_CLKI_DIV=self.settings.reference, p_CLKFB_DIV=self.settings.feedback,
             p_CLKOP_ENABLE="ENABLED", p_CLKOP_DIV=self.settings.output,
             p_CLKOP_CPHASE=(self.settings.output - 1) // 2, p_CLKOP_FPHASE=0,
-            i_CLKI=self.source, i_CLKFB=clock, o_CLKOP=clock, o_LOCK=locked, **off)
-        m.d.comb += ClockSignal("sync").eq(clock)
-        m.submodules.reset = ResetSynchronizer(~locked, domain="sync")
+            i_CLKI=self.source, i_CLKFB=self.clock, o_CLKOP=self.clock, o_LOCK=self.locked, **off)
         return m

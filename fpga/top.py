@@ -1,7 +1,8 @@
 """What goes on a board: the chip, its memory and the bridge to the host; around them pins and clock."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Module, Signal
 from amaranth.lib import io, wiring
+from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In, Out, connect
 
 from kiwicha.bus.uartbone import UartBone
@@ -112,7 +113,9 @@ class BoardTop(wiring.Component):
         m = Module()
         m.submodules.source = source = io.Buffer("i", platform.request("clk25", dir="-"))
         m.submodules.clock = clock = Ecp5Clock(self.settings)
-        m.d.comb += clock.source.eq(source.i)
+        m.domains.sync = ClockDomain()
+        m.d.comb += [clock.source.eq(source.i), ClockSignal().eq(clock.clock)]
+        m.submodules.reset = ResetSynchronizer(~clock.locked)
         m.submodules.system = system = self.system
 
         # An extra register in the pin and in the fabric each: the serial line is slow.
