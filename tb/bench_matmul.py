@@ -407,7 +407,7 @@ async def errors_then_abort_then_work(dut, p_deny):
         world.p_deny = {"a": p_deny, "w": p_deny}
         index = world.rng.getrandbits(24)
         for _ in range(world.rng.randrange(3)):
-            assert world.send(random_instruction(world.config, world.rng), index ^ 1)
+            assert world.send(random_instruction(world.config, world.rng, most=12), index ^ 1)
         assert not world.send(instruction(world.config, **fields), index)
         for _ in range(world.rng.randrange(3)):
             world.driver.send([harness.pack(unit_layout(Unit.MATMUL), index=index ^ 2, count2=1, count3=1)])
@@ -416,14 +416,14 @@ async def errors_then_abort_then_work(dut, p_deny):
             while world.error() is None:
                 await cycles(dut, 1)
         await bounded(failed(), 5000)
-        await cycles(dut, world.rng.choice((0, 1, 200)))
+        await cycles(dut, world.rng.choice((0, 1, 60)))
         got, due = world.error(), {"valid": 1, "code": code, "index": index, "address": address % (1 << 64)}
         assert got == due, f"{fields}: {got}, expected {due}"
         # All that came before has been asked for, and no more vectors.
         assert [line for _, line in world.log["a"]] == world.expected["a"]
         assert len(world.log["retire"]) <= len(world.ends)
         await world.abort()
-        assert world.send(random_instruction(world.config, world.rng))
+        assert world.send(random_instruction(world.config, world.rng, most=12))
         await world.finish()
         world.log, world.expected = {name: [] for name in world.log}, {"a": [], "w": []}
         world.vectors, world.ends = 0, []
@@ -433,7 +433,7 @@ async def errors_then_abort_then_work(dut, p_deny):
 @cocotb.parametrize(p_deny=[0, 0.5])
 async def abort_at_any_time(dut, p_deny):
     world = await World.begin(dut, f"abort {p_deny}")
-    for _ in range(60):
+    for _ in range(30):
         world.p_deny = {"a": p_deny, "w": p_deny}
         for _ in range(world.rng.randrange(4)):
             world.send(random_instruction(world.config, world.rng))
