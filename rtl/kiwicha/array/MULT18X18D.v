@@ -75,7 +75,8 @@ module MULT18X18D (
     /* verilator lint_off WIDTH */
     wire signed [18:0] a_wide = {SIGNEDA & a[17], a};
     wire signed [18:0] b_wide = {SIGNEDB & b[17], b};
-    assign product = a_wide * b_wide;
+    // Of two signed operands, the common case, the plain product: simulators are quicker with it.
+    assign product = SIGNEDA & SIGNEDB ? $signed(a) * $signed(b) : a_wide * b_wide;
     /* verilator lint_on WIDTH */
     assign {
         P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19, P18, P17, P16,

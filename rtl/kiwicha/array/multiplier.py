@@ -143,9 +143,13 @@ class Ecp5PackedMultiplier(Multiplier):
 
 
 def _mult18x18d(m, a, b, bel):
-    """The signed product of two values of up to 18 bits, two cycles later, in 36 bits."""
-    a_pins, b_pins, product = Signal(signed(18)), Signal(signed(18)), Signal(signed(36), name="product")
-    m.d.comb += [a_pins.eq(a), b_pins.eq(b)]
+    """The signed product of two values of up to 18 bits, two cycles later."""
+    # Operands sit at the upper pins: shifting is free in the FPGA, and extending the sign costs a simulator more
+    # than the multiplication does.
+    shifts = [18 - len(operand) for operand in (a, b)]
+    a_pins, b_pins, product = Signal(18), Signal(18), Signal(36, name="product")
+    m.d.comb += [pins.eq(Cat(Const(0, shift), operand))
+                 for pins, shift, operand in zip((a_pins, b_pins), shifts, (a, b), strict=True)]
     registers = {f"p_REG_{stage}_CLK": "CLK0" for stage in ("INPUTA", "INPUTB", "OUTPUT")}
     pins = {**{f"i_A{i}": a_pins[i] for i in range(18)}, **{f"i_B{i}": b_pins[i] for i in range(18)},
             **{f"o_P{i}": product[i] for i in range(36)}}
@@ -155,7 +159,7 @@ def _mult18x18d(m, a, b, bel):
         "MULT18X18D", **registers, p_GSR="DISABLED", **pins,
         i_CLK0=ClockSignal(), i_CE0=Const(1), i_RST0=Const(0),
         i_SIGNEDA=Const(1), i_SIGNEDB=Const(1), i_SOURCEA=Const(0), i_SOURCEB=Const(0))
-    return product
+    return product[sum(shifts):].as_signed()
 
 
 _VARIANTS = {"portable": PortableMultiplier, "ecp5": Ecp5Multiplier, "ecp5_packed": Ecp5PackedMultiplier}
