@@ -193,7 +193,8 @@ async def reset_forgets(dut):
     await harness.start(dut)
     for _ in range(6):
         before = Schedule(config, random)
-        for _ in range(8):
+        before.tile(config.rows)
+        while before.end < 3 * (config.rows + latency):
             before.tile(config.rows)
         await play(dut, before, stop=int(random.integers(config.rows + latency, before.end)))
         port(dut, "rst").value = 1
