@@ -12,13 +12,15 @@ import harness
 from harness import Bench, StreamDriver, bounded, cycles, port
 from kiwicha import ChipConfig
 from kiwicha.array.matmul import MatmulUnit
+from kiwicha.config import READ_LATENCY
 from kiwicha.control.unit import ErrorReport, UnitPort
 from kiwicha.isa import Activity, ErrorCode, Unit, unit_layout
 from kiwicha.memory.accumulator import Accumulator, accumulation
 from kiwicha.memory.ports import ReadPort, WritePort, line_write
 from kiwicha.memory.scratchpad import Scratchpad
 
-REST = 4        # cycles between two sums to one accumulator line, and from a sum to its read
+#: Cycles between two sums to one accumulator line, and from a sum to its read.
+REST = Accumulator.HAZARD
 
 
 class MatmulBench(wiring.Component):
@@ -201,7 +203,7 @@ class World:
     async def read_all(self):
         """The accumulators, through the epilogue's port."""
         words = []
-        for line in range(self.config.accumulator_lines + 3):
+        for line in range(self.config.accumulator_lines + READ_LATENCY + 1):
             port(self.dut, "read__request__valid").value = line < self.config.accumulator_lines
             port(self.dut, "read__request__payload").value = line % self.config.accumulator_lines
             await cycles(self.dut, 1)
@@ -334,13 +336,13 @@ async def a_retired_sum_can_be_read_at_once(dut):
         port(dut, "read__request__valid").value = 1
         port(dut, "read__request__payload").value = line
         seen = []
-        while len(seen) < 3:
+        while len(seen) <= READ_LATENCY:
             await cycles(dut, 1)
             if seen or port(dut, "control__retire").value == 1:
                 seen.append(int(port(dut, "read__data").value))
         port(dut, "read__request__valid").value = 0
-        await cycles(dut, 3)
-        assert seen[2] == int.from_bytes(world.sums[line].astype("<i4").tobytes(), "little")
+        await cycles(dut, READ_LATENCY + 1)
+        assert seen[READ_LATENCY] == int.from_bytes(world.sums[line].astype("<i4").tobytes(), "little")
         await world.finish()
 
 
@@ -450,7 +452,7 @@ def matmul_bench(name, rows, columns, **parameters):
     config = ChipConfig(name=name, rows=rows, columns=columns, bus_width=64, epilogue_lanes=2, bank_lines=64,
                         accumulator_lines=64, **parameters)
     return Bench(name=f"matmul_{name}", build=lambda: MatmulBench(config),
-                 params={"config": config, "latency": rows + columns + 5})
+                 params={"config": config, "latency": rows + columns + 3 + READ_LATENCY})
 
 
 BENCHES = [

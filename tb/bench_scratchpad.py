@@ -5,12 +5,12 @@ import cocotb
 import harness
 from harness import Bench, cycles, port
 from kiwicha import ChipConfig
+from kiwicha.config import READ_LATENCY
 from kiwicha.memory.ports import line_write
 from kiwicha.memory.scratchpad import Scratchpad
 
 READERS = ("a", "w", "params", "store")
 WRITERS = ("epilogue", "load")
-LATENCY = 2
 
 
 class Model:
@@ -54,7 +54,7 @@ class Model:
         for name in READERS:
             self.answers[name].append(self.memory.get(reads[name]) if name in accepted else None)
             valid = port(self.dut, f"{name}__valid").value == 1
-            due = self.answers[name].pop(0) if len(self.answers[name]) > LATENCY else None
+            due = self.answers[name].pop(0) if len(self.answers[name]) > READ_LATENCY else None
             assert valid == (due is not None), f"{name}: valid is {valid}, expected {due}"
             if valid:
                 assert int(port(self.dut, f"{name}__data").value) == due, f"{name}: wrong line"
@@ -110,7 +110,7 @@ async def every_line_is_its_own(dut):
     model = await fill(dut)
     for line in range(model.config.scratchpad_lines):
         await model.cycle({"store": line}, {})
-    for _ in range(LATENCY + 1):
+    for _ in range(READ_LATENCY + 1):
         await model.cycle({}, {})
 
 
