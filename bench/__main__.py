@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from kiwicha_host.toolchain import build_root
+
 from . import measure
 
 HERE = Path(__file__).resolve().parent
@@ -16,7 +18,8 @@ START, END = "<!-- figures: make bench -->", "<!-- end of figures -->"
 
 def tables(results: dict[str, Any]) -> str:
     """The README's figures, as Markdown."""
-    lines = [f"INT8 GEMM from memory to memory, int32 results, memory latency {results['gemms']['latency']} cycles:",
+    latency = results["gemms"]["latency"]
+    lines = [f"INT8 GEMM from memory to memory, int32 results, memory latency {latency} cycles:",
              "", "| configuration | M x N x K | cycles | MACs used | of the roofline |", "|---|---|---|---|---|"]
     for row in results["gemms"]["gemms"]:
         lines.append(f"| {row['config']} | {row['m']} x {row['n']} x {row['k']} | {row['cycles']:,} | "
@@ -24,16 +27,23 @@ def tables(results: dict[str, Any]) -> str:
     digits, speed = results["digits"], results["speed"]
     lines += ["", f"Digits: {digits['accuracy']:.1%} of {digits['images']} test images right on "
               f"`{digits['config']}`, {digits['cycles_per_image']:,.0f} cycles an image.", "",
-              f"Simulation: {speed['cycles_per_cpu_second']:,.0f} cycles of the whole `{speed['config']}` chip per CPU "
-              "second on the machine that measured last, array busy."]
-    board = HERE / "results" / "synth.json"
-    if board.exists():
-        row = json.loads(board.read_text())
+              f"Simulation: {speed['cycles_per_cpu_second']:,.0f} cycles of the whole `{speed['config']}` chip per "
+              "CPU second on the machine that measured last, array busy."]
+    if row := results.get("synth"):
         lines += ["", f"Board: `make synth BOARD={row['board']}` places and routes the whole chip of "
                   f"configuration `{row['config']}`: {row['fmax_mhz']:.1f} MHz (clock {row['clock_mhz']:g} MHz), "
                   f"{row['lut']:,} LUT, {row['ff']:,} FF, {row['dsp']} DSP, {row['bram']} block RAMs, "
                   f"{row['peak_macs_per_cycle']} MACs per cycle."]
     return "\n".join(lines)
+
+
+def synthesis() -> dict[str, Any] | None:
+    """The report of the last ``make synth`` for the default board, or else the one that is kept here."""
+    report, kept = build_root() / "synth" / "ulx3s_85f-ulx3s_85f" / "report.json", HERE / "results" / "synth.json"
+    if report.exists():
+        row = {key: value for key, value in json.loads(report.read_text()).items() if key != "bitstream"}
+        kept.write_text(json.dumps(row, indent=1) + "\n")
+    return json.loads(kept.read_text()) if kept.exists() else None
 
 
 def main() -> None:
@@ -45,6 +55,7 @@ def main() -> None:
         target = HERE / "results" / f"{name}.json"
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(results[name], indent=1) + "\n")
+    results["synth"] = synthesis()
     text = README.read_text()
     head, found, rest = text.partition(START)
     if not found:

@@ -6,11 +6,11 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
-from kiwicha.array.multiplier import simulation_models
 
 import harness
 from harness import Bench, bounded, port, rng
 from kiwicha import ChipConfig
+from kiwicha.array.multiplier import simulation_models
 from kiwicha.isa import REGISTERS, Activity, ErrorCode, Unit, counter_address
 from kiwicha.top import Top
 from kiwicha_host.assembler import encode

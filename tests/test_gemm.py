@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+
+from kiwicha import ChipConfig
 from kiwicha_host.compiler import CompileError, GemmSpec, compile_gemm
 from kiwicha_host.compiler.tiling import split
 from kiwicha_host.devices import open_device
 from kiwicha_host.golden import numerics
-
-from kiwicha import ChipConfig
 
 CONFIGS = {
     **{name: ChipConfig.preset(name) for name in ("tiny", "small", "ulx3s_85f", "wide")},
