@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -188,7 +189,8 @@ def _plan(gemm: CompiledGemm) -> tuple[list[_Step], list[_Load]]:
     tiles = ([(m, n) for n in n_parts for m in m_parts] if tiling.n_outer else
              [(m, n) for m in m_parts for n in n_parts])
     a_ring, w_ring = _Ring("a", tiling.a_slots), _Ring("w", tiling.w_slots)
-    steps, loads = [], []
+    steps: list[_Step] = []
+    loads: list[_Load] = []
     for tile, (m, n) in enumerate(tiles):
         for k in k_parts:
             i = len(steps)
@@ -267,16 +269,14 @@ class _Results:
         for start, size in split(step.n[1], self.gemm.tiling.group):
             output = self._stores % 2
             self._stores += 1
-            for block in range(size):
-                actions.append(lambda start=start, block=block, size=size, output=output:
-                               self._epilogue(step, params, start, block, size, output))
-            actions.append(lambda start=start, size=size, output=output:
-                           self._store(step, start, size, output))
+            actions += [partial(self._epilogue, step, params, start, block, size, output) for block in range(size)]
+            actions.append(partial(self._store, step, start, size, output))
         return actions
 
     def _load_params(self, step: _Step) -> int:
         """Bring the column tile's parameters unless they are there; returns their slot."""
-        gemm, loads = self.gemm, []
+        gemm = self.gemm
+        loads: list[_Load] = []
         index = self._params.take(step.tile, step.n, step.n, loads)
         if loads:
             lines, line_bytes = step.n[1] * gemm._param_lines, gemm.config.line_bytes
