@@ -102,42 +102,32 @@ class Ecp5PackedMultiplier(Multiplier):
         packed = Cat(low[:7], ~low[7], Const(0, 2), high).as_signed()
         product = _mult18x18d(m, self.a, packed, self.bel)
         known = self._modulo_64(m, high)
-        # The activation passes the next multipliers in the very same cycles. With another initial value it
-        # cannot be merged with what they hold, which would stretch it over half the array.
-        kept = Signal(signed(8), init=-1, reset_less=True)
-        m.d.sync += kept.eq(self.a)
-        a = later(m, kept, "a", 2)
+        # Activations of the last three cycles. They pass the next multipliers in the very same cycles: with
+        # another initial value they cannot be merged with what those hold, in nets over half the array.
+        kept = Signal(24, init=(1 << 24) - 1, reset_less=True)
+        m.d.sync += kept.eq(Cat(self.a, kept[:16]))
+        a = kept[16:].as_signed()
 
         # 3: the upper six bits of a * u, and the borrow.
-        difference = Signal(7)
-        m.d.comb += difference.eq(product[10:16] - known)
-        upper = later(m, difference[:6], "upper")
-        borrow = later(m, difference[6], "borrow")
-        lower = later(m, product[:10], "lower")
-        top = later(m, product[16:26], "top")
+        upper = later(m, (product[10:16] - known)[:7], "upper")
+        product = later(m, product[:26], "product_late")
         known = later(m, known, "known_late")
 
         # 4: bits 0 to 6 of a * u are those of a * b[0]. P - a * u is `known` below bit 16; above, a negative
         # a * u adds 1 and a borrow takes 1.
-        narrow = Signal(9)
-        wide = Signal(10)
-        m.d.comb += [
-            narrow.eq(Cat(lower[7:], upper) - a),
-            wide.eq(top + Mux(borrow == upper[5], 0, Mux(borrow, -1, 1))),
-        ]
-        m.d.comb += [
-            self.p[0].eq(later(m, Cat(lower[:7], narrow), "product_0")),
-            self.p[1].eq(later(m, Cat(known, wide), "product_1")),
-        ]
+        borrow, negative = upper[6], upper[5]
+        narrow = (Cat(product[7:10], upper[:6]) - a)[:9]
+        wide = (product[16:] + Mux(borrow == negative, 0, Mux(borrow, -1, 1)))[:10]
+        m.d.comb += self.p.eq(later(m, Cat(product[:7], narrow, known, wide), "products"))
         return m
 
     def _modulo_64(self, m, weight):
         """a * weight modulo 64, two cycles later; as shifted sums, since a ``*`` would take a multiplier."""
         def partial(bit, width):
-            both = (weight[:width] & self.a[bit].replicate(width)) \
-                + (Cat(Const(0, 1), weight[:width - 1]) & self.a[bit + 1].replicate(width))
-            return later(m, both[:width], f"partial_{bit}")
-        low, middle, high = partial(0, 6), partial(2, 4), partial(4, 2)
+            return ((weight[:width] & self.a[bit].replicate(width))
+                    + (Cat(Const(0, 1), weight[:width - 1]) & self.a[bit + 1].replicate(width)))[:width]
+        partials = later(m, Cat(partial(0, 6), partial(2, 4), partial(4, 2)), "partials")
+        low, middle, high = partials[:6], partials[6:10], partials[10:]
         total = low[2:] + middle + Cat(Const(0, 2), high)
         return later(m, Cat(low[:2], total[:4]), "known")
 
