@@ -16,8 +16,9 @@ KNOWN_FORMATS = ("int8", "int4", "e4m3", "e3m2", "e2m3", "e2m1")
 #: Multiplier variants (see :mod:`kiwicha.array.multiplier`).
 MULTIPLIERS = ("portable", "ecp5", "ecp5_packed")
 
-#: Cycles from an accepted scratchpad read request to its data: block RAM plus its output register.
-READ_LATENCY = 2
+#: Cycles from an accepted scratchpad read request to its data: a register before block RAM, the block RAM itself,
+#: and a register behind it.
+READ_LATENCY = 3
 
 
 class ConfigError(ValueError):

@@ -1,5 +1,7 @@
 """The accumulators: int32 sums per column, and the adders in front of them."""
 
+from itertools import pairwise
+
 from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
@@ -39,7 +41,7 @@ class Accumulator(wiring.Component):
     """
 
     #: Cycles from an `i` to the first `read` request (or `i`) whose acceptance in that cycle sees its sum:
-    #: block RAM, its register, the adder's register, the write.
+    #: a register, block RAM, its register, the adder's register, a register, the write.
     LATENCY = READ_LATENCY + 2
     #: Cycles from an `i` to the next to the same line, at least; nearer, the second loses the first's sum.
     HAZARD = LATENCY
@@ -60,12 +62,11 @@ class Accumulator(wiring.Component):
         asked_bank, asked_line = self.read.request.payload[bits], self.read.request.payload[:bits]
         m.d.comb += self.read.request.ready.eq(~(self.i.valid & (bank == asked_bank)))
 
-        # Where the sums are in the pipeline: with the block RAM's data, with its register, with the result.
-        then = [self._stage(m, name) for name in ("fetched", "held", "summed")]
-        fetched, held, summed = then
-        m.d.sync += [fetched.valid.eq(self.i.valid), fetched.address.eq(self.i.address),
-                     held.valid.eq(fetched.valid), held.address.eq(fetched.address),
-                     summed.valid.eq(held.valid), summed.address.eq(held.address)]
+        # Where the sums are in the pipeline: at the block RAM, with its data, with its register, with the result.
+        then = [self._stage(name) for name in ("asked", "fetched", "held", "summed")]
+        asked, _, held, summed = then
+        m.d.sync += [asked.valid.eq(self.i.valid), asked.address.eq(self.i.address),
+                     *(late.eq(early) for early, late in pairwise(then))]
         fresh = Signal(reset_less=True)
         m.d.sync += fresh.eq(~self.i.add)
 
@@ -75,7 +76,7 @@ class Accumulator(wiring.Component):
             m.d.comb += [
                 ram.read.eq(Mux(mine, line, asked_line)),
                 # The epilogue may read this bank while `i` is fresh in the other one.
-                ram.zero.eq(fresh & fetched.valid & (fetched.address[bits] == number)),
+                ram.zero.eq(fresh & asked.valid & (asked.address[bits] == number)),
                 ram.write.enable.eq(summed.valid & (summed.address[bits] == number)),
                 ram.write.address.eq(summed.address[:bits]),
             ]
@@ -83,7 +84,7 @@ class Accumulator(wiring.Component):
         self._answer(m, lines, asked_bank)
         return m
 
-    def _stage(self, m, name):
+    def _stage(self, name):
         return Signal(data.StructLayout({"valid": 1, "address": LINE_ADDRESS}), name=name)
 
     def _add(self, m, lines, bank):

@@ -1,4 +1,4 @@
-"""Block RAM as the memories use it: a write port, a read port, and a register behind the read port."""
+"""Block RAM as the memories use it: a write port, a read port, and registers on both sides of them."""
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -9,11 +9,12 @@ __all__ = ["Ram"]
 
 
 class Ram(wiring.Component):
-    """`depth` words of `width` bits; one read and one write per cycle; reads take two cycles.
+    """`depth` words of `width` bits; one read and one write per cycle; reads take three cycles.
 
-    Block RAM takes more than half a cycle to answer, so nothing but a register follows it. A read and a
-    write of one word in the same cycle are not allowed: what is read then is undefined, which spares the
-    logic that would define it (toolchains see ``no_rw_check``).
+    Block RAM takes more than half a cycle to answer, so nothing but a register follows it; and the blocks of
+    one memory lie far apart, so nothing but a register comes before them. A read and a write of one word
+    in the same cycle are not allowed: what is read then is undefined, which spares the logic that would
+    define it (toolchains see ``no_rw_check``).
 
     Parameters
     ----------
@@ -26,7 +27,7 @@ class Ram(wiring.Component):
     zero : In(1)
         One cycle later: `o` becomes zero instead. The register's own reset, so it costs no logic.
     o : Out(width)
-        Two cycles later: the word; a register.
+        Three cycles later: the word; a register.
     write : In(struct)
         `data` to `address` if `enable`; a read in the next cycle sees it.
     """
@@ -48,13 +49,14 @@ class Ram(wiring.Component):
         write = memory.write_port()
         read = memory.read_port()
         word = Signal(self.width, reset_less=True)
-        m.d.comb += [
+        zero = Signal(reset_less=True)
+        m.d.comb += [read.en.eq(1), self.o.eq(word)]
+        m.d.sync += [
             write.en.eq(self.write.enable),
             write.addr.eq(self.write.address),
             write.data.eq(self.write.data),
             read.addr.eq(self.read),
-            read.en.eq(1),
-            self.o.eq(word),
+            zero.eq(self.zero),
+            word.eq(Mux(zero, 0, read.data)),
         ]
-        m.d.sync += word.eq(Mux(self.zero, 0, read.data))
         return m

@@ -50,7 +50,7 @@ class Scratchpad(wiring.Component):
         })
 
     def elaborate(self, platform):
-        assert READ_LATENCY == 2, "Ram takes two cycles"
+        assert READ_LATENCY == 3, "Ram takes three cycles"
         m = Module()
         banks = []
         for bank in range(self.config.scratchpad_banks):
