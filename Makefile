@@ -5,7 +5,7 @@ BOARD  ?= ulx3s_85f
 CONFIG ?=
 BIN    := .venv/bin
 # Wall-clock bound for the whole test run, in seconds; a hang is a failure, not a wait.
-TEST_LIMIT ?= 3000
+TEST_LIMIT ?= 4500
 
 with_config = $(if $(CONFIG),--config $(CONFIG))
 

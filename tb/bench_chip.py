@@ -194,7 +194,7 @@ async def bad_programs_end_in_typed_errors(dut):
 
 def _bench(name: str, config: ChipConfig, programs: int) -> Bench:
     return Bench(name=f"chip_{name}", build=lambda: Top(config), params={"config": config, "programs": programs},
-                 extra_sources=tuple(map(str, simulation_models(config))), timeout_s=600)
+                 extra_sources=tuple(map(str, simulation_models(config))), timeout_s=1200)
 
 
 BENCHES = [

@@ -61,7 +61,7 @@ class Bench:
     extra_sources: Sequence[Path] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     public: Sequence[tuple[str, str]] = ()
-    timeout_s: float = 300
+    timeout_s: float = 900
 
     def __post_init__(self):
         if not self.name or not self.name.replace("_", "").replace("-", "").isalnum():
