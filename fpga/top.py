@@ -2,7 +2,6 @@
 
 from amaranth.hdl import ClockDomain, ClockSignal, Module, Signal
 from amaranth.lib import io, wiring
-from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In, Out, connect
 
 from kiwicha.bus.uartbone import UartBone
@@ -113,9 +112,9 @@ class BoardTop(wiring.Component):
         m = Module()
         m.submodules.source = source = io.Buffer("i", platform.request("clk25", dir="-"))
         m.submodules.clock = clock = Ecp5Clock(self.settings)
-        m.domains.sync = ClockDomain()
-        m.d.comb += [clock.source.eq(source.i), ClockSignal().eq(clock.clock)]
-        m.submodules.reset = ResetSynchronizer(~clock.locked)
+        m.domains.board = ClockDomain(reset_less=True)
+        m.domains.sync = ClockDomain(reset_less=True)
+        m.d.comb += [ClockSignal("board").eq(source.i), clock.source.eq(source.i), ClockSignal().eq(clock.clock)]
         m.submodules.system = system = self.system
 
         # An extra register in the pin and in the fabric each: the serial line is slow.
