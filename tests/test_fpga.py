@@ -144,11 +144,11 @@ def test_a_clock_that_nextpnr_did_not_look_at_is_an_error(tmp_path, monkeypatch)
 
 def test_a_small_chip_becomes_a_bitstream(tmp_path):
     steps = []
-    result = build.synthesise("ulx3s_85f", SMALLEST, seed=3, out=tmp_path / "out", clock_mhz=50,
+    result = build.synthesise("ulx3s_85f", SMALLEST, seed=1, out=tmp_path / "out", clock_mhz=50,
                               progress=steps.append)
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == result
     assert (result["board"], result["config"], result["seed"], result["clock_mhz"]) == (
-        "ulx3s_85f", "smallest", 3, 50)
+        "ulx3s_85f", "smallest", 1, 50)
     assert 50 <= result["fmax_mhz"] <= 205
     assert result["peak_macs_per_cycle"] == 4
     assert result["gops"] == pytest.approx(2 * 4 * 50 / 1000)
