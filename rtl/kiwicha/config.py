@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .formats import FORMATS, MAX_BLOCK
+
 __all__ = ["ConfigError", "ChipConfig", "FORMATS_IN_HARDWARE", "MULTIPLIERS", "PRESETS"]
 
 #: Element formats whose decoders exist in hardware today, and those that are planned.
 FORMATS_IN_HARDWARE = ("int8",)
-KNOWN_FORMATS = ("int8", "int4", "e4m3", "e3m2", "e2m3", "e2m1")
+KNOWN_FORMATS = tuple(FORMATS)
 
 #: Multiplier variants (see :mod:`kiwicha.array.multiplier`).
 MULTIPLIERS = ("portable", "ecp5", "ecp5_packed")
@@ -118,14 +120,37 @@ class ChipConfig:
         return self.accumulator_lines * self.columns * 4
 
     @property
+    def block_scaled(self) -> bool:
+        """Whether the chip takes scales: it has a floating-point format, and so FP32 accumulators."""
+        return any(FORMATS[name].is_float for name in self.formats)
+
+    @property
     def operand_width(self) -> int:
-        """Bits of a decoded signed operand."""
-        return 8
+        """Bits of a decoded operand."""
+        return max(FORMATS[name].significand_width for name in self.formats)
+
+    @property
+    def sign_magnitude(self) -> bool:
+        """Whether decoded operands are a magnitude with the sign above it, or else two's complement.
+
+        A multiplier of 18 x 18 bits takes the magnitudes of E4M3, but not its integers.
+        """
+        return self.operand_width > 18
+
+    @property
+    def product_width(self) -> int:
+        """Bits of a signed product of two operands."""
+        return (max(FORMATS[name].max_significand for name in self.formats) ** 2).bit_length() + 1
 
     @property
     def sum_width(self) -> int:
         """Bits of a signed column sum: `rows` products, exactly."""
-        return 2 * self.operand_width + (self.rows - 1).bit_length()
+        return self.product_width + (self.rows - 1).bit_length()
+
+    @property
+    def block_sum_width(self) -> int:
+        """Bits of a signed sum over the largest block, exactly: 44 with E4M3."""
+        return self.product_width + (MAX_BLOCK - 1).bit_length()
 
     @property
     def peak_macs_per_cycle(self) -> int:

@@ -153,8 +153,7 @@ class _Cell(wiring.Component):
     def __init__(self, config, row, bel):
         self._multiplier = multiplier(config, bel)
         self._operands = data.ArrayLayout(signed(config.operand_width), self._multiplier.columns)
-        # A product fits 2 * operand_width bits, as does the sum of none.
-        width = 2 * config.operand_width
+        width = config.product_width
         above = signed(width + max(0, row - 1).bit_length())
         here = signed(width + row.bit_length())
         lanes = self._multiplier.columns
