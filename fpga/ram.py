@@ -69,9 +69,13 @@ class Ram(wiring.Component):
         # The output of a block RAM is late: straight into a register.
         m.d.sync += self._data.eq(out)
 
+        # The host's word waits in a register: what is behind it stops the buses.
+        self._word = word = Signal(self.word.request.p.shape(), reset_less=True)
+        self._word_valid = Signal()
+        m.d.sync += [word.eq(self.word.request.p), self._word_valid.eq(self.word.request.valid)]
         take = self._elaborate_word(m, lane_bits)
-        self._elaborate_read(m, lane_bits, take & ~self.word.request.p.write)
-        self._elaborate_write(m, lane_bits, take & self.word.request.p.write)
+        self._elaborate_read(m, lane_bits, take & ~word.write)
+        self._elaborate_write(m, lane_bits, take & word.write)
         return m
 
     def _outside(self, address):
@@ -113,7 +117,7 @@ class Ram(wiring.Component):
         m.d.comb += [step.eq(valid & (room != 0) & ~word), sent.eq(self.read.r.valid & self.read.r.ready)]
         m.d.sync += room.eq(room - step + sent)
         m.d.sync += [
-            self._address.eq(Mux(word, self.word.request.p.address >> (lane_bits - 2), burst.line)),
+            self._address.eq(Mux(word, self._word.address >> (lane_bits - 2), burst.line)),
             tags[0].valid.eq(step), tags[0].last.eq(last), tags[0].outside.eq(burst.outside),
             tags[0].id.eq(burst.id), *(b.eq(a) for a, b in pairwise(tags)),
         ]
@@ -127,16 +131,16 @@ class Ram(wiring.Component):
 
     def _elaborate_write(self, m, lane_bits, word):
         burst, valid, step, last = self._burst(m, "write", self.write.aw, {})
-        w, request = self.write.w, self.word.request
+        w, request = self.write.w, self._word
         m.submodules.responses = responses = Queue(self.write.b.p.shape(), 4)
         m.d.comb += [w.ready.eq(valid & responses.i.ready & ~word), step.eq(w.valid & w.ready)]
         m.d.sync += [
-            self._write_address.eq(Mux(word, request.p.address >> (lane_bits - 2), burst.line)),
-            self._write_data.eq(Mux(word, request.p.data.replicate(self.config.bus_bytes // 4), w.p.data)),
+            self._write_address.eq(Mux(word, request.address >> (lane_bits - 2), burst.line)),
+            self._write_data.eq(Mux(word, request.data.replicate(self.config.bus_bytes // 4), w.p.data)),
             self._strobe.eq(Mux(step & ~burst.outside, w.p.strobe, 0)),
         ]
         with m.If(word):
-            m.d.sync += self._strobe.eq(0b1111 << (request.p.address[:lane_bits - 2] << 2))
+            m.d.sync += self._strobe.eq(0b1111 << (request.address[:lane_bits - 2] << 2))
         m.d.comb += [
             responses.i.valid.eq(step & last),
             responses.i.p.resp.eq(Mux(burst.outside, Resp.DECERR, Resp.OKAY)),
@@ -145,16 +149,16 @@ class Ram(wiring.Component):
         ]
 
     def _elaborate_word(self, m, lane_bits):
-        """The host's words: taken at once; returns when. The answer comes when the data is there."""
-        request, answer = self.word.request, self.word.answer
-        outside = self._outside(Cat(0, 0, request.p.address))
+        """The host's words: taken at once; returns when one is done. The answer comes when the data is there."""
+        answer = self.word.answer
+        outside = self._outside(Cat(0, 0, self._word.address))
         arriving = Signal(_LATENCY)
         failed = Signal()
         lane = Signal(lane_bits - 2)
-        m.d.comb += request.ready.eq(1)
-        m.d.sync += [arriving.eq(Cat(request.valid, arriving)), answer.valid.eq(arriving[-1])]
-        with m.If(request.valid):
-            m.d.sync += [failed.eq(outside), lane.eq(request.p.address)]
+        m.d.comb += self.word.request.ready.eq(1)
+        m.d.sync += [arriving.eq(Cat(self._word_valid, arriving)), answer.valid.eq(arriving[-1])]
+        with m.If(self._word_valid):
+            m.d.sync += [failed.eq(outside), lane.eq(self._word.address)]
         words = Array(self._data.word_select(i, 32) for i in range(self.config.bus_bytes // 4))
         m.d.sync += [answer.p.data.eq(Mux(failed, 0xFFFF_FFFF, words[lane])), answer.p.error.eq(failed)]
-        return request.valid & ~outside
+        return self._word_valid & ~outside

@@ -131,14 +131,16 @@ class Skid(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        spare = Signal(self._shape)
+        # No reset, and no `o.ready`, goes to more than it must: items are wide.
+        front = Signal(self._shape, reset_less=True)
+        spare = Signal(self._shape, reset_less=True)
         spare_valid = Signal()
-        m.d.comb += self.i.ready.eq(~spare_valid)
+        m.d.comb += [self.i.ready.eq(~spare_valid), self.o.payload.eq(front)]
+        with m.If(~spare_valid):
+            m.d.sync += spare.eq(self.i.payload)
         with m.If(~self.o.valid | self.o.ready):
-            with m.If(spare_valid):
-                m.d.sync += [self.o.payload.eq(spare), self.o.valid.eq(1), spare_valid.eq(0)]
-            with m.Else():
-                m.d.sync += [self.o.payload.eq(self.i.payload), self.o.valid.eq(self.i.valid)]
+            m.d.sync += [front.eq(Mux(spare_valid, spare, self.i.payload)),
+                         self.o.valid.eq(self.i.valid | spare_valid), spare_valid.eq(0)]
         with m.Elif(self.i.valid & self.i.ready):
-            m.d.sync += [spare.eq(self.i.payload), spare_valid.eq(1)]
+            m.d.sync += spare_valid.eq(1)
         return m

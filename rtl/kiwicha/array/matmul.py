@@ -71,9 +71,10 @@ class MatmulUnit(wiring.Component):
         m.submodules.array = self._array
         m.submodules.vectors = vectors = VectorSequencer(self.config)
         m.submodules.weights = weights = WeightSequencer(self.config)
-        #: The vector to be issued next, whether it is there, and a one for each cycle it must still wait.
+        #: The vector to be issued next, whether it is there (and can be), and a one for each cycle it must still
+        #: wait. The request for its line goes all over the chip and so has but one LUT before it.
         self._vector = Signal(Vector, reset_less=True)
-        self._vector_valid = Signal()
+        self._vector_valid, self._vector_good, self._vector_ready = Signal(), Signal(), Signal()
         self._hold = Signal(Accumulator.HAZARD - 1)
         #: The array has a whole tile that no vector has used; it has room for the first row of another.
         self._loaded = Signal()
@@ -109,23 +110,24 @@ class MatmulUnit(wiring.Component):
 
     def _issue_vectors(self, m, vectors):
         vector, coming = self._vector, vectors.o.p
-        fault = vector.no_count | vector.no_line | vector.no_acc
         load = Signal()
         to_wait = self._cycles_to_wait(m, coming.acc)
         m.d.comb += [
             self.a.request.payload.eq(vector.line[:LINE_ADDRESS]),
-            self.a.request.valid.eq(self._vector_valid & ~self._hold[0] & ~fault
-                                    & (~vector.swap | self._loaded)),
+            self.a.request.valid.eq(self._vector_ready & (~vector.swap | self._loaded)),
             self._issue.eq(self.a.request.valid & self.a.request.ready),
             load.eq(~self._vector_valid | self._issue),
             vectors.o.ready.eq(load),
         ]
         with m.If(load):
-            m.d.sync += [vector.eq(coming), self._vector_valid.eq(vectors.o.valid), self._hold.eq(to_wait)]
+            m.d.sync += [vector.eq(coming), self._vector_valid.eq(vectors.o.valid), self._hold.eq(to_wait),
+                         self._vector_good.eq(vectors.o.valid & ~coming.bad),
+                         self._vector_ready.eq(vectors.o.valid & ~coming.bad & ~to_wait[0])]
         with m.Else():
-            m.d.sync += self._hold.eq(self._hold >> 1)
+            m.d.sync += [self._hold.eq(self._hold >> 1),
+                         self._vector_ready.eq(self._vector_good & ~self._hold[1])]
         with m.If(self.control.abort):
-            m.d.sync += self._vector_valid.eq(0)
+            m.d.sync += [self._vector_valid.eq(0), self._vector_good.eq(0), self._vector_ready.eq(0)]
 
     def _cycles_to_wait(self, m, acc):
         """The hold bits of a vector to accumulator line `acc` that comes after the one now being issued.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -90,11 +90,12 @@ class Ecp5PackedMultiplier(Multiplier):
 
         a * b[0] = (a * u) - 128 * a              a * b[1] = (P - a * u) / 2^10
 
-    In order: operands; P, and a * b[1] modulo 64 in two steps; the upper six; both products.
+    The multiplier's own registers, and beside them a * b[1] modulo 64 in two steps; then adders, in the cycle
+    that has the column sum's behind them. A register between would cost half of a cell's flip-flops again.
     """
 
     columns = 2
-    latency = 4
+    latency = 2
 
     def elaborate(self, platform):
         m = Module()
@@ -102,23 +103,20 @@ class Ecp5PackedMultiplier(Multiplier):
         packed = Cat(low[:7], ~low[7], Const(0, 2), high).as_signed()
         product = _mult18x18d(m, self.a, packed, self.bel)
         known = self._modulo_64(m, high)
-        # Activations of the last three cycles. They pass the next multipliers in the very same cycles: with
+        # Activations of the last two cycles. They pass the next multipliers in the very same cycles: with
         # another initial value they cannot be merged with what those hold, in nets over half the array.
-        kept = Signal(24, init=(1 << 24) - 1, reset_less=True)
-        m.d.sync += kept.eq(Cat(self.a, kept[:16]))
-        a = kept[16:].as_signed()
+        kept = Signal(16, init=(1 << 16) - 1, reset_less=True)
+        m.d.sync += kept.eq(Cat(self.a, kept[:8]))
+        a = kept[8:].as_signed()
 
-        # 3: the upper six bits of a * u, and the borrow.
-        upper = later(m, (product[10:16] - known)[:7], "upper")
-        product = later(m, product[:26], "product_late")
-        known = later(m, known, "known_late")
-
-        # 4: bits 0 to 6 of a * u are those of a * b[0]. P - a * u is `known` below bit 16; above, a negative
-        # a * u adds 1 and a borrow takes 1.
+        # The upper six bits of a * u, and the borrow. Bits 0 to 6 of a * u are those of a * b[0]. P - a * u is
+        # `known` below bit 16; above, a negative a * u adds 1 and a borrow, which comes in as a carry, takes 1.
+        upper = Signal(7)
+        m.d.comb += upper.eq(product[10:16] - known)
         borrow, negative = upper[6], upper[5]
         narrow = (Cat(product[7:10], upper[:6]) - a)[:9]
-        wide = (product[16:] + Mux(borrow == negative, 0, Mux(borrow, -1, 1)))[:10]
-        m.d.comb += self.p.eq(later(m, Cat(product[:7], narrow, known, wide), "products"))
+        wide = (Cat(Const(0, 1), product[16:26]) - Cat(borrow, negative.replicate(10)))[1:11]
+        m.d.comb += self.p.eq(Cat(product[:7], narrow, known, wide))
         return m
 
     def _modulo_64(self, m, weight):

@@ -26,6 +26,7 @@ class Vector(data.Struct):
     no_count: 1                     #: its instruction has a zero count
     no_line: 1                      #: there is no such scratchpad line
     no_acc: 1                       #: there is no such accumulator line
+    bad: 1                          #: any of these three
 
 
 def WeightRow(config: ChipConfig) -> data.StructLayout:
@@ -79,7 +80,8 @@ class _Sequencer(wiring.Component):
             room.eq(~valid | skid.i.ready),
             nest.step.eq(active & room),
             self.i.ready.eq(~active | (nest.step & nest.done)),
-            nest.load.eq(self.i.valid & self.i.ready),
+            # Without an instruction, what is loaded does not matter.
+            nest.load.eq(self.i.ready),
             skid.i.valid.eq(valid),
             skid.i.payload.eq(self._item_now),
             self.o.valid.eq(skid.o.valid),
@@ -140,6 +142,8 @@ class VectorSequencer(_Sequencer):
         accumulate = self._held(m, "accumulate", fields.accumulate)
         no_count = self._held(m, "no_count", Cat(*(count == 0 for count in counts)).any())
         reduces = self._held(m, "reduces", Cat(*(stride == 0 for stride in acc_strides)))
+        no_line = _outside(line, self.config.scratchpad_lines)
+        no_acc = _outside(acc, self.config.accumulator_lines)
         with m.If(nest.step):
             m.d.sync += [
                 vector.line.eq(line),
@@ -149,8 +153,9 @@ class VectorSequencer(_Sequencer):
                 vector.last.eq(nest.done),
                 vector.index.eq(index),
                 vector.no_count.eq(no_count),
-                vector.no_line.eq(_outside(line, self.config.scratchpad_lines)),
-                vector.no_acc.eq(_outside(acc, self.config.accumulator_lines)),
+                vector.no_line.eq(no_line),
+                vector.no_acc.eq(no_acc),
+                vector.bad.eq(no_count | no_line | no_acc),
             ]
 
 

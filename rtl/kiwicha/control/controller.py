@@ -73,6 +73,12 @@ class Controller(wiring.Component):
 
         all_done = Signal()
         m.d.sync += all_done.eq((fetch.index == registers.count) & ~supervisor.starting)
+        # Registers between units: what they do and whether they move is known late in a cycle.
+        progress = Signal(2 + 2 * len(ports))
+        m.d.sync += progress.eq(Cat(
+            fetch.progress, dispatch.progress, *(station.progress for station in stations),
+            *(port.progress for port in ports)))
+        m.d.comb += supervisor.progress.eq(progress.any())
         m.d.comb += [
             self.window.eq(registers.window),
             self.irq.eq(registers.irq),
@@ -89,9 +95,6 @@ class Controller(wiring.Component):
             supervisor.all_done.eq(all_done),
             supervisor.empty.eq(Cat(station.empty for station in stations).all()),
             supervisor.quiet.eq(Cat(fetch.quiet, *(port.quiet for port in ports)).all()),
-            supervisor.progress.eq(Cat(
-                fetch.progress, dispatch.progress, *(station.progress for station in stations),
-                *(port.progress for port in ports)).any()),
             supervisor.limit.eq(registers.watchdog),
             supervisor.dispatch_unit.eq(dispatch.error_unit),
             supervisor.next_index.eq(fetch.index),
@@ -107,7 +110,7 @@ class Controller(wiring.Component):
     def _elaborate_stations(self, m, dispatch, semaphores, supervisor):
         """A station for each unit, between dispatch and the unit's port."""
         stations = []
-        m.d.comb += semaphores.clear.eq(supervisor.starting | supervisor.abort)
+        m.d.sync += semaphores.clear.eq(supervisor.starting | supervisor.abort)
         for number, unit in enumerate(INSTRUCTIONS):
             name = unit.name.lower()
             station = Station(unit, self._config.queue_depth)
@@ -134,17 +137,18 @@ class Controller(wiring.Component):
         return stations
 
     def _elaborate_counters(self, m, counters, registers, supervisor, dispatch, stations, ports):
-        """What each unit is counted as doing: a semaphore may be why it is idle."""
+        """What each unit is counted as doing, a cycle later: a semaphore may be why it is idle."""
         m.d.comb += [
             counters.clear.eq(supervisor.starting),
-            counters.enable.eq(supervisor.running),
             counters.read_unit.eq(registers.read_unit),
             counters.read_activity.eq(registers.read_activity),
             registers.counter.eq(counters.value),
             registers.cycles.eq(counters.cycles),
-            counters.activity[Unit.FETCH.value].eq(dispatch.activity),
         ]
+        m.d.sync += counters.activity[Unit.FETCH.value].eq(dispatch.activity)
+        m.d.sync += counters.enable.eq(supervisor.running)
         for unit, station, port in zip(INSTRUCTIONS, stations, ports, strict=True):
-            idle = port.activity == Activity.IDLE
+            activity, waiting = Signal.like(port.activity), Signal()
+            m.d.sync += [activity.eq(port.activity), waiting.eq(station.waiting)]
             m.d.comb += counters.activity[unit.value].eq(
-                Mux(idle & station.waiting, Activity.SEMAPHORE, port.activity))
+                Mux((activity == Activity.IDLE) & waiting, Activity.SEMAPHORE, activity))

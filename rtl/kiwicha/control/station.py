@@ -22,7 +22,7 @@ class Station(wiring.Component):
     """Queues instructions for one unit and hands each over when its semaphores have been taken.
 
     Up to `queue_depth` instructions wait in the queue and one more at its head, where it asks for its
-    semaphores. An instruction is open from the cycle after the unit accepted it until its signals have been
+    semaphores. An instruction is open from two cycles after the unit accepted it until its signals have been
     applied; with :data:`OPEN_INSTRUCTIONS` open the next one does not even ask for semaphores.
 
     Latency: an instruction that waits for nothing is offered on `o` 3 cycles after `i` took it; one
@@ -83,8 +83,8 @@ class Station(wiring.Component):
         self._elaborate_retire(m, opened)
 
         index = Mux(opened.o.valid, opened.o.p.index,
-                    Mux(head_valid, head.unit.index, queue.o.p.unit.index))
-        occupied = opened.o.valid | head_valid | queue.o.valid
+                    Mux(head_valid | opened.i.valid, head.unit.index, queue.o.p.unit.index))
+        occupied = opened.o.valid | opened.i.valid | head_valid | queue.o.valid
         m.d.comb += self.empty.eq(~occupied)
         m.d.sync += [self.oldest_valid.eq(occupied & ~self.clear), self.oldest_index.eq(index)]
         return m
@@ -103,11 +103,12 @@ class Station(wiring.Component):
             self.o.valid.eq(offered & ~self.clear),
             self.o.payload.eq(head.unit),
             accepted.eq(self.o.valid & self.o.ready),
-            opened.i.valid.eq(accepted),
             opened.i.p.index.eq(head.unit.index),
             opened.i.p.signal.eq(head.signal),
             self.progress.eq((queue.o.valid & ~head_valid) | accepted | self.granted | self.applied),
         ]
+        # The unit is ready late in a cycle; the head stays as it is for one more.
+        m.d.sync += opened.i.valid.eq(accepted)
         with m.If(~head_valid):
             m.d.sync += [head.eq(queue.o.payload), head_valid.eq(queue.o.valid), offered.eq(0)]
         with m.Elif(accepted):
@@ -120,7 +121,7 @@ class Station(wiring.Component):
     def _elaborate_retire(self, m, opened):
         """Instructions signal in order, each after it has retired."""
         retired = Signal(range(OPEN_INSTRUCTIONS + 1))
-        any_retired = self.retire | (retired != 0)
+        any_retired = (self.retire | (retired != 0)) & opened.o.valid
         nothing = opened.o.p.signal == 0
         closed = Signal()
         m.d.comb += [

@@ -86,6 +86,7 @@ class Supervisor(wiring.Component):
     running : Out(1)
         High in the cycles that count as the program's.
     busy, abort : Out(1)
+        `abort` is a register: it goes to all units.
     succeeded, failed : Out(1)
         High for one cycle, when a program ends well, or when its error is known.
     done, error : Out(1)
@@ -160,13 +161,13 @@ class Supervisor(wiring.Component):
             with m.State("CHOOSE"):
                 m.d.sync += [pending.eq(pending & (pending - 1)), settle.eq(SETTLE)]
                 with m.If(chosen):
-                    m.d.sync += [self.error.eq(1), self.failed.eq(1)]
+                    m.d.sync += [self.error.eq(1), self.failed.eq(1), self.abort.eq(1)]
                     m.next = "STOP"
             with m.State("STOP"):
-                m.d.comb += self.abort.eq(1)
                 with m.If(settle != 0):
                     m.d.sync += settle.eq(settle - 1)
                 with m.Elif(quiet):
+                    m.d.sync += self.abort.eq(0)
                     m.next = "IDLE"
         return m
 
@@ -200,7 +201,10 @@ class Supervisor(wiring.Component):
         m.d.sync += [valid.eq(pending.any() & (self.busy & ~self.running)), kept.eq(valid)]
         with m.If(valid & (~kept | (candidate.index < self.record.index))):
             m.d.sync += self.record.eq(candidate)
-        return valid & ~pending.any()
+        # That was all if there was only one left a cycle ago.
+        chosen = Signal()
+        m.d.sync += chosen.eq(pending.any() & ~(pending & (pending - 1)).any() & self.busy & ~self.running)
+        return chosen
 
     def _elaborate_oldest(self, m):
         """The unit and index of the oldest instruction that is not finished, as of 3 cycles ago."""

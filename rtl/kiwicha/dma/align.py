@@ -1,5 +1,7 @@
 """A queue of bytes between words of any alignment: the realigner of both DMA directions."""
 
+from itertools import pairwise
+
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -69,8 +71,9 @@ class ByteQueue(wiring.Component):
         `reserve_count` bytes will come; no sooner than in this cycle.
     push_valid : In(1), push : In(struct)
         Bytes `first` to `last` of `data`.
-    want : In(range(out_bytes + 1)), enough : Out(1), take : In(1)
+    want : In(range(out_bytes + 1)), none : In(1), enough : Out(1), take : In(1)
         With `take`, which needs `enough`, the next `want` bytes leave, the first to byte `first` of the word.
+        With `none`, `want` counts as 0.
     first : In(range(out_bytes)), tag : In(tag)
     o_valid : Out(1), o : Out(struct)
         The word taken: `data`, its `mask` of bytes that are meant, and `tag`.
@@ -94,6 +97,7 @@ class ByteQueue(wiring.Component):
             "push": In(data.StructLayout({
                 "data": data.ArrayLayout(8, in_bytes), "first": range(in_bytes), "last": range(in_bytes)})),
             "want": In(range(out_bytes + 1)),
+            "none": In(1),
             "enough": Out(1),
             "take": In(1),
             "first": In(range(out_bytes)),
@@ -114,8 +118,8 @@ class ByteQueue(wiring.Component):
         level = Signal(range(self.capacity + 1))
         taken = Signal(range(self.out_bytes + 1))
         m.d.comb += [
-            self.enough.eq(level >= self.want),
-            taken.eq(Mux(self.take, self.want, 0)),
+            self.enough.eq(self.none | (level >= self.want)),
+            taken.eq(Mux(self.take & ~self.none, self.want, 0)),
         ]
         m.d.sync += level.eq(level + written - taken)
         self._reserve(m, taken)
@@ -145,19 +149,21 @@ class ByteQueue(wiring.Component):
         low = (size - 1).bit_length()
         groups = self.lanes // size
         valid = Signal()
-        word = Signal(self.push.shape())
+        word = Signal(self.push.shape(), reset_less=True)
         pointer = Signal(range(self.capacity))
         m.d.sync += [valid.eq(self.push_valid), word.eq(self.push)]
         count = word.last - word.first + 1
         with m.If(valid):
             m.d.sync += pointer.eq(pointer + count)
 
-        place = data.StructLayout({"count": range(size + 1), "turn": low, "offset": low,
-                                   "word": len(pointer) - low, "next": len(pointer) - low})
-        at = Signal(place, name="at0")
+        # Only the count is reset: it says whether there is a word at all.
+        place = data.StructLayout({"turn": low, "offset": low, "word": len(pointer) - low,
+                                   "next": len(pointer) - low})
+        at = Signal(place, name="at0", reset_less=True)
+        at_count = Signal(range(size + 1), name="count0")
         lanes = [Signal(9, name=f"in0_{i}", reset_less=True) for i in range(size)]
         m.d.sync += [
-            at.count.eq(Mux(valid, count, 0)), at.turn.eq(pointer[:low] - word.first),
+            at_count.eq(Mux(valid, count, 0)), at.turn.eq(pointer[:low] - word.first),
             at.offset.eq(pointer[:low]), at.word.eq(pointer[low:]), at.next.eq(pointer[low:] + 1),
         ]
         for i, lane in enumerate(lanes):
@@ -165,12 +171,13 @@ class ByteQueue(wiring.Component):
         for number, (bit, choices) in enumerate(_turns(size, True), 1):
             following = [Signal(9, name=f"in{number}_{i}", reset_less=True) for i in range(size)]
             moved = _rotated(lanes, at.turn[bit:], 1 << bit, choices)
-            after = Signal(place, name=f"at{number}")
+            after = Signal(place, name=f"at{number}", reset_less=True)
+            count_after = Signal.like(at_count, name=f"count{number}")
             m.d.sync += [lane.eq(value) for lane, value in zip(following, moved, strict=True)]
-            m.d.sync += after.eq(at)
-            lanes, at = following, after
+            m.d.sync += [after.eq(at), count_after.eq(at_count)]
+            lanes, at, at_count = following, after, count_after
 
-        m.d.comb += written.eq(at.count)
+        m.d.comb += written.eq(at_count)
         shift = (groups - 1).bit_length()
         for i, lane in enumerate(lanes):
             where = Signal(len(at.word), name=f"where{i}")
@@ -181,8 +188,7 @@ class ByteQueue(wiring.Component):
                 m.d.comb += [
                     port.addr.eq(where[shift:]),
                     port.data.eq(lane[:8]),
-                    # The valid bits are not reset; the count is, and says whether there is a word at all.
-                    port.en.eq(lane[8] & (where[:shift] == group) & (at.count != 0)),
+                    port.en.eq(lane[8] & (where[:shift] == group) & (at_count != 0)),
                 ]
 
     def _read(self, m, ports, taken):
@@ -190,32 +196,34 @@ class ByteQueue(wiring.Component):
         pointer = Signal(range(self.capacity))
         m.d.sync += pointer.eq(pointer + taken)
 
-        fate = data.StructLayout({"valid": 1, "turn": low, "first": range(self.out_bytes),
+        fate = data.StructLayout({"turn": low, "first": range(self.out_bytes),
                                   "stop": range(self.out_bytes + 1), "tag": self._tag})
-        row = Signal(range(self.ROWS))
-        offset = Signal(low)
-        at = Signal(fate, name="fate0")
+        row = Signal(range(self.ROWS), reset_less=True)
+        offset = Signal(low, reset_less=True)
+        at = Signal(fate, name="fate0", reset_less=True)
+        valids = [Signal(name=f"fate{number}_valid") for number in range(2 + len(_turns(self.lanes, False)))]
+        m.d.sync += [late.eq(early) for early, late in pairwise([self.take, *valids])]
         m.d.sync += [
             row.eq(pointer[low:]), offset.eq(pointer[:low]),
             # A turn down by (offset - first) is a turn up by its negative.
-            at.valid.eq(self.take), at.turn.eq(self.first - pointer[:low]), at.first.eq(self.first),
-            at.stop.eq(self.first + self.want), at.tag.eq(self.tag),
+            at.turn.eq(self.first - pointer[:low]), at.first.eq(self.first),
+            at.stop.eq(self.first + Mux(self.none, 0, self.want)), at.tag.eq(self.tag),
         ]
         lanes = [Signal(8, name=f"out0_{i}", reset_less=True) for i in range(self.lanes)]
         for i, (port, lane) in enumerate(zip(ports, lanes, strict=True)):
             m.d.comb += port.addr.eq(row + (i < offset))
             m.d.sync += lane.eq(port.data)
-        after = Signal(fate, name="fate1")
+        after = Signal(fate, name="fate1", reset_less=True)
         m.d.sync += after.eq(at)
         at = after
         for number, (bit, choices) in enumerate(_turns(self.lanes, False), 1):
             following = [Signal(8, name=f"out{number}_{i}", reset_less=True) for i in range(self.lanes)]
             moved = _rotated(lanes, at.turn[bit:], 1 << bit, choices)
-            after = Signal(fate, name=f"fate{number + 1}")
-            mask = Signal(self.out_bytes, name=f"mask{number}")
+            after = Signal(fate, name=f"fate{number + 1}", reset_less=True)
+            mask = Signal(self.out_bytes, name=f"mask{number}", reset_less=True)
             m.d.sync += [lane.eq(value) for lane, value in zip(following, moved, strict=True)]
             m.d.sync += [after.eq(at)]
             m.d.sync += mask.eq(Cat((i >= at.first) & (i < at.stop) for i in range(self.out_bytes)))
             lanes, at = following, after
-        m.d.comb += [self.o_valid.eq(at.valid), self.o.mask.eq(mask), self.o.tag.eq(at.tag)]
+        m.d.comb += [self.o_valid.eq(valids[-1]), self.o.mask.eq(mask), self.o.tag.eq(at.tag)]
         m.d.comb += [self.o.data[i].eq(lanes[i]) for i in range(self.out_bytes)]

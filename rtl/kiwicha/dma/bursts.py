@@ -60,12 +60,13 @@ class BurstGenerator(wiring.Component):
         m.submodules.nest = nest = LoopNest(2)
         m.submodules.pointer = pointer = Pointer(2, stride_width=32, base_width=width - 2)
         active = Signal()       # `job` has runs that the pointer still has to visit
-        job = Signal(run_job())
+        job = Signal(run_job(), reset_less=True)
         take = Signal()
         step = Signal()
         m.d.comb += [
             self.i.ready.eq(~active),
-            take.eq(self.i.valid & self.i.ready),
+            # Without a job, what is loaded does not matter.
+            take.eq(self.i.ready),
             nest.load.eq(take),
             nest.counts[0].eq(self.i.payload.runs),
             nest.counts[1].eq(self.i.payload.planes),
@@ -78,7 +79,7 @@ class BurstGenerator(wiring.Component):
             pointer.carry.eq(nest.carry),
         ]
         with m.If(take):
-            m.d.sync += [job.eq(self.i.payload), active.eq(1)]
+            m.d.sync += [job.eq(self.i.payload), active.eq(self.i.valid)]
         with m.Elif(step & nest.done):
             m.d.sync += active.eq(0)
         self._cut(m, job, active, step, pointer.value, nest.done)
@@ -90,22 +91,28 @@ class BurstGenerator(wiring.Component):
         block = low + 8
         width = len(start)
         bits = self.config.address_width
-        current = Signal(signed(width))
-        end = Signal(signed(width))
+        current = Signal(signed(width), reset_less=True)
+        end = Signal(signed(width), reset_less=True)
         busy = Signal()         # current and end are a run
         checked = Signal()      # same and inside are about current
+        offer = Signal()        # checked, and not failed
         same = Signal()         # the run ends in this block
         inside = Signal()
+        ends = Signal()         # same and inside
         failed = Signal()
+        fail_address = Signal(64, reset_less=True)
         run = Signal(data.StructLayout({"index": INDEX_WIDTH, "bad": 1, "beyond": 1, "upper": 64 - bits,
-                                        "final": 1}))
+                                        "final": 1}), reset_less=True)
         page = current[12:bits]
+        in_block = current[block:] == end[block:]
+        in_window = ((current[bits:] == 0) & (page >= self.window.first) & (page <= self.window.last)
+                     & ~run.bad & ~run.beyond)
         emit = Signal()
         finish = Signal()
         m.d.comb += [
-            self.o.valid.eq(busy & checked & ~failed),
+            self.o.valid.eq(offer),
             emit.eq(self.o.valid & self.o.ready),
-            finish.eq(emit & same & inside),
+            finish.eq(emit & ends),
             step.eq(active & (~busy | finish)),
             self.o.payload.address.eq(current[:bits]),
             self.o.payload.end.eq(Mux(same, end[:low], -1)),
@@ -113,27 +120,25 @@ class BurstGenerator(wiring.Component):
             self.o.payload.last.eq(same & run.final),
             self.o.payload.fail.eq(~inside),
             self.o.payload.index.eq(run.index),
+            self.fail_address.eq(fail_address),
         ]
         with m.If(step):
             m.d.sync += [
-                current.eq(start), end.eq(start + job.length), busy.eq(1), checked.eq(0),
+                current.eq(start), end.eq(start + job.length), busy.eq(1), checked.eq(0), offer.eq(0),
                 run.index.eq(job.index), run.bad.eq(job.bad), run.beyond.eq(job.beyond),
                 run.upper.eq(job.address[bits:]), run.final.eq(final),
             ]
         with m.Elif(finish):
-            m.d.sync += busy.eq(0)
+            m.d.sync += [busy.eq(0), offer.eq(0)]
         with m.Elif(emit & inside):
-            m.d.sync += [current.eq(Cat(Const(0, block), current[block:] + 1)), checked.eq(0)]
+            m.d.sync += [current.eq(Cat(Const(0, block), current[block:] + 1)), checked.eq(0),
+                         offer.eq(0)]
         with m.Elif(emit):
-            m.d.sync += failed.eq(1)
+            m.d.sync += [failed.eq(1), offer.eq(0)]
             with m.If(run.beyond):
-                m.d.sync += self.fail_address.eq(Cat(current[:bits], run.upper))
+                m.d.sync += fail_address.eq(Cat(current[:bits], run.upper))
             with m.Else():
-                m.d.sync += self.fail_address.eq(current)
+                m.d.sync += fail_address.eq(current)
         with m.Elif(busy & ~checked):
-            m.d.sync += [
-                checked.eq(1),
-                same.eq(current[block:] == end[block:]),
-                inside.eq((current[bits:] == 0) & (page >= self.window.first) & (page <= self.window.last)
-                          & ~run.bad & ~run.beyond),
-            ]
+            m.d.sync += [checked.eq(1), offer.eq(~failed), same.eq(in_block), inside.eq(in_window),
+                         ends.eq(in_block & in_window)]

@@ -16,19 +16,19 @@ __all__ = ["ChunkWalker", "chunk_layout"]
 def chunk_layout(config: ChipConfig) -> data.StructLayout:
     """The first `count` bytes of `line` (0 if the line is all `fill`); `last` of its instruction.
 
-    `bad`: no chunk, but an instruction with a FIELD error; `line` is the value.
+    `bad`: no chunk, but an instruction with a FIELD error; `line` is the value. `stop`: bad, or the scratchpad
+    has no such line.
     """
     return data.StructLayout({
         "line": signed(POINTER_WIDTH), "count": range(config.line_bytes + 1), "fill": 8, "last": 1, "bad": 1,
-        "index": INDEX_WIDTH})
+        "stop": 1, "index": INDEX_WIDTH})
 
 
 class ChunkWalker(wiring.Component):
     """Emits a transfer's chunks in order, one per cycle, from the cycle after the job was taken, without a gap
     between jobs.
 
-    Lines are not checked here: whoever takes a chunk compares `line` with the scratchpad's size, and stops at
-    the first that does not exist.
+    Whoever takes chunks stops at the first with `stop`.
 
     Members
     -------
@@ -48,22 +48,24 @@ class ChunkWalker(wiring.Component):
         m.submodules.nest = nest = LoopNest(2)
         m.submodules.pointer = pointer = Pointer(3)
         active = Signal()
-        job = Signal(chunk_job())
+        job = Signal(chunk_job(), reset_less=True)
         take = Signal()
         step = Signal()
         final = Signal()
         new = self.i.payload
         # Bytes of the row behind this chunk, minus one: negative in the row's last chunk, which so shows in
         # one bit of a register and needs no division.
-        behind = Signal(signed(25))
-        behind_first = Signal(signed(25))
+        behind = Signal(signed(25), reset_less=True)
+        behind_first = Signal(signed(25), reset_less=True)
         ends_row = behind[-1]
         remainder = Signal(8)
+        lines = (self.config.scratchpad_lines - 1).bit_length()
         m.d.comb += [
             # The next job is loaded in the step that ends this one.
             final.eq((ends_row & nest.done) | job.bad),
             self.i.ready.eq(~active | (step & final)),
-            take.eq(self.i.valid & self.i.ready),
+            # Without a job, what is loaded does not matter.
+            take.eq(self.i.ready),
             step.eq(active & self.o.ready),
             nest.load.eq(take),
             nest.counts[0].eq(new.rows),
@@ -81,13 +83,12 @@ class ChunkWalker(wiring.Component):
             self.o.payload.fill.eq(job.fill),
             self.o.payload.last.eq(ends_row & nest.done),
             self.o.payload.bad.eq(job.bad),
+            self.o.payload.stop.eq(job.bad | pointer.value[lines:].any()),
             self.o.payload.index.eq(job.index),
         ]
         first = new.row_bytes - new.chunk_bytes - 1
         with m.If(take):
-            m.d.sync += [job.eq(new), active.eq(1), behind.eq(first), behind_first.eq(first)]
+            m.d.sync += [job.eq(new), active.eq(self.i.valid), behind.eq(first), behind_first.eq(first)]
         with m.Elif(step):
             m.d.sync += behind.eq(Mux(ends_row, behind_first, behind - job.chunk_bytes))
-            with m.If(final):
-                m.d.sync += active.eq(0)
         return m

@@ -60,7 +60,7 @@ class LoadUnit(wiring.Component):
         stop = Signal()
         m.d.comb += [drop.eq(failing | self.control.abort), stop.eq(drop | poisoned)]
         flying = Signal(range(self.config.reads_in_flight + 2))
-        cause = Signal(data.StructLayout({"code": ErrorCode, "address": 64}))
+        cause = Signal(data.StructLayout({"code": ErrorCode, "address": 64}), reset_less=True)
         jobs = Signal(range(128))
 
         m.submodules.transfer = transfer = ResetInserter(drop)(Transfer(self.config, Unit.LOAD))
@@ -93,14 +93,15 @@ class LoadUnit(wiring.Component):
         m.submodules.expected = expected = ResetInserter(drop)(
             Queue(burst_layout(self.config), self.config.reads_in_flight))
         ar, r = self.bus.ar, self.bus.r
-        room = Signal()     # one cycle late, which is fine: a burst leaves at most every 2 cycles
+        # One cycle late, which is fine: a burst leaves at most every 2 cycles.
+        room = Signal()
         issue = Signal()
-        m.d.sync += room.eq(flying < self.config.reads_in_flight)
+        m.d.sync += room.eq((flying < self.config.reads_in_flight) & expected.i.ready & ~stop)
         # One register, refilled only when empty: after an error nothing new may appear on the channel.
         m.d.comb += [
-            bursts.o.ready.eq(~ar.valid & room & expected.i.ready & ~stop),
-            issue.eq(bursts.o.valid & bursts.o.ready & ~bursts.o.payload.fail),
-            expected.i.valid.eq(bursts.o.valid & bursts.o.ready),
+            bursts.o.ready.eq(~ar.valid & room),
+            issue.eq(bursts.o.valid & bursts.o.ready & ~bursts.o.payload.fail & ~stop),
+            expected.i.valid.eq(bursts.o.valid & bursts.o.ready & ~stop),
             expected.i.payload.eq(bursts.o.payload),
             ar.payload.id.eq(ReadId.LOAD),
         ]
@@ -118,11 +119,12 @@ class LoadUnit(wiring.Component):
         beat = Signal()
         started = Signal()      # the burst's first beat has come
         wrong = (r.payload.resp == Resp.SLVERR) | (r.payload.resp == Resp.DECERR)
-        moved = Signal()
+        moved, wanted = Signal(), Signal()
         m.d.comb += [
-            r.ready.eq(stop | (queue.room & expected.o.valid & ~burst.fail)),
+            wanted.eq(queue.room & expected.o.valid & ~burst.fail),
+            r.ready.eq(stop | wanted),
             moved.eq(r.valid & r.ready),
-            beat.eq(moved & ~stop),
+            beat.eq(r.valid & wanted & ~stop),
             expected.o.ready.eq(beat & r.payload.last),
             queue.push.data.eq(r.payload.data),
             queue.push.first.eq(Mux(started, 0, burst.address[:low])),
@@ -137,30 +139,33 @@ class LoadUnit(wiring.Component):
         with m.Elif(beat):
             m.d.sync += started.eq(~r.payload.last)
             with m.If(wrong):
-                m.d.sync += [poisoned.eq(1), cause.code.eq(ErrorCode.BUS_READ), cause.address.eq(burst.address)]
+                m.d.sync += poisoned.eq(1)
         with m.Elif(expected.o.valid & burst.fail & ~stop):
-            m.d.sync += [
-                poisoned.eq(1), cause.code.eq(ErrorCode.WINDOW), cause.address.eq(bursts.fail_address)]
+            m.d.sync += poisoned.eq(1)
+        # What would be the cause, until there is one.
+        with m.If(~poisoned & burst.fail):
+            m.d.sync += [cause.code.eq(ErrorCode.WINDOW), cause.address.eq(bursts.fail_address)]
+        with m.Elif(~poisoned):
+            m.d.sync += [cause.code.eq(ErrorCode.BUS_READ), cause.address.eq(burst.address)]
 
     def _pop(self, m, chunks, queue, drop, poisoned, failing, cause):
         """Takes each chunk's bytes once they have come; finds the first error; returns the lines on their way."""
         chunk = chunks.payload
         error = self.control.error
         pending = Signal(range(LINE_QUEUE + 1))
-        lines = (self.config.scratchpad_lines - 1).bit_length()
-        missing = Signal()
+        room = Signal()     # one cycle late, hence one place less
         m.submodules.settled = settled = Settled(queue.push_latency)
         m.d.comb += [
             settled.i.eq(poisoned),
-            missing.eq(chunk.line[lines:].any()),
             queue.want.eq(chunk.count),
             queue.first.eq(0),
             queue.tag.line.eq(chunk.line),
             queue.tag.fill.eq(chunk.fill),
             queue.tag.last.eq(chunk.last),
-            queue.take.eq(chunks.valid & queue.enough & (pending != LINE_QUEUE) & ~chunk.bad & ~missing & ~drop),
+            queue.take.eq(chunks.valid & queue.enough & room & ~chunk.stop & ~drop),
             chunks.ready.eq(queue.take),
         ]
+        m.d.sync += room.eq(pending < LINE_QUEUE - 1)
         m.d.sync += pending.eq(pending + queue.take - (self.write.request.valid & self.write.request.ready))
         with m.If(self.control.abort):
             m.d.sync += [pending.eq(0), failing.eq(0)]
@@ -168,7 +173,7 @@ class LoadUnit(wiring.Component):
             m.d.sync += error.index.eq(chunk.index)
             with m.If(queue.enough):
                 m.d.sync += [
-                    failing.eq(chunk.bad | missing),
+                    failing.eq(chunk.stop),
                     error.code.eq(Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE)),
                     error.address.eq(chunk.line),
                 ]

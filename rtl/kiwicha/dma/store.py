@@ -102,14 +102,16 @@ class StoreUnit(wiring.Component):
         m.submodules.plans = plans = ResetInserter(empty)(Queue(layout, depth))
         m.submodules.answers = answers = Queue(layout, depth)
         aw, b, burst = self.bus.aw, self.bus.b, bursts.o.payload
-        room = Signal()     # one cycle late, which is fine: a burst leaves at most every 2 cycles
+        # One cycle late, which is fine: a burst leaves at most every 2 cycles.
+        room = Signal()
         issue = Signal()
         low = (self.config.bus_bytes - 1).bit_length()
-        m.d.sync += room.eq(flying < depth)
+        m.d.sync += room.eq((flying < depth) & plans.i.ready & answers.i.ready)
         m.d.comb += [
-            bursts.o.ready.eq(~aw.valid & room & plans.i.ready & answers.i.ready & ~flush),
-            issue.eq(bursts.o.valid & bursts.o.ready & ~burst.fail),
-            plans.i.valid.eq(bursts.o.valid & bursts.o.ready),
+            # A flush resets the bursts, so that what it takes from there does not matter.
+            bursts.o.ready.eq(~aw.valid & room),
+            issue.eq(bursts.o.valid & bursts.o.ready & ~burst.fail & ~flush),
+            plans.i.valid.eq(bursts.o.valid & bursts.o.ready & ~flush),
             plans.i.payload.eq(burst),
             answers.i.valid.eq(issue),
             answers.i.payload.eq(burst),
@@ -158,13 +160,12 @@ class StoreUnit(wiring.Component):
         chunk, request = chunks.payload, self.read.request
         fault = Signal()        # the next chunk has no line to read
         counts = [Signal(chunk.count.shape(), name=f"count{i}") for i in range(READ_LATENCY)]
-        lines = (self.config.scratchpad_lines - 1).bit_length()
         accepted = Signal()
         waiting = Signal()      # the room was there when the request was first made, and stays
         m.d.sync += waiting.eq(request.valid & ~request.ready)
         m.d.comb += [
-            fault.eq(chunks.valid & (chunk.bad | chunk.line[lines:].any())),
-            request.valid.eq(chunks.valid & ~fault & (waiting | (queue.room & ~flush)) & ~self.control.abort),
+            fault.eq(chunks.valid & chunk.stop),
+            request.valid.eq(chunks.valid & ~chunk.stop & (waiting | (queue.room & ~flush)) & ~self.control.abort),
             request.payload.eq(chunk.line),
             accepted.eq(request.valid & request.ready),
             chunks.ready.eq(accepted),
@@ -192,12 +193,15 @@ class StoreUnit(wiring.Component):
         m.submodules.out = out = Skid(layout)
         connect(m, out.o, flipped(w))
         pending = Signal(range(BEAT_QUEUE + 1))
+        room = Signal()     # one cycle late, hence one place less
         sent = Signal()
+        m.d.sync += room.eq(pending < BEAT_QUEUE - 1)
         m.d.comb += [
-            queue.want.eq(Mux(flush, 0, beat.count)),
+            queue.want.eq(beat.count),
+            queue.none.eq(flush),
             queue.first.eq(beat.first),
             queue.tag.last.eq(beat.last),
-            queue.take.eq(beats.valid & queue.enough & ~beat.fail & (pending != BEAT_QUEUE)),
+            queue.take.eq(beats.valid & queue.enough & ~beat.fail & room),
             beats.ready.eq(queue.take),
             sent.eq(queue.take & beat.last & ~flush),
             words.i.valid.eq(queue.o_valid),
@@ -241,12 +245,15 @@ class StoreUnit(wiring.Component):
         with m.Elif(counts & wrong):
             m.d.sync += [failing.eq(1), mute.eq(1), error.code.eq(ErrorCode.BUS_WRITE),
                          error.index.eq(answer.index), error.address.eq(answer.address)]
-        with m.Elif(beats.valid & ~flush):
+        with m.Elif(~failing):
+            # What would be the error, until there is one.
+            with m.If(beats.valid & ~flush):
+                m.d.sync += failing.eq(Mux(queue.enough, beats.payload.fail, fault))
             with m.If(queue.enough):
-                m.d.sync += [failing.eq(beats.payload.fail), error.code.eq(ErrorCode.WINDOW),
+                m.d.sync += [error.code.eq(ErrorCode.WINDOW),
                              error.index.eq(beats.payload.index), error.address.eq(bursts.fail_address)]
-            with m.Elif(fault):
-                m.d.sync += [failing.eq(1), error.index.eq(chunk.index), error.address.eq(chunk.line),
+            with m.Else():
+                m.d.sync += [error.index.eq(chunk.index), error.address.eq(chunk.line),
                              error.code.eq(Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE))]
 
     def _report(self, m, failing, idle_bus, reading):

@@ -63,16 +63,16 @@ class Transfer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job = Signal(unit_layout(self.unit))
+        job = Signal(unit_layout(self.unit), reset_less=True)
         fill_only = job.fill_only if self.unit is Unit.LOAD else Const(0, 1)
         bad = Signal()
         zero = Signal()
         beyond = Signal()
         merged = Signal()
         contiguous = Signal()
-        product = Signal(RUN_WIDTH)
-        factor = Signal(16)
-        addend = Signal(RUN_WIDTH)
+        product = Signal(RUN_WIDTH, reset_less=True)
+        factor = Signal(16, reset_less=True)
+        addend = Signal(RUN_WIDTH, reset_less=True)
         has_zero = Signal()
         m.d.comb += [
             has_zero.eq((job.row_bytes == 0) | (job.rows == 0) | (job.planes == 0) | (job.chunk_bytes == 0)),

@@ -127,18 +127,19 @@ class Prepare(wiring.Component):
             m.d.sync += error.eq(ErrorCode.NONE)
 
     def _settings(self, m, job, checking):
-        """Bounds as keys; without `clamp`, those that every key is between."""
+        """Bounds as keys; without `clamp`, those that every key is between. A cycle to compare, one to write."""
         integer = job.out_format == OutFormat.INT32
         low, high = (Mux(integer, bound.as_signed(), total_order(bound))
                      for bound in (job.clamp_low, job.clamp_high))
+        crossed = Signal()
+        m.d.sync += [crossed.eq(low > high), self.settings_enable.eq(checking)]
         m.d.comb += [
             # min(max(x, low), high) is `high` for every x if the bounds are the wrong way round.
-            self.settings.low.eq(Mux(job.clamp, Mux(low > high, high, low), -(1 << 31))),
+            self.settings.low.eq(Mux(job.clamp, Mux(crossed, high, low), -(1 << 31))),
             self.settings.high.eq(Mux(job.clamp, high, (1 << 31) - 1)),
             self.settings.integer.eq(integer),
             self.settings.words.eq(job.out_format != OutFormat.INT8),
             self.settings.zero_point.eq(job.zero_point),
-            self.settings_enable.eq(checking),
         ]
 
     def _awaited(self, m):

@@ -92,7 +92,7 @@ class EpilogueUnit(wiring.Component):
                      "scale", "scale_line", "scale_enable"):
             m.d.comb += getattr(datapath, name).eq(getattr(prepare, name))
         written = self._write(m, orders, lines, clear)
-        empty = datapath.idle & (orders.level == 0) & (requests.level == 0)
+        empty = datapath.idle & (orders.level == 0) & (requests.level == 0) & ~walk.pending
         self._report(m, prepare, walk, empty, read, written)
         return m
 
@@ -117,8 +117,6 @@ class EpilogueUnit(wiring.Component):
         idle = empty & prepare.idle & ~walk.busy & ~walk.failed
         m.d.comb += [
             control.quiet.eq(idle),
-            # Not before everything ahead of it has been written, and its end been told.
-            control.error.valid.eq(walk.failed & empty & ~control.retire),
             control.error.code.eq(walk.code),
             control.error.index.eq(walk.index),
             control.error.address.eq(walk.address),
@@ -126,6 +124,8 @@ class EpilogueUnit(wiring.Component):
                                 | (control.i.valid & control.i.ready)
                                 | (self.params.request.valid & self.params.request.ready)),
         ]
+        # Not before everything ahead of it has been written, and its end been told.
+        m.d.sync += control.error.valid.eq(walk.failed & empty & ~control.retire & ~control.abort)
         waits = self.acc.request.valid | (self.params.request.valid & ~self.params.request.ready & ~walk.busy)
         with m.If(read):
             m.d.comb += control.activity.eq(Activity.BUSY)

@@ -51,8 +51,8 @@ class LoopNest(wiring.Component):
         m = Module()
         m.d.comb += self.done.eq(self.last.all())
         for level in range(self.levels):
-            top = Signal(self.width, name=f"top{level}")        # count - 1, to start each round with
-            left = Signal(self.width, name=f"left{level}")      # iterations after this one
+            # count - 1, to start each round with; iterations after this one.
+            top, left = (Signal(self.width, name=f"{name}{level}", reset_less=True) for name in ("top", "left"))
             inner_done = self.last[:level].all() if level else Const(1, 1)
             m.d.comb += self.carry[level].eq(inner_done & ~self.last[level])
             with m.If(self.load):
@@ -102,7 +102,8 @@ class Pointer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        starts = [Signal(signed(self.width), name=f"start{level}") for level in range(self.levels)]
+        starts = [Signal(signed(self.width), name=f"start{level}", reset_less=True)
+                  for level in range(self.levels)]
         m.d.comb += self.value.eq(starts[0])
         origin = Signal(signed(self.width))
         stride = Signal(signed(self.width))
