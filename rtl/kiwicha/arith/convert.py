@@ -1,6 +1,6 @@
 """Between integers and FP32 (IEEE 754 binary32), one conversion per cycle."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -109,8 +109,10 @@ class FloatToInt8(wiring.Component):
         huge = later(m, huge & ~nan, "saturates")
 
         total = Signal(signed(11))
-        m.d.comb += total.eq(Mux(sign, zero_point - magnitude, zero_point + magnitude))
-        high = Mux(huge, ~sign, total > 127)
-        low = Mux(huge, sign, total < -128)
+        # One adder: a difference is the sum with the complement and a carry.
+        m.d.comb += total.eq((Cat(Const(1, 1), zero_point).as_signed()
+                              + Cat(sign, magnitude ^ sign.replicate(9), sign).as_signed()) >> 1)
+        high = Mux(huge, ~sign, ~total[10] & total[7:10].any())
+        low = Mux(huge, sign, total[10] & ~total[7:10].all())
         m.d.comb += self.o.eq(later(m, Mux(high, 127, Mux(low, -128, total[:8].as_signed())), "out"))
         return m

@@ -1,6 +1,6 @@
 """What MATMUL reads: the vectors of A and the rows of the weight tiles, of one instruction after the other."""
 
-from amaranth import Cat, Module, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -74,14 +74,16 @@ class _Sequencer(wiring.Component):
         m = Module()
         m.submodules.nest = self._nest = nest = LoopNest(self._levels)
         m.submodules.skid = skid = Skid(self._item)
-        active, valid, room = Signal(), Signal(), Signal()
+        active, valid = Signal(), Signal()
+        self._room = room = Signal()        # the register in front of the slice takes an item
+        final = ~active | nest.done
         self._item_now = Signal(self._item, reset_less=True)
         m.d.comb += [
             room.eq(~valid | skid.i.ready),
-            nest.step.eq(active & room),
-            self.i.ready.eq(~active | (nest.step & nest.done)),
             # Without an instruction, what is loaded does not matter.
-            nest.load.eq(self.i.ready),
+            nest.step.eq(~active | room),
+            nest.load.eq(final),
+            self.i.ready.eq(nest.step & final),
             skid.i.valid.eq(valid),
             skid.i.payload.eq(self._item_now),
             self.o.valid.eq(skid.o.valid),
@@ -104,7 +106,7 @@ class _Sequencer(wiring.Component):
     def _held(self, m, name, value):
         """`value`, computed from the instruction that comes, as a register while it runs."""
         held = Signal.like(value, name=name, reset_less=True)
-        with m.If(self._nest.load):
+        with m.If(self.i.ready):
             m.d.sync += held.eq(value)
         return held
 
@@ -144,7 +146,7 @@ class VectorSequencer(_Sequencer):
         reduces = self._held(m, "reduces", Cat(*(stride == 0 for stride in acc_strides)))
         no_line = _outside(line, self.config.scratchpad_lines)
         no_acc = _outside(acc, self.config.accumulator_lines)
-        with m.If(nest.step):
+        with m.If(self._room):
             m.d.sync += [
                 vector.line.eq(line),
                 vector.acc.eq(acc),
@@ -171,11 +173,9 @@ class WeightSequencer(_Sequencer):
                      zip(nest.counts, (self.config.rows, fields.count2, fields.count3), strict=True)]
         line = self._pointer(m, "w", fields.w_line, (1, fields.w_stride2, fields.w_stride3))
         row = Signal(range(self.config.rows))
-        with m.If(nest.load | (nest.step & nest.last[0])):
-            m.d.sync += row.eq(0)
-        with m.Elif(nest.step):
-            m.d.sync += row.eq(row + 1)
         with m.If(nest.step):
+            m.d.sync += row.eq(Mux(nest.load | nest.last[0], 0, row + 1))
+        with m.If(self._room):
             m.d.sync += [
                 item.line.eq(line),
                 item.row.eq(row),

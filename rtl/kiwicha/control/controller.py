@@ -72,7 +72,9 @@ class Controller(wiring.Component):
         ports = [getattr(self, unit.name.lower()) for unit in INSTRUCTIONS]
 
         all_done = Signal()
-        m.d.sync += all_done.eq((fetch.index == registers.count) & ~supervisor.starting)
+        # `starting` is known late: fetch, which is wide, starts a cycle later.
+        m.d.sync += [fetch.start.eq(supervisor.starting),
+                     all_done.eq((fetch.index == registers.count) & ~supervisor.starting & ~fetch.start)]
         # Registers between units: what they do and whether they move is known late in a cycle.
         progress = Signal(2 + 2 * len(ports))
         m.d.sync += progress.eq(Cat(
@@ -82,7 +84,6 @@ class Controller(wiring.Component):
         m.d.comb += [
             self.window.eq(registers.window),
             self.irq.eq(registers.irq),
-            fetch.start.eq(supervisor.starting),
             fetch.program.eq(registers.program),
             fetch.count.eq(registers.count),
             fetch.window.eq(registers.window),

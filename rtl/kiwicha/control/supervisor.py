@@ -1,6 +1,6 @@
 """The supervisor: starts a program, finds out how it ends, and stops what must be stopped."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,6 +14,10 @@ STATIONS = len(INSTRUCTIONS)
 SOURCES = ("load", "matmul", "epilogue", "store", "dispatch", "fetch", "watchdog", "host")
 #: Cycles that `abort` is held at least, so that what it cannot stop any more has become visible.
 SETTLE = 4
+
+
+def _without_lowest(bits):
+    return Cat(bit & bits[:number].any() if number else 0 for number, bit in enumerate(bits))
 
 
 class ErrorRecord(data.Struct):
@@ -159,7 +163,7 @@ class Supervisor(wiring.Component):
                     m.d.sync += [self.done.eq(1), self.succeeded.eq(1)]
                     m.next = "IDLE"
             with m.State("CHOOSE"):
-                m.d.sync += [pending.eq(pending & (pending - 1)), settle.eq(SETTLE)]
+                m.d.sync += [pending.eq(_without_lowest(pending)), settle.eq(SETTLE)]
                 with m.If(chosen):
                     m.d.sync += [self.error.eq(1), self.failed.eq(1), self.abort.eq(1)]
                     m.next = "STOP"
@@ -203,7 +207,7 @@ class Supervisor(wiring.Component):
             m.d.sync += self.record.eq(candidate)
         # That was all if there was only one left a cycle ago.
         chosen = Signal()
-        m.d.sync += chosen.eq(pending.any() & ~(pending & (pending - 1)).any() & self.busy & ~self.running)
+        m.d.sync += chosen.eq(pending.any() & ~_without_lowest(pending).any() & self.busy & ~self.running)
         return chosen
 
     def _elaborate_oldest(self, m):

@@ -61,24 +61,22 @@ class BurstGenerator(wiring.Component):
         m.submodules.pointer = pointer = Pointer(2, stride_width=32, base_width=width - 2)
         active = Signal()       # `job` has runs that the pointer still has to visit
         job = Signal(run_job(), reset_less=True)
-        take = Signal()
         step = Signal()
         m.d.comb += [
             self.i.ready.eq(~active),
             # Without a job, what is loaded does not matter.
-            take.eq(self.i.ready),
-            nest.load.eq(take),
+            nest.load.eq(~active),
             nest.counts[0].eq(self.i.payload.runs),
             nest.counts[1].eq(self.i.payload.planes),
-            nest.step.eq(step),
-            pointer.load.eq(take),
+            nest.step.eq(step | ~active),
+            pointer.load.eq(~active),
             pointer.base.eq(self.i.payload.address[:self.config.address_width]),
             pointer.strides[0].eq(job.row_stride),
             pointer.strides[1].eq(job.plane_stride),
-            pointer.step.eq(step),
+            pointer.step.eq(step | ~active),
             pointer.carry.eq(nest.carry),
         ]
-        with m.If(take):
+        with m.If(~active):
             m.d.sync += [job.eq(self.i.payload), active.eq(self.i.valid)]
         with m.Elif(step & nest.done):
             m.d.sync += active.eq(0)

@@ -49,7 +49,6 @@ class ChunkWalker(wiring.Component):
         m.submodules.pointer = pointer = Pointer(3)
         active = Signal()
         job = Signal(chunk_job(), reset_less=True)
-        take = Signal()
         step = Signal()
         final = Signal()
         new = self.i.payload
@@ -61,17 +60,15 @@ class ChunkWalker(wiring.Component):
         remainder = Signal(8)
         lines = (self.config.scratchpad_lines - 1).bit_length()
         m.d.comb += [
-            # The next job is loaded in the step that ends this one.
-            final.eq((ends_row & nest.done) | job.bad),
-            self.i.ready.eq(~active | (step & final)),
-            # Without a job, what is loaded does not matter.
-            take.eq(self.i.ready),
-            step.eq(active & self.o.ready),
-            nest.load.eq(take),
+            # The next job is loaded in the step that ends this one; without one, what is loaded does not matter.
+            final.eq(~active | (ends_row & nest.done) | job.bad),
+            step.eq(~active | self.o.ready),
+            self.i.ready.eq(step & final),
+            nest.load.eq(final),
             nest.counts[0].eq(new.rows),
             nest.counts[1].eq(new.planes),
-            nest.step.eq(step & ends_row),
-            pointer.load.eq(take),
+            nest.step.eq(step & (final | ends_row)),
+            pointer.load.eq(final),
             pointer.base.eq(new.line),
             pointer.strides.eq(job.strides),
             pointer.step.eq(step),
@@ -87,7 +84,7 @@ class ChunkWalker(wiring.Component):
             self.o.payload.index.eq(job.index),
         ]
         first = new.row_bytes - new.chunk_bytes - 1
-        with m.If(take):
+        with m.If(step & final):
             m.d.sync += [job.eq(new), active.eq(self.i.valid), behind.eq(first), behind_first.eq(first)]
         with m.Elif(step):
             m.d.sync += behind.eq(Mux(ends_row, behind_first, behind - job.chunk_bytes))

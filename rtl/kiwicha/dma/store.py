@@ -88,7 +88,7 @@ class StoreUnit(wiring.Component):
         m.submodules.bytes = queue = ResetInserter(empty)(ByteQueue(config.line_bytes, config.bus_bytes, tag))
         plans, answers = self._announce(m, bursts, flush, empty, flying)
         beats = self._plan(m, plans, empty)
-        fault, reading = self._fetch(m, chunks.o, queue, flush)
+        fault, reading = self._fetch(m, chunks.o, queue, failing)
         mute = Signal()         # after a BUS_WRITE error: queued beats come after it in the program
         sent = self._send(m, beats, queue, flush, mute, empty)
         self._judge(m, chunks.o.payload, bursts, beats, queue, answers, fault, sent, failing, flush, mute)
@@ -155,7 +155,7 @@ class StoreUnit(wiring.Component):
             m.d.sync += [started.eq(~beat.last), left.eq(Mux(started, left, plan.length) - 1)]
         return beats.o
 
-    def _fetch(self, m, chunks, queue, flush):
+    def _fetch(self, m, chunks, queue, failing):
         """Lines from the scratchpad; their answers come after a fixed time and find room reserved."""
         chunk, request = chunks.payload, self.read.request
         fault = Signal()        # the next chunk has no line to read
@@ -165,7 +165,8 @@ class StoreUnit(wiring.Component):
         m.d.sync += waiting.eq(request.valid & ~request.ready)
         m.d.comb += [
             fault.eq(chunks.valid & chunk.stop),
-            request.valid.eq(chunks.valid & ~chunk.stop & (waiting | (queue.room & ~flush)) & ~self.control.abort),
+            # In the first cycle of an abort a line may still be asked for: it comes before the abort's end.
+            request.valid.eq(chunks.valid & ~chunk.stop & (waiting | (queue.room & ~failing))),
             request.payload.eq(chunk.line),
             accepted.eq(request.valid & request.ready),
             chunks.ready.eq(accepted),

@@ -71,7 +71,9 @@ class EpilogueUnit(wiring.Component):
         connect(m, flipped(self.params), prepare.params)
         connect(m, prepare.o, walk.i)
         connect(m, walk.requests, requests.i)
-        connect(m, walk.orders, orders.i)
+        # A cycle late, hence one place less.
+        m.d.sync += walk.orders.ready.eq(orders.level < LINES_UNDER_WAY - 1)
+        m.d.comb += [orders.i.valid.eq(walk.orders.valid), orders.i.payload.eq(walk.orders.payload)]
         read = Signal()
         m.d.comb += [
             self.acc.request.valid.eq(requests.o.valid),

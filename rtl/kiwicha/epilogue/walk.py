@@ -145,9 +145,9 @@ class _Loops:
         for level, own in ((0, 0), (1, 1), (3, 2), (4, 3)):     # each step starts at the same line
             m.d.comb += read.strides[level].eq(job_strides[own])
         m.d.comb += [
-            nest.load.eq(load), nest.step.eq(step),
-            read.load.eq(load), read.step.eq(step), read.base.eq(i.acc_line), read.carry.eq(nest.carry),
-            line.load.eq(load), line.step.eq(step), line.base.eq(i.out_line), line.strides.eq(line_strides),
+            nest.load.eq(load), nest.step.eq(step | load),
+            read.load.eq(load), read.step.eq(step | load), read.base.eq(i.acc_line), read.carry.eq(nest.carry),
+            line.load.eq(load), line.step.eq(step | load), line.base.eq(i.out_line), line.strides.eq(line_strides),
             line.carry.eq(Cat(nest.carry[2] & fills, nest.carry[3:])),
             following.eq(Mux(nest.carry[2], column + 1, 0)),
         ]

@@ -1,6 +1,6 @@
 """Loop nests and the addresses that walk them: one shared component for every address generator."""
 
-from amaranth import Const, Module, Signal, signed
+from amaranth import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,6 +13,8 @@ POINTER_WIDTH = 18
 class LoopNest(wiring.Component):
     """Nested loops, level 0 innermost, one iteration per `step`.
 
+    `step` may come late in a cycle and `load` may not: it decides what goes into many registers.
+
     Parameters
     ----------
     levels : int
@@ -23,7 +25,7 @@ class LoopNest(wiring.Component):
     Members
     -------
     load : In(1)
-        Start over with `counts` (each at least 1); wins over `step`.
+        With `step`: start over with `counts` (each at least 1).
     step : In(1)
         Go to the next iteration.
     first, last : Out(levels)
@@ -55,7 +57,7 @@ class LoopNest(wiring.Component):
             top, left = (Signal(self.width, name=f"{name}{level}", reset_less=True) for name in ("top", "left"))
             inner_done = self.last[:level].all() if level else Const(1, 1)
             m.d.comb += self.carry[level].eq(inner_done & ~self.last[level])
-            with m.If(self.load):
+            with m.If(self.step & self.load):
                 m.d.sync += [
                     top.eq(self.counts[level] - 1),
                     left.eq(self.counts[level] - 1),
@@ -79,7 +81,7 @@ class Pointer(wiring.Component):
     Members
     -------
     load : In(1)
-        Take `base`; wins over `step`.
+        With `step`: take `base`.
     base : In(16)
     strides : In(signed(16) array)
     step, carry
@@ -113,8 +115,6 @@ class Pointer(wiring.Component):
                 m.d.comb += [origin.eq(starts[level]), stride.eq(self.strides[level])]
         m.d.comb += following.eq(origin + stride)
         for level, start in enumerate(starts):
-            with m.If(self.load):
-                m.d.sync += start.eq(self.base)
-            with m.Elif(self.step & self.carry[level:].any()):
-                m.d.sync += start.eq(following)
+            with m.If(self.step & (self.load | self.carry[level:].any())):
+                m.d.sync += start.eq(Mux(self.load, self.base, following))
         return m
