@@ -217,11 +217,13 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
     chip = ChipConfig.load(config)
     if output is not None:
         check_writable(output)
+        if out in _BLOCK_OUT:
+            check_writable(output.with_suffix(".scale.npy"))
     a = operands.from_codes("A", read_array(a_file), a_format)
     b = operands.from_codes("B", read_array(b_file), b_format)
     arguments: dict[str, Any] = {
-        "block": group, "out": out, "out_scale": _factor(out_scale), "out_zero_point": out_zero_point, "relu": relu,
-        **{name: read_array(path) for name, path in
+        "block": group, "out": out, "out_scale": _factor(out_scale), "out_zero_point": out_zero_point,
+        "relu": relu, **{name: read_array(path) for name, path in
            (("bias", bias_file), ("a_scale", a_scale_file), ("b_scale", b_scale_file)) if path is not None}}
     if out in _BLOCK_OUT:
         arguments |= {"out_block": int(out_block or 32), "scale_rule": scale_rule or "rceil"}
@@ -237,7 +239,8 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
         if fresh is not None:
             write_array(output.with_suffix(".scale.npy"), fresh)
     shape = spec.shape(chip)
-    scales = sum(item.size for item in (arguments.get("a_scale"), arguments.get("b_scale"), fresh) if item is not None)
+    scales = sum(item.size for item in (arguments.get("a_scale"), arguments.get("b_scale"), fresh)
+                 if item is not None)
     work = metrics.gemm_work(spec.m, spec.n, spec.k, a_per_byte=shape.a_per_byte, b_per_byte=shape.b_per_byte,
                              out_bits=shape.element_bits, scale_bytes=scales)
     figures = metrics.figures(device, chip, work, result)
@@ -246,7 +249,7 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
 
 def _codes(array: Any) -> Any:
     """Types that numpy's files do not know, as unsigned codes."""
-    return array if array.dtype.kind in "if" else array.view(f"u{array.dtype.itemsize}")
+    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
 
 
 def _check_combinations(group: int, a_scale: Path | None, b_scale: Path | None, out: str, out_block: str | None,

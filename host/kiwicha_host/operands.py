@@ -102,12 +102,11 @@ def gemm_request(config: ChipConfig, a: Any, b: Any, *, a_scale: Any = None, b_s
     if not -128 <= out_zero_point <= 127:
         raise ValueError(f"output zero point must be from -128 to 127, not {out_zero_point}")
     scale = check_scale(out_scale, n)
-    column_scale = isinstance(scale, np.ndarray)
     if scale_rule not in ("rceil", "floor"):
         raise ValueError(f"scale rule must be rceil or floor, not {scale_rule!r}")
     spec = GemmSpec(m=m, n=n, k=k, a_format=a_format, b_format=b_format, block=int(block),
                     out=out or ("fp32" if block else "int32"), bias=bias is not None, relu=bool(relu),
-                    scale="column" if column_scale else scale, zero_point=int(out_zero_point),
+                    scale="column" if isinstance(scale, np.ndarray) else scale, zero_point=int(out_zero_point),
                     out_block=int(out_block), scale_rule=scale_rule)
     spec.check(config)
     if bias is not None:
