@@ -21,6 +21,7 @@ from kiwicha.memory.ports import ReadPort, WritePort, line_write
 from kiwicha.memory.scratchpad import Scratchpad
 from scaled_model import BlockModel, bad_field, elements, random_scaled_fields
 
+
 def ports(config):
     """The unit's scratchpad ports."""
     return "aws" if config.block_scaled else "aw"
@@ -146,7 +147,8 @@ class World:
                 if not 0 <= a_line < config.scratchpad_lines:
                     return False
                 number = i1 * f["count"][0] + i0
-                scale_line, byte = self.blocks.a_scale_line + number // config.line_bytes, number % config.line_bytes
+                scale_line = self.blocks.a_scale_line + number // config.line_bytes
+                byte = number % config.line_bytes
                 fetch = f["scaled"] and self.blocks.end and byte == 0
                 if fetch and not 0 <= scale_line < config.scratchpad_lines:
                     return False
@@ -190,7 +192,8 @@ class World:
             acc = int(port(self.dut, "acc").value)
             if acc & 1:
                 line = acc >> 1 & 0xFFFF
-                assert self.now - last_used.get(line, -self.rest) >= self.rest, "an accumulator line before it has rested"
+                rested = self.now - last_used.get(line, -self.rest)
+                assert rested >= self.rest, "an accumulator line before it has rested"
                 last_used[line] = self.now
                 self.log["acc"].append(self.now)
             self._watch_control()
@@ -267,7 +270,8 @@ class World:
 def instruction(config, **fields):
     """An instruction of one vector and one tile, but for `fields`; counts and strides from level 0 (or 2) up."""
     return {"accumulate": 0, "scaled": 0, "a_format": ElementFormat.INT8, "w_format": ElementFormat.INT8,
-            "block_tiles": 0, "a_line": 0, "w_line": config.scratchpad_lines // 2, "acc_line": 0,
+            "block_tiles": 0, "a_scale_line": 0, "a_scale_stride": (0, 0), "w_scale_line": 0,
+            "w_scale_stride": (0, 0), "a_line": 0, "w_line": config.scratchpad_lines // 2, "acc_line": 0,
             "count": (1, 1, 1, 1), "a_stride": (0,) * 4, "acc_stride": (0,) * 4, "w_stride": (0, 0)} | fields
 
 
@@ -471,12 +475,10 @@ def bad_instructions(config, rng):
     wrong = ElementFormat.E3M2 if config.block_scaled else ElementFormat.INT4
     yield {"a_format": wrong, "a_line": lines}, field, wrong.value
     yield {"w_format": wrong, "a_line": lines}, field, wrong.value
-    tiles = 2 if config.block_scaled else 0
-    yield {"scaled": 1, "block_tiles": 128 // rows + 1 if tiles else 5}, field, 128 // rows + 1 if tiles else 5
+    yield {"scaled": 1, "block_tiles": 128 // rows + 1}, field, 128 // rows + 1
     yield {"scaled": 1}, field, 0
     if config.block_scaled:
-        scaled = {"scaled": 1, "block_tiles": tiles, "a_scale_line": 0, "a_scale_stride": (0, 0), "w_scale_line": 0,
-                  "w_scale_stride": (0, 0), "count": (4, 1, 3, 2)}
+        scaled = {"scaled": 1, "block_tiles": 2, "count": (4, 1, 3, 2)}
         yield scaled | {"w_scale_line": lines, "a_scale_line": lines, "acc_line": accs}, acc, accs
         yield scaled | {"w_scale_line": lines, "a_scale_line": lines}, pad, lines
         yield scaled | {"w_scale_line": lines - 1, "w_scale_stride": (0, -0x8000)}, pad, lines - 1 - 0x8000
@@ -541,9 +543,9 @@ COMMON = ("random_programs", "tiles_follow_without_a_bubble", "sums_to_one_line_
           "a_retired_sum_can_be_read_at_once", "activities", "errors_then_abort_then_work", "abort_at_any_time")
 
 
-def matmul_bench(name, rows, columns, **parameters):
+def matmul_bench(name, rows, columns, lines=64, **parameters):
     config = ChipConfig(name=name, rows=rows, columns=columns, bus_width=64, epilogue_lanes=2, bank_lines=64,
-                        accumulator_lines=64, **parameters)
+                        accumulator_lines=lines, **parameters)
     scaled = config.block_scaled
     return Bench(name=f"matmul_{name}", build=lambda: MatmulBench(config),
                  testcase=(*COMMON, "random_scaled_programs", "scaled_tiles_follow_without_a_bubble") if scaled
@@ -555,6 +557,6 @@ BENCHES = [
     matmul_bench("square", 4, 4),
     matmul_bench("eight", 8, 8, scratchpad_banks=2),
     matmul_bench("odd", 3, 5),
-    matmul_bench("scaled", 4, 6, formats=("int8", "int4", "e4m3", "e3m2", "e2m3", "e2m1")),
-    matmul_bench("scaled_narrow", 8, 4, formats=("int8", "e2m1")),
+    matmul_bench("scaled", 4, 6, formats=("int8", "int4", "e4m3", "e3m2", "e2m3", "e2m1"), lines=256),
+    matmul_bench("scaled_narrow", 8, 4, formats=("int8", "e2m1"), lines=256),
 ]
