@@ -127,7 +127,7 @@ def test_what_a_chip_cannot_do():
     a, b = np.ones((2, 16), ml_dtypes.float8_e4m3fn), np.ones((16, 2), np.int8)
     ones = np.full((2, 1), 127, np.uint8), np.full((1, 2), 127, np.uint8)
     with open_device("golden", config="tiny") as device:
-        with pytest.raises(ValueError, match="format e4m3 is not in the hardware of configuration 'tiny'; it has int8"):
+        with pytest.raises(ValueError, match="format e4m3 is not in the hardware of configuration"):
             device.gemm(a, b, block=16, a_scale=ones[0], b_scale=ones[1])
         with pytest.raises(ValueError, match="configuration 'tiny' has no block scaling: it has only the formats"):
             device.gemm(b.T, b, block=16, a_scale=ones[0], b_scale=ones[1])
