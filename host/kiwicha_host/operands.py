@@ -108,7 +108,6 @@ def gemm_request(config: ChipConfig, a: Any, b: Any, *, a_scale: Any = None, b_s
                     out=out or ("fp32" if block else "int32"), bias=bias is not None, relu=bool(relu),
                     scale="column" if isinstance(scale, np.ndarray) else scale, zero_point=int(out_zero_point),
                     out_block=int(out_block), scale_rule=scale_rule)
-    spec.check(config)
     if bias is not None:
         arrays["bias"] = check_bias(bias, n, np.float32 if block else np.int32)
     if isinstance(scale, np.ndarray):
@@ -120,6 +119,7 @@ def gemm_request(config: ChipConfig, a: Any, b: Any, *, a_scale: Any = None, b_s
             raise ValueError(f"a block of {block} elements needs scales of A and of B")
         arrays |= {"a_scale": np.asarray(a_scale), "b_scale": np.asarray(b_scale)}
         check_block_scales(a, b, block, arrays["a_scale"], arrays["b_scale"])
+    spec.check(config)
     return spec, arrays
 
 
