@@ -173,6 +173,12 @@ def test_infinities():
         assert int(bits(c[0, 0])) == expected
 
 
+def test_codes_are_no_elements():
+    scale = np.full((1, 1), 127, np.uint8)
+    with pytest.raises(ValueError, match="elements must be of type int8, int4, .*, not uint8"):
+        gemm_block(np.ones((1, 1), np.int8), scale, scale, scale, 16)
+
+
 # The epilogue of an FP32 accumulator.
 
 @pytest.mark.parametrize("seed", range(2))

@@ -48,7 +48,7 @@ def quantize_weights(w: Any, fmt: str, block: int, square: bool = False,
 
 
 def dequantize(elements: np.ndarray, scales: np.ndarray, block: int) -> np.ndarray:
-    """Values of block-scaled elements as float32 [R, C]: element times scale; exact, or else infinite.
+    """Values of block-scaled elements as float32 [R, C]: element times scale, exact unless it overflows.
 
     Parameters
     ----------

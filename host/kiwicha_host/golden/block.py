@@ -26,6 +26,8 @@ _STEP = {"int8": 2. ** -6, "int4": 1.}
 
 def decode(elements: np.ndarray) -> np.ndarray:
     """Values of elements in any of the six formats, as float64; int8 counts sixty-fourths."""
+    if elements.dtype not in FORMATS.values():
+        raise ValueError(f"elements must be of type {', '.join(map(str, FORMATS.values()))}, not {elements.dtype}")
     values = elements.astype(np.float64)
     return values * _STEP["int8"] if elements.dtype == np.int8 else values
 
