@@ -45,7 +45,7 @@ class ShiftWindow:
 
     def __init__(self, value, top, bottom):
         self.bits = value
-        self.lost = 0
+        self.lost = Const(0, 1)
         self._low = 0
         self._top, self._bottom = top, bottom
 
