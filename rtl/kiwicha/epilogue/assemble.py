@@ -87,7 +87,7 @@ class Assemble(wiring.Component):
         return self.step[:width] if width else Const(0, 1)
 
     def _results(self, m, size, last):
-        """A step's results. Where one line is not enough, what the last step has beyond the last column is zero."""
+        """A step's results. Where one line is not enough, what is beyond the last column is zero."""
         geometry = self._geometry
         results = getattr(self, size.name.lower())
         if geometry.slots_of(size) >= geometry.steps:
