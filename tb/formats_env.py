@@ -3,7 +3,6 @@
 import ml_dtypes
 import numpy as np
 
-from kiwicha import config as chip_config
 from kiwicha.config import ChipConfig
 from kiwicha.formats import FORMATS
 
@@ -14,13 +13,8 @@ DTYPES = {"int8": np.int8, "int4": ml_dtypes.int4, "e4m3": ml_dtypes.float8_e4m3
 
 
 def chip(formats, **fields):
-    """A configuration with the named formats, whether or not a whole chip may have them yet."""
-    allowed = chip_config.FORMATS_IN_HARDWARE
-    chip_config.FORMATS_IN_HARDWARE = tuple(FORMATS)
-    try:
-        return ChipConfig(formats=tuple(formats), **fields)
-    finally:
-        chip_config.FORMATS_IN_HARDWARE = allowed
+    """A configuration with the named formats."""
+    return ChipConfig(formats=tuple(formats), **fields)
 
 
 def significands(name):

@@ -10,7 +10,7 @@ import random
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.formats import MAX_BLOCK
+from kiwicha.formats import FORMATS, MAX_BLOCK
 from kiwicha.isa import INSTRUCTION_BYTES, OutFormat, ScaleMode, ScaleRule, Unit
 from kiwicha_host.compiler.builder import ProgramBuilder
 from kiwicha_host.compiler.layout import MemoryMap, Region, ceil_div
@@ -25,6 +25,14 @@ _RESULTS = 4
 #: FP32 values that have gone wrong somewhere: signed zeros, subnormals, infinities, NaNs, the largest.
 _SPECIAL = (0, 0x8000_0000, 1, 0x8000_0001, 0x007F_FFFF, 0x0080_0000, 0x7F7F_FFFF, 0x7F80_0000, 0xFF80_0000,
             0x7FC0_0000, 0x7F80_0001, 0x3F80_0000, 0xBF80_0000, 0x3F00_0000)
+
+
+def visited(base: int, counts: list[int], strides: list[int]) -> list[int]:
+    """The lines that loops visit, in order."""
+    lines = [base]
+    for count, stride in zip(counts, strides, strict=False):
+        lines = [line + i * stride for i in range(count) for line in lines]
+    return lines
 
 
 class _Generator:
@@ -97,13 +105,37 @@ class _Generator:
         acc_line, acc_strides = self.walk(acc, counts)
         tiles = Region(w.base, w.size - self.config.rows + 1)
         w_line, w_strides = self.walk(tiles, counts[2:])
+        reads, extra = [a, w], self.integer_formats()
+        own = len(set(visited(acc_line, counts[:2], acc_strides))) == counts[0] * counts[1]
+        if self.config.block_scaled and own and self.rng.random() < 0.7:
+            acc_strides[2] = 0
+            reads, extra = self.scaled(reads, counts)
         self.builder.add(
-            Unit.MATMUL, reads=[a, w], writes=[acc], accumulate=self.rng.randrange(2),
+            Unit.MATMUL, reads=reads, writes=[acc], accumulate=self.rng.randrange(2), **extra,
             a_line=a_line, w_line=w_line, acc_line=acc_line,
             **{f"count{i}": value for i, value in enumerate(counts)},
             **{f"a_stride{i}": value for i, value in enumerate(a_strides)},
             **{f"acc_stride{i}": value for i, value in enumerate(acc_strides)},
             w_stride2=w_strides[0], w_stride3=w_strides[1])
+
+    def integer_formats(self) -> dict:
+        names = [name for name in self.config.formats if not FORMATS[name].is_float]
+        return {f"{operand}_format": FORMATS[self.rng.choice(names)].code for operand in "aw"}
+
+    def scaled(self, reads: list, counts: list[int]) -> tuple[list, dict]:
+        """What makes a MATMUL block-scaled: what it reads, and its fields."""
+        rng, config = self.rng, self.config
+        tiles = rng.randint(1, min(128 // config.rows, 3))
+        fields = {"scaled": 1, "block_tiles": tiles}
+        for operand, lines in (("a", ceil_div(counts[0] * counts[1], config.line_bytes)), ("w", 1)):
+            pad = rng.choice(self.pads)
+            reads = [*reads, pad]
+            line, strides = self.walk(Region(pad.base, pad.size - lines + 1),
+                                      [ceil_div(counts[2], tiles), counts[3]])
+            fields |= {f"{operand}_format": FORMATS[rng.choice(config.formats)].code,
+                       f"{operand}_scale_line": line, f"{operand}_scale_stride2": strides[0],
+                       f"{operand}_scale_stride3": strides[1]}
+        return list(dict.fromkeys(reads)), fields
 
     def epilogue(self, out_format: OutFormat | None = None) -> None:
         rng, config = self.rng, self.config

@@ -272,8 +272,9 @@ def reference_markdown() -> str:
     lines += _enumeration("Output formats", "Field `out_format` of EPILOGUE.", "format", isa.OutFormat)
     lines += _enumeration("Scale modes", "Field `scale_mode` of EPILOGUE.", "mode", isa.ScaleMode)
     lines += _enumeration("Scale rules", "Field `scale_rule` of EPILOGUE.", "rule", isa.ScaleRule)
-    lines += ["## Element formats", "", "Fields `a_format` and `w_format` of MATMUL, and a bit each of the register "
-              "FORMATS. A code stands for significand * 2^exponent; INT8 without scales is a whole number.", "",
+    lines += ["## Element formats", "", "Fields `a_format` and `w_format` of MATMUL, and a bit each of the "
+              "register FORMATS. A code stands for significand * 2^exponent; INT8 without scales is a whole "
+              "number.", "",
               *_table(("code", "format", "bits", "exponent", "largest significand"),
                       [(item.code.value, f"`{name}`", item.bits, item.exponent, item.max_significand)
                        for name, item in FORMATS.items()])]

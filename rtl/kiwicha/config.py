@@ -83,7 +83,7 @@ class ChipConfig:
         if not isinstance(self.formats, tuple) or not self.formats:
             raise ConfigError(f"formats must be a non-empty list, not {self.formats!r}")
         for name in self.formats:
-            if name not in FORMATS:
+            if not isinstance(name, str) or name not in FORMATS:
                 raise ConfigError(f"formats must be among {', '.join(FORMATS)}, not {name!r}")
         if len(set(self.formats)) != len(self.formats):
             raise ConfigError(f"formats must not repeat, got {list(self.formats)}")
@@ -240,13 +240,18 @@ def _bad_choice(item: dataclasses.Field, value: Any) -> None:
                       f"not {value!r}")
 
 
+_ALL = tuple(FORMATS)
+
 PRESETS: dict[str, ChipConfig] = {config.name: config for config in (
-    ChipConfig(name="tiny", rows=4, columns=4, bus_width=64, scratchpad_banks=4, bank_lines=512,
-               accumulator_lines=256, epilogue_lanes=2, queue_depth=2, reads_in_flight=4,
+    ChipConfig(name="tiny", rows=4, columns=4, formats=("int8", "int4"), bus_width=64, scratchpad_banks=4,
+               bank_lines=512, accumulator_lines=256, epilogue_lanes=2, queue_depth=2, reads_in_flight=4,
                writes_in_flight=4),
-    ChipConfig(name="small", rows=8, columns=8, bus_width=64, scratchpad_banks=4, bank_lines=1024,
+    ChipConfig(name="small", rows=8, columns=8, formats=_ALL, bus_width=64, scratchpad_banks=4, bank_lines=1024,
                accumulator_lines=512, epilogue_lanes=2, reads_in_flight=8, writes_in_flight=4),
-    ChipConfig(name="ulx3s_85f", rows=16, columns=16, multiplier="ecp5_packed", bus_width=128),
-    ChipConfig(name="wide", rows=16, columns=16, bus_width=128, scratchpad_banks=8, bank_lines=4096,
+    ChipConfig(name="ulx3s_85f", rows=16, columns=16, formats=("int8", "int4"), multiplier="ecp5_packed",
+               bus_width=128),
+    ChipConfig(name="ulx3s_85f_fp8", rows=16, columns=8, formats=_ALL, multiplier="ecp5", bus_width=128,
+               accumulator_lines=512),
+    ChipConfig(name="wide", rows=16, columns=16, formats=_ALL, bus_width=128, scratchpad_banks=8, bank_lines=4096,
                accumulator_lines=4096, queue_depth=8, reads_in_flight=32, writes_in_flight=16),
 )}

@@ -49,7 +49,7 @@ def to_fp32(acc: np.ndarray, scale: np.ndarray | np.float32 | None = None) -> np
 
 def to_bf16(x: np.ndarray) -> np.ndarray:
     """FP32 to BF16 codes (uint16): rounded to nearest even, overflow to infinity; NaN gives 0x7FC0."""
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         codes = np.asarray(x, np.float32).astype(ml_dtypes.bfloat16).view(np.uint16)
     return np.where(np.isnan(x), np.uint16(0x7FC0), codes)
 

@@ -6,6 +6,7 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.formats import ElementFormat
 
+from .block import decode
 from .numerics import CANONICAL_NAN
 
 __all__ = ["PartialSums", "add_fp32", "decode_elements", "decode_integers"]
@@ -15,8 +16,6 @@ _TYPES = {
     ElementFormat.E3M2: ml_dtypes.float6_e3m2fn, ElementFormat.E2M3: ml_dtypes.float6_e2m3fn,
     ElementFormat.E2M1: ml_dtypes.float4_e2m1fn,
 }
-#: MXINT8 is a fraction of 6 bits where INT8 is a whole number.
-_MXINT8 = 2.0 ** -6
 
 
 def decode_elements(lines: np.ndarray, code: ElementFormat, count: int) -> np.ndarray:
@@ -53,7 +52,7 @@ class PartialSums:
 
     def add(self, lines: np.ndarray, vectors: np.ndarray, tile: np.ndarray, begins: bool) -> None:
         """The products of `vectors` [V, rows] and `tile` [rows, columns]; `begins` a block, or goes on with it."""
-        a, w = _values(vectors), _values(tile)
+        a, w = decode(vectors), decode(tile)
         nans = np.isnan(a).any(axis=1)[:, None] | np.isnan(w).any(axis=0)
         # Whole numbers of one small unit, far fewer than 2^53: exact in any order.
         sums = np.nan_to_num(a) @ np.nan_to_num(w)
@@ -67,8 +66,3 @@ class PartialSums:
             terms = np.ldexp(self.sums[lines], exponents).astype(np.float32)
         nans = self.nans[lines] | (a_scale == 255)[:, None] | (w_scale == 255)
         return np.where(nans, np.float32(np.nan), terms)
-
-
-def _values(elements: np.ndarray) -> np.ndarray:
-    """Real numbers, exactly; int8 as a block-scaled format."""
-    return elements.astype(np.float64) * (_MXINT8 if elements.dtype == np.int8 else 1.0)

@@ -11,8 +11,9 @@ from ..isa import Activity, ErrorCode, Unit
 from ..memory.accumulator import Accumulator, accumulation
 from ..memory.ports import LINE_ADDRESS, ReadPort
 from .decode import EdgeDecoder
+from .items import Vector
 from .scales import TileScales, VectorScales
-from .sequencers import Vector, VectorSequencer, WeightSequencer
+from .sequencers import VectorSequencer, WeightSequencer
 from .systolic import SystolicArray
 
 __all__ = ["MatmulUnit"]

@@ -67,7 +67,7 @@ class BlockSum(wiring.Component):
 
     @property
     def _convert(self) -> int:
-        return ScaledToFloat(self.config.block_sum_width).latency
+        return ScaledToFloat.LATENCY
 
     @property
     def latency(self) -> int:
