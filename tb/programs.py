@@ -10,8 +10,8 @@ import random
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.formats import FORMATS
-from kiwicha.isa import INSTRUCTION_BYTES, OutFormat, ScaleMode, Unit
+from kiwicha.formats import FORMATS, MAX_BLOCK
+from kiwicha.isa import INSTRUCTION_BYTES, OutFormat, ScaleMode, ScaleRule, Unit
 from kiwicha_host.compiler.builder import ProgramBuilder
 from kiwicha_host.compiler.layout import MemoryMap, Region, ceil_div
 from kiwicha_host.job import Job
@@ -139,25 +139,45 @@ class _Generator:
 
     def epilogue(self, out_format: OutFormat | None = None) -> None:
         rng, config = self.rng, self.config
-        acc, pad = rng.choice(self.accs), rng.choice(self.pads)
-        out_format = rng.choice(list(OutFormat)) if out_format is None else out_format
-        lines = ceil_div(config.columns * (1 if out_format == OutFormat.INT8 else 4), config.line_bytes)
+        acc, pad, scale_pad = rng.choice(self.accs), rng.choice(self.pads), rng.choice(self.pads)
+        out_format = rng.choice(self.out_formats()) if out_format is None else out_format
+        fresh = out_format in (OutFormat.E4M3, OutFormat.E2M1)
+        parts = rng.choice((1, 2, rng.randint(1, min(MAX_BLOCK // config.columns, 16)))) if fresh else 1
+        size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
+        lines = parts if fresh else ceil_div(size * config.columns, config.line_bytes)
         mode = ScaleMode.NONE if out_format == OutFormat.INT32 else rng.choice(list(ScaleMode))
         bias = rng.randrange(2)
-        counts = [*self.counts(2, 6), *self.counts(2, 8)]
-        acc_line, acc_strides = self.walk(acc, counts)
+        if parts > 1:
+            mode, bias = rng.choice((ScaleMode.NONE, ScaleMode.SCALAR)), 0
+        counts = [*self.counts(2, 6), *self.counts(2, 24 if fresh else 8)]
+        acc_line, acc_strides = self.walk(acc, [*counts, parts])
         out_line, out_strides = self.walk(pad, [*counts[2:], lines])
+        scale_lines = ceil_div(counts[2] * counts[3], config.line_bytes)
+        scaled = {"float": int(out_format != OutFormat.INT32 and rng.random() < 0.7),
+                  "scale_rule": rng.choice(list(ScaleRule)), "parts": parts, "part_stride": acc_strides[4],
+                  "scale_line": scale_pad.base + rng.randrange(scale_pad.size - scale_lines + 1)}
         needed = ceil_div(4 * config.columns, config.line_bytes) * (bias + (mode == ScaleMode.COLUMN))
         bounds = [self.float_bits() for _ in range(2)]
         self.builder.add(
-            Unit.EPILOGUE, reads=[acc, self.params], writes=[pad], out_format=out_format, bias=bias,
+            Unit.EPILOGUE, reads=[acc, self.params],
+            writes=[pad, scale_pad] if fresh and scale_pad != pad else [pad],
+            out_format=out_format, bias=bias,
             scale_mode=mode, clamp=rng.randrange(2), zero_point=rng.randint(-128, 127),
             acc_line=acc_line, out_line=out_line,
             param_line=self.params.base + rng.randrange(max(1, self.params.size - needed)),
             **{f"count{i}": value for i, value in enumerate(counts)},
-            **{f"acc_stride{i}": value for i, value in enumerate(acc_strides)},
+            **{f"acc_stride{i}": value for i, value in enumerate(acc_strides[:4])},
             out_stride2=out_strides[0], out_stride3=out_strides[1], out_step=out_strides[2],
-            scale=self.float_bits(), clamp_low=bounds[0], clamp_high=bounds[1])
+            scale=self.float_bits(), clamp_low=bounds[0], clamp_high=bounds[1],
+            **(scaled if config.block_scaled else {}))
+
+    def out_formats(self) -> list[OutFormat]:
+        """What the epilogue of this chip writes."""
+        config = self.config
+        if not config.block_scaled:
+            return [OutFormat.INT8, OutFormat.INT32, OutFormat.FP32]
+        few = (OutFormat.E4M3, OutFormat.E2M1) if config.columns & (config.columns - 1) else ()
+        return [item for item in OutFormat if item not in few]
 
     def float_bits(self) -> int:
         choice = self.rng.random()

@@ -139,7 +139,7 @@ def random_fields(unit, rng):
         f |= {f"a_stride{i}": rng.randint(-5, 5) for i in range(4)}
         f |= {f"w_stride{i}": rng.randint(-5, 5) for i in (2, 3)}
         return f
-    out_format = rng.choice(list(OutFormat))
+    out_format = rng.choice([OutFormat.INT8, OutFormat.INT32, OutFormat.FP32])
     mode = ScaleMode.NONE if out_format == OutFormat.INT32 else rng.choice(list(ScaleMode))
     special = [0, 0x80000000, 0x3F800000, 0x3DCCCCCD, 0xBF000000, 0x7F800000, 0x7FC00000, 1]
     return f | {"out_format": out_format, "scale_mode": mode, "bias": rng.randrange(2), "clamp": rng.randrange(2),
