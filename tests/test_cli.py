@@ -134,7 +134,7 @@ def test_run_a_network(run):
 
 def test_work():
     assert gemm_work(3, 5, 7) == Work(105, 21 + 35 + 60)
-    assert gemm_work(3, 5, 7, a_bits=4, b_bits=4, out_bytes=1) == Work(105, 11 + 18 + 15)
+    assert gemm_work(3, 5, 7, a_per_byte=2, b_per_byte=2, out_bits=4, scale_bytes=9) == Work(105, 11 + 18 + 8 + 9)
 
 
 def test_figures():
@@ -323,7 +323,7 @@ def test_bad_options(run, no_device, options, message):
     ("codes16.npy", "e2m1", "A must be from 0 to 15 for format e2m1, not 16"),
     ("a.npy", "e4m3", "A must be uint8 for format e4m3, not int8"),
     ("uint8.npy", "e4m3", "format e4m3 needs a scale block of 16, 32, 64, 128 elements"),
-    ("uint8.npy", "e3m2", "A must be from 0 to 63 for format e3m2, not"),
+    ("uint8.npy", "e3m2", "format e3m2 needs a scale block of 16, 32, 64, 128 elements"),
 ])
 def test_formats(run, no_device, name, element, message):
     bad_files()
