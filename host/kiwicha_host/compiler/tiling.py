@@ -62,7 +62,8 @@ def split_units(total: int, limit: int, unit: int) -> list[tuple[int, int]]:
 
 def _unit_sizes(total: int, most: int, unit: int) -> list[int]:
     """As :func:`_sizes`, multiples of `unit` or the whole."""
-    return [min(size * unit, total) for size in _sizes(ceil_div(total, unit), most // unit)]
+    units = ceil_div(total, unit)
+    return [min(size * unit, total) for size in _sizes(units, units if total <= most else most // unit)]
 
 
 def choose_tiling(shape: Shape, where: ScratchpadMap, most_n: int) -> Tiling:
