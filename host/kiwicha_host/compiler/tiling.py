@@ -74,29 +74,35 @@ def choose_tiling(shape: Shape, where: ScratchpadMap, most_n: int) -> Tiling:
     CompileError
         Not even the smallest tile fits the scratchpad.
     """
-    config, unit, parts = shape.config, shape.block_tiles, shape.out_parts
-    half_out, half_acc = where.out.size // 2, config.accumulator_lines // 2
-    best: tuple[float, Tiling] | None = None
-    most_m = min(half_acc, half_out // shape.result_lines)
-    for tile_m, tile_n in product(_sizes(shape.m, most_m),
-                                  _unit_sizes(shape.n_blocks, min(half_acc, most_n), parts)):
-        group = _group(shape, tile_m, tile_n, half_out)
-        if tile_m * tile_n > half_acc or not group:
-            continue
-        for tile_k, n_outer in product(_unit_sizes(shape.k_blocks, where.a.size // (2 * tile_m), unit),
-                                       (False, True)):
-            slots = _slots(shape, where, tile_m, tile_n, tile_k)
-            if min(slots) < 2:
-                continue
-            tiling = Tiling(tile_m, tile_n, tile_k, n_outer, group, *slots)
-            cost = _cycles(shape, tiling)
-            if best is None or cost < best[0]:
-                best = (cost, tiling)
+    # A tile of each operand is loaded while another is used, unless there is room for one only.
+    best = _cheapest(shape, where, most_n, 2) or _cheapest(shape, where, most_n, 1)
     if best is None:
+        config = shape.config
         raise CompileError(f"no tile of a {shape.m}x{shape.n}x{shape.k} GEMM fits configuration {config.name!r}: "
                            f"it has {config.scratchpad_lines} scratchpad lines and {config.accumulator_lines} "
                            "accumulator lines")
-    return best[1]
+    return best
+
+
+def _cheapest(shape: Shape, where: ScratchpadMap, most_n: int, slots: int) -> Tiling | None:
+    """The tiling with the fewest estimated cycles that has at least `slots` tiles of each operand."""
+    half_out, half_acc = where.out.size // 2, shape.config.accumulator_lines // 2
+    best: tuple[float, Tiling] | None = None
+    for tile_m, tile_n in product(_sizes(shape.m, min(half_acc, half_out // shape.result_lines)),
+                                  _unit_sizes(shape.n_blocks, min(half_acc, most_n), shape.out_parts)):
+        group = _group(shape, tile_m, tile_n, half_out)
+        if tile_m * tile_n > half_acc or not group:
+            continue
+        most_k = where.a.size // (slots * tile_m)
+        for tile_k, n_outer in product(_unit_sizes(shape.k_blocks, most_k, shape.block_tiles), (False, True)):
+            room = _slots(shape, where, tile_m, tile_n, tile_k)
+            if min(room) < slots:
+                continue
+            tiling = Tiling(tile_m, tile_n, tile_k, n_outer, group, *room)
+            cost = _cycles(shape, tiling)
+            if best is None or cost < best[0]:
+                best = (cost, tiling)
+    return best and best[1]
 
 
 def _slots(shape: Shape, where: ScratchpadMap, m: int, n: int, k: int) -> tuple[int, int]:
