@@ -3,14 +3,17 @@
 from fractions import Fraction
 
 import cocotb
+import ml_dtypes
 import numpy as np
 from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 import harness
+from kiwicha.arith.narrow import BlockScale, FloatToBf16, FloatToElement
 from kiwicha.arith.scaled import ScaledToFloat
-from lanes import NAN, apply, check, generator, lanes_bench
+from kiwicha.formats import ElementFormat
+from lanes import NAN, any_floats, apply, check, generator, lanes_bench
 
 
 class Scaled(wiring.Component):
@@ -141,6 +144,116 @@ async def tiny_negatives_keep_their_sign(dut):
     await check_scaled(dut, i, exponent)
 
 
+# FP32 to bfloat16.
+
+@cocotb.test()
+async def floats_to_bf16(dut):
+    random = generator("bf16")
+    # Every upper half, with lower halves around the middle.
+    upper = np.arange(1 << 16, dtype=np.uint32) << 16
+    lower = [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF]
+    values = np.concatenate([*(upper | low for low in lower), any_floats(random, 50_000)]).astype(np.uint32)
+    with np.errstate(all="ignore"):
+        want = values.view(np.float32).astype(ml_dtypes.bfloat16)
+    want = np.where(np.isnan(values.view(np.float32)), 0x7FC0, want.view(np.uint16)).astype(np.uint32)
+    check(await apply(dut, i=values), want, i=values)
+
+
+# FP32 to elements of a block.
+
+#: (dtype, largest value, exponent of the largest value) of the formats that blocks are quantised to.
+TARGETS = {ElementFormat.E4M3: (ml_dtypes.float8_e4m3fn, 448.0, 8),
+           ElementFormat.E2M1: (ml_dtypes.float4_e2m1fn, 6.0, 2)}
+
+
+class Quantise(wiring.Component):
+    """A FloatToElement with its small inputs in one word: scale, format, bad."""
+
+    i: In(32)
+    how: In(32)
+    o: Out(32)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.unit = unit = FloatToElement()
+        m.d.comb += [unit.i.eq(self.i), Cat(unit.scale, unit.format.as_value(), unit.bad).eq(self.how),
+                     self.o.eq(unit.o)]
+        return m
+
+
+@cocotb.test()
+async def floats_to_elements(dut):
+    """Every code's value, every middle between two and their float32 neighbours, at many scales; anything else."""
+    random = generator("elements")
+    for target, (dtype, largest, _) in TARGETS.items():
+        bits = 8 if target == ElementFormat.E4M3 else 4
+        codes = np.arange(1 << bits - 1, dtype=np.uint8).view(dtype).astype(np.float64)
+        codes = codes[~np.isnan(codes)]
+        points = np.concatenate([codes, (codes[1:] + codes[:-1]) / 2, codes * 0.75, codes * 1.25,
+                                 [largest * 1.0625, largest * 1.25, largest * 2, 1e9]])
+        scale = np.concatenate([np.arange(0, 30), [100, 126, 127, 128, 200, 240, 253, 254]])
+        points, scale = (x.ravel() for x in np.meshgrid(points, scale))
+        with np.errstate(all="ignore"):
+            exact = np.ldexp(points, scale - 127).astype(np.float32).view(np.uint32).astype(np.int64)
+        values = np.concatenate([exact, exact - 1, exact + 1]).clip(0, 0x7F7FFFFF).astype(np.uint32)
+        scale = np.tile(scale, 3)
+        # Anything, at scales that bring it near the range of the format.
+        some = any_floats(random, 100_000) & 0x7FFFFFFF
+        some[::5] &= 0x00FFFFFF
+        some = np.minimum(some, 0x7F7FFFFF).astype(np.uint32)
+        near = (some >> 23).astype(np.int64) + random.integers(-12, 14, len(some))
+        near[::9] = random.integers(0, 255, len(near[::9]))
+        values = np.concatenate([values, some])
+        scale = np.concatenate([scale, near.clip(0, 254)])
+        values |= (random.integers(2, size=len(values)) << 31).astype(np.uint32)
+        bad = random.random(len(values)) < 0.01
+        # float64 divides by a power of two exactly; saturation first, since ml_dtypes has its own ideas.
+        real = np.ldexp(values.view(np.float32).astype(np.float64), 127 - scale)
+        want = np.clip(real, -largest, largest).astype(dtype).view(np.uint8).astype(np.uint32)
+        how = scale | target.value << 8 | bad.astype(np.int64) << 11
+        check(await apply(dut, i=values, how=how.astype(np.uint32)), np.where(bad, 0, want).astype(np.uint32),
+              i=values, how=how)
+
+
+# Scales of blocks.
+
+class Scale(wiring.Component):
+    """A BlockScale with its small inputs in one word: format, ceil."""
+
+    i: In(32)
+    how: In(32)
+    o: Out(32)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.unit = unit = BlockScale()
+        m.d.comb += [unit.i.eq(self.i), Cat(unit.format.as_value(), unit.ceil).eq(self.how), self.o.eq(unit.o)]
+        return m
+
+
+@cocotb.test()
+async def scales_of_blocks(dut):
+    """Every exponent with fractions around the middle ones, by both rules, for both formats."""
+    random = generator("scales")
+    fractions = [0, 1, 0x3FFFFF, 0x400000, 0x400001, 0x5FFFFF, 0x600000, 0x600001, 0x7FFFFF,
+                 *random.integers(0, 1 << 23, 40)]
+    amax = (np.arange(256)[:, None] << 23 | np.array(fractions)).ravel().astype(np.uint32)
+    real = amax.view(np.float32).astype(np.float64)
+    usable = np.isfinite(real)
+    for target, (_, largest, top) in TARGETS.items():
+        for ceil in (0, 1):
+            # The smallest power of two that brings amax to the maximum at most; or its exponent alone.
+            safe = np.where(usable & (real > 0), real, 2.0 ** -149)
+            if ceil:
+                mantissa, exponent = np.frexp(safe / largest)
+                exponent -= mantissa == 0.5
+            else:
+                exponent = np.frexp(safe)[1] - 1 - top
+            want = np.where(usable, np.clip(exponent + 127, 0, 254), 255).astype(np.uint32)
+            how = np.full(len(amax), target.value | ceil << 3, np.uint32)
+            check(await apply(dut, i=amax, how=how), want, i=amax, how=how)
+
+
 def _scaled(width, *tests):
     bench = lanes_bench(__name__, f"scaled_{width}", lambda: Scaled(width), ["low", "high", "exponent"],
                         ScaledToFloat.LATENCY, ["every_exponent", "random_values",
@@ -149,4 +262,9 @@ def _scaled(width, *tests):
     return bench
 
 
-BENCHES = [_scaled(44, "ties_and_neighbours"), _scaled(21, "ties_and_neighbours"), _scaled(2)]
+BENCHES = [
+    _scaled(44, "ties_and_neighbours"), _scaled(21, "ties_and_neighbours"), _scaled(2),
+    lanes_bench(__name__, "bf16", FloatToBf16, ["i"], FloatToBf16.LATENCY, ["floats_to_bf16"]),
+    lanes_bench(__name__, "element", Quantise, ["i", "how"], FloatToElement.LATENCY, ["floats_to_elements"]),
+    lanes_bench(__name__, "block_scale", Scale, ["i", "how"], BlockScale.LATENCY, ["scales_of_blocks"]),
+]
