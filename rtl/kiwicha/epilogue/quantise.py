@@ -6,9 +6,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..arith.delay import later
-from ..arith.narrow import BlockScale, FloatToElement
+from ..arith.narrow import SCALE_NAN, BlockScale, FloatToElement
 from ..config import ChipConfig
-from ..formats import MAX_BLOCK
+from ..formats import MAX_BLOCK, ElementFormat
 from ..isa import ScaleRule
 from ..stream import Queue
 from .shapes import Geometry
@@ -83,8 +83,13 @@ class Quantise(wiring.Component):
 
         for lane in range(self._lanes):
             m.submodules[f"to_element{lane}"] = convert = FloatToElement()
-            m.d.comb += [convert.i.eq(now.word[lane]), convert.scale.eq(code), convert.e2m1.eq(now.e2m1),
-                         self.element[lane].eq(convert.o)]
+            m.d.comb += [
+                convert.i.eq(now.word[lane]),
+                convert.scale.eq(code),
+                convert.format.eq(_format(now.e2m1)),
+                convert.bad.eq(code == SCALE_NAN),
+                self.element[lane].eq(convert.o),
+            ]
         beside = later(m, Cat(now.step, now.e2m1, now.end), "beside", FloatToElement.LATENCY)
         ends = beside[-1]
         m.d.comb += [
@@ -130,9 +135,9 @@ class Quantise(wiring.Component):
         m.submodules.block_scale = block_scale = BlockScale()
         about = later(m, about, "about_block")
         m.d.comb += [
-            block_scale.amax.eq(amax),
-            block_scale.e2m1.eq(about[1]),
-            block_scale.rule.eq(about[2]),
+            block_scale.i.eq(amax),
+            block_scale.format.eq(_format(about[1])),
+            block_scale.ceil.eq(about[2] == ScaleRule.RCEIL.value),
             # There is always room.
             codes.valid.eq(self._valid(m, ends, "scale_valid", 1 + BlockScale.LATENCY)),
             codes.payload.eq(block_scale.o),
@@ -172,6 +177,10 @@ class Quantise(wiring.Component):
                     m.d.sync += byte.eq(code)
                 with m.Elif(at == 0):
                     m.d.sync += byte.eq(0)
+
+
+def _format(e2m1):
+    return Mux(e2m1, ElementFormat.E2M1, ElementFormat.E4M3)
 
 
 def step_layout(config: ChipConfig) -> data.StructLayout:
