@@ -550,7 +550,7 @@ async def one_read_per_cycle_with_fresh_scales(dut):
             # All lines of the last pixel, and the scales right behind them.
             tail = np.diff(around.write_cycles[-1 - parts:])
             assert (tail == [*[steps] * (parts - 1), 1]).all(), tail
-    if not config.block_scaled:
+    if not set(FRESH) <= set(formats(config)):
         return
     # From one instruction to the next, of any block's size; and where the datapath must run empty.
     most = 128 // config.columns
@@ -593,7 +593,7 @@ async def stalled_output_keeps_everything(dut):
         under_way = harness.current().params["under_way"]
         pixels = min(2 * under_way, around.config.scratchpad_lines // result_lines(around.config, form))
         batch = [run_of(around.config, random, form, pixels, scale_mode=ScaleMode.NONE) for _ in range(2)]
-        job = cocotb.start_soon(around.run(batch))
+        job = cocotb.start_soon(around.run(batch, limit=100_000))
         steps = -(-around.config.columns // around.config.epilogue_lanes)
         await cycles(dut, 100 + (under_way + 8) * steps)
         assert around.activity[-1] == Activity.QUEUE
@@ -727,4 +727,7 @@ BENCHES = [
     shape_bench(4, 2, 64, **SCALED),
     shape_bench(8, 2, 64, **SCALED),
     shape_bench(16, 4, 128, **SCALED),
+    # The most parts, a line of each in every cycle, and lanes beyond the last column; and no fresh scales at all.
+    shape_bench(2, 4, 128, testcase=["random_instructions", "extremes", "stalled_output_keeps_everything"], **SCALED),
+    shape_bench(6, 2, 64, testcase=["random_instructions", "errors_then_a_good_end"], formats=("int8", "e2m1")),
 ]
