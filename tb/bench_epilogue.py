@@ -728,6 +728,7 @@ BENCHES = [
     shape_bench(8, 2, 64, **SCALED),
     shape_bench(16, 4, 128, **SCALED),
     # The most parts, a line of each in every cycle, and lanes beyond the last column; and no fresh scales at all.
-    shape_bench(2, 4, 128, testcase=["random_instructions", "extremes", "stalled_output_keeps_everything"], **SCALED),
+    shape_bench(2, 4, 128, testcase=["random_instructions", "extremes", "stalled_output_keeps_everything"],
+                **SCALED),
     shape_bench(6, 2, 64, testcase=["random_instructions", "errors_then_a_good_end"], formats=("int8", "e2m1")),
 ]
