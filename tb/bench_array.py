@@ -240,8 +240,8 @@ def _bench(rows, columns, multiplier="portable", formats=("int8",)):
 BENCHES = [
     _bench(2, 2), _bench(3, 5), _bench(5, 2), _bench(8, 8), _bench(2, 32), _bench(32, 3),
     _bench(4, 3, "ecp5"), _bench(16, 8, "ecp5"),
-    _bench(5, 3, formats=("int8", "e3m2")), _bench(4, 3, "ecp5", ("int8", "e3m2")),
-    _bench(5, 3, formats=("int8", "e4m3")), _bench(6, 3, "ecp5", ("int8", "e4m3")),
+    _bench(8, 3, formats=("int8", "e3m2")), _bench(4, 3, "ecp5", ("int8", "e3m2")),
+    _bench(4, 5, formats=("int8", "e4m3")), _bench(8, 3, "ecp5", ("int8", "e4m3")),
     _bench(4, 4, "ecp5_packed", ("int4", "e2m1")),
     _bench(2, 2, "ecp5_packed"), _bench(12, 6, "ecp5_packed"), _bench(16, 16, "ecp5_packed"),
 ]
