@@ -347,7 +347,8 @@ async def tiles_follow_without_a_bubble(dut, instructions):
         for i in range(number):
             # Operands in different banks, and accumulator lines that have rested.
             world.send(instruction(config, count=(m, 1, tiles, 1), a_stride=(1, 0, 2, 0),
-                                   acc_line=32 * (i % (config.accumulator_lines // 32)), acc_stride=(1, 0, rest if m < rest else 0, 0),
+                                   acc_line=32 * (i % (config.accumulator_lines // 32)),
+                                   acc_stride=(1, 0, rest if m < rest else 0, 0),
                                    w_stride=(config.rows, 0), accumulate=1))
         await world.finish()
         swaps = [cycle for cycle, _ in world.log["a"][before::m]]
