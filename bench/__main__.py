@@ -9,7 +9,7 @@ from rich.console import Console
 
 from kiwicha_host.toolchain import build_root
 
-from . import measure
+from . import accuracy, measure
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -55,6 +55,8 @@ def main() -> None:
         target = HERE / "results" / f"{name}.json"
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(results[name], indent=1) + "\n")
+    console.print("measuring accuracy ...")
+    accuracy.main()
     results["synth"] = synthesis()
     text = README.read_text()
     head, found, rest = text.partition(START)

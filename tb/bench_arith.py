@@ -1,29 +1,19 @@
-"""FP32 conversions, multiplication and order: bit for bit against numpy, at one result per cycle."""
+"""FP32 conversions, multiplication, addition and order: bit for bit against numpy, at one result per cycle."""
 
 import warnings
 
 import cocotb
 import numpy as np
 from amaranth.hdl import Module, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-import harness
-from harness import Bench, cycles, port
+from kiwicha.arith.add import FloatAdd
 from kiwicha.arith.convert import FloatToInt8, IntToFloat
 from kiwicha.arith.delay import Delay
 from kiwicha.arith.multiply import FloatMultiply
 from kiwicha.arith.order import total_order
-
-LANES = 32
-WORDS = data.ArrayLayout(32, LANES)
-NAN = np.uint32(0x7FC00000)
-EDGES = np.array([0x00000000, 0x00000001, 0x00000002, 0x007FFFFF, 0x00400000, 0x00800000, 0x00800001,
-                  0x00FFFFFF, 0x33800000, 0x3F000000, 0x3F7FFFFF, 0x3F800000, 0x3F800001, 0x3FC00000,
-                  0x3FFFFFFF, 0x40000000, 0x42FE0000, 0x42FF0000, 0x43000000, 0x43008000, 0x437F8000,
-                  0x43800000, 0x43800001, 0x4B7FFFFF, 0x4B800000, 0x4F000000, 0x7F7FFFFF, 0x7F7FFFFE,
-                  0x7F000000, 0x7F800000, 0x7F800001, 0x7FBFFFFF, 0x7FC00000, 0x7FFFFFFF], np.uint32)
-EDGES = np.concatenate([EDGES, EDGES | np.uint32(1 << 31)])
+from lanes import EDGES, NAN, any_floats, apply, check, generator, lanes_bench
 
 
 class TotalOrder(wiring.Component):
@@ -42,64 +32,6 @@ class TotalOrder(wiring.Component):
         with m.Else():
             m.d.comb += self.o.eq(total_order(self.a) < total_order(self.b))
         return m
-
-
-class Lanes(wiring.Component):
-    """Many copies of a unit side by side, so that each Python cycle checks many values."""
-
-    def __init__(self, unit, inputs):
-        self._unit = unit
-        self._inputs = inputs
-        super().__init__({**{name: In(WORDS) for name in inputs}, "o": Out(WORDS)})
-
-    def elaborate(self, platform):
-        m = Module()
-        for lane in range(LANES):
-            m.submodules[f"lane{lane}"] = unit = self._unit()
-            m.d.comb += [getattr(unit, name).eq(getattr(self, name)[lane]) for name in self._inputs]
-            m.d.comb += self.o[lane].eq(unit.o)
-        return m
-
-
-async def apply(dut, **operands):
-    """Stream the operands through, one vector per cycle; the results, `latency` cycles later."""
-    latency = harness.current().params["latency"]
-    await harness.start(dut)
-    count = max(map(len, operands.values()))
-    vectors = -(-count // LANES)
-    rows = {name: np.resize(np.ascontiguousarray(values).view(np.uint32), (vectors, LANES))
-            for name, values in operands.items()}
-    results = []
-    for index in range(vectors + latency):
-        if index < vectors:
-            for name, values in rows.items():
-                port(dut, name).value = int.from_bytes(values[index].tobytes(), "little")
-        await cycles(dut, 1)
-        # Just after an edge the outputs are still those from before it: of input index - latency.
-        if index >= latency:
-            results.append(int(port(dut, "o").value).to_bytes(4 * LANES, "little"))
-    return np.frombuffer(b"".join(results), np.uint32)[:count]
-
-
-def generator(label):
-    return np.random.default_rng(harness.rng(label).getrandbits(64))
-
-
-def check(got, want, **operands):
-    wrong = np.flatnonzero(got != want)
-    if len(wrong):
-        shown = "; ".join(", ".join(f"{name}={int(v[i]):#010x}" for name, v in operands.items())
-                          + f" gives {int(got[i]):#010x}, not {int(want[i]):#010x}" for i in wrong[:4])
-        raise AssertionError(f"{len(wrong)} of {len(want)} wrong: {shown}")
-
-
-def any_floats(random, count):
-    """Bits of any kind, the edges included, with short and long runs of zeros and ones below."""
-    bits = random.integers(0, 1 << 32, count, dtype=np.uint32)
-    bits[::3] &= np.uint32(0xFFFFFFFF) << random.integers(0, 24, len(bits[::3]), dtype=np.uint32)
-    bits[1::3] |= ~(np.uint32(0xFFFFFFFF) << random.integers(0, 24, len(bits[1::3]), dtype=np.uint32))
-    bits[::17] = random.choice(EDGES, len(bits[::17]))
-    return bits
 
 
 # Integer to FP32.
@@ -195,6 +127,62 @@ async def times_one(dut):
     await check_products(dut, values, np.full_like(values, 0x3F800000))
 
 
+# Addition.
+
+async def check_sums(dut, a, b):
+    a, b = (np.ascontiguousarray(x, np.uint32) for x in (a, b))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        total = a.view(np.float32) + b.view(np.float32)
+    check(await apply(dut, a=a, b=b), np.where(np.isnan(total), NAN, total.view(np.uint32)), a=a, b=b)
+
+
+@cocotb.test()
+async def sums_of_every_pair_of_exponents(dut):
+    random = generator("exponents")
+    a, b = (x.ravel() for x in np.meshgrid(np.arange(256), np.arange(256)))
+    low, high = (any_floats(random, 4 * len(a)) & 0x807FFFFF for _ in range(2))
+    await check_sums(dut, np.tile(a, 4) << 23 | low, np.tile(b, 4) << 23 | high)
+
+
+@cocotb.test()
+async def edges_plus_edges(dut):
+    a, b = (x.ravel() for x in np.meshgrid(EDGES, EDGES))
+    await check_sums(dut, a, b)
+
+
+@cocotb.test()
+async def sums_of_near_exponents(dut):
+    """Every distance from 0 to 28, both signs, both orders, down to subnormals: where rounding is decided."""
+    random = generator("near")
+    count = 300_000
+    a, b = any_floats(random, count), any_floats(random, count)
+    distance = random.integers(0, 29, count)
+    field = np.clip((a >> 23 & 255).astype(np.int64) - distance, 0, 255)
+    b = ((b & 0x807FFFFF) | (field << 23)).astype(np.uint32)
+    swap = random.integers(2, size=count, dtype=bool)
+    await check_sums(dut, np.where(swap, b, a), np.where(swap, a, b))
+
+
+@cocotb.test()
+async def sums_that_cancel(dut):
+    """Any number of leading bits lost, at any exponent; also exactly to zero."""
+    random = generator("cancel")
+    count = 200_000
+    a = any_floats(random, count)
+    a[::2] &= np.uint32(0x87FFFFFF)     # half of them near subnormal
+    nudge = random.integers(0, 1 << 24, count) >> random.integers(0, 25, count)
+    b = np.clip((a & 0x7FFFFFFF).astype(np.int64) + np.where(random.integers(2, size=count), nudge, -nudge),
+                0, 0x7F7FFFFF).astype(np.uint32) | (~a & 0x80000000)
+    await check_sums(dut, a, b)
+
+
+@cocotb.test()
+async def random_sums(dut):
+    random = generator("random")
+    await check_sums(dut, any_floats(random, 200_000), any_floats(random, 200_000))
+
+
 # FP32 to int8.
 
 def quantise(bits, zero_point):
@@ -247,11 +235,6 @@ async def delays(dut):
     check(await apply(dut, i=values), values, i=values)
 
 
-def lanes_bench(name, unit, inputs, latency, testcase):
-    return Bench(name=f"arith_{name}", build=lambda: Lanes(unit, inputs), params={"latency": latency},
-                 testcase=testcase)
-
-
 class SignedDelay(wiring.Component):
     """A Delay of a signed 20-bit number and the rest of a word."""
 
@@ -272,11 +255,14 @@ class SignedDelay(wiring.Component):
 
 
 BENCHES = [
-    lanes_bench("int_to_float", IntToFloat, ["i"], 4, ["integers_convert"]),
-    lanes_bench("multiply", FloatMultiply, ["a", "b"], 9,
+    lanes_bench(__name__, "int_to_float", IntToFloat, ["i"], 4, ["integers_convert"]),
+    lanes_bench(__name__, "multiply", FloatMultiply, ["a", "b"], 9,
                 ["every_pair_of_exponents", "edges_times_edges", "random_products", "subnormal_products",
                  "ties", "times_one"]),
-    lanes_bench("float_to_int8", FloatToInt8, ["i", "zero_point"], 4, ["floats_quantise"]),
-    lanes_bench("order", TotalOrder, ["a", "b"], 0, ["floats_compare"]),
-    *(lanes_bench(f"delay_{n}", lambda n=n: SignedDelay(n), ["i"], n, ["delays"]) for n in (2, 3, 13)),
+    lanes_bench(__name__, "add", FloatAdd, ["a", "b"], FloatAdd.LATENCY,
+                ["sums_of_every_pair_of_exponents", "edges_plus_edges", "sums_of_near_exponents",
+                 "sums_that_cancel", "random_sums"]),
+    lanes_bench(__name__, "float_to_int8", FloatToInt8, ["i", "zero_point"], 4, ["floats_quantise"]),
+    lanes_bench(__name__, "order", TotalOrder, ["a", "b"], 0, ["floats_compare"]),
+    *(lanes_bench(__name__, f"delay_{n}", lambda n=n: SignedDelay(n), ["i"], n, ["delays"]) for n in (2, 3, 13)),
 ]

@@ -5,12 +5,18 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 import harness
+from formats_env import chip
 from harness import Bench, port
-from kiwicha import ChipConfig
 from kiwicha.array.multiplier import multiplier_class, simulation_models
 from kiwicha.array.systolic import SystolicArray
+from kiwicha.formats import FORMATS
 
-EXTREMES = np.array([-128, -127, -1, 0, 1, 127], np.int8)
+
+def limits(config):
+    """The least and the greatest operand that the chip's formats have."""
+    items = [FORMATS[name] for name in config.formats]
+    return (-max(item.max_significand for item in items),
+            max(item.max_significand - (not item.is_float) for item in items))
 
 
 class Schedule:
@@ -23,8 +29,10 @@ class Schedule:
         self.rows, self.columns = config.rows, config.columns
         self._sum_width = config.sum_width
         self._row_bits = (config.rows - 1).bit_length()
+        self._operand_width, self._sign_magnitude = config.operand_width, config.sign_magnitude
         self._random, self._gap = random, gap
-        self._operands = operands or (lambda *shape: random.integers(-128, 128, shape, dtype=np.int8))
+        low, high = limits(config)
+        self._operands = operands or (lambda *shape: random.integers(low, high + 1, shape))
         self._weights_from = 0
         self._vectors_from = 0
         self.a, self.w, self.o = {}, {}, {}
@@ -58,11 +66,15 @@ class Schedule:
         return a, row << 1 | self._noise(self.columns) << 1 + self._row_bits
 
     def _noise(self, count):
-        return self._bits(self._random.integers(-128, 128, count, dtype=np.int8))
+        return self._bits(self._random.integers(0, 1 << self._operand_width, count))
 
-    @staticmethod
-    def _bits(values):
-        return int.from_bytes(np.ascontiguousarray(values).tobytes(), "little")
+    def _bits(self, values):
+        width = self._operand_width
+        if self._sign_magnitude:
+            # Zeros of both signs.
+            signs = np.where(values == 0, self._random.integers(2, size=values.shape), values < 0)
+            values = np.abs(values) | signs << width - 1
+        return sum(int(value) % (1 << width) << width * index for index, value in enumerate(values))
 
     @property
     def end(self):
@@ -165,20 +177,21 @@ async def late_swaps(dut):
 
 @cocotb.test()
 async def extremes(dut):
-    """Sums of largest magnitude, -128 * -128 in every cell included, and operands from the edges."""
+    """Sums of largest magnitude, the least operand's square in every cell included, and others of the edges."""
     config = harness.current().params["config"]
     random = generator("extremes")
+    low, high = limits(config)
     await harness.start(dut)
-    for value in (-128, 127):
-        schedule = Schedule(config, random, operands=lambda *shape, value=value: np.full(shape, value, np.int8))
+    for value in (low, high):
+        schedule = Schedule(config, random, operands=lambda *shape, value=value: np.full(shape, value))
         schedule.tile(3)
         await play(dut, schedule)
         top = schedule.o[schedule.swaps[0]] >> 1 & (1 << config.sum_width) - 1
         assert top == config.rows * value * value
     mixed = Schedule(config, random, operands=lambda *shape: np.where(
-        random.random(shape[:1] if len(shape) == 1 else (1, shape[1])) < 0.5, -128, 127).astype(np.int8)
-        * np.ones(shape, np.int8))
-    edges = Schedule(config, random, operands=lambda *shape: random.choice(EXTREMES, shape))
+        random.random(shape[:1] if len(shape) == 1 else (1, shape[1])) < 0.5, low, high)
+        * np.ones(shape, np.int64))
+    edges = Schedule(config, random, operands=lambda *shape: random.choice([low, low + 1, -1, 0, 1, high], shape))
     for schedule in (mixed, edges):
         for _ in range(20):
             schedule.tile(4)
@@ -209,8 +222,8 @@ async def reset_forgets(dut):
         await play(dut, after)
 
 
-def _bench(rows, columns, multiplier="portable"):
-    config = ChipConfig(rows=rows, columns=columns, multiplier=multiplier, epilogue_lanes=1)
+def _bench(rows, columns, multiplier="portable", formats=("int8",)):
+    config = chip(formats, rows=rows, columns=columns, multiplier=multiplier, epilogue_lanes=1)
     variant = multiplier_class(config)
     latency = rows + columns // variant.columns + variant.latency + 1
 
@@ -219,12 +232,16 @@ def _bench(rows, columns, multiplier="portable"):
         assert array.latency == latency
         return array
 
-    return Bench(name=f"array_{rows}x{columns}_{multiplier}", build=build, extra_sources=simulation_models(config),
+    name = "_".join(["array", f"{rows}x{columns}", multiplier, *formats[1:]])
+    return Bench(name=name, build=build, extra_sources=simulation_models(config),
                  params={"config": config, "latency": latency})
 
 
 BENCHES = [
     _bench(2, 2), _bench(3, 5), _bench(5, 2), _bench(8, 8), _bench(2, 32), _bench(32, 3),
     _bench(4, 3, "ecp5"), _bench(16, 8, "ecp5"),
+    _bench(8, 3, formats=("int8", "e3m2")), _bench(4, 3, "ecp5", ("int8", "e3m2")),
+    _bench(4, 5, formats=("int8", "e4m3")), _bench(8, 3, "ecp5", ("int8", "e4m3")),
+    _bench(4, 4, "ecp5_packed", ("int4", "e2m1")),
     _bench(2, 2, "ecp5_packed"), _bench(12, 6, "ecp5_packed"), _bench(16, 16, "ecp5_packed"),
 ]

@@ -2,14 +2,14 @@
 
 import cocotb
 import numpy as np
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from cocotb.triggers import RisingEdge
 
 import harness
+from formats_env import chip, significands
 from harness import Bench, bounded, cycles, port
-from kiwicha import ChipConfig
 from kiwicha.array.multiplier import multiplier, multiplier_class, simulation_models
 from kiwicha.config import MULTIPLIERS
 
@@ -24,19 +24,21 @@ class Lanes(wiring.Component):
     """Many multipliers side by side, so that each Python cycle checks many products."""
 
     def __init__(self, config):
-        self._config = config
-        columns = multiplier_class(config).columns
+        self._units = [multiplier(config) for _ in range(LANES)]
+        unit = self._units[0]
         super().__init__({
-            "a": In(data.ArrayLayout(signed(8), LANES)),
-            "b": In(data.ArrayLayout(data.ArrayLayout(signed(8), columns), LANES)),
-            "p": Out(data.ArrayLayout(data.ArrayLayout(signed(16), columns), LANES)),
+            "a": In(data.ArrayLayout(unit.a.shape(), LANES)),
+            "b": In(data.ArrayLayout(unit.b.shape(), LANES)),
+            "p": Out(data.ArrayLayout(unit.p.shape(), LANES)),
+            "carry": Out(data.ArrayLayout(len(unit.carry), LANES)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        for lane in range(LANES):
-            m.submodules[f"lane{lane}"] = unit = multiplier(self._config)
-            m.d.comb += [unit.a.eq(self.a[lane]), unit.b.eq(self.b[lane]), self.p[lane].eq(unit.p)]
+        for lane, unit in enumerate(self._units):
+            m.submodules[f"lane{lane}"] = unit
+            m.d.comb += [unit.a.eq(self.a[lane]), unit.b.eq(self.b[lane]), self.p[lane].eq(unit.p),
+                         self.carry[lane].eq(unit.carry)]
         return m
 
 
@@ -82,22 +84,46 @@ class Sweep(wiring.Component):
         return m
 
 
+def join(values, width):
+    """Integers of `width` bits, in rows, to one int a row; negative ones in two's complement."""
+    bits = (values.reshape(len(values), -1, 1) >> np.arange(width) & 1).astype(np.uint8)
+    packed = np.packbits(bits.reshape(len(values), -1), axis=1, bitorder="little")
+    return [int.from_bytes(row.tobytes(), "little") for row in packed]
+
+
+def split(rows, width, count):
+    """The reverse of `join`, unsigned: `count` integers a row."""
+    raw = b"".join(row.to_bytes(-(-width * count // 8), "little") for row in rows)
+    bits = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(len(rows), -1), axis=1, bitorder="little")
+    return bits[:, :width * count].reshape(len(rows), count, width).astype(np.int64) @ (1 << np.arange(width))
+
+
 async def apply(dut, a, b):
-    """Stream operands through, `LANES` per cycle; the products, taken exactly `latency` cycles later."""
-    latency = harness.current().params["latency"]
-    count = len(a)
+    """Stream operands through, `LANES` per cycle; the products, taken exactly `latency` cycles later.
+
+    Operands are integers, or their bits. Their number is a multiple of `LANES`.
+    """
+    params = harness.current().params
+    latency, width, product_width = params["latency"], params["width"], params["product_width"]
     await harness.start(dut)
     columns = b.shape[1]
-    products = []
-    for start in range(0, count + latency * LANES, LANES):
-        if start < count:
-            port(dut, "a").value = int.from_bytes(a[start:start + LANES].tobytes(), "little")
-            port(dut, "b").value = int.from_bytes(b[start:start + LANES].tobytes(), "little")
+    a_rows = join(a.reshape(-1, LANES).astype(np.int64), width)
+    b_rows = join(b.reshape(-1, LANES * columns).astype(np.int64), width)
+    products, carries = [], []
+    for index in range(len(a_rows) + latency):
+        if index < len(a_rows):
+            port(dut, "a").value = a_rows[index]
+            port(dut, "b").value = b_rows[index]
         await RisingEdge(port(dut, "clk"))
         # Just after an edge the outputs are still those from before it.
-        if start >= latency * LANES:
-            products.append(int(port(dut, "p").value).to_bytes(2 * LANES * columns, "little"))
-    return np.frombuffer(b"".join(products), np.int16).reshape(-1, columns)
+        if index >= latency:
+            products.append(int(port(dut, "p").value))
+            carries.append(int(port(dut, "carry").value))
+    products = split(products, product_width, LANES * columns).reshape(-1, columns)
+    products -= products >> product_width - 1 << product_width
+    carries = split(carries, 1, LANES * columns).reshape(-1, columns)
+    assert params["sign_magnitude"] or not carries.any()
+    return products + carries
 
 
 def check(a, b, got):
@@ -136,6 +162,36 @@ async def random_operands(dut):
 
 
 @cocotb.test()
+async def wide_operands(dut):
+    """Two's complement of any width: all pairs of edges, those of one bit, and random ones."""
+    width = harness.current().params["width"]
+    random = np.random.default_rng(harness.rng("wide").getrandbits(64))
+    # A lowest operand on both sides is the one product that `product_width` has no room for.
+    top = (1 << width - 1) - 1
+    edges = np.unique([0, 1, -1, top, -top, top >> 1, *(1 << bit for bit in range(width - 1)),
+                       *(-1 << bit for bit in range(width - 1)), *random.integers(-top, top + 1, 40)])
+    a, b = (x.ravel() for x in np.meshgrid(edges, edges))
+    a, b = (np.concatenate([x, random.integers(-top, top + 1, 100 * LANES - len(x) % LANES)]) for x in (a, b))
+    check(a, b[:, None], await apply(dut, a, b[:, None]))
+
+
+@cocotb.test()
+async def signs_and_magnitudes(dut):
+    """All magnitudes of E4M3 in pairs with all signs, zeros of both signs among them, edges and random ones."""
+    width = harness.current().params["width"]
+    random = np.random.default_rng(harness.rng("magnitudes").getrandbits(64))
+    top = 1 << width - 1
+    e4m3 = np.unique(np.abs(significands("e4m3")[:127])).astype(np.int64)
+    edges = np.concatenate([e4m3, np.arange(129), [top - 1, top >> 1, (top >> 1) - 1]])
+    a, b = (np.tile(x.ravel(), 2) for x in np.meshgrid(edges, edges))
+    padding = 400 * LANES - len(a) % LANES
+    a, b = (np.concatenate([x, random.integers(0, top, padding)]) for x in (a, b))
+    signs = random.integers(0, 2, (2, len(a)))
+    got = await apply(dut, a + signs[0] * top, (b + signs[1] * top)[:, None])
+    check(np.where(signs[0], -a, a), np.where(signs[1], -b, b)[:, None], got)
+
+
+@cocotb.test()
 async def latency_is_exact(dut):
     """One pair of operands between zeros comes out once, `latency` cycles later."""
     params = harness.current().params
@@ -170,19 +226,24 @@ async def sweep_sees_a_flaw(dut):
     assert await _sweep(dut, flaw=1) == 1 << 5
 
 
-def _config(name):
-    return ChipConfig(rows=2, columns=2, multiplier=name)
+#: Formats whose operands are of 10 bits in two's complement, and of 19 as a sign and a magnitude.
+WIDE = {"wide": ("int8", "e3m2"), "magnitudes": ("int8", "e4m3")}
 
 
-def _bench(name, top, tests, **extra):
-    config = _config(name)
+def _bench(name, top, tests, formats=("int8",), suffix=""):
+    config = chip(formats, rows=2, columns=2, multiplier=name)
     variant = multiplier_class(config)
-    return Bench(name=f"multiplier_{name}{extra.pop('suffix', '')}", build=lambda: top(config), testcase=tests,
+    return Bench(name=f"multiplier_{name}{suffix}", build=lambda: top(config), testcase=tests,
                  extra_sources=simulation_models(config),
-                 params={"columns": variant.columns, "latency": variant.latency})
+                 params={"columns": variant.columns, "latency": variant.latency, "width": config.operand_width,
+                         "product_width": config.product_width, "sign_magnitude": config.sign_magnitude})
 
 
 BENCHES = [
     *(_bench(name, Lanes, ("all_operands", "random_operands", "latency_is_exact")) for name in MULTIPLIERS),
+    *(_bench(name, Lanes, ("wide_operands", "latency_is_exact"), WIDE["wide"], "_wide")
+      for name in ("portable", "ecp5")),
+    *(_bench(name, Lanes, ("signs_and_magnitudes", "latency_is_exact"), WIDE["magnitudes"], "_magnitudes")
+      for name in ("portable", "ecp5")),
     _bench("ecp5_packed", Sweep, ("all_triples", "sweep_sees_a_flaw"), suffix="_sweep"),
 ]

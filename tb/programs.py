@@ -10,7 +10,8 @@ import random
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import INSTRUCTION_BYTES, OutFormat, ScaleMode, Unit
+from kiwicha.formats import FORMATS, MAX_BLOCK
+from kiwicha.isa import INSTRUCTION_BYTES, OutFormat, ScaleMode, ScaleRule, Unit
 from kiwicha_host.compiler.builder import ProgramBuilder
 from kiwicha_host.compiler.layout import MemoryMap, Region, ceil_div
 from kiwicha_host.job import Job
@@ -24,6 +25,14 @@ _RESULTS = 4
 #: FP32 values that have gone wrong somewhere: signed zeros, subnormals, infinities, NaNs, the largest.
 _SPECIAL = (0, 0x8000_0000, 1, 0x8000_0001, 0x007F_FFFF, 0x0080_0000, 0x7F7F_FFFF, 0x7F80_0000, 0xFF80_0000,
             0x7FC0_0000, 0x7F80_0001, 0x3F80_0000, 0xBF80_0000, 0x3F00_0000)
+
+
+def visited(base: int, counts: list[int], strides: list[int]) -> list[int]:
+    """The lines that loops visit, in order."""
+    lines = [base]
+    for count, stride in zip(counts, strides, strict=False):
+        lines = [line + i * stride for i in range(count) for line in lines]
+    return lines
 
 
 class _Generator:
@@ -96,35 +105,79 @@ class _Generator:
         acc_line, acc_strides = self.walk(acc, counts)
         tiles = Region(w.base, w.size - self.config.rows + 1)
         w_line, w_strides = self.walk(tiles, counts[2:])
+        reads, extra = [a, w], self.integer_formats()
+        own = len(set(visited(acc_line, counts[:2], acc_strides))) == counts[0] * counts[1]
+        if self.config.block_scaled and own and self.rng.random() < 0.7:
+            acc_strides[2] = 0
+            reads, extra = self.scaled(reads, counts)
         self.builder.add(
-            Unit.MATMUL, reads=[a, w], writes=[acc], accumulate=self.rng.randrange(2),
+            Unit.MATMUL, reads=reads, writes=[acc], accumulate=self.rng.randrange(2), **extra,
             a_line=a_line, w_line=w_line, acc_line=acc_line,
             **{f"count{i}": value for i, value in enumerate(counts)},
             **{f"a_stride{i}": value for i, value in enumerate(a_strides)},
             **{f"acc_stride{i}": value for i, value in enumerate(acc_strides)},
             w_stride2=w_strides[0], w_stride3=w_strides[1])
 
+    def integer_formats(self) -> dict:
+        names = [name for name in self.config.formats if not FORMATS[name].is_float]
+        return {f"{operand}_format": FORMATS[self.rng.choice(names)].code for operand in "aw"}
+
+    def scaled(self, reads: list, counts: list[int]) -> tuple[list, dict]:
+        """What makes a MATMUL block-scaled: what it reads, and its fields."""
+        rng, config = self.rng, self.config
+        tiles = rng.randint(1, min(128 // config.rows, 3))
+        fields = {"scaled": 1, "block_tiles": tiles}
+        for operand, lines in (("a", ceil_div(counts[0] * counts[1], config.line_bytes)), ("w", 1)):
+            pad = rng.choice(self.pads)
+            reads = [*reads, pad]
+            line, strides = self.walk(Region(pad.base, pad.size - lines + 1),
+                                      [ceil_div(counts[2], tiles), counts[3]])
+            fields |= {f"{operand}_format": FORMATS[rng.choice(config.formats)].code,
+                       f"{operand}_scale_line": line, f"{operand}_scale_stride2": strides[0],
+                       f"{operand}_scale_stride3": strides[1]}
+        return list(dict.fromkeys(reads)), fields
+
     def epilogue(self, out_format: OutFormat | None = None) -> None:
         rng, config = self.rng, self.config
-        acc, pad = rng.choice(self.accs), rng.choice(self.pads)
-        out_format = rng.choice(list(OutFormat)) if out_format is None else out_format
-        lines = ceil_div(config.columns * (1 if out_format == OutFormat.INT8 else 4), config.line_bytes)
+        acc, pad, scale_pad = rng.choice(self.accs), rng.choice(self.pads), rng.choice(self.pads)
+        out_format = rng.choice(self.out_formats()) if out_format is None else out_format
+        fresh = out_format in (OutFormat.E4M3, OutFormat.E2M1)
+        parts = rng.choice((1, 2, rng.randint(1, min(MAX_BLOCK // config.columns, 16)))) if fresh else 1
+        size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
+        lines = parts if fresh else ceil_div(size * config.columns, config.line_bytes)
         mode = ScaleMode.NONE if out_format == OutFormat.INT32 else rng.choice(list(ScaleMode))
         bias = rng.randrange(2)
-        counts = [*self.counts(2, 6), *self.counts(2, 8)]
-        acc_line, acc_strides = self.walk(acc, counts)
+        if parts > 1:
+            mode, bias = rng.choice((ScaleMode.NONE, ScaleMode.SCALAR)), 0
+        counts = [*self.counts(2, 6), *self.counts(2, 24 if fresh else 8)]
+        acc_line, acc_strides = self.walk(acc, [*counts, parts])
         out_line, out_strides = self.walk(pad, [*counts[2:], lines])
+        scale_lines = ceil_div(counts[2] * counts[3], config.line_bytes)
+        scaled = {"float": int(out_format != OutFormat.INT32 and rng.random() < 0.7),
+                  "scale_rule": rng.choice(list(ScaleRule)), "parts": parts, "part_stride": acc_strides[4],
+                  "scale_line": scale_pad.base + rng.randrange(scale_pad.size - scale_lines + 1)}
         needed = ceil_div(4 * config.columns, config.line_bytes) * (bias + (mode == ScaleMode.COLUMN))
         bounds = [self.float_bits() for _ in range(2)]
         self.builder.add(
-            Unit.EPILOGUE, reads=[acc, self.params], writes=[pad], out_format=out_format, bias=bias,
+            Unit.EPILOGUE, reads=[acc, self.params],
+            writes=[pad, scale_pad] if fresh and scale_pad != pad else [pad],
+            out_format=out_format, bias=bias,
             scale_mode=mode, clamp=rng.randrange(2), zero_point=rng.randint(-128, 127),
             acc_line=acc_line, out_line=out_line,
             param_line=self.params.base + rng.randrange(max(1, self.params.size - needed)),
             **{f"count{i}": value for i, value in enumerate(counts)},
-            **{f"acc_stride{i}": value for i, value in enumerate(acc_strides)},
+            **{f"acc_stride{i}": value for i, value in enumerate(acc_strides[:4])},
             out_stride2=out_strides[0], out_stride3=out_strides[1], out_step=out_strides[2],
-            scale=self.float_bits(), clamp_low=bounds[0], clamp_high=bounds[1])
+            scale=self.float_bits(), clamp_low=bounds[0], clamp_high=bounds[1],
+            **(scaled if config.block_scaled else {}))
+
+    def out_formats(self) -> list[OutFormat]:
+        """What the epilogue of this chip writes."""
+        config = self.config
+        if not config.block_scaled:
+            return [OutFormat.INT8, OutFormat.INT32, OutFormat.FP32]
+        few = (OutFormat.E4M3, OutFormat.E2M1) if config.columns & (config.columns - 1) else ()
+        return [item for item in OutFormat if item not in few]
 
     def float_bits(self) -> int:
         choice = self.rng.random()

@@ -134,7 +134,7 @@ def test_run_a_network(run):
 
 def test_work():
     assert gemm_work(3, 5, 7) == Work(105, 21 + 35 + 60)
-    assert gemm_work(3, 5, 7, a_bits=4, b_bits=4, out_bytes=1) == Work(105, 11 + 18 + 15)
+    assert gemm_work(3, 5, 7, a_per_byte=2, b_per_byte=2, out_bits=4, scale_bytes=9) == Work(105, 11 + 18 + 8 + 9)
 
 
 def test_figures():
@@ -291,15 +291,16 @@ BLOCK = ["--block", "32", "--a-scale", "sa.npy", "--b-scale", "sb.npy"]
     ("--out int8 --out-scale s_text.npy", "output scale must be a float32 number or [7], not <U1 [7]"),
     ("--out int8 --out-scale no.npy", "no such file: no.npy"),
     ("--out int8 --out-scale x", "--out-scale must be a number or a .npy file, not 'x'"),
-    ("--out-scale 2", "an output scale needs output format fp32 or int8, not int32"),
+    ("--out-scale 2", "an int32 output takes no scale; use fp32 or int8"),
     ("--out int8 --out-zero-point 128", "output zero point must be from -128 to 127, not 128"),
     ("--out int8 --out-zero-point -129", "output zero point must be from -128 to 127, not -129"),
-    ("--out fp32 --out-zero-point 1", "an output zero point needs output format int8, not fp32"),
-    ("--out bf16", "output format bf16 is not in the hardware yet; use int32, fp32, int8"),
-    ("--out e4m3 --out-block 32 --scale-rule floor", "output format e4m3 is not in the hardware yet"),
-    ("--out e2m1", "output format e2m1 is not in the hardware yet"),
-    (" ".join(BLOCK), "block-scaled GEMM is not in the hardware yet; use --block 0"),
-    ("--block 32 --a-scale sa.npy --b-scale sb_square.npy", "block-scaled GEMM is not in the hardware yet"),
+    ("--out fp32 --out-zero-point 1", "a zero point is for int8 outputs, not fp32"),
+    ("--config tiny --out bf16", "configuration 'tiny' has no block scaling: it has only the formats int8, int4"),
+    ("--config tiny --out e4m3 --out-block 32 --scale-rule floor", "configuration 'tiny' has no block scaling"),
+    ("--config tiny --out e2m1", "configuration 'tiny' has no block scaling"),
+    ("--config small --out e2m1 --out-block 64", "needs a scale block of 32 or 128 columns, not 64"),
+    ("--config tiny " + " ".join(BLOCK), "configuration 'tiny' has no block scaling"),
+    ("--config tiny --block 32 --a-scale sa.npy --b-scale sb_square.npy", "has no block scaling"),
     ("--block 32 --a-scale sa_f.npy --b-scale sb.npy", "A scale must be uint8 [3, 1], not float32 [3, 1]"),
     ("--block 32 --a-scale sb.npy --b-scale sb.npy", "A scale must be uint8 [3, 1], not uint8 [1, 7]"),
     ("--block 32 --a-scale sa.npy --b-scale sb_bad.npy",
@@ -321,9 +322,8 @@ def test_bad_options(run, no_device, options, message):
     ("int4_-9.npy", "int4", "A must be from -8 to 7 for format int4, not -9"),
     ("codes16.npy", "e2m1", "A must be from 0 to 15 for format e2m1, not 16"),
     ("a.npy", "e4m3", "A must be uint8 for format e4m3, not int8"),
-    ("uint8.npy", "e4m3", "A: format e4m3 is not in the hardware of configuration 'ulx3s_85f' yet; it has int8"),
-    ("uint8.npy", "e3m2", "A: format e3m2 is not in the hardware"),
-    ("uint8.npy", "e2m3", "A: format e2m3 is not in the hardware"),
+    ("uint8.npy", "e4m3", "format e4m3 needs a scale block of 16, 32, 64, 128 elements"),
+    ("uint8.npy", "e3m2", "format e3m2 needs a scale block of 16, 32, 64, 128 elements"),
 ])
 def test_formats(run, no_device, name, element, message):
     bad_files()

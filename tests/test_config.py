@@ -46,7 +46,12 @@ def test_powers_of_two(name):
     ({"formats": "int8"}, "formats must be a non-empty list, not 'int8'"),
     ({"formats": ("int9",)}, "formats must be among int8, int4, e4m3, e3m2, e2m3, e2m1, not 'int9'"),
     ({"formats": (["int8"],)}, "formats must be among int8, int4, e4m3, e3m2, e2m3, e2m1, not ['int8']"),
-    ({"formats": ("e4m3",)}, "format 'e4m3' is not in the hardware yet; it has int8"),
+    ({"formats": ("int8", "e4m3"), "rows": 12},
+     "rows must be a power of two with floating-point formats, not 12: an array's height divides a scale block"),
+    ({"formats": ("int8", "int4"), "rows": 5}, "rows must be even with formats of 4 bits, not 5"),
+    ({"formats": ("e2m1",), "columns": 7}, "columns must be even with formats of 4 bits, not 7"),
+    ({"formats": ("int8", "e2m3", "e3m2", "e4m3"), "multiplier": "ecp5_packed"},
+     "multiplier 'ecp5_packed' takes operands of 8 bits; e3m2, e4m3 need more"),
     ({"formats": ("int8", "int8")}, "formats must not repeat, got ['int8', 'int8']"),
     ({"columns": 3, "multiplier": "ecp5_packed"},
      "columns must be even with multiplier 'ecp5_packed', not 3"),
@@ -61,7 +66,8 @@ def test_the_message_says_what_is_wrong(fields, message):
 
 def test_presets_are_as_documented():
     shapes = {name: (config.rows, config.columns, config.bus_width) for name, config in PRESETS.items()}
-    documented = {"tiny": (4, 4, 64), "small": (8, 8, 64), "ulx3s_85f": (16, 16, 128), "wide": (16, 16, 128)}
+    documented = {"tiny": (4, 4, 64), "small": (8, 8, 64), "ulx3s_85f": (16, 16, 128), "wide": (16, 16, 128),
+                  "ulx3s_85f_fp8": (16, 8, 128)}
     assert shapes.items() >= documented.items()
     for name, config in PRESETS.items():
         assert ChipConfig.preset(name) is config
@@ -77,6 +83,17 @@ def test_what_follows_from_the_fields():
     # 5 products of at most 2^14 in magnitude.
     assert 1 << config.sum_width - 1 > 5 * 2 ** 14
     assert ChipConfig(rows=2, columns=2, bus_width=128).line_bytes == 16
+
+
+@pytest.mark.parametrize("formats, operand, product, block", [
+    (("int8",), 8, 16, 23), (("int4",), 4, 8, 15), (("int8", "int4", "e2m1", "e2m3"), 8, 16, 23),
+    (("e3m2",), 10, 19, 26), (("int8", "e4m3"), 19, 37, 44), (("e2m1",), 5, 9, 16),
+])
+def test_widths_follow_from_the_formats(formats, operand, product, block):
+    config = ChipConfig(formats=formats)
+    assert (config.operand_width, config.product_width, config.block_sum_width) == (operand, product, block)
+    assert config.sign_magnitude == ("e4m3" in formats)
+    assert config.block_scaled == any(name.startswith("e") for name in formats)
 
 
 def test_frozen_and_hashable():

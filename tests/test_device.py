@@ -65,8 +65,8 @@ def test_memory_latency_changes_cycles_only(latency):
 
 
 @pytest.mark.parametrize(("operand", "code", "unit"), [
-    ("_a", ErrorCode.BUS_READ, Unit.LOAD), ("_program", ErrorCode.BUS_READ, Unit.FETCH),
-    ("_c", ErrorCode.BUS_WRITE, Unit.STORE)])
+    ("a", ErrorCode.BUS_READ, Unit.LOAD), ("_program", ErrorCode.BUS_READ, Unit.FETCH),
+    ("c", ErrorCode.BUS_WRITE, Unit.STORE)])
 def test_a_bus_error_names_the_unit_and_the_next_job_is_right(device, operand, code, unit):
     gemm, job, expected = gemm_job()
     region = getattr(gemm, operand)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from kiwicha import ChipConfig
-from kiwicha.isa import SEMAPHORE_MAX, ErrorCode, OutFormat, ScaleMode, Unit
+from kiwicha.isa import SEMAPHORE_MAX, ErrorCode, OutFormat, ScaleMode, ScaleRule, Unit
 from kiwicha_host import DeviceError, Job, open_device
 from kiwicha_host.assembler import disassemble, encode
-from kiwicha_host.golden import Machine, numerics
+from kiwicha_host.golden import Machine, numerics, quantize_block
 
 # Odd on purpose: rows, columns and lines all differ, and 32-bit results take several lines.
 CONFIG = ChipConfig(name="odd", rows=3, columns=6, bus_width=64, scratchpad_banks=4, bank_lines=16,
@@ -139,7 +139,7 @@ def random_fields(unit, rng):
         f |= {f"a_stride{i}": rng.randint(-5, 5) for i in range(4)}
         f |= {f"w_stride{i}": rng.randint(-5, 5) for i in (2, 3)}
         return f
-    out_format = rng.choice(list(OutFormat))
+    out_format = rng.choice([OutFormat.INT8, OutFormat.INT32, OutFormat.FP32])
     mode = ScaleMode.NONE if out_format == OutFormat.INT32 else rng.choice(list(ScaleMode))
     special = [0, 0x80000000, 0x3F800000, 0x3DCCCCCD, 0xBF000000, 0x7F800000, 0x7FC00000, 1]
     return f | {"out_format": out_format, "scale_mode": mode, "bias": rng.randrange(2), "clamp": rng.randrange(2),
@@ -147,6 +147,78 @@ def random_fields(unit, rng):
                 "param_line": rng.randrange(58), "out_step": rng.randint(-2, 3),
                 "out_stride2": rng.randint(-4, 4), "out_stride3": rng.randint(-9, 9), "scale": rng.choice(special),
                 "clamp_low": rng.choice(special), "clamp_high": rng.choice(special)}
+
+
+#: A chip with every output format, whose results take two lines as BF16 and E2M1 fills half of one.
+SCALED = ChipConfig(name="scaled", rows=4, columns=8, bus_width=64, scratchpad_banks=4, bank_lines=16,
+                    accumulator_lines=32, epilogue_lanes=1, queue_depth=2, formats=("int8", "e2m1"))
+
+
+def slow_scaled_epilogue(f, pad, acc):
+    """Writes to `pad` what an EPILOGUE without parameters per column does, one pixel after the other."""
+    bits, parts, pixels = [], f["parts"], []
+    fresh = f["out_format"] in (OutFormat.E4M3, OutFormat.E2M1)
+    for i3, i2, part in np.ndindex(f["count3"], f["count2"], parts if fresh else 1):
+        window = [f["acc_line"] + i0 * f["acc_stride0"] + i1 * f["acc_stride1"] + i2 * f["acc_stride2"]
+                  + i3 * f["acc_stride3"] + part * f["part_stride"]
+                  for i1 in range(f["count1"]) for i0 in range(f["count0"])]
+        x = acc[window]
+        x = x.view(np.float32) if f["float"] else x.astype(np.float32)
+        scale = np.uint32(f["scale"]).view(np.float32) if f["scale_mode"] is ScaleMode.SCALAR else None
+        x = numerics.to_fp32(x, scale)
+        order = numerics.total_order(x).max(axis=0)
+        bits.append(np.where(order < 0, order ^ 0x7FFFFFFF, order).astype(np.int32))
+        if part == (parts if fresh else 1) - 1:
+            pixels.append((f["out_line"] + i2 * f["out_stride2"] + i3 * f["out_stride3"],
+                           np.concatenate(bits).view(np.float32)))
+            bits = []
+    scales = []
+    for out, x in pixels:
+        if not fresh:
+            raw = numerics.to_bf16(x).tobytes()
+        else:
+            name = f["out_format"].name.lower()
+            codes, scale = quantize_block(x[None], name, len(x), f["scale_rule"].name.lower())
+            raw = bytes(codes[0]) if name == "e4m3" else bytes(codes[0, ::2] | codes[0, 1::2] << 4)
+            scales.append(int(scale[0, 0]))
+        size = len(raw) // parts if fresh else SCALED.line_bytes
+        for step, start in enumerate(range(0, len(raw), size)):
+            line = raw[start:start + size].ljust(SCALED.line_bytes, b"\0")
+            pad[out + step * f["out_step"]] = np.frombuffer(line, np.uint8)
+        if scales and (len(scales) == SCALED.line_bytes or x is pixels[-1][1]):
+            pad[f["scale_line"]] = np.frombuffer(bytes(scales).ljust(SCALED.line_bytes, b"\0"), np.uint8)
+            scales, f["scale_line"] = [], f["scale_line"] + 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_results_of_a_block_scaled_chip(seed):
+    rng, data = random.Random(seed), np.random.default_rng(seed)
+    machine, good = Machine(SCALED), 0
+    while good < 80:
+        form = rng.choice([OutFormat.BF16, OutFormat.E4M3, OutFormat.E2M1])
+        f = {f"count{i}": rng.choice([1, 1, 2, 3]) for i in range(2)}
+        f |= {"count2": rng.choice([1, 3, 11]), "count3": rng.choice([1, 2]), "parts": rng.choice([1, 2, 4, 16])}
+        f |= {f"acc_stride{i}": rng.choice([0, 1, 2, -1]) for i in range(4)}
+        f |= {"part_stride": rng.choice([0, 1, -2]), "acc_line": rng.randrange(32), "out_line": rng.randrange(40),
+              "out_stride2": rng.randint(-2, 3), "out_stride3": rng.randint(-4, 4), "out_step": rng.randint(-2, 3),
+              "scale_line": rng.randrange(40, 64), "float": rng.randrange(2), "scale": rng.choice([0x3DCCCCCD, 1]),
+              "scale_mode": rng.choice([ScaleMode.NONE, ScaleMode.SCALAR]), "out_format": form,
+              "scale_rule": rng.choice(list(ScaleRule))}
+        machine.scratchpad[:] = data.integers(0, 256, machine.scratchpad.shape)
+        acc = machine.accumulator
+        # Numbers of one size; now and then everything that there is.
+        acc[:] = data.integers(-2 ** 31, 2 ** 31, acc.shape)
+        if rng.random() < 0.8:
+            acc[:] = (acc & 0x80FFFFFF - 2 ** 32) | 0x3F000000
+        pad = machine.scratchpad.copy()
+        try:
+            machine.run(make_job(encode(Unit.EPILOGUE, **f)))
+        except DeviceError as error:
+            assert error.code in (ErrorCode.SCRATCHPAD_RANGE, ErrorCode.ACCUMULATOR_RANGE), error
+            continue
+        slow_scaled_epilogue(f, pad, acc)
+        np.testing.assert_array_equal(machine.scratchpad, pad)
+        good += 1
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -265,7 +337,8 @@ ERRORS = [
     (store(chunk_bytes=255), (ErrorCode.FIELD, Unit.STORE, 255)),
     *((matmul(**{f"count{i}": 0}), (ErrorCode.FIELD, Unit.MATMUL, 0)) for i in range(4)),
     *((epilogue(**{f"count{i}": 0}), (ErrorCode.FIELD, Unit.EPILOGUE, 0)) for i in range(4)),
-    (epilogue(out_format=3), (ErrorCode.FIELD, Unit.EPILOGUE, 3)),
+    *((epilogue(out_format=i), (ErrorCode.FIELD, Unit.EPILOGUE, i)) for i in range(3, 8)),
+    (epilogue(float=1), (ErrorCode.FIELD, Unit.EPILOGUE, 1)),
     (epilogue(scale_mode=3), (ErrorCode.FIELD, Unit.EPILOGUE, 3)),
     (epilogue(out_format=OutFormat.INT32, scale_mode=ScaleMode.COLUMN), (ErrorCode.FIELD, Unit.EPILOGUE, 2)),
     (load(line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 64)),
@@ -313,10 +386,39 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("instruction, expected", ERRORS)
-def test_every_error(instruction, expected):
+def fresh(**fields):
+    return epilogue(**{"out_format": OutFormat.E4M3, "parts": 1} | fields)
+
+
+# Of a chip with block scaling.
+SCALED_ERRORS = [
+    (epilogue(out_format=6), (ErrorCode.FIELD, Unit.EPILOGUE, 6)),
+    (epilogue(out_format=OutFormat.INT32, float=1), (ErrorCode.FIELD, Unit.EPILOGUE, 1)),
+    *((fresh(parts=parts), (ErrorCode.FIELD, Unit.EPILOGUE, parts)) for parts in (0, 17, 127)),
+    (fresh(parts=2, bias=1), (ErrorCode.FIELD, Unit.EPILOGUE, 2)),
+    (fresh(parts=3, scale_mode=ScaleMode.COLUMN), (ErrorCode.FIELD, Unit.EPILOGUE, 3)),
+    (fresh(parts=0, count1=0), (ErrorCode.FIELD, Unit.EPILOGUE, 0)),
+    (epilogue(out_format=OutFormat.BF16, out_line=63, out_step=1),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    (fresh(parts=4, acc_line=30, part_stride=1), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
+    (fresh(parts=4, out_line=2, out_step=-1), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, -1)),
+    (fresh(scale_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    (fresh(scale_line=63, count2=9), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    # A pixel's parts come one after the other, each its accumulators first, and the scale last.
+    (fresh(parts=2, acc_line=31, part_stride=1, out_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 80)),
+    (fresh(parts=2, acc_line=31, part_stride=1, scale_line=80), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
+    (fresh(parts=2, out_line=63, out_step=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    (fresh(count2=2, acc_line=31, acc_stride2=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 80)),
+    (fresh(count2=9, acc_line=24, acc_stride2=1, scale_line=63), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
+    (fresh(count2=9, out_line=8, out_stride2=-1, scale_line=63), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+]
+
+
+@pytest.mark.parametrize("config, instruction, expected", [
+    *((CONFIG, *error) for error in ERRORS), *((SCALED, *error) for error in SCALED_ERRORS)])
+def test_every_error(config, instruction, expected):
     code, unit, address = expected
-    got = error_of(load(), instruction, load())
+    got = error_of(load(), instruction, load(), machine=Machine(config))
     assert got == (code, unit, 1, address & (1 << 64) - 1)
 
 
@@ -328,10 +430,18 @@ def chip():
         yield device
 
 
-def test_the_chip_ends_in_the_same_errors(chip):
-    for instruction, (code, unit, address) in ERRORS:
+@pytest.fixture(scope="module")
+def scaled_chip():
+    with open_device("verilated", config=SCALED) as device:
+        device.registers.write("WATCHDOG", 20_000)
+        yield device
+
+
+def test_the_chip_ends_in_the_same_errors(chip, scaled_chip):
+    for device, instruction, (code, unit, address) in (*((chip, *error) for error in ERRORS),
+                                                       *((scaled_chip, *error) for error in SCALED_ERRORS)):
         with pytest.raises(DeviceError) as caught:
-            chip.run(make_job(load(), instruction, load()))
+            device.run(make_job(load(), instruction, load()))
         error = caught.value
         assert (error.code, error.unit, error.index, error.address) == (code, unit, 1, address & (1 << 64) - 1), \
             disassemble(instruction)

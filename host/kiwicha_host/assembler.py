@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kiwicha import isa
-from kiwicha.config import FORMATS_IN_HARDWARE, KNOWN_FORMATS
+from kiwicha.formats import FORMATS
 from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, ErrorCode, Unit
 
 __all__ = ["DecodeError", "c_header", "decode", "disassemble", "encode", "reference_markdown"]
@@ -271,10 +271,13 @@ def reference_markdown() -> str:
                   *_field_table(instruction.fields)]
     lines += _enumeration("Output formats", "Field `out_format` of EPILOGUE.", "format", isa.OutFormat)
     lines += _enumeration("Scale modes", "Field `scale_mode` of EPILOGUE.", "mode", isa.ScaleMode)
-    lines += ["## Element formats", "", "One bit each of the register FORMATS.", "",
-              *_table(("bit", "format", "in hardware"),
-                      [(bit, f"`{name}`", "yes" if name in FORMATS_IN_HARDWARE else "not yet")
-                       for bit, name in enumerate(KNOWN_FORMATS)])]
+    lines += _enumeration("Scale rules", "Field `scale_rule` of EPILOGUE.", "rule", isa.ScaleRule)
+    lines += ["## Element formats", "", "Fields `a_format` and `w_format` of MATMUL, and a bit each of the "
+              "register FORMATS. A code stands for significand * 2^exponent; INT8 without scales is a whole "
+              "number.", "",
+              *_table(("code", "format", "bits", "exponent", "largest significand"),
+                      [(item.code.value, f"`{name}`", item.bits, item.exponent, item.max_significand)
+                       for name, item in FORMATS.items()])]
     lines += _enumeration("Errors", "Register ERROR says which, in which unit; ERROR_INSTRUCTION and "
                           "ERROR_ADDRESS say where.", "error", ErrorCode)
     lines += _enumeration("Units", "The value is the opcode and the unit's number in ERROR.", "unit", Unit)

@@ -217,29 +217,39 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
     chip = ChipConfig.load(config)
     if output is not None:
         check_writable(output)
+        if out in _BLOCK_OUT:
+            check_writable(output.with_suffix(".scale.npy"))
     a = operands.from_codes("A", read_array(a_file), a_format)
     b = operands.from_codes("B", read_array(b_file), b_format)
-    operands.check_inner(a, b)
-    if group and a_scale_file and b_scale_file:
-        operands.check_block_scales(a, b, group, read_array(a_scale_file), read_array(b_scale_file))
-    arguments: dict[str, Any] = {"bias": None if bias_file is None else read_array(bias_file), "out": out,
-                                 "out_scale": _factor(out_scale), "out_zero_point": out_zero_point}
-    operands.check_format(chip, "A", a_format)
-    operands.check_format(chip, "B", b_format)
-    if group:
-        raise ValueError("block-scaled GEMM is not in the hardware yet; use --block 0")
-    operands.check_gemm(chip, a, b, **arguments)
+    arguments: dict[str, Any] = {
+        "block": group, "out": out, "out_scale": _factor(out_scale), "out_zero_point": out_zero_point,
+        "relu": relu, **{name: read_array(path) for name, path in
+           (("bias", bias_file), ("a_scale", a_scale_file), ("b_scale", b_scale_file)) if path is not None}}
+    if out in _BLOCK_OUT:
+        arguments |= {"out_block": int(out_block or 32), "scale_rule": scale_rule or "rceil"}
+    spec, _ = operands.gemm_request(chip, a, b, **arguments)     # fails before the device is built
     with open_device(device, chip) as opened:
-        c = opened.gemm(a, b, relu=relu, **arguments)
+        c = opened.gemm(a, b, **arguments)
         result = opened.last_result
     if result is None:
         raise RuntimeError(f"device {device!r} has not said how the program ran")
+    fresh = c[1] if spec.out_block else None
     if output is not None:
-        write_array(output, c)
-    (m, k), n = a.shape, b.shape[1]
-    work = metrics.gemm_work(m, n, k, out_bytes=c.dtype.itemsize)
+        write_array(output, _codes(c[0] if spec.out_block else c))
+        if fresh is not None:
+            write_array(output.with_suffix(".scale.npy"), fresh)
+    shape = spec.shape(chip)
+    scales = sum(item.size for item in (arguments.get("a_scale"), arguments.get("b_scale"), fresh)
+                 if item is not None)
+    work = metrics.gemm_work(spec.m, spec.n, spec.k, a_per_byte=shape.a_per_byte, b_per_byte=shape.b_per_byte,
+                             out_bits=shape.element_bits, scale_bytes=scales)
     figures = metrics.figures(device, chip, work, result)
-    _show_figures({"m": m, "n": n, "k": k, **figures}, as_json)
+    _show_figures({"m": spec.m, "n": spec.n, "k": spec.k, **figures}, as_json)
+
+
+def _codes(array: Any) -> Any:
+    """Types that numpy's files do not know, as unsigned codes."""
+    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
 
 
 def _check_combinations(group: int, a_scale: Path | None, b_scale: Path | None, out: str, out_block: str | None,

@@ -39,9 +39,11 @@ class Work:
         return self.compulsory_bytes / config.bus_bytes
 
 
-def gemm_work(m: int, n: int, k: int, *, a_bits: int = 8, b_bits: int = 8, out_bytes: int = 4) -> Work:
-    """The work of C[m, n] = A[m, k] . B[k, n]."""
-    return Work(m * n * k, -(-m * k * a_bits // 8) + -(-k * n * b_bits // 8) + m * n * out_bytes)
+def gemm_work(m: int, n: int, k: int, *, a_per_byte: int = 1, b_per_byte: int = 1, out_bits: int = 32,
+              scale_bytes: int = 0) -> Work:
+    """The work of C[m, n] = A[m, k] . B[k, n]; `scale_bytes` are those of all scales, the result's too."""
+    return Work(m * n * k, -(-m * k // a_per_byte) - (-k * n // b_per_byte) - (-m * n * out_bits // 8)
+                + scale_bytes)
 
 
 def counters_by_cause(result: Result) -> dict[str, dict[str, int]]:

@@ -1,37 +1,21 @@
 """Arrays from users: checked, with one line for what is wrong."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 
 from kiwicha import ChipConfig
 
-__all__ = ["FORMATS", "as_operand", "check_block_scales", "check_bias", "check_format", "check_gemm",
-           "check_inner", "check_out", "check_scale", "check_zero_point", "from_codes"]
+if TYPE_CHECKING:
+    from .compiler import GemmSpec
+
+__all__ = ["FORMATS", "as_operand", "check_inner", "from_codes", "gemm_request"]
 
 #: Element formats by name, as numpy types.
 FORMATS: dict[str, np.dtype] = {name: np.dtype(dtype) for name, dtype in (
     ("int8", np.int8), ("int4", ml_dtypes.int4), ("e4m3", ml_dtypes.float8_e4m3fn),
     ("e2m1", ml_dtypes.float4_e2m1fn), ("e2m3", ml_dtypes.float6_e2m3fn), ("e3m2", ml_dtypes.float6_e3m2fn))}
-
-#: Output formats, and whether the epilogue has them.
-OUT_FORMATS = {"int32": True, "fp32": True, "bf16": False, "int8": True, "e4m3": False, "e2m1": False}
-
-
-def check_format(config: ChipConfig, operand: str, name: str) -> None:
-    """:exc:`ValueError` if the chip of `config` cannot decode the element format `name`."""
-    if name not in config.formats:
-        raise ValueError(f"{operand}: format {name} is not in the hardware of configuration {config.name!r} yet; "
-                         f"it has {', '.join(config.formats)}")
-
-
-def check_out(out: str) -> None:
-    """:exc:`ValueError` if the epilogue cannot write the format `out`."""
-    if not OUT_FORMATS.get(out, False):
-        have = ", ".join(name for name, there in OUT_FORMATS.items() if there)
-        what = "is not in the hardware yet" if out in OUT_FORMATS else "does not exist"
-        raise ValueError(f"output format {out} {what}; use {have}")
 
 
 def check_shape(operand: str, array: np.ndarray) -> None:
@@ -40,15 +24,14 @@ def check_shape(operand: str, array: np.ndarray) -> None:
         raise ValueError(f"{operand} must have 2 dimensions of at least 1 each, not shape {list(array.shape)}")
 
 
-def as_operand(config: ChipConfig, operand: str, array: Any) -> np.ndarray:
-    """`array` as the compiler takes it: a matrix in a format that the chip of `config` decodes."""
+def as_operand(operand: str, array: Any) -> tuple[np.ndarray, str]:
+    """`array` as a matrix in one of the element formats, and which."""
     array = np.asarray(array)
     name = next((name for name, dtype in FORMATS.items() if dtype == array.dtype), None)
     if name is None:
         raise ValueError(f"{operand} must be of type {', '.join(map(str, FORMATS.values()))}, not {array.dtype}")
     check_shape(operand, array)
-    check_format(config, operand, name)
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array), name
 
 
 def from_codes(operand: str, array: np.ndarray, name: str) -> np.ndarray:
@@ -74,21 +57,18 @@ def check_block_scales(a: np.ndarray, b: np.ndarray, block: int, a_scale: np.nda
             raise ValueError(f"{name} must be uint8 {wanted}, not {scale.dtype} {list(scale.shape)}")
 
 
-def check_bias(bias: Any, columns: int) -> np.ndarray:
-    """An int32 bias, one per column."""
+def check_bias(bias: Any, columns: int, dtype: type) -> np.ndarray:
+    """A bias, one per column."""
     array = np.asarray(bias)
-    if array.shape != (columns,) or array.dtype != np.int32:
-        raise ValueError(f"bias must be int32 [{columns}], not {array.dtype} {list(array.shape)}")
+    if array.shape != (columns,) or array.dtype != dtype:
+        raise ValueError(f"bias must be {np.dtype(dtype)} [{columns}], not {array.dtype} {list(array.shape)}")
     return array
 
 
-def check_scale(scale: Any, columns: int, out: str) -> float | np.ndarray | None:
+def check_scale(scale: Any, columns: int) -> float | np.ndarray | None:
     """A positive, finite FP32 factor, one or one per column; None for no scaling."""
-    check_out(out)
     if scale is None:
         return None
-    if out == "int32":
-        raise ValueError("an output scale needs output format fp32 or int8, not int32")
     array = np.asarray(scale)
     if array.dtype.kind not in "fiu" or array.shape not in ((), (columns,)):
         raise ValueError(f"output scale must be a float32 number or [{columns}], not {array.dtype} "
@@ -101,23 +81,46 @@ def check_scale(scale: Any, columns: int, out: str) -> float | np.ndarray | None
     return float(factors) if factors.ndim == 0 else factors
 
 
-def check_zero_point(zero_point: int, out: str) -> None:
-    """An int8 zero point; other outputs have none."""
-    if zero_point and out != "int8":
-        raise ValueError(f"an output zero point needs output format int8, not {out}")
-    if not -128 <= zero_point <= 127:
-        raise ValueError(f"output zero point must be from -128 to 127, not {zero_point}")
+def gemm_request(config: ChipConfig, a: Any, b: Any, *, a_scale: Any = None, b_scale: Any = None, block: int = 0,
+                 bias: Any = None, out: str | None = None, out_scale: Any = None, out_zero_point: int = 0,
+                 relu: bool = False, out_block: int = 0,
+                 scale_rule: str = "rceil") -> tuple["GemmSpec", dict[str, np.ndarray]]:
+    """All that :meth:`kiwicha_host.Device.gemm` takes, checked: what to compile, and the arrays of a job.
 
+    Raises
+    ------
+    ValueError
+        Something has a wrong shape, type or value, or the chip of `config` cannot do it.
+    """
+    from .compiler import GemmSpec
 
-def check_gemm(config: ChipConfig, a: Any, b: Any, *, bias: Any = None, out: str = "int32", out_scale: Any = None,
-               out_zero_point: int = 0) -> dict[str, Any]:
-    """All that :meth:`kiwicha_host.Device.gemm` takes, checked; the arrays as the compiler takes them."""
-    a, b = as_operand(config, "A", a), as_operand(config, "B", b)
+    a, a_format = as_operand("A", a)
+    b, b_format = as_operand("B", b)
     check_inner(a, b)
-    columns = b.shape[1]
-    check_zero_point(out_zero_point, out)
-    return {"a": a, "b": b, "bias": None if bias is None else check_bias(bias, columns),
-            "scale": check_scale(out_scale, columns, out)}
+    (m, k), n = a.shape, b.shape[1]
+    arrays = {"a": a, "b": b}
+    if not -128 <= out_zero_point <= 127:
+        raise ValueError(f"output zero point must be from -128 to 127, not {out_zero_point}")
+    scale = check_scale(out_scale, n)
+    if scale_rule not in ("rceil", "floor"):
+        raise ValueError(f"scale rule must be rceil or floor, not {scale_rule!r}")
+    spec = GemmSpec(m=m, n=n, k=k, a_format=a_format, b_format=b_format, block=int(block),
+                    out=out or ("fp32" if block else "int32"), bias=bias is not None, relu=bool(relu),
+                    scale="column" if isinstance(scale, np.ndarray) else scale, zero_point=int(out_zero_point),
+                    out_block=int(out_block), scale_rule=scale_rule)
+    if bias is not None:
+        arrays["bias"] = check_bias(bias, n, np.float32 if block else np.int32)
+    if isinstance(scale, np.ndarray):
+        arrays["scale"] = scale
+    if not block and (a_scale is not None or b_scale is not None):
+        raise ValueError("block scales need a block of 16, 32, 64 or 128 elements, not 0")
+    if block:
+        if a_scale is None or b_scale is None:
+            raise ValueError(f"a block of {block} elements needs scales of A and of B")
+        arrays |= {"a_scale": np.asarray(a_scale), "b_scale": np.asarray(b_scale)}
+        check_block_scales(a, b, block, arrays["a_scale"], arrays["b_scale"])
+    spec.check(config)
+    return spec, arrays
 
 
 def check_inner(a: np.ndarray, b: np.ndarray) -> None:

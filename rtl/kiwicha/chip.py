@@ -79,6 +79,8 @@ class Chip(wiring.Component):
 
         connect(m, matmul.a, scratchpad.a)
         connect(m, matmul.w, scratchpad.w)
+        if self.config.block_scaled:
+            connect(m, matmul.s, scratchpad.s)
         connect(m, epilogue.params, scratchpad.params)
         connect(m, store.read, scratchpad.store)
         connect(m, epilogue.write, scratchpad.epilogue)

@@ -9,11 +9,8 @@ from typing import Any
 
 from .formats import FORMATS, MAX_BLOCK
 
-__all__ = ["ConfigError", "ChipConfig", "FORMATS_IN_HARDWARE", "MULTIPLIERS", "PRESETS"]
+__all__ = ["ConfigError", "ChipConfig", "MULTIPLIERS", "PRESETS"]
 
-#: Element formats whose decoders exist in hardware today, and those that are planned.
-FORMATS_IN_HARDWARE = ("int8",)
-KNOWN_FORMATS = tuple(FORMATS)
 
 #: Multiplier variants (see :mod:`kiwicha.array.multiplier`).
 MULTIPLIERS = ("portable", "ecp5", "ecp5_packed")
@@ -86,13 +83,23 @@ class ChipConfig:
         if not isinstance(self.formats, tuple) or not self.formats:
             raise ConfigError(f"formats must be a non-empty list, not {self.formats!r}")
         for name in self.formats:
-            if name not in KNOWN_FORMATS:
-                raise ConfigError(f"formats must be among {', '.join(KNOWN_FORMATS)}, not {name!r}")
-            if name not in FORMATS_IN_HARDWARE:
-                raise ConfigError(f"format {name!r} is not in the hardware yet; "
-                                  f"it has {', '.join(FORMATS_IN_HARDWARE)}")
+            if not isinstance(name, str) or name not in FORMATS:
+                raise ConfigError(f"formats must be among {', '.join(FORMATS)}, not {name!r}")
         if len(set(self.formats)) != len(self.formats):
             raise ConfigError(f"formats must not repeat, got {list(self.formats)}")
+        self._check_shape()
+
+    def _check_shape(self) -> None:
+        """What the formats ask of the array."""
+        if self.block_scaled and self.rows & (self.rows - 1):
+            raise ConfigError(f"rows must be a power of two with floating-point formats, not {self.rows}: "
+                              "an array's height divides a scale block")
+        for name, size in (("rows", self.rows), ("columns", self.columns)):
+            if size % max(FORMATS[item].per_byte for item in self.formats):
+                raise ConfigError(f"{name} must be even with formats of 4 bits, not {size}")
+        if self.multiplier == "ecp5_packed" and self.operand_width > 8:
+            wide = [name for name in self.formats if FORMATS[name].significand_width > 8]
+            raise ConfigError(f"multiplier 'ecp5_packed' takes operands of 8 bits; {', '.join(wide)} need more")
 
     # What follows from the fields.
 
@@ -233,13 +240,18 @@ def _bad_choice(item: dataclasses.Field, value: Any) -> None:
                       f"not {value!r}")
 
 
+_ALL = tuple(FORMATS)
+
 PRESETS: dict[str, ChipConfig] = {config.name: config for config in (
-    ChipConfig(name="tiny", rows=4, columns=4, bus_width=64, scratchpad_banks=4, bank_lines=512,
-               accumulator_lines=256, epilogue_lanes=2, queue_depth=2, reads_in_flight=4,
+    ChipConfig(name="tiny", rows=4, columns=4, formats=("int8", "int4"), bus_width=64, scratchpad_banks=4,
+               bank_lines=512, accumulator_lines=256, epilogue_lanes=2, queue_depth=2, reads_in_flight=4,
                writes_in_flight=4),
-    ChipConfig(name="small", rows=8, columns=8, bus_width=64, scratchpad_banks=4, bank_lines=1024,
+    ChipConfig(name="small", rows=8, columns=8, formats=_ALL, bus_width=64, scratchpad_banks=4, bank_lines=1024,
                accumulator_lines=512, epilogue_lanes=2, reads_in_flight=8, writes_in_flight=4),
-    ChipConfig(name="ulx3s_85f", rows=16, columns=16, multiplier="ecp5_packed", bus_width=128),
-    ChipConfig(name="wide", rows=16, columns=16, bus_width=128, scratchpad_banks=8, bank_lines=4096,
+    ChipConfig(name="ulx3s_85f", rows=16, columns=16, formats=("int8", "int4"), multiplier="ecp5_packed",
+               bus_width=128),
+    ChipConfig(name="ulx3s_85f_fp8", rows=16, columns=8, formats=_ALL, multiplier="ecp5", bus_width=128,
+               accumulator_lines=512),
+    ChipConfig(name="wide", rows=16, columns=16, formats=_ALL, bus_width=128, scratchpad_banks=8, bank_lines=4096,
                accumulator_lines=4096, queue_depth=8, reads_in_flight=32, writes_in_flight=16),
 )}

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, enum
 
+from .formats import ElementFormat
+
 __all__ = ["Activity", "COMMON_FIELDS", "COUNTER_BASE", "ErrorCode", "Field", "INSTRUCTIONS",
            "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OutFormat", "REGISTERS", "Register",
-           "RegisterField", "SEMAPHORES", "SEMAPHORE_MAX", "ScaleMode", "Unit", "counter_address",
+           "RegisterField", "SEMAPHORES", "SEMAPHORE_MAX", "ScaleMode", "ScaleRule", "Unit", "counter_address",
            "instruction_layout", "unit_layout"]
 
 INSTRUCTION_BYTES = 64
@@ -68,6 +70,15 @@ class OutFormat(enum.Enum, shape=3):
     INT8 = 0
     INT32 = 1
     FP32 = 2
+    BF16 = 3
+    E4M3 = 4
+    E2M1 = 5
+
+
+class ScaleRule(enum.Enum, shape=1):
+    """How a block's scale follows from its largest magnitude (:func:`kiwicha_host.golden.quantize_block`)."""
+    RCEIL = 0
+    FLOOR = 1
 
 
 class ScaleMode(enum.Enum, shape=2):
@@ -167,37 +178,67 @@ for the last) are written one after the other; no other byte in memory changes."
 MATMUL = Instruction(Unit.MATMUL, """\
 Matrix product into the accumulators. Loops of count0 (innermost) to count3: for each iteration of levels 3
 and 2 a weight tile of `rows` lines is taken from `w_line + i2 * w_stride2 + i3 * w_stride3`; for each iteration
-of levels 1 and 0 the first `rows` bytes of line `a_line + sum(i * a_stride)` are multiplied with it and added to
-accumulator line `acc_line + sum(i * acc_stride)`. A level whose acc_stride is zero is a reduction: its first
-iteration overwrites and the others add; with `accumulate` the first adds too.""", (
+of levels 1 and 0 the first `rows` elements of line `a_line + sum(i * a_stride)` are multiplied with it and added
+to accumulator line `acc_line + sum(i * acc_stride)`. A level whose acc_stride is zero is a reduction: its first
+iteration overwrites and the others add; with `accumulate` the first adds too.
+
+Without `scaled` both formats are integers, and sums are int32, modulo 2^32. With `scaled`, `block_tiles`
+iterations of level 2 are one block along K (the last block of the level may have fewer). Its products are summed
+exactly, per accumulator line; with its last tile the sum is multiplied by both scales, rounded to FP32 once, and
+added to the accumulators, which hold FP32, rounding once more; level 2 is in its first iteration for all of the
+first block. Scales are E8M0 codes. Block b of level 2 takes those of A from lines
+`a_scale_line + b * a_scale_stride2 + i3 * a_scale_stride3` on, a byte for each vector of the tile in order; and
+those of the weights from line `w_scale_line + b * w_scale_stride2 + i3 * w_scale_stride3`, a byte for each
+column.""", (
     Field("accumulate", 1, 1, "add to the accumulators in the first iteration too"),
+    Field("scaled", 1, 1, "block-scaled: accumulate in FP32", bit=1),
+    Field("a_format", 2, 3, "element format of A", enum=ElementFormat),
+    Field("w_format", 2, 3, "element format of the weights", bit=4, enum=ElementFormat),
+    Field("block_tiles", 3, 8, "iterations of level 2 that share a scale, if `scaled`: 1 to 128 / rows"),
     Field("a_line", 8, 16, "first scratchpad line of A"),
     Field("w_line", 10, 16, "first scratchpad line of the weight tiles"),
     Field("acc_line", 12, 16, "first accumulator line"),
+    Field("a_scale_line", 14, 16, "first scratchpad line of A's scales"),
     *_levels("count", 16, "iterations of level {}, at least 1", is_signed=False),
     *_levels("a_stride", 24, "lines of A from one iteration of level {} to the next"),
     *_levels("acc_stride", 32, "accumulator lines from one iteration of level {} to the next"),
-    *_levels("w_stride", 40, "lines of weights from one iteration of level {} to the next", levels=(2, 3))))
+    *_levels("w_stride", 40, "lines of weights from one iteration of level {} to the next", levels=(2, 3)),
+    Field("a_scale_stride2", 44, 16, "lines of A's scales from one block to the next", signed=True),
+    Field("a_scale_stride3", 46, 16, "lines of A's scales from one iteration of level 3 to the next", signed=True),
+    Field("w_scale_line", 48, 16, "first scratchpad line of the weights' scales"),
+    Field("w_scale_stride2", 50, 16, "lines of the weights' scales from one block to the next", signed=True),
+    Field("w_scale_stride3", 52, 16, "lines of the weights' scales from one iteration of level 3 to the next",
+          signed=True)))
 
 EPILOGUE = Instruction(Unit.EPILOGUE, """\
 Accumulators to scratchpad. Levels 0 and 1 are the max-pool window, levels 2 and 3 the output's pixels. For each
 pixel: over the window, accumulator line `acc_line + sum(i * acc_stride)` plus bias, to FP32, times scale, clamped;
-the maximum, converted to `out_format`, goes to line `out_line + i2 * out_stride2 + i3 * out_stride3`, and a 32-bit
-result that needs more lines goes on every `out_step` lines. INT32 is not converted nor scaled: its `scale_mode`
-must be NONE. Parameters start at `param_line`: ceil(4 * columns / line bytes) lines of int32 bias if `bias`, then
-as many of FP32 scale if `scale_mode` is COLUMN.""", (
-    Field("out_format", 1, 3, "INT8, INT32 or FP32", enum=OutFormat),
-    Field("bias", 1, 1, "add an int32 bias per column, modulo 2^32", bit=3),
+the maximum, converted to `out_format`, goes to line `out_line + i2 * out_stride2 + i3 * out_stride3`, and a result
+that needs more lines goes on every `out_step` lines. INT32 is not converted nor scaled: its `scale_mode`
+must be NONE. Parameters start at `param_line`: ceil(4 * columns / line bytes) lines of bias if `bias`, then
+as many of FP32 scale if `scale_mode` is COLUMN. With `float` accumulators and bias are FP32 rather than int32.
+
+E4M3 and E2M1 make `parts` * columns results of each pixel, part j from accumulator lines `j * part_stride` further
+on, to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one fresh E8M0 scale by
+`scale_rule`. The scales of all pixels, in order, are the bytes of the lines from `scale_line` on; the rest of the
+last line is zero. Every part has the same bias and scale parameters, so `bias` and COLUMN need `parts` = 1.""", (
+    Field("out_format", 1, 3, "INT8, INT32, FP32, BF16, E4M3 or E2M1", enum=OutFormat),
+    Field("bias", 1, 1, "add a bias per column: int32, modulo 2^32, or FP32", bit=3),
     Field("scale_mode", 1, 2, "NONE, SCALAR (field `scale`) or COLUMN (parameter lines)", bit=4, enum=ScaleMode),
     Field("clamp", 1, 1, "clamp to clamp_low .. clamp_high", bit=6),
+    Field("float", 1, 1, "accumulators hold FP32; INT32 must not", bit=7),
     Field("zero_point", 2, 8, "added after rounding, INT8 only", signed=True),
+    Field("scale_rule", 3, 1, "RCEIL or FLOOR, E4M3 and E2M1 only", enum=ScaleRule),
+    Field("parts", 3, 7, "column blocks that share a fresh scale, E4M3 and E2M1 only: 1 to 128 / columns", bit=1),
     Field("acc_line", 8, 16, "first accumulator line"),
     Field("out_line", 10, 16, "first scratchpad line of the result"),
     Field("param_line", 12, 16, "first scratchpad line of the parameters"),
+    Field("part_stride", 14, 16, "accumulator lines from one part to the next", signed=True),
     *_levels("count", 16, "iterations of level {}, at least 1", is_signed=False),
     *_levels("acc_stride", 24, "accumulator lines from one iteration of level {} to the next"),
     *_levels("out_stride", 32, "output lines from one iteration of level {} to the next", levels=(2, 3)),
-    Field("out_step", 36, 16, "output lines from one line of a 32-bit result to the next", signed=True),
+    Field("out_step", 36, 16, "output lines from one line of a result to the next", signed=True),
+    Field("scale_line", 38, 16, "first scratchpad line of the fresh scales"),
     Field("scale", 40, 32, "FP32 factor for SCALAR, as its bits"),
     Field("clamp_low", 44, 32, "lower bound: FP32 bits; int32 if out_format is INT32"),
     Field("clamp_high", 48, 32, "upper bound: the same")))

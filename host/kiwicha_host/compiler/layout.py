@@ -52,14 +52,20 @@ class ScratchpadMap:
     w: Region
     out: Region
     params: Region
+    scales: Region
 
     @classmethod
-    def of(cls, config: ChipConfig, param_lines: int) -> "ScratchpadMap":
-        """A quarter for A, a quarter for results, half for weights, whose end holds the parameters."""
+    def of(cls, config: ChipConfig, param_lines: int, scaled: bool = False) -> "ScratchpadMap":
+        """A quarter for A, a quarter for results, half for weights, whose end holds the parameters.
+
+        With `scaled`, A's scales are between weights and parameters; the weights' own are among the weights.
+        """
         quarter = config.scratchpad_lines // 4
+        scale_lines = quarter // 4 if scaled else 0
+        params = 4 * quarter - param_lines
         return cls(a=Region(0, quarter), out=Region(quarter, quarter),
-                   w=Region(2 * quarter, 2 * quarter - param_lines),
-                   params=Region(4 * quarter - param_lines, param_lines))
+                   w=Region(2 * quarter, params - scale_lines - 2 * quarter),
+                   params=Region(params, param_lines), scales=Region(params - scale_lines, scale_lines))
 
 
 def result_lines(config: ChipConfig, element_bytes: int) -> int:

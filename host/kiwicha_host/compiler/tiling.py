@@ -7,9 +7,10 @@ from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES
 
 from .builder import CompileError
-from .layout import Region, ScratchpadMap, ceil_div, result_lines
+from .layout import Region, ScratchpadMap, ceil_div
+from .shape import Shape
 
-__all__ = ["Tiling", "choose_tiling", "split"]
+__all__ = ["Tiling", "choose_tiling", "slot", "split", "split_units"]
 
 
 #: Cycles that an instruction costs beyond its data: a LOAD before its first burst, an EPILOGUE to fetch its
@@ -53,57 +54,91 @@ def _sizes(total: int, most: int) -> list[int]:
     return sorted({_part(total, ceil_div(total, p)) for p in parts if ceil_div(total, p) <= most})
 
 
-def choose_tiling(config: ChipConfig, m: int, n: int, k: int, element_bytes: int,
-                  where: ScratchpadMap, most_n: int) -> Tiling:
-    """The tiling of `A[m, k] . B[k, n]` with the fewest estimated cycles; at most `most_n` column blocks a tile.
+def split_units(total: int, limit: int, unit: int) -> list[tuple[int, int]]:
+    """As :func:`split`, cut only at multiples of `unit`."""
+    parts = split(ceil_div(total, unit), ceil_div(limit, unit))
+    return [(start * unit, min(size * unit, total - start * unit)) for start, size in parts]
+
+
+def _unit_sizes(total: int, most: int, unit: int) -> list[int]:
+    """As :func:`_sizes`, multiples of `unit` or the whole."""
+    units = ceil_div(total, unit)
+    return [min(size * unit, total) for size in _sizes(units, units if total <= most else most // unit)]
+
+
+def choose_tiling(shape: Shape, where: ScratchpadMap, most_n: int) -> Tiling:
+    """The tiling of `shape` with the fewest estimated cycles; at most `most_n` column blocks a tile.
 
     Raises
     ------
     CompileError
         Not even the smallest tile fits the scratchpad.
     """
-    n_blocks, k_blocks = ceil_div(n, config.columns), ceil_div(k, config.rows)
-    lines = result_lines(config, element_bytes)
-    half_out, half_acc = where.out.size // 2, config.accumulator_lines // 2
+    # A tile of each operand is loaded while another is used, unless there is room for one only.
+    best = _cheapest(shape, where, most_n, 2) or _cheapest(shape, where, most_n, 1)
+    if best is None:
+        config = shape.config
+        raise CompileError(f"no tile of a {shape.m}x{shape.n}x{shape.k} GEMM fits configuration {config.name!r}: "
+                           f"it has {config.scratchpad_lines} scratchpad lines and {config.accumulator_lines} "
+                           "accumulator lines")
+    return best
+
+
+def _cheapest(shape: Shape, where: ScratchpadMap, most_n: int, slots: int) -> Tiling | None:
+    """The tiling with the fewest estimated cycles that has at least `slots` tiles of each operand."""
+    half_out, half_acc = where.out.size // 2, shape.config.accumulator_lines // 2
     best: tuple[float, Tiling] | None = None
-    for tile_m, tile_n in product(_sizes(m, min(half_acc, half_out // lines)),
-                                  _sizes(n_blocks, min(half_acc, most_n))):
-        if tile_m * tile_n > half_acc:
+    for tile_m, tile_n in product(_sizes(shape.m, min(half_acc, half_out // shape.result_lines)),
+                                  _unit_sizes(shape.n_blocks, min(half_acc, most_n), shape.out_parts)):
+        group = _group(shape, tile_m, tile_n, half_out)
+        if tile_m * tile_n > half_acc or not group:
             continue
-        most_k = min(where.a.size // (2 * tile_m), where.w.size // (2 * tile_n * config.rows))
-        group = _group(config, tile_n, half_out // (tile_m * lines), element_bytes)
-        for tile_k, n_outer in product(_sizes(k_blocks, most_k), (False, True)):
-            tiling = Tiling(tile_m, tile_n, tile_k, n_outer, group,
-                            a_slots=where.a.size // (tile_m * tile_k),
-                            w_slots=where.w.size // (tile_n * tile_k * config.rows))
-            cost = _cycles(config, m, n, k, element_bytes, tiling)
+        most_k = where.a.size // (slots * tile_m)
+        for tile_k, n_outer in product(_unit_sizes(shape.k_blocks, most_k, shape.block_tiles), (False, True)):
+            room = _slots(shape, where, tile_m, tile_n, tile_k)
+            if min(room) < slots:
+                continue
+            tiling = Tiling(tile_m, tile_n, tile_k, n_outer, group, *room)
+            cost = _cycles(shape, tiling)
             if best is None or cost < best[0]:
                 best = (cost, tiling)
-    if best is None:
-        raise CompileError(f"no tile of a {m}x{n}x{k} GEMM fits configuration {config.name!r}: it "
-                           f"has {config.scratchpad_lines} scratchpad lines and {config.accumulator_lines} "
-                           "accumulator lines")
-    return best[1]
+    return best and best[1]
 
 
-def _group(config: ChipConfig, tile_n: int, room: int, element_bytes: int) -> int:
-    """Column blocks per STORE: whole lines only, unless each block is stored alone."""
-    size = config.columns * element_bytes
-    if size > config.line_bytes and size % config.line_bytes:
+def _slots(shape: Shape, where: ScratchpadMap, m: int, n: int, k: int) -> tuple[int, int]:
+    """Tiles of A and of B that there is room for."""
+    a_slots, scale_lines = where.a.size // shape.a_lines(m, k), shape.a_scale_lines(m, k)
+    if scale_lines:
+        a_slots = min(a_slots, where.scales.size // scale_lines)
+    return a_slots, where.w.size // shape.w_lines(n, k)
+
+
+def _group(shape: Shape, m: int, n: int, room: int) -> int:
+    """Column blocks per STORE: whole lines only, unless each block is stored alone; 0 if there is no room."""
+    if shape.out_lines(m, min(n, shape.out_parts)) > room:
+        return 0
+    size = shape.block_bytes
+    if size > shape.config.line_bytes and size % shape.config.line_bytes:
         return 1
-    return _part(tile_n, max(1, min(tile_n, room)))
+    most = room // shape.out_lines(m, shape.out_parts)
+    return min(n, _part(ceil_div(n, shape.out_parts), max(1, most)) * shape.out_parts)
 
 
-def _cycles(config: ChipConfig, m: int, n: int, k: int, element_bytes: int, tiling: Tiling) -> float:
+def _cycles(shape: Shape, tiling: Tiling) -> float:
     """Estimated cycles: the busiest resource, plus what nothing can overlap with."""
-    bus = config.bus_bytes
-    n_blocks, k_blocks = ceil_div(n, config.columns), ceil_div(k, config.rows)
+    config, m = shape.config, shape.m
+    bus, n_blocks, k_blocks = config.bus_bytes, shape.n_blocks, shape.k_blocks
     m_parts, n_parts, k_parts = (ceil_div(total, part) for total, part in
                                  ((m, tiling.m), (n_blocks, tiling.n), (k_blocks, tiling.k)))
-    compute = n_blocks * k_blocks * sum(max(size, config.rows) for _, size in split(m, tiling.m))
-    a_cycles = m * k_parts * _row_beats(config, min(k, tiling.k * config.rows), k_parts == 1, k)
-    w_cycles = k * n_parts * _row_beats(config, min(n, tiling.n * config.columns), n_parts == 1, n)
-    a_cycles, w_cycles = max(a_cycles, m * k_blocks), max(w_cycles, k * n_blocks)
+    tile_rows = config.rows + shape.scale_blocks / k_blocks
+    compute = n_blocks * k_blocks * sum(max(size, tile_rows) for _, size in split(m, tiling.m))
+    k, n = shape.a_row_bytes, shape.b_row_bytes
+    a_row, w_row = tiling.k * config.rows // shape.a_per_byte, tiling.n * config.columns // shape.b_per_byte
+    a_cycles = m * k_parts * _row_beats(config, min(k, a_row), k_parts == 1, k)
+    w_cycles = shape.b_rows * n_parts * _row_beats(config, min(n, w_row), n_parts == 1, n)
+    a_cycles, w_cycles = max(a_cycles, m * k_blocks), max(w_cycles, shape.b_rows * n_blocks)
+    a_cycles += shape.scale_blocks * ceil_div(m, config.line_bytes)
+    w_cycles += shape.scale_blocks * n_blocks
     # A ring of slots keeps a cyclic sequence of tiles only if it holds all of them.
     a_span, w_span = (m_parts * k_parts, k_parts) if tiling.n_outer else (k_parts, n_parts * k_parts)
     a_loads = 1 if a_span <= tiling.a_slots else n_parts
@@ -116,9 +151,9 @@ def _cycles(config: ChipConfig, m: int, n: int, k: int, element_bytes: int, tili
     reads = (a_cycles * a_loads + w_cycles * w_loads + loads * _LOAD_OVERHEAD
              + instructions * INSTRUCTION_BYTES / bus)
     epilogue = m * n_blocks * steps + epilogues * _EPILOGUE_OVERHEAD
-    store = max(ceil_div(m * n * element_bytes, bus), m * n_blocks * result_lines(config, element_bytes))
+    store = max(ceil_div(m * shape.c_row_bytes, bus), m * n_blocks * shape.result_lines)
     first = a_cycles / (m_parts * k_parts) + w_cycles / (n_parts * k_parts)
-    tail = tiling.m * (tiling.n * steps + ceil_div(tiling.group * config.columns * element_bytes, bus))
+    tail = tiling.m * (tiling.n * steps + ceil_div(tiling.group * shape.block_bytes, bus))
     return max(compute, reads, epilogue, store) + first + tail + instructions * _INSTRUCTION_OVERHEAD
 
 

@@ -3,12 +3,12 @@
 import abc
 from typing import Any
 
-import numpy as np
+import ml_dtypes
 
 from kiwicha import ChipConfig
 
 from ..job import Job, Result
-from ..operands import check_gemm
+from ..operands import FORMATS, gemm_request
 
 __all__ = ["Device"]
 
@@ -59,42 +59,45 @@ class Device(abc.ABC):
         self.last_result = self.execute(job)
         return self.last_result
 
-    def gemm(self, a: np.ndarray, b: np.ndarray, *, bias: np.ndarray | None = None, out: str = "int32",
-             out_scale: Any = None, out_zero_point: int = 0, relu: bool = False) -> np.ndarray:
+    def gemm(self, a: Any, b: Any, **options: Any) -> Any:
         """C [M, N] = epilogue(A [M, K] . B [K, N]).
 
         Parameters
         ----------
         a, b : numpy or ml_dtypes arrays, whose types name the element formats
-        bias : int32 [N]
-        out : "int32", "fp32" or "int8"
-        out_scale : FP32 scalar or [N]; for fp32 and int8
+        block : elements along K that share a scale, 16, 32, 64 or 128; 0 (default) for an integer GEMM
+        a_scale : uint8 E8M0 codes [M, ceil(K / block)]
+        b_scale : uint8 E8M0 codes [ceil(K / block), N], or [ceil(K / block), ceil(N / block)] for square blocks
+        bias : [N], int32 or, block-scaled, float32
+        out : "int32", "fp32", "bf16", "int8", "e4m3" or "e2m1"; default int32 or, block-scaled, fp32
+        out_scale : FP32 scalar or [N]; not for int32
         out_zero_point : for int8
         relu : negative results (before the zero point) become zero
+        out_block, scale_rule : columns that share a fresh scale, 32 or 128, and "rceil" (default) or "floor"; for
+            e4m3 and e2m1
 
         Returns
         -------
-        int32, float32 or int8 [M, N]
+        int32, float32, int8 or ml_dtypes [M, N]; for e4m3 and e2m1 a pair of that and the fresh scales, uint8 E8M0
+        codes [M, ceil(N / out_block)]
 
         Raises
         ------
         ValueError
-            An operand has a wrong shape, type or value, or its format is not in the hardware.
+            An operand or option has a wrong shape, type or value, or the chip cannot do it.
         DeviceError
             The program ended in an error.
         """
         # The compiler needs devices' jobs; devices need the compiler only here.
-        from ..compiler import GemmSpec, compile_gemm
+        from ..compiler import compile_gemm
 
-        arrays = check_gemm(self.config, a, b, bias=bias, out=out, out_scale=out_scale,
-                            out_zero_point=out_zero_point)
-        scale = arrays["scale"]
-        if not isinstance(scale, np.ndarray):
-            del arrays["scale"]
-        (m, k), n = arrays["a"].shape, arrays["b"].shape[1]
-        spec = GemmSpec(m=m, n=n, k=k, out=out, bias=bias is not None, zero_point=int(out_zero_point), relu=relu,
-                        scale="column" if isinstance(scale, np.ndarray) else scale)
+        spec, arrays = gemm_request(self.config, a, b, **options)
         compiled = compile_gemm(self.config, spec, memory_limit=self.memory_limit)
         job = compiled.job(**arrays)
         self.run(job)
-        return compiled.output(job)
+        c = compiled.output(job)
+        if spec.out == "bf16":
+            return c.view(ml_dtypes.bfloat16)
+        if spec.out_block:
+            return c.view(FORMATS[spec.out]), compiled.output_scales(job)
+        return c

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from kiwicha import ChipConfig
-from kiwicha.config import KNOWN_FORMATS
+from kiwicha.formats import FORMATS
 from kiwicha.isa import COUNTER_BASE, ID_VALUE, REGISTERS, VERSION_VALUE, Activity, ErrorCode, Unit
 from kiwicha.isa import counter_address as _counter
 
@@ -83,7 +83,7 @@ class RegisterFile:
         if (got := self.read("ACCUMULATOR")) != config.accumulator_lines:
             yield "accumulator_lines", got, config.accumulator_lines
         formats = self.read("FORMATS")
-        got_formats = [item for i, item in enumerate(KNOWN_FORMATS) if formats >> i & 1]
+        got_formats = [item for i, item in enumerate(FORMATS) if formats >> i & 1]
         if set(got_formats) != set(config.formats):
             yield "list of formats", ", ".join(got_formats) or "empty", ", ".join(config.formats)
 

@@ -1,7 +1,8 @@
-"""The reference: what results are (`numerics`), and a machine that runs programs (`machine`)."""
+"""The reference: what results are (`numerics`, `block`), and a machine that runs programs (`machine`)."""
 
-from . import numerics
+from . import block, numerics
+from .block import gemm_block, quantize_block
 from .machine import Machine
-from .numerics import epilogue, gemm_int
+from .numerics import epilogue, gemm_int, to_bf16
 
-__all__ = ["Machine", "epilogue", "gemm_int", "numerics"]
+__all__ = ["Machine", "block", "epilogue", "gemm_block", "gemm_int", "numerics", "quantize_block", "to_bf16"]

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from kiwicha import ChipConfig
+from kiwicha.formats import FORMATS, MAX_BLOCK, ElementFormat
 from kiwicha.isa import INSTRUCTION_BYTES, SEMAPHORE_MAX, SEMAPHORES, ErrorCode, OutFormat, ScaleMode, Unit
 
 from ..assembler import DecodeError, decode
 from ..job import Job, Result
 from . import numerics
+from .block import quantize_block
+from .scaled import PartialSums, add_fp32, decode_elements, decode_integers
 
 __all__ = ["Machine"]
 
@@ -51,7 +54,10 @@ class Machine:
     def __init__(self, config: ChipConfig):
         self.config = config
         self.scratchpad = np.zeros((config.scratchpad_lines, config.line_bytes), np.uint8)
+        #: int32, or FP32 as its bits.
         self.accumulator = np.zeros((config.accumulator_lines, config.columns), np.int32)
+        #: Sums over part of a block, per accumulator, and whether a NaN took part.
+        self.partial = PartialSums(config)
 
     def run(self, job: Job) -> Result:
         """Run the job's program; changes ``job.memory``.
@@ -292,6 +298,7 @@ def _matmul(machine: Machine, memory: _Memory, f: dict[str, Any]) -> None:
                                       for name in ("count", "a_stride", "acc_stride"))
     for count in reversed(counts):
         _need(count, count >= 1)
+    _check_formats(config, f)
     w_strides = [f["w_stride3"], f["w_stride2"], 1]
     w_counts = [*counts[:2], config.rows]
     walks = (_Lines(ErrorCode.SCRATCHPAD_RANGE, config.scratchpad_lines, f["w_line"], w_counts, w_strides),
@@ -299,7 +306,11 @@ def _matmul(machine: Machine, memory: _Memory, f: dict[str, Any]) -> None:
              _Lines(ErrorCode.ACCUMULATOR_RANGE, config.accumulator_lines, f["acc_line"], counts, acc_strides))
     # The whole tile comes before its vectors, and of a vector the line of A before the accumulator's.
     _raise_first(*(((*index[:2], -1) if order == 0 else (*index, order), walk.fault(index))
-                   for order, walk in enumerate(walks) if (index := walk.astray())))
+                   for order, walk in enumerate(walks) if (index := walk.astray())),
+                 *(_astray_scales(config, f, counts) if f["scaled"] else ()))
+    if f["scaled"]:
+        _matmul_scaled(machine, f, counts, a_strides, acc_strides, w_strides)
+        return
 
     # Without its zero strides, which are reductions, the walk says which lines change. If it visits each once,
     # the result is their sum, whatever the order.
@@ -316,9 +327,9 @@ def _matmul(machine: Machine, memory: _Memory, f: dict[str, Any]) -> None:
         for i2 in range(0, counts[1], at_once):
             tiles = min(at_once, counts[1] - i2)
             a_lines = _walk(a_line + i2 * a_strides[1], [tiles, *counts[2:]], a_strides[1:]).reshape(tiles, -1)
-            vectors = machine.scratchpad[a_lines, :config.rows].view(np.int8)
+            vectors = decode_integers(machine.scratchpad[a_lines], f["a_format"], config.rows)
             w_lines = _walk(w_line + i2 * w_strides[1], [tiles, config.rows], w_strides[1:])
-            weights = machine.scratchpad[w_lines, :config.columns].view(np.int8)
+            weights = decode_integers(machine.scratchpad[w_lines], f["w_format"], config.columns)
             where = lines[i3 % places[0]]
             if acc_strides[1] == 0:     # consecutive tiles are parts of one longer dot product
                 vectors = vectors.transpose(1, 0, 2).reshape(1, -1, tiles * config.rows)
@@ -338,51 +349,169 @@ def _matmul_in_order(machine: Machine, f: dict[str, Any], counts: list[int], a_s
         a_line, w_line, acc_line = (
             f[name] + sum(i * stride for i, stride in zip(index, strides, strict=False))
             for name, strides in (("a_line", a_strides), ("w_line", w_strides[:2]), ("acc_line", acc_strides)))
-        weights = machine.scratchpad[w_line:w_line + config.rows, :config.columns].view(np.int8)
-        vector = machine.scratchpad[a_line:a_line + 1, :config.rows].view(np.int8)
+        weights = decode_integers(machine.scratchpad[w_line:w_line + config.rows], f["w_format"], config.columns)
+        vector = decode_integers(machine.scratchpad[a_line:a_line + 1], f["a_format"], config.rows)
         first = not any(i for i, stride in zip(index, acc_strides, strict=True) if stride == 0)
         if first and not f["accumulate"]:
             machine.accumulator[acc_line] = 0
         machine.accumulator[acc_line] += numerics.gemm_int(vector, weights)[0]
 
 
+def _check_formats(config: ChipConfig, f: dict[str, Any]) -> None:
+    """FIELD for a format or block that this chip has not."""
+    for name in ("a_format", "w_format"):
+        code = f[name]
+        number = getattr(code, "value", code)
+        _need(number, isinstance(code, ElementFormat) and code.name.lower() in config.formats
+              and (bool(f["scaled"]) or not FORMATS[code.name.lower()].is_float))
+    if f["scaled"]:
+        _need(f["block_tiles"], config.block_scaled and 1 <= f["block_tiles"] <= MAX_BLOCK // config.rows)
+
+
+def _astray_scales(config: ChipConfig, f: dict[str, Any], counts: list[int]):
+    """The first line of scales of either kind that does not exist, as its place in the order and as an error."""
+    blocks = -(-counts[1] // f["block_tiles"])
+    lines = -(-counts[2] * counts[3] // config.line_bytes)
+    for operand, per_block in (("w", 1), ("a", lines)):
+        walk = _Lines(ErrorCode.SCRATCHPAD_RANGE, config.scratchpad_lines, f[f"{operand}_scale_line"],
+                      [counts[0], blocks, per_block],
+                      [f[f"{operand}_scale_stride3"], f[f"{operand}_scale_stride2"], 1])
+        if index := walk.astray():
+            tile = (index[0], min((index[1] + 1) * f["block_tiles"], counts[1]) - 1)
+            # A tile's scales come before its rows; a vector's behind its line of A, with the first to use them.
+            place = (-2,) if operand == "w" else (*divmod(index[2] * config.line_bytes, counts[3]), 1.5)
+            yield (*tile, *place), walk.fault(index)
+
+
+def _matmul_scaled(machine: Machine, f: dict[str, Any], counts: list[int], a_strides: list[int],
+                   acc_strides: list[int], w_strides: list[int]) -> None:
+    """Block-scaled: one tile after the other, and one vector after the other where they share a line."""
+    config, size = machine.config, f["block_tiles"]
+    columns, vectors = config.columns, counts[2] * counts[3]
+    scale_lines = -(-vectors // config.line_bytes)
+    inner_first = ~np.array([any(i and not stride for i, stride in zip(index, acc_strides[2:], strict=True))
+                             for index in np.ndindex(*counts[2:])])
+    for i3, i2 in np.ndindex(*counts[:2]):
+        block, ends = i2 // size, i2 % size == size - 1 or i2 == counts[1] - 1
+        a_lines = _walk(_at(f["a_line"], a_strides[:2], (i3, i2)), counts[2:], a_strides[2:]).reshape(-1)
+        lines = _walk(_at(f["acc_line"], acc_strides[:2], (i3, i2)), counts[2:], acc_strides[2:]).reshape(-1)
+        w_line = _at(f["w_line"], w_strides[:2], (i3, i2))
+        tile = decode_elements(machine.scratchpad[w_line:w_line + config.rows], f["w_format"], columns)
+        values = decode_elements(machine.scratchpad[a_lines], f["a_format"], config.rows)
+        scales = None
+        if ends:
+            a_scale, w_scale = (f[f"{name}_scale_line"] + i3 * f[f"{name}_scale_stride3"]
+                                + block * f[f"{name}_scale_stride2"] for name in "aw")
+            scales = (machine.scratchpad[a_scale:a_scale + scale_lines].reshape(-1)[:vectors],
+                      machine.scratchpad[w_scale, :columns])
+        begins = i2 % size == 0
+        first = inner_first & (bool(acc_strides[1]) | (block == 0)) & (bool(acc_strides[0]) | (i3 == 0))
+        replace = first & (not f["accumulate"])
+        shared = len(np.unique(lines)) < vectors
+        for part in ([slice(i, i + 1) for i in range(vectors)] if shared else [slice(None)]):
+            machine.partial.add(lines[part], values[part], tile, begins)
+            if scales is not None:
+                terms = machine.partial.scaled(lines[part], scales[0][part], scales[1])
+                old = machine.accumulator[lines[part]].view(np.float32)
+                old = np.where(replace[part, None], np.float32(0), old)
+                machine.accumulator[lines[part]] = add_fp32(old, terms).view(np.int32)
+
+
 # EPILOGUE.
 
+#: Results of so few bits that they take a fresh scale.
+_FRESH = {OutFormat.E4M3: "e4m3", OutFormat.E2M1: "e2m1"}
+
+
 def _epilogue(machine: Machine, memory: _Memory, f: dict[str, Any]) -> None:
-    config = machine.config
-    out_format, scale_mode = f["out_format"], f["scale_mode"]
-    _need(out_format, isinstance(out_format, OutFormat))
-    number = getattr(scale_mode, "value", scale_mode)
-    _need(number, isinstance(scale_mode, ScaleMode) and (out_format != OutFormat.INT32 or number == 0))
+    config, out_format = machine.config, f["out_format"]
     counts, acc_strides = ([f[f"{name}{level}"] for level in (3, 2, 1, 0)] for name in ("count", "acc_stride"))
-    for count in reversed(counts):
-        _need(count, count >= 1)
-    line_bytes = config.line_bytes
-    steps = 1 if out_format == OutFormat.INT8 else -(-4 * config.columns // line_bytes)
+    _check_epilogue(config, f, counts)
+    fresh = out_format in _FRESH
+    parts = f["parts"] if fresh else 1
+    size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
+    steps = parts if fresh else -(-size * config.columns // config.line_bytes)
+    counts = [*counts[:2], parts, *counts[2:]]
+    acc_strides = [*acc_strides[:2], f["part_stride"], *acc_strides[2:]]
     out_counts, out_strides = [*counts[:2], steps], [f["out_stride3"], f["out_stride2"], f["out_step"]]
 
     bias, scale = _parameters(machine, f)
-    walks = (_Lines(ErrorCode.ACCUMULATOR_RANGE, config.accumulator_lines, f["acc_line"], counts, acc_strides),
-             _Lines(ErrorCode.SCRATCHPAD_RANGE, config.scratchpad_lines, f["out_line"], out_counts, out_strides))
-    # A pixel's whole window comes before its result.
-    _raise_first(*(((*index[:2], order), walk.fault(index))
-                   for order, walk in enumerate(walks) if (index := walk.astray())))
+    reads = _Lines(ErrorCode.ACCUMULATOR_RANGE, config.accumulator_lines, f["acc_line"], counts, acc_strides)
+    writes = _Lines(ErrorCode.SCRATCHPAD_RANGE, config.scratchpad_lines, f["out_line"], out_counts, out_strides)
+    # A pixel's (or part's) whole window comes before its result.
+    _raise_first(*(((*index[:3], 0), reads.fault(index)) for index in (reads.astray(),) if index),
+                 *(((*index[:2], fresh * index[2], 1), writes.fault(index)) for index in (writes.astray(),)
+                   if index),
+                 *(_astray_fresh(config, f, parts) if fresh else ()))
 
     clamp_to = None
     if f["clamp"]:
         bounds = np.array([f["clamp_low"], f["clamp_high"]], np.uint32)
         clamp_to = tuple(bounds.view(np.int32 if out_format == OutFormat.INT32 else np.float32))
-    pixels = max(1, (1 << 20) // (counts[2] * counts[3] * config.columns))     # at a time, for memory's sake
     lines = _walk(f["out_line"], out_counts, out_strides).reshape(-1, steps)
-    origins = _walk(f["acc_line"], counts[:2], acc_strides[:2]).reshape(-1)
-    window = _walk(0, counts[2:], acc_strides[2:]).reshape(-1)
+    origins = _walk(f["acc_line"], counts[:3], acc_strides[:3]).reshape(-1, parts)
+    window = _walk(0, counts[3:], acc_strides[3:]).reshape(-1)
+    # So many pixels at a time, for memory's sake; their scales fill whole lines.
+    pixels = config.line_bytes * max(1, (1 << 20) // (parts * len(window) * config.columns * config.line_bytes))
     for start in range(0, len(origins), pixels):
-        acc = machine.accumulator[origins[start:start + pixels, None] + window]
-        result = numerics.epilogue(acc, bias, scale, out_format, clamp_to, f["zero_point"], window=(1,))
-        data = np.zeros((len(result), steps * line_bytes), np.uint8)
-        raw = np.ascontiguousarray(result).view(np.uint8)
-        data[:, :raw.shape[1]] = raw
-        machine.scratchpad[lines[start:start + pixels]] = data.reshape(len(result), steps, line_bytes)
+        acc = machine.accumulator[origins[start:start + pixels, :, None] + window]
+        result = numerics.epilogue(acc.view(np.float32) if f["float"] else acc, bias, scale, out_format, clamp_to,
+                                   f["zero_point"], window=(2,))
+        where = lines[start:start + pixels].reshape(-1)
+        if fresh:
+            data, scales = _fresh(config, f, result)
+            # A line of scales follows the last pixel that it is about.
+            after = np.minimum(np.arange(1, len(scales) + 1) * config.line_bytes, len(result)) * parts
+            where = np.insert(where, after, f["scale_line"] + start // config.line_bytes + np.arange(len(scales)))
+            data = np.insert(data, after, scales, axis=0)
+        else:
+            raw = numerics.to_bf16(result) if out_format == OutFormat.BF16 else result
+            data = _pad(raw, steps * config.line_bytes).reshape(-1, config.line_bytes)
+        machine.scratchpad[where] = data
+
+
+def _check_epilogue(config: ChipConfig, f: dict[str, Any], counts: list[int]) -> None:
+    """FIELD for what has no meaning, or none on this chip."""
+    form, scale_mode = f["out_format"], f["scale_mode"]
+    fresh, columns = form in _FRESH, config.columns
+    _need(getattr(form, "value", form), isinstance(form, OutFormat)
+          and (config.block_scaled or form not in (OutFormat.BF16, *_FRESH))
+          and not (fresh and columns & (columns - 1)))
+    number = getattr(scale_mode, "value", scale_mode)
+    _need(number, isinstance(scale_mode, ScaleMode) and (form != OutFormat.INT32 or number == 0))
+    _need(f["float"], not f["float"] or (config.block_scaled and form != OutFormat.INT32))
+    if fresh:
+        per_column = bool(f["bias"]) or scale_mode == ScaleMode.COLUMN
+        _need(f["parts"], 1 <= f["parts"] <= MAX_BLOCK // columns and not (f["parts"] > 1 and per_column))
+    for count in reversed(counts):
+        _need(count, count >= 1)
+
+
+def _astray_fresh(config: ChipConfig, f: dict[str, Any], parts: int):
+    """The first line of fresh scales that does not exist, as its place in the order and as an error."""
+    last = f["scale_line"] + (f["count2"] * f["count3"] - 1) // config.line_bytes
+    line = max(f["scale_line"], config.scratchpad_lines)
+    if line <= last:
+        # It is met with the first pixel whose scale goes there, after that pixel's own lines.
+        pixel = divmod((line - f["scale_line"]) * config.line_bytes, f["count2"])
+        yield (*pixel, parts, 0), _Fault(ErrorCode.SCRATCHPAD_RANGE, line)
+
+
+def _fresh(config: ChipConfig, f: dict[str, Any], result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [pixels, parts, columns] to lines of elements and lines of the scales of all pixels."""
+    pixels, parts, columns = result.shape
+    codes, scales = quantize_block(result.reshape(pixels, -1), _FRESH[f["out_format"]], parts * columns,
+                                   f["scale_rule"].name.lower())
+    if f["out_format"] == OutFormat.E2M1:
+        codes = codes[:, ::2] | codes[:, 1::2] << 4
+    scales = _pad(scales.reshape(1, -1), -(-pixels // config.line_bytes) * config.line_bytes)
+    return _pad(codes.reshape(pixels * parts, -1), config.line_bytes), scales.reshape(-1, config.line_bytes)
+
+
+def _pad(rows: np.ndarray, size: int) -> np.ndarray:
+    """Each row's bytes, and zeros up to `size` bytes."""
+    raw = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+    return np.pad(raw, ((0, 0), (0, size - raw.shape[1])))
 
 
 def _parameters(machine: Machine, f: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | np.float32 | None]:
@@ -391,7 +520,8 @@ def _parameters(machine: Machine, f: dict[str, Any]) -> tuple[np.ndarray | None,
     lines = -(-size // machine.config.line_bytes)
     line = f["param_line"]
     read: list[Any] = []
-    for wanted, dtype in ((f["bias"], np.int32), (f["scale_mode"] == ScaleMode.COLUMN, np.float32)):
+    for wanted, dtype in ((f["bias"], np.float32 if f["float"] else np.int32),
+                          (f["scale_mode"] == ScaleMode.COLUMN, np.float32)):
         if not wanted:
             read.append(None)
             continue

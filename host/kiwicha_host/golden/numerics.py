@@ -7,11 +7,12 @@ FP32 is IEEE 754 binary32 with subnormals, round to nearest even, overflow to in
 0x7FC00000. Clamp and maximum compare FP32 by IEEE's totalOrder: -0 is less than +0, NaN more than infinity.
 """
 
+import ml_dtypes
 import numpy as np
 
 from kiwicha.isa import OutFormat
 
-__all__ = ["CANONICAL_NAN", "clamp", "epilogue", "gemm_int", "quantize", "to_fp32", "total_order"]
+__all__ = ["CANONICAL_NAN", "clamp", "epilogue", "gemm_int", "quantize", "to_bf16", "to_fp32", "total_order"]
 
 CANONICAL_NAN = np.uint32(0x7FC00000).view(np.float32)
 
@@ -38,12 +39,19 @@ def _from_order(keys: np.ndarray) -> np.ndarray:
 
 
 def to_fp32(acc: np.ndarray, scale: np.ndarray | np.float32 | None = None) -> np.ndarray:
-    """int32 to FP32, times the FP32 `scale`: two roundings, no fused operation."""
+    """int32 (or FP32 already) to FP32, times the FP32 `scale`: two roundings, no fused operation."""
     x = acc.astype(np.float32)
     if scale is not None:
         with np.errstate(all="ignore"):
             x = x * np.asarray(scale, np.float32)
     return np.where(np.isnan(x), CANONICAL_NAN, x)
+
+
+def to_bf16(x: np.ndarray) -> np.ndarray:
+    """FP32 to BF16 codes (uint16): rounded to nearest even, overflow to infinity; NaN gives 0x7FC0."""
+    with np.errstate(all="ignore"):
+        codes = np.asarray(x, np.float32).astype(ml_dtypes.bfloat16).view(np.uint16)
+    return np.where(np.isnan(x), np.uint16(0x7FC0), codes)
 
 
 def clamp(x: np.ndarray, low, high) -> np.ndarray:
@@ -66,10 +74,11 @@ def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray 
 
     Parameters
     ----------
-    acc : int32 [..., N]
-    bias : int32 [N], added modulo 2^32
+    acc : int32 [..., N], or float32 from a block-scaled GEMM, which has no INT32 output
+    bias : [N] of the same type: int32 is added modulo 2^32, float32 in FP32
     scale : FP32 scalar or [N]; INT32 ignores it
-    out_format : INT32 stays an integer throughout
+    out_format : INT32 stays an integer throughout; for BF16 and block-scaled outputs take FP32, and then
+        :func:`to_bf16` or :func:`~kiwicha_host.golden.quantize_block`
     clamp_to : (low, high), int32 for INT32 and else FP32
     zero_point : for INT8
     window : axes of `acc` over which the maximum is taken
@@ -78,10 +87,13 @@ def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray 
     -------
     int8, int32 or float32, of the shape of `acc` without the axes `window`
     """
-    x = np.asarray(acc, np.int32)
+    kind = np.float32 if np.asarray(acc).dtype == np.float32 else np.int32
+    if kind == np.float32 and out_format == OutFormat.INT32:
+        raise ValueError("a float32 accumulator has no INT32 output")
+    x = np.asarray(acc, kind)
     if bias is not None:
-        with np.errstate(over="ignore"):
-            x = x + np.asarray(bias, np.int32)
+        with np.errstate(all="ignore"):
+            x = x + np.asarray(bias, kind)
     if out_format != OutFormat.INT32:
         x = to_fp32(x, scale)
     if clamp_to is not None:

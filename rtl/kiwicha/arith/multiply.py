@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .delay import later
+from .normalise import ShiftWindow, count_zeros
 
 __all__ = ["FloatMultiply", "QUIET_NAN"]
 
@@ -73,7 +74,8 @@ class FloatMultiply(wiring.Component):
         field = later(m, Mux(room < 0, 0, room - shift)[:9], "field")
 
         # 5, 6: shift by `distance` - 32.
-        window = _Window(product)
+        # The upper 26 bits of the product, which starts 32 bits too low so that each shift is to the left.
+        window = ShiftWindow(product, 80, 54)
         window.shift(m, "coarse", distance, (5, 4, 3))
         window.shift(m, "fine", later(m, distance, "distance_late"), (2, 1, 0))
         field = later(m, field, "field_late", 2)
@@ -122,42 +124,5 @@ def _signed(m, value, width, name):
 
 def _leading_zeros(fraction, subnormal):
     """Leading zeros of the 24-bit significand of a subnormal, 1 to 24; 0 if it is none."""
-    zeros, _ = _count_zeros(Cat(Const(0xFF, 8), fraction, 0))
+    zeros, _ = count_zeros(Cat(Const(0xFF, 8), fraction, 0))
     return Mux(subnormal, zeros, 0)
-
-
-def _count_zeros(bits):
-    """Leading zeros of a power of two of bits, and whether there is a one, as a tree."""
-    if len(bits) == 2:
-        return ~bits[1], bits.any()
-    half = len(bits) // 2
-    lower, _ = _count_zeros(bits[:half])
-    upper, occupied = _count_zeros(bits[half:])
-    return Cat(Mux(occupied, upper, lower), ~occupied), bits.any()
-
-
-class _Window:
-    """The upper 26 bits of a product that is being shifted, and whether a one was lost below them.
-
-    The product starts 32 bits too low, so that each shift is to the left. Bits that no later shift could
-    bring into the window are let go of at once.
-    """
-
-    TOP, BOTTOM = 80, 54
-
-    def __init__(self, product):
-        self.bits = product
-        self.low = 0
-        self.lost = 0
-
-    def shift(self, m, name, distance, steps):
-        for step in steps:
-            move = 1 << step
-            low = self.BOTTOM - (move - 1)
-            bits = Mux(distance[step], self.bits << move, self.bits)
-            cut = low - self.low
-            self.lost = self.lost | bits[:cut].any() if cut else self.lost
-            self.bits = bits[cut:self.TOP - self.low]
-            self.low = low
-        self.bits = later(m, self.bits, name)
-        self.lost = later(m, self.lost, f"{name}_lost")

@@ -10,13 +10,13 @@ from ..control.unit import UnitPort
 from ..isa import Activity, ErrorCode, Unit
 from ..memory.accumulator import Accumulator, accumulation
 from ..memory.ports import LINE_ADDRESS, ReadPort
-from .sequencers import Vector, VectorSequencer, WeightSequencer
+from .decode import EdgeDecoder
+from .items import Vector
+from .scales import TileScales, VectorScales
+from .sequencers import VectorSequencer, WeightSequencer
 from .systolic import SystolicArray
 
 __all__ = ["MatmulUnit"]
-
-#: Cycles from a line's arrival to the array's edge: a register, where decoders of other formats will be.
-EDGE_LATENCY = 1
 
 
 class MatmulUnit(wiring.Component):
@@ -24,12 +24,14 @@ class MatmulUnit(wiring.Component):
 
     Weight rows and vectors are read through ports of one and the same latency, so what is accepted first is
     first at the array. Weights run one tile ahead of the vectors, across instructions too: with free ports a
-    tile of M vectors takes max(M, rows) cycles, and nothing comes in between. A vector waits until its
-    accumulator line has rested for :attr:`Accumulator.HAZARD` cycles.
+    tile of M vectors takes max(M, rows) cycles, and nothing comes in between; the last tile of a scale block
+    loads a line more, that of its scales. A vector waits until its accumulator line has rested for
+    :attr:`Accumulator.hazard` cycles, and until the line of A's scales that it is the first to use has been read.
 
-    Errors come in the program's order, after everything before them has been issued: FIELD for a zero count;
-    SCRATCHPAD_RANGE and ACCUMULATOR_RANGE at the first line that does not exist, a tile's weights before its
-    vectors, and of a vector the line of A first.
+    Errors come in the program's order, after everything before them has been issued: FIELD for a zero count, a
+    format or block scaling that the chip has not; SCRATCHPAD_RANGE and ACCUMULATOR_RANGE at the first line that
+    does not exist, a tile's weights (their scales first) before its vectors, and of a vector the line of A first,
+    then that of its scale.
 
     Parameters
     ----------
@@ -45,6 +47,8 @@ class MatmulUnit(wiring.Component):
     a, w : Out(ReadPort)
         Scratchpad lines. `w.request.valid` depends on `a.request.ready`: the next tile may come with the
         very vector that frees its place.
+    s : Out(ReadPort)
+        Lines of A's scales, if the chip has block scaling. `s.request.ready` must not depend on the others.
     acc : Out(accumulation(config))
         For :class:`Accumulator`.
     latency : int
@@ -54,28 +58,38 @@ class MatmulUnit(wiring.Component):
     def __init__(self, config: ChipConfig, sites: dict | None = None):
         self.config = config
         self._array = SystolicArray(config, sites=sites)
+        self._decode_a, self._decode_w = EdgeDecoder(config, config.rows), EdgeDecoder(config, config.columns)
+        accumulator = Accumulator(config)
+        self._hazard, self._accumulate = accumulator.hazard, accumulator.latency
         line = 8 * config.line_bytes
         super().__init__({
             "control": Out(UnitPort(Unit.MATMUL)),
             "a": Out(ReadPort(line)),
             "w": Out(ReadPort(line)),
+            **({"s": Out(ReadPort(line))} if config.block_scaled else {}),
             "acc": Out(accumulation(config)),
         })
 
     @property
+    def _edge(self) -> int:
+        """Cycles from a request to its elements at the array's edge."""
+        return READ_LATENCY + self._decode_a.latency
+
+    @property
     def latency(self) -> int:
-        return READ_LATENCY + EDGE_LATENCY + self._array.latency
+        return self._edge + self._array.latency
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.array = self._array
+        m.submodules.decode_a, m.submodules.decode_w = self._decode_a, self._decode_w
         m.submodules.vectors = vectors = VectorSequencer(self.config)
         m.submodules.weights = weights = WeightSequencer(self.config)
         #: The vector to be issued next, whether it is there (and can be), and a one for each cycle it must still
         #: wait. The request for its line goes all over the chip and so has but one LUT before it.
-        self._vector = Signal(Vector, reset_less=True)
+        self._vector = Signal(Vector(self.config), reset_less=True)
         self._vector_valid, self._vector_good, self._vector_ready = Signal(), Signal(), Signal()
-        self._hold = Signal(Accumulator.HAZARD - 1)
+        self._hold = Signal(self._hazard - 1)
         #: The array has a whole tile that no vector has used; it has room for the first row of another.
         self._loaded = Signal()
         self._free = Signal(init=1)
@@ -86,6 +100,8 @@ class MatmulUnit(wiring.Component):
         self._issue_weights(m, weights)
         self._feed(m, weights)
         self._collect(m)
+        if self.config.block_scaled:
+            self._scale(m, weights)
         self._report(m, vectors, weights, forked)
         self._find_errors(m, weights)
         return m
@@ -112,9 +128,12 @@ class MatmulUnit(wiring.Component):
         vector, coming = self._vector, vectors.o.p
         load = Signal()
         to_wait = self._cycles_to_wait(m, coming.acc)
+        can_go = self._vector_ready & (~vector.swap | self._loaded)
+        if self.config.block_scaled:
+            can_go &= self._fetch_scales(m, can_go, load)
         m.d.comb += [
             self.a.request.payload.eq(vector.line[:LINE_ADDRESS]),
-            self.a.request.valid.eq(self._vector_ready & (~vector.swap | self._loaded)),
+            self.a.request.valid.eq(can_go),
             self._issue.eq(self.a.request.valid & self.a.request.ready),
             load.eq(~self._vector_valid | self._issue),
             vectors.o.ready.eq(load),
@@ -129,6 +148,20 @@ class MatmulUnit(wiring.Component):
         with m.If(self.control.abort):
             m.d.sync += [self._vector_valid.eq(0), self._vector_good.eq(0), self._vector_ready.eq(0)]
 
+    def _fetch_scales(self, m, can_go, load):
+        """Ask for the vector's scale line once; whether the vector may be issued."""
+        vector, request = self._vector, self.s.request
+        fetched = Signal()
+        m.d.comb += [
+            request.payload.eq(vector.scale_line[:LINE_ADDRESS]),
+            request.valid.eq(can_go & vector.fetch & ~fetched),
+        ]
+        with m.If(load | self.control.abort):
+            m.d.sync += fetched.eq(0)
+        with m.Elif(request.valid & request.ready):
+            m.d.sync += fetched.eq(1)
+        return ~vector.fetch | fetched | request.ready
+
     def _cycles_to_wait(self, m, acc):
         """The hold bits of a vector to accumulator line `acc` that comes after the one now being issued.
 
@@ -138,14 +171,14 @@ class MatmulUnit(wiring.Component):
         # Lines issued in this cycle (if any is, for only then does another come), the last, and so on.
         past = [(self._vector.acc[:bits], self._vector_valid)]
         issued = self._issue
-        for age in range(1, Accumulator.HAZARD - 1):
+        for age in range(1, self._hazard - 1):
             line = later(m, past[-1][0], f"line{age}")
             valid = Signal(name=f"line{age}_valid")
             m.d.sync += valid.eq(issued)
             past.append((line, valid))
             issued = valid
-        return Cat(Cat(valid & (line == acc[:bits]) for line, valid in past[:Accumulator.HAZARD - 1 - cycle]).any()
-                   for cycle in range(Accumulator.HAZARD - 1))
+        return Cat(Cat(valid & (line == acc[:bits]) for line, valid in past[:self._hazard - 1 - cycle]).any()
+                   for cycle in range(self._hazard - 1))
 
     def _issue_weights(self, m, weights):
         row = weights.o.p
@@ -167,52 +200,84 @@ class MatmulUnit(wiring.Component):
             m.d.sync += [self._loaded.eq(0), self._free.eq(1)]
 
     def _feed(self, m, weights):
-        """From the ports to the array's edge."""
-        config, array = self.config, self._array
-        a = Signal.like(array.a, name="edge_a")
-        w = Signal.like(array.w, name="edge_w")
-        swap = later(m, self._vector.swap, "swap", READ_LATENCY)
-        row = later(m, weights.o.p.row, "row", READ_LATENCY)
-        m.d.sync += [
-            a.valid.eq(self.a.valid), a.swap.eq(swap),
-            a.data.as_value().eq(self.a.data[:config.rows * config.operand_width]),
-            w.valid.eq(self.w.valid), w.row.eq(row),
-            w.data.as_value().eq(self.w.data[:config.columns * config.operand_width]),
+        """From the ports through the decoders to the array's edge."""
+        array, a, w = self._array, self._decode_a, self._decode_w
+        row = weights.o.p
+        valid_w = self.w.valid & ~later(m, row.scale, "is_scale", READ_LATENCY) if self.config.block_scaled else \
+            self.w.valid
+        m.d.comb += [
+            a.i.eq(self.a.data), a.format.eq(later(m, self._vector.format, "a_format", READ_LATENCY)),
+            w.i.eq(self.w.data), w.format.eq(later(m, row.format, "w_format", READ_LATENCY)),
+            array.a.data.eq(a.o), array.w.data.eq(w.o),
+            array.a.swap.eq(later(m, self._vector.swap, "swap", self._edge)),
+            array.w.row.eq(later(m, row.row, "row", self._edge)),
         ]
-        m.d.comb += [array.a.eq(a), array.w.eq(w)]
+        for port, valid, name in ((array.a, self.a.valid, "a"), (array.w, valid_w, "w")):
+            for cycle in range(self._decode_a.latency):
+                then = Signal(name=f"{name}_edge{cycle}")
+                m.d.sync += then.eq(valid)
+                valid = then
+            m.d.comb += port.valid.eq(valid)
 
     def _collect(self, m):
         """From the array to the accumulators; each vector's address waits in a delay line of equal length."""
-        tag = data.StructLayout({"address": LINE_ADDRESS, "add": 1, "last": 1})
-        m.submodules.tags = tags = Delay(tag, self.latency)
-        sent, back = self._vector, tags.o
+        passed = {"scaled": 1, "begin": 1, "end": 1} if self.config.block_scaled else {}
+        tag = data.StructLayout({"address": LINE_ADDRESS, "add": 1, "last": 1, "swap": 1, **passed})
+        m.submodules.tags = tags = Delay(tag, self.latency - 1)
+        #: The tag of the vector whose sums come in the next cycle, and in this.
+        self._coming = tags.o
+        sent, back = self._vector, Signal(tag, reset_less=True)
+        m.d.sync += back.eq(tags.o)
         m.d.comb += [
             tags.i.address.eq(sent.acc[:LINE_ADDRESS]),
-            tags.i.add.eq(sent.add),
-            tags.i.last.eq(sent.last),
+            *(tags.i[name].eq(sent[name]) for name in ("add", "last", "swap", *passed)),
             self.acc.valid.eq(self._array.o.valid),
             self.acc.data.eq(self._array.o.data),
             self.acc.address.eq(back.address),
-            self.acc.add.eq(back.add),
+            *(self.acc[name].eq(back[name]) for name in ("add", *passed)),
         ]
         retire = self.acc.valid & back.last
-        for cycle in range(Accumulator.LATENCY):
+        for cycle in range(self._accumulate):
             then = Signal(name=f"retire{cycle}")
             m.d.sync += then.eq(retire)
             retire = then
         m.d.comb += self.control.retire.eq(retire & ~self.control.abort)
 
+    def _scale(self, m, weights):
+        """Scales and NaNs, past the array."""
+        config, acc, vector, row = self.config, self.acc, self._vector, weights.o.p
+        m.submodules.vector_scales = vectors = VectorScales(config, self.latency, self._edge)
+        m.submodules.tile_scales = tiles = TileScales(config, self.latency)
+        # There is no telling of a tag without a vector.
+        coming = Signal(self.latency - 1)
+        m.d.sync += coming.eq(Cat(self._issue, coming))
+        m.d.comb += [
+            vectors.byte.eq(vector.scale_byte), vectors.exponent.eq(vector.exponent), vectors.end.eq(vector.end),
+            vectors.line_valid.eq(self.s.valid), vectors.line.eq(self.s.data), vectors.nan.eq(self._decode_a.nan),
+            tiles.scale_valid.eq(self.w.valid & later(m, row.scale, "scale_row", READ_LATENCY)),
+            tiles.scale.eq(self.w.data),
+            tiles.row_valid.eq(self._array.w.valid),
+            tiles.row_first.eq(self._array.w.row == 0), tiles.row_last.eq(self._array.w.row == config.rows - 1),
+            tiles.nan.eq(self._decode_w.nan),
+            tiles.next.eq(coming[-1] & self._coming.swap),
+            tiles.next_scaled.eq(tiles.next & self._coming.scaled & self._coming.end),
+            tiles.clear.eq(self.control.abort),
+            acc.exponent.eq(vectors.o_exponent), acc.nan.eq(vectors.o_nan),
+            acc.scale.eq(tiles.o_scale), acc.column_nan.eq(tiles.o_nan),
+        ]
+
     def _report(self, m, vectors, weights, forked):
         """Whether and why this cycle is busy or not."""
         control = self.control
-        whole = self.latency + Accumulator.LATENCY
+        whole = self.latency + self._accumulate
         under_way = Signal(range(whole + 1))        # cycles until the pipeline is empty
         with m.If(self._issue | self._issue_row):
             m.d.sync += under_way.eq(whole)
         with m.Elif(under_way != 0):
             m.d.sync += under_way.eq(under_way - 1)
         waiting = vectors.busy | self._vector_valid | weights.busy | forked
-        denied = Cat(port.request.valid & ~port.request.ready for port in (self.a, self.w)).any()
+        ports = (self.a, self.w, self.s) if self.config.block_scaled else (self.a, self.w)
+        denied = Cat(port.request.valid & ~port.request.ready for port in ports).any()
         needs_tile = self._vector.swap & ~self._loaded
         m.d.comb += [
             control.progress.eq(self._issue | self._issue_row),
@@ -237,9 +302,11 @@ class MatmulUnit(wiring.Component):
         report = Signal.like(error, name="report")
         m.d.comb += error.eq(report)
         found = [
-            (vector.no_count, ErrorCode.FIELD, 0),
+            (vector.no_field, ErrorCode.FIELD, vector.value),
             (needs_tile & weights.o.valid & row.no_line, ErrorCode.SCRATCHPAD_RANGE, row.line),
             (~needs_tile & vector.no_line, ErrorCode.SCRATCHPAD_RANGE, vector.line),
+            *([(~needs_tile & vector.fetch & vector.no_scale, ErrorCode.SCRATCHPAD_RANGE, vector.scale_line)]
+              if self.config.block_scaled else []),
             (~needs_tile & vector.no_acc, ErrorCode.ACCUMULATOR_RANGE, vector.acc),
         ]
         with m.If(self.control.abort):

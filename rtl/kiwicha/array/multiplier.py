@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, signed
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Shape, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arith.delay import later
 from ..config import ChipConfig
 
-__all__ = ["Ecp5Multiplier", "Ecp5PackedMultiplier", "Multiplier", "PortableMultiplier", "multiplier",
-           "multiplier_class", "simulation_models"]
+__all__ = ["Ecp5MagnitudeMultiplier", "Ecp5Multiplier", "Ecp5PackedMultiplier", "Multiplier",
+           "PortableMultiplier", "multiplier", "multiplier_class", "operand_shape", "simulation_models"]
 
 
 class Multiplier(wiring.Component):
@@ -19,8 +19,18 @@ class Multiplier(wiring.Component):
     Every cycle takes new operands; nothing stalls, nothing is reset, and what comes out in the first
     `latency` cycles has no meaning.
 
+    Operands are in two's complement, or a magnitude with its sign above it. A product is ``p + carry``: of
+    signs and magnitudes `p` is the one's complement of a negative product, and `carry` is what is missing,
+    for the adder that follows to take in; in two's complement `carry` is 0.
+
     Parameters
     ----------
+    width : int
+        Bits of an operand, its sign included.
+    product_width : int
+        Bits of `p`: enough for the products of all operands that there will be.
+    sign_magnitude : bool
+        Whether operands are a magnitude with the sign above it.
     bel : str, optional
         The site that the FPGA's multiplier is locked to, in nextpnr's spelling.
 
@@ -29,28 +39,62 @@ class Multiplier(wiring.Component):
     columns : int
         Weights per multiplier, 1 or 2.
     latency : int
-        Cycles from `a` and `b` to `p`.
+        Cycles from `a` and `b` to `p` and `carry`.
+    min_width, max_width : int
+        What `width` may be, the sign of a magnitude not counted.
+    forms : tuple
+        What `sign_magnitude` may be.
 
     Members
     -------
-    a : In(signed(8))
-    b : In(ArrayLayout(signed(8), columns))
-    p : Out(ArrayLayout(signed(16), columns))
-        ``p[i] = a * b[i]``
+    a : In(signed(width)), or In(width) with a sign and a magnitude
+    b : In(ArrayLayout(the same, columns))
+    p : Out(ArrayLayout(signed(product_width), columns))
+        ``p[i] + carry[i] = a * b[i]``
+    carry : Out(columns)
+
+    Raises
+    ------
+    TypeError
+        `bel` is not a string.
+    ValueError
+        This variant does not multiply such operands.
     """
 
     columns: int
     latency: int
+    min_width: int = 2
+    max_width: int = 64
+    forms: tuple[bool, ...] = (False,)
 
-    def __init__(self, bel: str | None = None):
+    def __init__(self, *, width: int = 8, product_width: int = 16, sign_magnitude: bool = False,
+                 bel: str | None = None):
         if bel is not None and not isinstance(bel, str):
             raise TypeError(f"bel must be the name of a site, not {bel!r}")
+        if sign_magnitude not in self.forms:
+            raise ValueError(f"{type(self).__name__} must have sign_magnitude {self.forms[0]}, "
+                             f"not {sign_magnitude!r}")
+        if not self.min_width <= width - sign_magnitude <= self.max_width:
+            raise ValueError(f"{type(self).__name__} operands must have {self.min_width} to {self.max_width} "
+                             f"bits, not {width - sign_magnitude}")
+        self._width = width
+        self._sign_magnitude = sign_magnitude
         self._bel = bel
+        operand = width if sign_magnitude else signed(width)
         super().__init__({
-            "a": In(signed(8)),
-            "b": In(data.ArrayLayout(signed(8), self.columns)),
-            "p": Out(data.ArrayLayout(signed(16), self.columns)),
+            "a": In(operand),
+            "b": In(data.ArrayLayout(operand, self.columns)),
+            "p": Out(data.ArrayLayout(signed(product_width), self.columns)),
+            "carry": Out(self.columns),
         })
+
+    @property
+    def width(self) -> int:
+        return self._width
+
+    @property
+    def sign_magnitude(self) -> bool:
+        return self._sign_magnitude
 
     @property
     def bel(self) -> str | None:
@@ -62,23 +106,52 @@ class PortableMultiplier(Multiplier):
 
     columns = 1
     latency = 1
+    forms = (False, True)
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.p[0].eq(later(m, self.a * self.b[0], "product"))
+        if self.sign_magnitude:
+            negative = self.a[-1] ^ self.b[0][-1]
+            _connect_signed(m, self, self.a[:-1] * self.b[0][:-1], negative)
+        else:
+            m.d.comb += self.p[0].eq(later(m, self.a * self.b[0], "product"))
         return m
 
 
 class Ecp5Multiplier(Multiplier):
-    """One MULT18X18D with the registers at its inputs and its output."""
+    """One MULT18X18D with the registers at its inputs and its output, for two's complement."""
 
     columns = 1
     latency = 2
+    max_width = 18
 
     def elaborate(self, platform):
         m = Module()
         m.d.comb += self.p[0].eq(_mult18x18d(m, self.a, self.b[0], self.bel))
         return m
+
+
+class Ecp5MagnitudeMultiplier(Multiplier):
+    """One MULT18X18D for the magnitudes, with its registers, and one more behind the product's sign."""
+
+    columns = 1
+    latency = 3
+    max_width = 18
+    forms = (True,)
+
+    def elaborate(self, platform):
+        m = Module()
+        a, b = self.a, self.b[0]
+        magnitude = _mult18x18d(m, a[:-1], b[:-1], self.bel, is_signed=False)
+        _connect_signed(m, self, magnitude, later(m, a[-1] ^ b[-1], "negative", 2))
+        return m
+
+
+def _connect_signed(m, unit, magnitude, negative):
+    """One more register, and the product with its sign: inverted if it is negative, and then a carry is due."""
+    product = Signal(unit.p[0].shape(), name="product_signed", reset_less=True)
+    m.d.sync += product.eq(Cat(magnitude, Const(0, 1)) ^ negative.replicate(len(product)))
+    m.d.comb += [unit.p[0].eq(product), unit.carry.eq(later(m, negative, "carry"))]
 
 
 class Ecp5PackedMultiplier(Multiplier):
@@ -96,6 +169,7 @@ class Ecp5PackedMultiplier(Multiplier):
 
     columns = 2
     latency = 2
+    min_width = max_width = 8
 
     def elaborate(self, platform):
         m = Module()
@@ -130,8 +204,8 @@ class Ecp5PackedMultiplier(Multiplier):
         return later(m, Cat(low[:2], total[:4]), "known")
 
 
-def _mult18x18d(m, a, b, bel):
-    """The signed product of two values of up to 18 bits, two cycles later."""
+def _mult18x18d(m, a, b, bel, *, is_signed=True):
+    """The product of two values of up to 18 bits, both signed or neither, two cycles later."""
     # Operands sit at the upper pins: shifting is free in the FPGA, and extending the sign costs a simulator more
     # than the multiplication does.
     shifts = [18 - len(operand) for operand in (a, b)]
@@ -146,21 +220,34 @@ def _mult18x18d(m, a, b, bel):
     m.submodules.mult18x18d = Instance(
         "MULT18X18D", **registers, p_GSR="DISABLED", **pins,
         i_CLK0=ClockSignal(), i_CE0=Const(1), i_RST0=Const(0),
-        i_SIGNEDA=Const(1), i_SIGNEDB=Const(1), i_SOURCEA=Const(0), i_SOURCEB=Const(0))
-    return product[sum(shifts):].as_signed()
+        i_SIGNEDA=Const(is_signed, 1), i_SIGNEDB=Const(is_signed, 1), i_SOURCEA=Const(0), i_SOURCEB=Const(0))
+    product = product[sum(shifts):]
+    return product.as_signed() if is_signed else product
 
 
 _VARIANTS = {"portable": PortableMultiplier, "ecp5": Ecp5Multiplier, "ecp5_packed": Ecp5PackedMultiplier}
 
 
+def operand_shape(config: ChipConfig) -> Shape:
+    """The shape of a decoded operand: signed, or plain bits if it is a magnitude with a sign."""
+    return Shape(config.operand_width, signed=not config.sign_magnitude)
+
+
 def multiplier_class(config: ChipConfig) -> type[Multiplier]:
     """The variant that `config` names, for its `columns` and `latency`."""
+    if config.multiplier == "ecp5" and config.sign_magnitude:
+        return Ecp5MagnitudeMultiplier
     return _VARIANTS[config.multiplier]
 
 
 def multiplier(config: ChipConfig, bel: str | None = None) -> Multiplier:
-    """A multiplier of the variant that `config` names, locked to `bel` if one is given."""
-    return multiplier_class(config)(bel)
+    """A multiplier of the variant that `config` names, locked to `bel` if one is given.
+
+    It has at least the variant's `min_width`: narrower operands, in two's complement, are to be extended.
+    """
+    variant = multiplier_class(config)
+    return variant(width=max(config.operand_width, variant.min_width), sign_magnitude=config.sign_magnitude,
+                   product_width=max(config.product_width, 2 * variant.min_width), bel=bel)
 
 
 def simulation_models(config: ChipConfig) -> list[Path]:

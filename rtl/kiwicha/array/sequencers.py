@@ -1,43 +1,21 @@
 """What MATMUL reads: the vectors of A and the rows of the weight tiles, of one instruction after the other."""
 
-from amaranth import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH, LEVELS, Unit, unit_layout
-from ..memory.walker import POINTER_WIDTH, LoopNest, Pointer
+from ..formats import FORMATS, MAX_BLOCK
+from ..isa import LEVELS, Unit, unit_layout
+from ..memory.walker import LoopNest, Pointer
 from ..stream import Skid
+from .blocks import Blocks
+from .items import Vector, WeightRow
 
-__all__ = ["Vector", "VectorSequencer", "WeightRow", "WeightSequencer"]
+__all__ = ["VectorSequencer", "WeightSequencer"]
 
 #: Levels 2 and 3 go from one weight tile to the next.
 TILE_LEVEL = 2
-
-
-class Vector(data.Struct):
-    """One vector of A, and where its products go."""
-    line: signed(POINTER_WIDTH)     #: scratchpad line
-    acc: signed(POINTER_WIDTH)      #: accumulator line
-    add: 1                          #: add to the accumulators, rather than replace them
-    swap: 1                         #: the first of a tile
-    last: 1                         #: the last of its instruction
-    index: INDEX_WIDTH              #: of its instruction
-    no_count: 1                     #: its instruction has a zero count
-    no_line: 1                      #: there is no such scratchpad line
-    no_acc: 1                       #: there is no such accumulator line
-    bad: 1                          #: any of these three
-
-
-def WeightRow(config: ChipConfig) -> data.StructLayout:
-    """One row of a weight tile: its scratchpad line, and whether there is no such line."""
-    return data.StructLayout({
-        "line": signed(POINTER_WIDTH),
-        "row": range(config.rows),
-        "first": 1,
-        "last": 1,
-        "no_line": 1,
-    })
 
 
 class _Sequencer(wiring.Component):
@@ -78,12 +56,15 @@ class _Sequencer(wiring.Component):
         self._room = room = Signal()        # the register in front of the slice takes an item
         final = ~active | nest.done
         self._item_now = Signal(self._item, reset_less=True)
+        #: An item leaves the walk; it is not the loop nest's, which has to wait for it.
+        self._advance, self._extra = Signal(), Signal()
         m.d.comb += [
             room.eq(~valid | skid.i.ready),
             # Without an instruction, what is loaded does not matter.
-            nest.step.eq(~active | room),
+            nest.step.eq(~active | (room & ~self._extra)),
             nest.load.eq(final),
             self.i.ready.eq(nest.step & final),
+            self._advance.eq(active & room),
             skid.i.valid.eq(valid),
             skid.i.payload.eq(self._item_now),
             self.o.valid.eq(skid.o.valid),
@@ -110,14 +91,14 @@ class _Sequencer(wiring.Component):
             m.d.sync += held.eq(value)
         return held
 
-    def _pointer(self, m, name, base, strides):
-        """A pointer that follows the loop nest from the coming instruction's `base`; returns its value."""
-        m.submodules[name] = pointer = Pointer(self._levels)
+    def _pointer(self, m, name, base, strides, carry=None):
+        """A pointer that goes from the coming instruction's `base` with the loop nest; returns its value."""
+        m.submodules[name] = pointer = Pointer(len(strides))
         m.d.comb += [
             pointer.load.eq(self._nest.load),
             pointer.base.eq(base),
             pointer.step.eq(self._nest.step),
-            pointer.carry.eq(self._nest.carry),
+            pointer.carry.eq(self._nest.carry if carry is None else Cat(carry)),
         ]
         for level, stride in enumerate(strides):
             if isinstance(stride, int):
@@ -126,12 +107,23 @@ class _Sequencer(wiring.Component):
                 m.d.comb += pointer.strides[level].eq(self._held(m, f"{name}_stride{level}", stride))
         return pointer.value
 
+    def _blocks(self, m, level):
+        """Follows the scale blocks, whose tiles the loop nest's `level` counts."""
+        m.submodules.blocks = blocks = Blocks()
+        nest = self._nest
+        m.d.comb += [
+            blocks.load.eq(self.i.ready), blocks.tiles.eq(self.i.p.block_tiles),
+            blocks.step.eq(nest.step & nest.carry[level]), blocks.restart.eq(nest.step & nest.carry[level + 1]),
+            blocks.last.eq(nest.last[level]),
+        ]
+        return blocks
+
 
 class VectorSequencer(_Sequencer):
     """The vectors of A: all four levels."""
 
     def __init__(self, config: ChipConfig):
-        super().__init__(config, Vector, LEVELS)
+        super().__init__(config, Vector(config), LEVELS)
 
     def _walk(self, m):
         fields, nest, vector = self.i.p, self._nest, self._item_now
@@ -142,23 +134,71 @@ class VectorSequencer(_Sequencer):
         acc = self._pointer(m, "acc", fields.acc_line, acc_strides)
         index = self._held(m, "index", fields.index)
         accumulate = self._held(m, "accumulate", fields.accumulate)
-        no_count = self._held(m, "no_count", Cat(*(count == 0 for count in counts)).any())
+        no_field, value = (self._held(m, name, found)
+                           for name, found in zip(("no_field", "value"), self._check(m, counts), strict=True))
         reduces = self._held(m, "reduces", Cat(*(stride == 0 for stride in acc_strides)))
+        format_ = self._held(m, "format", fields.a_format)
+        first, no_scale = self._walk_scales(m, vector) if self.config.block_scaled else (nest.first, Const(0, 1))
         no_line = _outside(line, self.config.scratchpad_lines)
         no_acc = _outside(acc, self.config.accumulator_lines)
         with m.If(self._room):
             m.d.sync += [
                 vector.line.eq(line),
                 vector.acc.eq(acc),
-                vector.add.eq(accumulate | (reduces & ~nest.first).any()),
+                vector.format.eq(format_),
+                vector.add.eq(accumulate | (reduces & ~first).any()),
                 vector.swap.eq(nest.first[:TILE_LEVEL].all()),
                 vector.last.eq(nest.done),
                 vector.index.eq(index),
-                vector.no_count.eq(no_count),
+                vector.no_field.eq(no_field),
+                vector.value.eq(value),
                 vector.no_line.eq(no_line),
                 vector.no_acc.eq(no_acc),
-                vector.bad.eq(no_count | no_line | no_acc),
+                vector.bad.eq(no_field | no_line | no_acc | no_scale),
             ]
+
+    def _check(self, m, counts):
+        """Whether a field of the coming instruction has no meaning for this chip, and its value."""
+        fields, config = self.i.p, self.config
+        # A block of more elements than the largest could overflow its sum.
+        no_block = (fields.block_tiles == 0) | (fields.block_tiles > MAX_BLOCK // config.rows)
+        found, value = Signal(name="found"), Signal(8, name="found_value")
+        with m.If(Cat(*(count == 0 for count in counts)).any()):
+            m.d.comb += found.eq(1)
+        for operand in (fields.a_format, fields.w_format):
+            with m.Elif(~_is_in(operand, config.formats) | (_is_float(operand) & ~fields.scaled)):
+                m.d.comb += [found.eq(1), value.eq(operand)]
+        with m.Elif(fields.scaled & (no_block if config.block_scaled else 1)):
+            m.d.comb += [found.eq(1), value.eq(fields.block_tiles)]
+        return found, value
+
+    def _walk_scales(self, m, vector):
+        """A byte of a scale line for each vector of a block's last tile.
+
+        Returns which levels are in their first (in the first block, all of level 2 is), and whether a scale line
+        is to be fetched that does not exist.
+        """
+        fields, nest = self.i.p, self._nest
+        blocks = self._blocks(m, TILE_LEVEL)
+        scaled = self._held(m, "scaled", fields.scaled)
+        exponent = self._held(m, "exponent", _exponent(fields.a_format) + _exponent(fields.w_format))
+        byte = Signal(range(self.config.line_bytes))
+        line = self._pointer(
+            m, "scale", fields.a_scale_line, (1, fields.a_scale_stride2, fields.a_scale_stride3),
+            [nest.carry[:TILE_LEVEL].any() & byte.all() & blocks.end, nest.carry[2] & blocks.end, nest.carry[3]])
+        fetch = scaled & blocks.end & (byte == 0)
+        no_scale = _outside(line, self.config.scratchpad_lines)
+        with m.If(nest.step):
+            m.d.sync += byte.eq(Mux(nest.load | nest.carry[TILE_LEVEL:].any(), 0, byte + 1))
+        with m.If(self._room):
+            m.d.sync += [
+                vector.scaled.eq(scaled), vector.begin.eq(blocks.begin), vector.end.eq(blocks.end),
+                vector.exponent.eq(exponent), vector.scale_line.eq(line), vector.scale_byte.eq(byte),
+                vector.fetch.eq(fetch),
+                vector.no_scale.eq(no_scale),
+            ]
+        first = Cat(nest.first[:TILE_LEVEL], Mux(scaled, blocks.first, nest.first[2]), nest.first[3])
+        return first, fetch & no_scale
 
 
 class WeightSequencer(_Sequencer):
@@ -175,16 +215,55 @@ class WeightSequencer(_Sequencer):
         row = Signal(range(self.config.rows))
         with m.If(nest.step):
             m.d.sync += row.eq(Mux(nest.load | nest.last[0], 0, row + 1))
+        format_ = self._held(m, "format", fields.w_format)
+        ahead = 0
+        if self.config.block_scaled:
+            ahead, line = self._walk_scales(m, line)
+            with m.If(self._room):
+                m.d.sync += item.scale.eq(self._extra)
         with m.If(self._room):
             m.d.sync += [
                 item.line.eq(line),
                 item.row.eq(row),
-                item.first.eq(nest.first[0]),
-                item.last.eq(nest.last[0]),
+                item.format.eq(format_),
+                item.first.eq(nest.first[0] & ~ahead),
+                item.last.eq(nest.last[0] & ~self._extra),
                 item.no_line.eq(_outside(line, self.config.scratchpad_lines)),
             ]
+
+    def _walk_scales(self, m, line):
+        """A scale line ahead of a block's last tile; returns whether it has gone ahead, and the line to read."""
+        fields, nest = self.i.p, self._nest
+        blocks = self._blocks(m, 1)
+        scaled = self._held(m, "scaled", fields.scaled)
+        scale = self._pointer(m, "scale", fields.w_scale_line, (fields.w_scale_stride2, fields.w_scale_stride3),
+                              [nest.carry[1] & blocks.end, nest.carry[2]])
+        ahead = Signal()
+        m.d.comb += self._extra.eq(scaled & blocks.end & nest.first[0] & ~ahead)
+        with m.If(self._advance):
+            m.d.sync += ahead.eq(self._extra)
+        with m.If(self.i.ready):
+            m.d.sync += ahead.eq(0)
+        return ahead, Mux(self._extra, scale, line)
 
 
 def _outside(line, lines):
     """Whether `line`, signed, is not one of `lines`, a power of two."""
     return line[lines.bit_length() - 1:].any()
+
+
+def _is_in(code, names):
+    """Whether the element format is one of those named."""
+    return Cat(code == FORMATS[name].code for name in names).any()
+
+
+def _is_float(code):
+    return _is_in(code, [name for name, item in FORMATS.items() if item.is_float])
+
+
+def _exponent(code):
+    """The power of two of a significand of 1: a small table."""
+    value = Const(0, signed(5))
+    for item in FORMATS.values():
+        value = Mux(code == item.code, Const(item.exponent, signed(5)), value)
+    return value

@@ -1,12 +1,12 @@
 """The systolic array: a matrix product by weights that stay, one vector per cycle."""
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arith.delay import later
 from ..config import ChipConfig
-from .multiplier import multiplier, multiplier_class
+from .multiplier import multiplier, multiplier_class, operand_shape
 
 __all__ = ["SystolicArray"]
 
@@ -48,7 +48,7 @@ class SystolicArray(wiring.Component):
     a : In(StructLayout(valid, swap, data: array of `rows` operands))
         Activations. `swap` counts only with `valid`.
     w : In(StructLayout(valid, row, data: array of `columns` operands))
-        A row of weights.
+        A row of weights. Operands are those of :class:`kiwicha.array.decode.EdgeDecoder`.
     o : Out(StructLayout(valid, data: array of `columns` sums))
         Column sums, signed, `sum_width` bits.
 
@@ -71,7 +71,7 @@ class SystolicArray(wiring.Component):
             if key not in {(r, q) for r in range(config.rows) for q in range(self._cells)}:
                 raise ValueError(f"sites must have keys (row, cell) below ({config.rows}, {self._cells}), "
                                  f"not {key!r}")
-        operand = signed(config.operand_width)
+        operand = operand_shape(config)
         super().__init__({
             "a": In(data.StructLayout({"valid": 1, "swap": 1, "data": data.ArrayLayout(operand, config.rows)})),
             "w": In(data.StructLayout({"valid": 1, "row": range(config.rows),
@@ -129,9 +129,9 @@ class SystolicArray(wiring.Component):
 
     def _elaborate_weights(self, m, cells):
         """Skews weights: into cell q of the first row, q cycles late."""
-        lanes = self._variant.columns
+        size = self._variant.columns * self.config.operand_width
         for q, cell in enumerate(cells[0]):
-            weights = self.w.data.as_value().word_select(q, 8 * lanes)
+            weights = self.w.data.as_value().word_select(q, size)
             m.d.comb += cell.w.eq(later(m, weights, f"w_{q}", q))
 
     def _elaborate_sums(self, m, cells):
@@ -152,13 +152,14 @@ class _Cell(wiring.Component):
 
     def __init__(self, config, row, bel):
         self._multiplier = multiplier(config, bel)
-        self._operands = data.ArrayLayout(signed(config.operand_width), self._multiplier.columns)
+        operand = operand_shape(config)
+        self._operands = data.ArrayLayout(operand, self._multiplier.columns)
         width = config.product_width
         above = signed(width + max(0, row - 1).bit_length())
         here = signed(width + row.bit_length())
         lanes = self._multiplier.columns
         super().__init__({
-            "a": In(signed(config.operand_width)), "a_out": Out(signed(config.operand_width)),
+            "a": In(operand), "a_out": Out(operand),
             "swap": In(1), "swap_out": Out(1),
             "latch": In(1), "latch_out": Out(1),
             "w": In(self._operands.size), "w_out": Out(self._operands.size),
@@ -185,9 +186,15 @@ class _Cell(wiring.Component):
             m.d.sync += waiting.eq(self.w_out)
         with m.If(self.swap_out):
             m.d.sync += active.eq(waiting)
-        m.d.comb += [multiplier.a.eq(self.a_out), multiplier.b.eq(active)]
+        m.d.comb += multiplier.a.eq(self.a_out)
         for lane, product in enumerate(multiplier.p):
+            m.d.comb += multiplier.b[lane].eq(active[lane])
             total = Signal.like(self.sum_out[lane], name=f"total_{lane}", reset_less=True)
-            m.d.sync += total.eq(self.sum[lane] + product)
+            if multiplier.sign_magnitude:
+                # The product's carry comes in below the lowest bit, so that one carry chain does for all three.
+                above = Cat(Const(1, 1), self.sum[lane]).as_signed()
+                m.d.sync += total.eq((above + Cat(multiplier.carry[lane], product).as_signed()) >> 1)
+            else:
+                m.d.sync += total.eq(self.sum[lane] + product)
             m.d.comb += self.sum_out[lane].eq(total)
         return m

@@ -5,7 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..bus.axi import AxiLite, Resp
-from ..config import KNOWN_FORMATS, ChipConfig
+from ..config import ChipConfig
+from ..formats import FORMATS
 from ..isa import (
     COUNTER_BASE,
     ID_VALUE,
@@ -190,7 +191,7 @@ class Registers(wiring.Component):
     def _readable(self, stored, locked):
         """What each register reads, but for the counters."""
         config = self._config
-        formats = sum((name in config.formats) << bit for bit, name in enumerate(KNOWN_FORMATS))
+        formats = sum((name in config.formats) << bit for bit, name in enumerate(FORMATS))
         address = self.record.address
         return {
             **stored,

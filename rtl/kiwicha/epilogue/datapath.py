@@ -1,6 +1,6 @@
 """From an accumulator read to a line of results: all that never stalls."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -10,7 +10,8 @@ from ..config import READ_LATENCY, ChipConfig
 from .assemble import Assemble
 from .columns import ColumnParameters, ColumnSelect
 from .lane import Lane
-from .shapes import SETS, SETTINGS, Geometry, tag_layout
+from .quantise import Quantise
+from .shapes import SETS, Geometry, Size, settings_layout, tag_layout
 
 __all__ = ["Datapath"]
 
@@ -22,7 +23,8 @@ class Datapath(wiring.Component):
     """Column selection, lanes and assembly, with the parameters of all sets.
 
     Latency READ_LATENCY + ColumnSelect.latency + Lane.OUT + Assemble.LATENCY cycles from an accepted read to
-    its line, one read per cycle.
+    its line, one read per cycle. Results that take fresh scales go through :class:`.quantise.Quantise` instead of
+    to the lanes' end; both kinds must not be here at once.
 
     Members
     -------
@@ -34,8 +36,13 @@ class Datapath(wiring.Component):
     result : Out(line)
     done : Out(1)
         A line of results is complete; only in this cycle.
+    scales : Out(line)
+    scales_done : Out(1)
+        A line of fresh scales is complete; only in this cycle. These two come with block scaling only.
     idle : Out(1)
-        Nothing is in the datapath.
+        Nothing is in the datapath, or nothing but results of a block that is not complete.
+    clear : In(1)
+        Forget fresh scales and what waits for them; what else is in the datapath still comes.
     set, settings, settings_enable, bias, bias_line, bias_enable, scale, scale_line, scale_enable : In
         Write ports, as :class:`.prepare.Prepare` has them. A set in use must not be written.
     """
@@ -43,12 +50,14 @@ class Datapath(wiring.Component):
     def __init__(self, config: ChipConfig):
         self._config = config
         width, number = 8 * config.line_bytes, Geometry.of(config).line_width
+        scaled = {"scales": Out(width), "scales_done": Out(1), "clear": In(1)}
         super().__init__({
             "read": In(1), "tag": In(tag_layout(config)), "line": In(32 * config.columns),
             "result": Out(width), "done": Out(1), "idle": Out(1),
-            "set": In(range(SETS)), "settings": In(SETTINGS), "settings_enable": In(1),
+            "set": In(range(SETS)), "settings": In(settings_layout(config)), "settings_enable": In(1),
             "bias": In(width), "bias_line": In(number), "bias_enable": In(1),
             "scale": In(width), "scale_line": In(number), "scale_enable": In(1),
+            **(scaled if config.block_scaled else {}),
         })
 
     def elaborate(self, platform):
@@ -65,15 +74,18 @@ class Datapath(wiring.Component):
             tag = tags[at - ColumnParameters.LATENCY]
             m.d.comb += [words.set.eq(tag.set), words.step.eq(tag.step)]
 
-        m.submodules.settings_memory = settings = Memory(shape=SETTINGS, depth=SETS, init=[])
+        m.submodules.settings_memory = settings = Memory(shape=settings_layout(self._config), depth=SETS, init=[])
         write = settings.write_port()
         m.d.comb += [write.addr.eq(self.set), write.data.eq(self.settings), write.en.eq(self.settings_enable)]
         at_key, at_clamp, at_result, at_out = (
             self._settings(m, settings, tags[start + at - 1].set, name) for at, name in
             ((Lane.KEY, "key"), (Lane.CLAMP, "clamp"), (Lane.RESULT, "result"), (Lane.OUT, "out")))
 
-        for index in range(self._config.epilogue_lanes):
-            m.submodules[f"lane{index}"] = lane = Lane()
+        if self._config.block_scaled:
+            at_scale = self._settings(m, settings, tags[start + Lane.SCALE - 1].set, "scale")
+        lanes = [Lane(self._config) for _ in range(self._config.epilogue_lanes)]
+        for index, lane in enumerate(lanes):
+            m.submodules[f"lane{index}"] = lane
             word = slice(32 * index, 32 * index + 32)
             m.d.comb += [
                 lane.acc.eq(select.o[word]),
@@ -89,10 +101,12 @@ class Datapath(wiring.Component):
                 assemble.word[index].eq(lane.word),
                 assemble.byte[index].eq(lane.byte),
             ]
+            if self._config.block_scaled:
+                m.d.comb += [lane.float.eq(at_scale.float), assemble.half[index].eq(lane.half)]
         m.d.comb += [
             assemble.valid.eq(valid[-1] & tags[-1].last),
             assemble.step.eq(tags[-1].step),
-            assemble.words.eq(at_out.words),
+            assemble.size.eq(at_out.size),
             self.result.eq(assemble.line),
             self.done.eq(assemble.done),
         ]
@@ -100,7 +114,37 @@ class Datapath(wiring.Component):
         landed = Signal()
         m.d.sync += [landed.eq(valid[-1]), flight.eq(flight + self.read - landed)]
         m.d.comb += self.idle.eq(flight == 0)
+        if self._config.block_scaled:
+            self._quantise(m, assemble, lanes, valid, tags, start + Lane.RESULT, at_result, at_out)
         return m
+
+    def _quantise(self, m, assemble, lanes, valid, tags, at, settings, at_out):
+        """Results that take fresh scales leave the lanes at `at`, and come to `assemble` from elsewhere."""
+        m.submodules.quantise = quantise = Quantise(self._config)
+        m.d.comb += [
+            quantise.valid.eq(valid[at] & tags[at].last & settings.fresh),
+            *(word.eq(lane.result) for word, lane in zip(quantise.i.word, lanes, strict=False)),
+            quantise.i.step.eq(tags[at].step),
+            quantise.i.e2m1.eq(settings.size == Size.NIBBLE.value),
+            quantise.i.rule.eq(settings.rule),
+            quantise.i.end.eq(tags[at].end),
+            quantise.i.flush.eq(tags[at].flush),
+            quantise.clear.eq(self.clear),
+            self.scales.eq(quantise.scales),
+            self.scales_done.eq(quantise.scales_done),
+        ]
+        with m.If(at_out.fresh):
+            m.d.comb += assemble.valid.eq(0)
+        with m.If(quantise.o_valid):
+            m.d.comb += [
+                assemble.valid.eq(1),
+                assemble.step.eq(quantise.step),
+                assemble.size.eq(Mux(quantise.e2m1, Size.NIBBLE.value, Size.BYTE.value)),
+                *(byte.eq(code) for byte, code in zip(assemble.byte, quantise.element, strict=True)),
+            ]
+        m.d.comb += [nibble.eq(code) for nibble, code in zip(assemble.nibble, quantise.element, strict=True)]
+        with m.If(~quantise.idle):
+            m.d.comb += self.idle.eq(0)
 
     def _parameters(self, m, name):
         words = ColumnParameters(self._config)
@@ -126,6 +170,6 @@ class Datapath(wiring.Component):
         """The settings of a set, a cycle later."""
         port = settings.read_port(domain="comb")
         m.d.comb += port.addr.eq(set_)
-        register = Signal(SETTINGS, name=f"at_{name}", reset_less=True)
+        register = Signal(settings_layout(self._config), name=f"at_{name}", reset_less=True)
         m.d.sync += register.eq(port.data)
         return register

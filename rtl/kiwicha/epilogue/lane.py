@@ -4,10 +4,13 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..arith.add import FloatAdd
 from ..arith.convert import FloatToInt8, IntToFloat
 from ..arith.delay import Delay, later
 from ..arith.multiply import FloatMultiply
+from ..arith.narrow import FloatToBf16
 from ..arith.order import total_order
+from ..config import ChipConfig
 
 __all__ = ["Lane"]
 
@@ -18,18 +21,22 @@ class Lane(wiring.Component):
     Each input belongs to the value that came in so many cycles before, which the names below say:
 
     ============  =============================================================================
-    at 0          add the bias, modulo 2^32
+    at 0          add the bias, modulo 2^32, then to FP32; or both are FP32 and so is their sum
     at SCALE      multiply by the factor, in FP32
     at KEY        from here on, values are keys that compare as integers; INT32 joins here
     at CLAMP      compare with both bounds, then choose
     at MAXIMUM    the larger of this and the maximum so far, which `first` starts anew
-    at RESULT     from keys to results, and to int8
-    at OUT        both results are there
+    at RESULT     from keys to results, and to int8 and BF16; `result` is there
+    at OUT        the other results are there
     ============  =============================================================================
+
+    FP32 accumulators and BF16 come with block scaling only.
 
     Members
     -------
     acc, bias : In(signed(32))
+    float : In(1)
+        Accumulator and bias are FP32, at SCALE; only with block scaling.
     scale : In(32)
     integer_key : In(1)
         INT32, at KEY.
@@ -43,6 +50,10 @@ class Lane(wiring.Component):
         At RESULT.
     word : Out(32)
     byte : Out(signed(8))
+    half : Out(16)
+        BF16; only with block scaling.
+    result : Out(32)
+        The word, at RESULT.
     """
 
     SCALE = 1 + IntToFloat.LATENCY
@@ -52,18 +63,16 @@ class Lane(wiring.Component):
     RESULT = MAXIMUM + 1
     OUT = RESULT + FloatToInt8.LATENCY
 
-    acc: In(signed(32))
-    bias: In(signed(32))
-    scale: In(32)
-    integer_key: In(1)
-    low: In(signed(32))
-    high: In(signed(32))
-    valid: In(1)
-    first: In(1)
-    integer_result: In(1)
-    zero_point: In(signed(8))
-    word: Out(32)
-    byte: Out(signed(8))
+    def __init__(self, config: ChipConfig):
+        self._block_scaled = config.block_scaled
+        scaled = {"float": In(1), "half": Out(16)}
+        super().__init__({
+            "acc": In(signed(32)), "bias": In(signed(32)), "scale": In(32), "integer_key": In(1),
+            "low": In(signed(32)), "high": In(signed(32)), "valid": In(1), "first": In(1),
+            "integer_result": In(1), "zero_point": In(signed(8)),
+            "word": Out(32), "byte": Out(signed(8)), "result": Out(32),
+            **(scaled if config.block_scaled else {}),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -77,7 +86,7 @@ class Lane(wiring.Component):
         m.d.comb += [
             to_float.i.eq(total),
             around.i.eq(total),
-            multiply.a.eq(to_float.o),
+            multiply.a.eq(self._sum(m, to_float.o)),
             multiply.b.eq(self.scale),
         ]
         key = Signal(signed(32))
@@ -88,15 +97,29 @@ class Lane(wiring.Component):
         with m.If(self.valid & (self.first | (clamped > maximum))):
             m.d.sync += maximum.eq(clamped)
 
-        bits = Mux(self.integer_result, maximum.as_unsigned(), total_order(maximum))
         m.d.comb += [
-            to_int8.i.eq(bits),
+            self.result.eq(Mux(self.integer_result, maximum.as_unsigned(), total_order(maximum))),
+            to_int8.i.eq(self.result),
             to_int8.zero_point.eq(self.zero_point),
             self.byte.eq(to_int8.o),
-            beside.i.eq(bits),
+            beside.i.eq(self.result),
             self.word.eq(beside.o),
         ]
+        if self._block_scaled:
+            m.submodules.to_bf16 = to_bf16 = FloatToBf16()
+            m.submodules.beside_half = half = Delay(16, self.OUT - self.RESULT - FloatToBf16.LATENCY)
+            m.d.comb += [to_bf16.i.eq(self.result), half.i.eq(to_bf16.o), self.half.eq(half.o)]
         return m
+
+    def _sum(self, m, converted):
+        """Accumulator plus bias in FP32, at SCALE."""
+        if not self._block_scaled:
+            return converted
+        m.submodules.add = add = FloatAdd()
+        if FloatAdd.LATENCY != self.SCALE:
+            raise NotImplementedError("FloatAdd must take as long as the addition and conversion of integers")
+        m.d.comb += [add.a.eq(self.acc), add.b.eq(self.bias)]
+        return Mux(self.float, add.o, converted)
 
     def _clamp(self, m, key):
         low, high = (later(m, bound, name) for bound, name in ((self.low, "low_late"), (self.high, "high_late")))

@@ -1,6 +1,6 @@
 """Takes instructions in, checks their fields and fetches their parameters ahead of time."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,11 +8,13 @@ from ..arith.order import total_order
 from ..config import ChipConfig
 from ..isa import ErrorCode, OutFormat, ScaleMode, Unit, unit_layout
 from ..memory.ports import ReadPort
-from .shapes import SETS, SETTINGS, Geometry, job_layout
+from .shapes import SETS, Geometry, Size, job_layout, settings_layout
 
 __all__ = ["Prepare"]
 
 ONE = 0x3F800000
+#: What an FP32 addition leaves as it is, a zero of either sign too.
+MINUS_ZERO = 0x80000000
 
 
 class _State(enum.Enum, shape=2):
@@ -27,11 +29,13 @@ class Prepare(wiring.Component):
 
     A job takes about `2 * word_lines + 6` cycles at most; the parameters that memory does not hold (no bias,
     a factor of 1 or the instruction's own) are filled in meanwhile, so that the datapath always adds a bias
-    and multiplies: an integer in FP32 times 1 is itself, to the bit.
+    and multiplies: an integer in FP32 times 1 is itself, to the bit, and so is FP32 plus -0.
 
     Errors do not stop anything here. They are handed on as a job with a `code`, so that they are told after
-    everything before has ended: FIELD for an unknown `out_format` or `scale_mode`, a scale for INT32, or a
-    count of zero, looked for in this order; SCRATCHPAD_RANGE for a parameter line.
+    everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not; an unknown
+    `scale_mode`, or a scale for INT32; `float` for INT32 or without block scaling; with a fresh scale, `parts`
+    of zero, too many, or more than one with parameters per column; or a count of zero, looked for in this
+    order; SCRATCHPAD_RANGE for a parameter line.
 
     Members
     -------
@@ -60,10 +64,10 @@ class Prepare(wiring.Component):
         number = Geometry.of(config).line_width
         super().__init__({
             "i": In(stream.Signature(unit_layout(Unit.EPILOGUE))),
-            "o": Out(stream.Signature(job_layout())),
+            "o": Out(stream.Signature(job_layout(config))),
             "params": Out(ReadPort(width)),
             "hold": In(1), "free": In(1), "clear": In(1), "idle": Out(1), "busy": Out(1),
-            "set": Out(range(SETS)), "settings": Out(SETTINGS), "settings_enable": Out(1),
+            "set": Out(range(SETS)), "settings": Out(settings_layout(config)), "settings_enable": Out(1),
             "bias": Out(width), "bias_line": Out(number), "bias_enable": Out(1),
             "scale": Out(width), "scale_line": Out(number), "scale_enable": Out(1),
         })
@@ -80,7 +84,7 @@ class Prepare(wiring.Component):
         m.d.comb += [
             self.o.p.instruction.eq(job),
             self.o.p.set.eq(self.set),
-            self.o.p.words.eq(job.out_format != OutFormat.INT8),
+            self.o.p.size.eq(self.settings.size),
             self.o.p.code.eq(error),
             self.o.p.address.eq(address),
             taken.eq(self.i.valid & self.i.ready),
@@ -117,14 +121,38 @@ class Prepare(wiring.Component):
     def _check(self, m, job, error, address):
         """The first field without meaning, if any, to `error` and its value to `address`."""
         counts = [job[f"count{level}"] for level in range(4)]
+        integer = job.out_format == OutFormat.INT32
+        has_float = Const(self._config.block_scaled, 1)
         m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
-        with m.If(job.out_format.as_value() > OutFormat.FP32.value):
+        with m.If(job.out_format.as_value() > self._last_format.value):
             m.d.sync += address.eq(job.out_format.as_value())
         with m.Elif((job.scale_mode.as_value() > ScaleMode.COLUMN.value)
-                    | ((job.out_format == OutFormat.INT32) & (job.scale_mode != ScaleMode.NONE))):
+                    | (integer & (job.scale_mode != ScaleMode.NONE))):
             m.d.sync += address.eq(job.scale_mode.as_value())
+        with m.Elif(job.float & (integer | ~has_float)):
+            m.d.sync += address.eq(job.float)
+        with m.Elif(self._bad_parts(job)):
+            m.d.sync += address.eq(job.parts)
         with m.Elif((counts[0] != 0) & (counts[1] != 0) & (counts[2] != 0) & (counts[3] != 0)):
             m.d.sync += error.eq(ErrorCode.NONE)
+
+    @property
+    def _last_format(self):
+        """The last format that this chip has: fresh scales need a number of columns that divides a block."""
+        if not self._config.block_scaled:
+            return OutFormat.FP32
+        return OutFormat.E2M1 if Geometry.of(self._config).most_parts else OutFormat.BF16
+
+    def _fresh(self, job):
+        """Whether results take a fresh scale, for a format that this chip has."""
+        if self._last_format != OutFormat.E2M1:
+            return Const(0, 1)
+        return (job.out_format == OutFormat.E4M3) | (job.out_format == OutFormat.E2M1)
+
+    def _bad_parts(self, job):
+        per_column = job.bias | (job.scale_mode == ScaleMode.COLUMN)
+        return self._fresh(job) & ((job.parts == 0) | (job.parts > Geometry.of(self._config).most_parts)
+                                   | (per_column & (job.parts != 1)))
 
     def _settings(self, m, job, checking):
         """Bounds as keys; without `clamp`, those that every key is between. A cycle to compare, one to write."""
@@ -138,9 +166,24 @@ class Prepare(wiring.Component):
             self.settings.low.eq(Mux(job.clamp, Mux(crossed, high, low), -(1 << 31))),
             self.settings.high.eq(Mux(job.clamp, high, (1 << 31) - 1)),
             self.settings.integer.eq(integer),
-            self.settings.words.eq(job.out_format != OutFormat.INT8),
+            self.settings.size.eq(self._size(job)),
             self.settings.zero_point.eq(job.zero_point),
         ]
+        if self._config.block_scaled:
+            m.d.comb += [
+                self.settings.float.eq(job.float),
+                self.settings.fresh.eq(self._fresh(job)),
+                self.settings.rule.eq(job.scale_rule),
+                self.o.p.fresh.eq(self.settings.fresh),
+            ]
+
+    def _size(self, job):
+        if not self._config.block_scaled:
+            return job.out_format != OutFormat.INT8
+        return Mux(job.out_format == OutFormat.BF16, Size.HALF.value,
+                   Mux(job.out_format == OutFormat.E2M1, Size.NIBBLE.value,
+                       Mux((job.out_format == OutFormat.INT8) | (job.out_format == OutFormat.E4M3),
+                           Size.BYTE.value, Size.WORD.value)))
 
     def _awaited(self, m):
         """How many parameter lines have been asked for and have not come."""
@@ -190,8 +233,9 @@ class Prepare(wiring.Component):
 
         words = self._config.line_bytes // 4
         constant = Mux(job.scale_mode == ScaleMode.SCALAR, job.scale, ONE)
+        no_bias = Mux(job.float, MINUS_ZERO, 0)[:32].replicate(words) if self._config.block_scaled else 0
         m.d.comb += [
-            self.bias.eq(Mux(job.bias, self.params.data, 0)),
+            self.bias.eq(Mux(job.bias, self.params.data, no_bias)),
             self.bias_line.eq(Mux(job.bias, coming, to_fill - 1)),
             self.bias_enable.eq(Mux(job.bias, self.params.valid & ~scale_comes, filling)),
             self.scale.eq(Mux(has_scale, self.params.data, constant.replicate(words))),

@@ -1,20 +1,21 @@
 """The epilogue: accumulators to results."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
 from ..config import READ_LATENCY, ChipConfig
 from ..control.unit import UnitPort
 from ..isa import Activity, Unit
-from ..memory.ports import ReadPort, WritePort
+from ..memory.ports import LINE_ADDRESS, ReadPort, WritePort
 from ..stream import Queue
 from .assemble import Assemble
 from .columns import ColumnSelect
 from .datapath import Datapath
 from .lane import Lane
 from .prepare import Prepare
-from .shapes import line_order, request_layout
+from .quantise import Quantise
+from .shapes import Geometry, line_order, request_layout
 from .walk import Walk
 
 __all__ = ["EpilogueUnit"]
@@ -22,6 +23,8 @@ __all__ = ["EpilogueUnit"]
 #: Lines that may be on their way between the read that completes one and its write. More than the cycles
 #: between the two, so that a line can leave every cycle.
 LINES_UNDER_WAY = 32
+#: The same of lines of fresh scales, which are far fewer.
+SCALES_UNDER_WAY = 8
 
 
 class EpilogueUnit(wiring.Component):
@@ -30,6 +33,12 @@ class EpilogueUnit(wiring.Component):
     One accumulator line is read per cycle, for each pixel `steps` = ceil(columns / lanes) times its window.
     From a line's last read to its write :attr:`latency` cycles pass. The next instruction is prepared
     meanwhile; if that is done in time, its first read comes two cycles after the last one of this.
+
+    With fresh scales, all lines of a pixel wait for its last read: :attr:`fresh_latency` cycles pass from that to
+    the first line's write, and the others follow every `steps` cycles. A line of scales is written after the lines
+    of the last pixel that it is about. A pixel that has an error at one of its lines or its scale's is not written
+    at all, nor are the scales that have not filled a line. Between an instruction with fresh scales and one
+    without, the datapath runs empty.
 
     The datapath never stalls: a read starts only if the line that it belongs to is sure to find room at the
     other end. Errors are those of :class:`.prepare.Prepare` and :class:`.walk.Walk`; one is told when
@@ -57,6 +66,21 @@ class EpilogueUnit(wiring.Component):
         """Cycles from the acceptance of a line's last read to its write."""
         return READ_LATENCY + ColumnSelect(self._config).latency + Lane.OUT + Assemble.LATENCY + 1
 
+    @property
+    def fresh_latency(self) -> int:
+        """Cycles from the acceptance of a pixel's last read to the write of its first line, with fresh scales."""
+        return (READ_LATENCY + ColumnSelect(self._config).latency + Lane.RESULT + Quantise(self._config).latency
+                + Geometry.of(self._config).steps - 1 + Assemble.LATENCY + 1)
+
+    @property
+    def lines_under_way(self) -> int:
+        """Room for lines between their last read and their write."""
+        if not self._config.block_scaled:
+            return LINES_UNDER_WAY
+        # A block's lines are all asked for before the first of them is there.
+        geometry = Geometry.of(self._config)
+        return LINES_UNDER_WAY + geometry.most_parts + self.fresh_latency // geometry.steps
+
     def elaborate(self, platform):
         m = Module()
         config, control = self._config, self.control
@@ -64,15 +88,15 @@ class EpilogueUnit(wiring.Component):
         m.submodules.prepare = prepare = Prepare(config)
         m.submodules.walk = walk = Walk(config)
         m.submodules.requests = requests = Queue(request_layout(config), 2)
-        m.submodules.orders = orders = Queue(line_order(), LINES_UNDER_WAY)
-        m.submodules.lines = lines = Queue(8 * config.line_bytes, LINES_UNDER_WAY)
+        m.submodules.orders = orders = Queue(line_order(config), self.lines_under_way)
+        m.submodules.lines = lines = Queue(8 * config.line_bytes, self.lines_under_way)
         m.submodules.datapath = datapath = Datapath(config)
         connect(m, flipped(control.i), prepare.i)
         connect(m, flipped(self.params), prepare.params)
         connect(m, prepare.o, walk.i)
         connect(m, walk.requests, requests.i)
         # A cycle late, hence one place less.
-        m.d.sync += walk.orders.ready.eq(orders.level < LINES_UNDER_WAY - 1)
+        m.d.sync += walk.orders.ready.eq(orders.level < self.lines_under_way - 1)
         m.d.comb += [orders.i.valid.eq(walk.orders.valid), orders.i.payload.eq(walk.orders.payload)]
         read = Signal()
         m.d.comb += [
@@ -93,9 +117,12 @@ class EpilogueUnit(wiring.Component):
         for name in ("set", "settings", "settings_enable", "bias", "bias_line", "bias_enable",
                      "scale", "scale_line", "scale_enable"):
             m.d.comb += getattr(datapath, name).eq(getattr(prepare, name))
-        written = self._write(m, orders, lines, clear)
-        empty = datapath.idle & (orders.level == 0) & (requests.level == 0) & ~walk.pending
-        self._report(m, prepare, walk, empty, read, written)
+        if config.block_scaled:
+            written, empty = self._write_scaled(m, walk, datapath, orders, lines, clear)
+        else:
+            written, empty = self._write(m, orders, lines, clear), orders.level == 0
+        self._report(m, prepare, walk, empty & datapath.idle & (requests.level == 0) & ~walk.pending,
+                     read, written)
         return m
 
     def _write(self, m, orders, lines, clear):
@@ -113,6 +140,38 @@ class EpilogueUnit(wiring.Component):
         # The line is in place in the cycle after its acceptance.
         m.d.sync += control.retire.eq(written & orders.o.p.last)
         return written
+
+    def _write_scaled(self, m, walk, datapath, orders, lines, clear):
+        """As `_write`, with a line of scales after each order that says `flush`; and whether nothing is left."""
+        m.submodules.scale_orders = scale_orders = Queue(LINE_ADDRESS, SCALES_UNDER_WAY)
+        m.submodules.scales = scales = Queue(8 * self._config.line_bytes, SCALES_UNDER_WAY)
+        connect(m, walk.scales, scale_orders.i)
+        request, control = self.write.request, self.control
+        flush = Signal()        # the next line is one of scales
+        ends = Signal()         # and the instruction's last
+        written = Signal()
+        m.d.comb += [
+            datapath.clear.eq(clear), scale_orders.clear.eq(clear), scales.clear.eq(clear),
+            # There is always room here, too.
+            scales.i.valid.eq(datapath.scales_done),
+            scales.i.payload.eq(datapath.scales),
+            walk.settled.eq(orders.level == 0),
+            request.valid.eq(Mux(flush, scales.o.valid, lines.o.valid) & ~clear),
+            request.p.address.eq(Mux(flush, scale_orders.o.payload, orders.o.p.address)),
+            request.p.data.eq(Mux(flush, scales.o.payload, lines.o.payload)),
+            written.eq(request.valid & request.ready),
+            lines.o.ready.eq(written & ~flush),
+            orders.o.ready.eq(written & ~flush),
+            scales.o.ready.eq(written & flush),
+            scale_orders.o.ready.eq(written & flush),
+        ]
+        with m.If(clear):
+            m.d.sync += flush.eq(0)
+        with m.Elif(written):
+            m.d.sync += [flush.eq(~flush & orders.o.p.flush), ends.eq(orders.o.p.last)]
+        m.d.sync += control.retire.eq(written & Mux(flush, ends, orders.o.p.last & ~orders.o.p.flush))
+        # An error leaves the orders of a pixel that is not written.
+        return written, ~flush & (lines.level == 0) & (scales.level == 0) & (walk.failed | (orders.level == 0))
 
     def _report(self, m, prepare, walk, empty, read, written):
         control = self.control
@@ -135,6 +194,8 @@ class EpilogueUnit(wiring.Component):
             m.d.comb += control.activity.eq(Activity.PORT)
         with m.Elif(walk.busy & ~walk.orders.ready):
             m.d.comb += control.activity.eq(Activity.QUEUE)
+        with m.Elif(walk.waits if self._config.block_scaled else Const(0, 1)):
+            m.d.comb += control.activity.eq(Activity.DRAIN)
         with m.Elif(prepare.busy | walk.busy):
             m.d.comb += control.activity.eq(Activity.OPERAND)
         with m.Elif(~idle):

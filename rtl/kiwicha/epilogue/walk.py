@@ -1,13 +1,14 @@
-"""Walks a job's loops: accumulator reads, in the order pixel, step, window; and where lines go."""
+"""Walks a job's loops: accumulator reads, in the order pixel, part, step, window; and where lines go."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, ErrorCode
+from ..memory.ports import LINE_ADDRESS
 from ..memory.walker import POINTER_WIDTH, LoopNest, Pointer
-from .shapes import SETS, Geometry, job_layout, line_order, request_layout
+from .shapes import SETS, Geometry, Size, job_layout, line_order, request_layout, size_shape
 
 __all__ = ["Walk"]
 
@@ -22,8 +23,10 @@ class Walk(wiring.Component):
     """One accumulator read per cycle, and one line order with the read that completes a line.
 
     Reads and lines pass a register, where it is known whether they exist, so that no range check delays the
-    loops. A job's first read comes two cycles after the last read of the job before. Errors are found as lines
-    are reached: ACCUMULATOR_RANGE at a read, SCRATCHPAD_RANGE at the read that completes the line.
+    loops. A job's first read comes two cycles after the last read of the job before; but a job whose results take
+    fresh scales and one whose results do not wait for each other's last write. Errors are found as lines are
+    reached: ACCUMULATOR_RANGE at a read, SCRATCHPAD_RANGE at the read that completes the line. A line of scales is
+    checked at the last read of the first pixel with a scale there, after that pixel's lines.
 
     Members
     -------
@@ -31,12 +34,18 @@ class Walk(wiring.Component):
     requests : Out(stream of accumulator reads)
     orders : Out(stream of line orders)
         Valid only together with `requests`; either waits for the other to be ready.
+    scales : Out(stream of LINE_ADDRESS)
+        Where a line of scales goes, together with the order that says `flush`; only with block scaling.
+    settled : In(1)
+        All that was asked for has been written; only with block scaling.
     clear : In(1)
         Forget everything, a failure too.
     busy : Out(1)
         A job is being walked, or its last read has not gone.
     pending : Out(1)
         A read has not gone: it may be one of before the job that failed.
+    waits : Out(1)
+        A job is waiting for `settled`; only with block scaling.
     failed : Out(1)
         The job had an error, at once or on the way; nothing more happens until `clear`.
     code, index, address
@@ -45,33 +54,54 @@ class Walk(wiring.Component):
 
     def __init__(self, config: ChipConfig):
         self._config = config
+        scaled = {"scales": Out(stream.Signature(LINE_ADDRESS)), "settled": In(1), "waits": Out(1)}
         super().__init__({
-            "i": In(stream.Signature(job_layout())),
+            "i": In(stream.Signature(job_layout(config))),
             "requests": Out(stream.Signature(request_layout(config))),
-            "orders": Out(stream.Signature(line_order())),
+            "orders": Out(stream.Signature(line_order(config))),
             "clear": In(1), "busy": Out(1), "pending": Out(1), "failed": Out(1),
             "code": Out(ErrorCode), "index": Out(INDEX_WIDTH), "address": Out(signed(POINTER_WIDTH)),
+            **(scaled if config.block_scaled else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        load = Signal()
+        load = Signal()         # what comes is loaded; without a job, that does not matter
+        take = Signal()
         step = Signal()
-        loops = _Loops(m, self._config, self.i.p, load, step)
+        loops = _Loops(m, self._config, self.i.p, load, take, step)
+        m.d.comb += take.eq(self.i.valid & self.i.ready)
         # The read that comes next, with the line that it may complete.
         read, line = Signal.like(loops.read, reset_less=True), Signal.like(loops.line, reset_less=True)
         tag = Signal(self.requests.p.tag.shape(), reset_less=True)
         line_end, end, bad_read, bad = (Signal(name=name, reset_less=True)
                                         for name in ("line_end", "end", "bad_read", "bad"))
+        wrong_address = Signal(signed(POINTER_WIDTH), reset_less=True)
         valid, room, wrong = Signal(), Signal(), Signal()
         outside = ~_within(loops.read, self._config.accumulator_lines)
+        bad_line = loops.line_end & ~_within(loops.line, self._config.scratchpad_lines)
+        bad_scale, wrong_line = Const(0, 1), loops.line
+        may_take = scales_ready = Const(1, 1)
+        if self._config.block_scaled:
+            scale, flush = Signal.like(loops.scale, reset_less=True), Signal(reset_less=True)
+            bad_scale = loops.scale_begins & ~_within(loops.scale, self._config.scratchpad_lines)
+            wrong_line = Mux(bad_line, loops.line, loops.scale)
+            scales_ready = self.scales.ready
+            may_take = (self.i.p.fresh == loops.fresh) | (self.settled & ~valid)
+            with m.If(room):
+                m.d.sync += [scale.eq(loops.scale), flush.eq(loops.flush)]
+            m.d.comb += [
+                self.orders.p.flush.eq(flush),
+                self.scales.valid.eq(valid & ~bad & self.requests.ready & self.orders.ready & flush),
+                self.scales.payload.eq(scale),
+            ]
         m.d.comb += [
-            room.eq(~valid | (~bad & self.requests.ready & self.orders.ready)),
+            room.eq(~valid | (~bad & self.requests.ready & self.orders.ready & scales_ready)),
             wrong.eq(valid & bad),
-            self.requests.valid.eq(valid & ~bad & self.orders.ready),
+            self.requests.valid.eq(valid & ~bad & self.orders.ready & scales_ready),
             self.requests.p.address.eq(read),
             self.requests.p.tag.eq(tag),
-            self.orders.valid.eq(valid & ~bad & self.requests.ready & line_end),
+            self.orders.valid.eq(valid & ~bad & self.requests.ready & scales_ready & line_end),
             self.orders.p.address.eq(line),
             self.orders.p.last.eq(end),
         ]
@@ -79,21 +109,20 @@ class Walk(wiring.Component):
             m.d.sync += [
                 valid.eq(step), read.eq(loops.read), line.eq(loops.line), line_end.eq(loops.line_end),
                 end.eq(loops.end), *(tag[name].eq(value) for name, value in loops.tag.items()),
-                bad_read.eq(outside),
-                bad.eq(outside | (loops.line_end & ~_within(loops.line, self._config.scratchpad_lines))),
+                wrong_address.eq(Mux(outside, loops.read, wrong_line)), bad_read.eq(outside),
+                bad.eq(outside | bad_line | bad_scale),
             ]
         state = Signal(_State)
         with m.Switch(state):
             with m.Case(_State.TAKE):
-                # Without a job, what is loaded does not matter.
-                m.d.comb += [self.i.ready.eq(~wrong), load.eq(1)]
+                m.d.comb += [self.i.ready.eq(may_take & ~wrong), load.eq(1)]
                 with m.If(~wrong):
                     m.d.sync += [
                         self.code.eq(self.i.p.code),
                         self.index.eq(self.i.p.instruction.index),
                         self.address.eq(self.i.p.address),
                     ]
-                with m.If(self.i.valid & ~wrong):
+                with m.If(take):
                     m.d.sync += state.eq(Mux(self.i.p.code == ErrorCode.NONE, _State.WALK, _State.FAILED))
             with m.Case(_State.WALK):
                 m.d.comb += step.eq(room)
@@ -102,13 +131,15 @@ class Walk(wiring.Component):
         with m.If(wrong):
             m.d.sync += [
                 self.code.eq(Mux(bad_read, ErrorCode.ACCUMULATOR_RANGE, ErrorCode.SCRATCHPAD_RANGE)),
-                self.address.eq(Mux(bad_read, read, line)),
+                self.address.eq(wrong_address),
                 state.eq(_State.FAILED), valid.eq(0),
             ]
         with m.If(self.clear):
             m.d.sync += [state.eq(_State.TAKE), valid.eq(0)]
         m.d.comb += [self.busy.eq((state == _State.WALK) | valid), self.pending.eq(valid),
                      self.failed.eq(state == _State.FAILED)]
+        if self._config.block_scaled:
+            m.d.comb += self.waits.eq((state == _State.TAKE) & self.i.valid & ~may_take)
         return m
 
 
@@ -118,51 +149,83 @@ def _within(value, depth):
 
 
 class _Loops:
-    """The loop nest (window 0, window 1, step, pixel 2, pixel 3) and what follows it.
+    """The loop nest (window 0, window 1, step, part, pixel 2, pixel 3) and what follows it.
 
-    The lines of a pixel's 32-bit results are a level below the pixels, whose iterations end where a step
-    fills a line.
+    The lines of a pixel's results are a level below the pixels, whose iterations end where a step fills a line,
+    or with a part. Without block scaling there is no level of parts.
     """
 
-    def __init__(self, m, config, job, load, step):
-        geometry = Geometry.of(config)
-        job_strides = Signal(data.ArrayLayout(signed(16), 4), name="acc_strides")
+    def __init__(self, m, config, job, load, take, step):
+        self._config, self._geometry = config, Geometry.of(config)
+        scaled = config.block_scaled
+        i = job.instruction
+        counts = [(i.count0, i.acc_stride0), (i.count1, i.acc_stride1), (self._geometry.steps, None),
+                  (i.count2, i.acc_stride2), (i.count3, i.acc_stride3)]
+        if scaled:
+            counts.insert(3, (Mux(job.fresh, i.parts, 1), i.part_stride))
+        levels = len(counts)
+        read_strides = Signal(data.ArrayLayout(signed(16), levels - 1), name="acc_strides")
         line_strides = Signal(data.ArrayLayout(signed(16), 3), name="out_strides")
         set_ = Signal(range(SETS), name="set")
-        words = Signal(name="words")
-        column = Signal(geometry.step_width, name="column")     # number of the step
-        # The step fills a line of 32-bit results.
-        fills = Signal(name="fills")
-        following = Signal.like(column, name="following")
-        slots = geometry.slot_width if geometry.slots > 1 else 0
-        m.submodules.nest = nest = LoopNest(5)
-        m.submodules.read = read = Pointer(5)
+        size = Signal(size_shape(config), name="size")
+        column = Signal(self._geometry.step_width, name="column")       # number of the step
+        m.submodules.nest = nest = LoopNest(levels)
+        m.submodules.read = read = Pointer(levels)
         m.submodules.line = line = Pointer(3)
+        fills = self._fills(m, size, column)
+        line_carry = nest.carry[2] & fills
+        if scaled:
+            line_carry = line_carry | nest.carry[3]
 
-        i = job.instruction
-        for level, count in enumerate((i.count0, i.count1, geometry.steps, i.count2, i.count3)):
-            m.d.comb += nest.counts[level].eq(count)
-        for level, own in ((0, 0), (1, 1), (3, 2), (4, 3)):     # each step starts at the same line
-            m.d.comb += read.strides[level].eq(job_strides[own])
+        stepping = [level for level, (_, stride) in enumerate(counts) if stride is not None]
         m.d.comb += [
+            *(nest.counts[level].eq(count) for level, (count, _) in enumerate(counts)),
+            # Each step starts at the same line.
+            *(read.strides[level].eq(read_strides[own]) for own, level in enumerate(stepping)),
             nest.load.eq(load), nest.step.eq(step | load),
             read.load.eq(load), read.step.eq(step | load), read.base.eq(i.acc_line), read.carry.eq(nest.carry),
             line.load.eq(load), line.step.eq(step | load), line.base.eq(i.out_line), line.strides.eq(line_strides),
-            line.carry.eq(Cat(nest.carry[2] & fills, nest.carry[3:])),
-            following.eq(Mux(nest.carry[2], column + 1, 0)),
+            line.carry.eq(Cat(line_carry, nest.carry[-2:])),
         ]
         with m.If(load):
-            m.d.sync += [set_.eq(job.set), words.eq(job.words), column.eq(0),
-                         fills.eq(job.words if not slots else 0)]
-            for level in range(4):
-                m.d.sync += job_strides[level].eq(i[f"acc_stride{level}"])
-            for level, name in enumerate(("out_step", "out_stride2", "out_stride3")):
-                m.d.sync += line_strides[level].eq(i[name])
+            m.d.sync += [set_.eq(job.set), size.eq(job.size), column.eq(0)]
+            m.d.sync += [read_strides[own].eq(counts[level][1]) for own, level in enumerate(stepping)]
+            m.d.sync += [line_strides[level].eq(i[name])
+                         for level, name in enumerate(("out_step", "out_stride2", "out_stride3"))]
         with m.Elif(step & nest.carry[2:].any()):
-            m.d.sync += [column.eq(following), fills.eq(words & following[:slots].all() if slots else words)]
+            m.d.sync += column.eq(Mux(nest.carry[2], column + 1, 0))
 
         window_end = nest.last[:2].all()
         self.read, self.line = read.value, line.value
         self.line_end = window_end & (nest.last[2] | fills)
         self.end = nest.done
         self.tag = {"set": set_, "step": column, "first": nest.first[:2].all(), "last": window_end}
+        if scaled:
+            self._scales(m, job, take, step, nest)
+
+    def _fills(self, m, size, column):
+        """Whether this step fills a line before the last one."""
+        fills = Signal()
+        sizes = (Size.WORD, Size.HALF) if self._config.block_scaled else (Size.WORD,)
+        with m.Switch(size):
+            for each in sizes:
+                width = (self._geometry.slots_of(each) - 1).bit_length()
+                with m.Case(each.value):
+                    m.d.comb += fills.eq(column[:width].all() if width else 1)
+        return fills
+
+    def _scales(self, m, job, take, step, nest):
+        """Lines of scales: a byte for each pixel."""
+        line_bytes = self._config.line_bytes
+        self.fresh = Signal(name="fresh")
+        self.scale = Signal(signed(POINTER_WIDTH), name="scale")        # the line
+        byte = Signal(range(line_bytes), name="scale_byte")
+        full = byte == line_bytes - 1
+        with m.If(take):
+            m.d.sync += [self.fresh.eq(job.fresh), self.scale.eq(job.instruction.scale_line), byte.eq(0)]
+        with m.Elif(step & nest.carry[4:].any()):
+            m.d.sync += [byte.eq(byte + 1), self.scale.eq(self.scale + full)]
+        pixel_end = nest.last[:4].all()
+        self.scale_begins = self.fresh & pixel_end & (byte == 0)
+        self.flush = self.fresh & pixel_end & (full | nest.last[4:].all())
+        self.tag |= {"end": pixel_end, "flush": self.flush}

@@ -1,12 +1,15 @@
-"""The accumulators: int32 sums per column, and the adders in front of them."""
+"""The accumulators: int32 or FP32 sums per column, and the adders in front of them."""
 
 from itertools import pairwise
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
+from ..arith.add import FloatAdd
+from ..arith.delay import Delay
 from ..config import READ_LATENCY, ChipConfig
+from .block_sum import BlockSum, accumulation
 from .ports import LINE_ADDRESS, ReadPort
 from .ram import Ram
 
@@ -16,22 +19,21 @@ __all__ = ["SUM_WIDTH", "Accumulator", "accumulation"]
 SUM_WIDTH = 32
 
 
-def accumulation(config: ChipConfig) -> data.StructLayout:
-    """One line's worth of column sums: to replace what `address` holds or, with `add`, to be added to it."""
-    return data.StructLayout({
-        "valid": 1,
-        "address": LINE_ADDRESS,
-        "add": 1,
-        "data": data.ArrayLayout(signed(config.sum_width), config.columns),
-    })
-
-
 class Accumulator(wiring.Component):
     """`accumulator_lines` lines of `columns` accumulators, in two banks by the address's top bit.
 
     `line[address] = (line[address] if add else 0) + data`, modulo 2^32 in each column, once per cycle and
-    never stalling. There is no forwarding: see :attr:`HAZARD`. A `read` of a line that is still on its way,
-    up to :attr:`LATENCY`, is a race in the program. Addresses beyond the last line wrap.
+    never stalling. With block scaling, what is `scaled` goes through :class:`BlockSum`, and the addition is
+    FP32's. There is no forwarding: see :attr:`hazard`. A `read` of a line that is still on its way,
+    up to :attr:`latency`, is a race in the program. Addresses beyond the last line wrap.
+
+    Attributes
+    ----------
+    latency : int
+        Cycles from an `i` to the first `read` request whose acceptance in that cycle sees its sum: block sums if
+        there are, a register, block RAM, its register, the adder's, a register, the write.
+    hazard : int
+        Cycles from an `i` to the next to the same line, at least; nearer, the second loses the first's sum.
 
     Members
     -------
@@ -40,12 +42,6 @@ class Accumulator(wiring.Component):
         For the epilogue. It waits while `i` uses the same bank, at most as long as that goes on.
     """
 
-    #: Cycles from an `i` to the first `read` request (or `i`) whose acceptance in that cycle sees its sum:
-    #: a register, block RAM, its register, the adder's register, a register, the write.
-    LATENCY = READ_LATENCY + 2
-    #: Cycles from an `i` to the next to the same line, at least; nearer, the second loses the first's sum.
-    HAZARD = LATENCY
-
     def __init__(self, config: ChipConfig):
         self.config = config
         super().__init__({
@@ -53,26 +49,45 @@ class Accumulator(wiring.Component):
             "read": In(ReadPort(SUM_WIDTH * config.columns)),
         })
 
+    @property
+    def _adder(self) -> int:
+        """Cycles of the adder."""
+        return FloatAdd.LATENCY if self.config.block_scaled else 1
+
+    @property
+    def hazard(self) -> int:
+        return READ_LATENCY + self._adder + 1
+
+    @property
+    def latency(self) -> int:
+        return self.hazard + (BlockSum(self.config).latency if self.config.block_scaled else 0)
+
     def elaborate(self, platform):
         m = Module()
         depth = self.config.accumulator_lines // 2
         bits = (depth - 1).bit_length()
         lines = [Ram(SUM_WIDTH * self.config.columns, depth) for _ in range(2)]
-        bank, line = self.i.address[bits], self.i.address[:bits]
+        i = self.i
+        if self.config.block_scaled:
+            m.submodules.block_sum = block_sum = BlockSum(self.config)
+            m.d.comb += block_sum.i.eq(self.i)
+            i = block_sum.o
+        bank, line = i.address[bits], i.address[:bits]
         asked_bank, asked_line = self.read.request.payload[bits], self.read.request.payload[:bits]
-        m.d.comb += self.read.request.ready.eq(~(self.i.valid & (bank == asked_bank)))
+        m.d.comb += self.read.request.ready.eq(~(i.valid & (bank == asked_bank)))
 
-        # Where the sums are in the pipeline: at the block RAM, with its data, with its register, with the result.
-        then = [self._stage(name) for name in ("asked", "fetched", "held", "summed")]
-        asked, _, held, summed = then
-        m.d.sync += [asked.valid.eq(self.i.valid), asked.address.eq(self.i.address),
+        # Where the sums are in the pipeline: at the block RAM, with its data, with its register, in the adder.
+        then = [self._stage(name) for name in ("asked", "fetched", "held",
+                                               *(f"adding{cycle}" for cycle in range(1, self._adder)), "summed")]
+        asked, held, summed = then[0], then[READ_LATENCY - 1], then[-1]
+        m.d.sync += [asked.valid.eq(i.valid), asked.address.eq(i.address),
                      *(late.eq(early) for early, late in pairwise(then))]
         fresh = Signal(reset_less=True)
-        m.d.sync += fresh.eq(~self.i.add)
+        m.d.sync += fresh.eq(~i.add)
 
         for number, ram in enumerate(lines):
             m.submodules[f"bank{number}"] = ram
-            mine = self.i.valid & (bank == number)
+            mine = i.valid & (bank == number)
             m.d.comb += [
                 ram.read.eq(Mux(mine, line, asked_line)),
                 # The epilogue may read this bank while `i` is fresh in the other one.
@@ -80,24 +95,33 @@ class Accumulator(wiring.Component):
                 ram.write.enable.eq(summed.valid & (summed.address[bits] == number)),
                 ram.write.address.eq(summed.address[:bits]),
             ]
-        self._add(m, lines, held.address[bits])
+        self._add(m, i, lines, held.address[bits])
         self._answer(m, lines, asked_bank)
         return m
 
     def _stage(self, name):
         return Signal(data.StructLayout({"valid": 1, "address": LINE_ADDRESS}), name=name)
 
-    def _add(self, m, lines, bank):
+    def _add(self, m, i, lines, bank):
         """The adders, one per column, shared by both banks."""
-        addend = self.i.data
+        addend = i.data
         for cycle in range(READ_LATENCY):
             later = Signal.like(addend, name=f"addend{cycle}", reset_less=True)
             m.d.sync += later.eq(addend)
             addend = later
+        if self.config.block_scaled:
+            m.submodules.kind = kind = Delay(1, READ_LATENCY + self._adder)
+            m.d.comb += kind.i.eq(i.float)
         for column in range(self.config.columns):
             part = slice(SUM_WIDTH * column, SUM_WIDTH * (column + 1))
+            old = Mux(bank, lines[1].o[part], lines[0].o[part])
             total = Signal(SUM_WIDTH, name=f"total{column}", reset_less=True)
-            m.d.sync += total.eq(Mux(bank, lines[1].o[part], lines[0].o[part]) + addend[column])
+            m.d.sync += total.eq(old + addend[column])
+            if self.config.block_scaled:
+                m.submodules[f"add{column}"] = add = FloatAdd()
+                m.submodules[f"around{column}"] = around = Delay(SUM_WIDTH, self._adder - 1)
+                m.d.comb += [add.a.eq(old), add.b.eq(addend[column]), around.i.eq(total)]
+                total = Mux(kind.o, add.o, around.o)
             m.d.comb += [ram.write.data[part].eq(total) for ram in lines]
 
     def _answer(self, m, lines, bank):

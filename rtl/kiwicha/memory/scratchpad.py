@@ -1,4 +1,4 @@
-"""The scratchpad: banks of block RAM behind four readers and two writers."""
+"""The scratchpad: banks of block RAM behind four or five readers and two writers."""
 
 from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
@@ -11,7 +11,7 @@ from .ram import Ram
 __all__ = ["READERS", "WRITERS", "Scratchpad"]
 
 #: Who reads and who writes, highest priority first.
-READERS = ("a", "w", "params", "store")
+READERS = ("s", "a", "w", "params", "store")
 WRITERS = ("epilogue", "load")
 
 
@@ -28,6 +28,8 @@ class Scratchpad(wiring.Component):
 
     Members
     -------
+    s : In(ReadPort)
+        MATMUL's scales of A, if the chip has block scaling: a line for many vectors, so it goes first.
     a, w : In(ReadPort)
         MATMUL's vectors and its weights.
     params : In(ReadPort)
@@ -43,9 +45,10 @@ class Scratchpad(wiring.Component):
 
     def __init__(self, config: ChipConfig):
         self.config = config
+        self._readers = [name for name in READERS if name != "s" or config.block_scaled]
         width = 8 * config.line_bytes
         super().__init__({
-            **{name: In(ReadPort(width)) for name in READERS},
+            **{name: In(ReadPort(width)) for name in self._readers},
             **{name: In(WritePort(width)) for name in WRITERS},
         })
 
@@ -79,14 +82,14 @@ class Scratchpad(wiring.Component):
         return [want & ~Cat(*wants[:index]).any() for index, want in enumerate(wants)]
 
     def _read(self, m, banks):
-        ports = [getattr(self, name) for name in READERS]
+        ports = [getattr(self, name) for name in self._readers]
         requests = [(port.request, port.request.payload) for port in ports]
         self._arbitrate(m, requests)
         for number, ram in enumerate(banks):
             for win, (_, address) in zip(self._wins(requests, number), requests, strict=True):
                 with m.If(win):
                     m.d.comb += ram.read.eq(self._split(address)[1])
-        for name, port in zip(READERS, ports, strict=True):
+        for name, port in zip(self._readers, ports, strict=True):
             bank = self._split(port.request.payload)[0]
             valid = port.request.valid & port.request.ready
             for cycle in range(READ_LATENCY):

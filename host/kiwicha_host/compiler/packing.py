@@ -1,0 +1,27 @@
+"""Elements to bytes, as they are in memory and in the scratchpad, and back."""
+
+import numpy as np
+
+from kiwicha.formats import FORMATS
+
+__all__ = ["pack_elements", "unpack_elements"]
+
+
+def pack_elements(array: np.ndarray, name: str) -> np.ndarray:
+    """Rows of elements of format `name` (numpy or ml_dtypes) as bytes; those of 4 bits two to a byte.
+
+    A row with an odd number of those ends in a zero nibble.
+    """
+    array = np.ascontiguousarray(array)
+    if FORMATS[name].per_byte == 1:
+        return array.view(np.uint8)
+    # int4 does not promise its upper bits.
+    codes = (array.astype(np.int8).view(np.uint8) if name == "int4" else array.view(np.uint8)) & 15
+    if codes.shape[-1] % 2:
+        codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], 1), np.uint8)], axis=-1)
+    return codes[..., ::2] | codes[..., 1::2] << 4
+
+
+def unpack_elements(data: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` codes of 4 bits of each row of bytes."""
+    return np.stack([data & 15, data >> 4], axis=-1).reshape(*data.shape[:-1], -1)[..., :count]

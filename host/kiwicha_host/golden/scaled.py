@@ -1,0 +1,68 @@
+"""What the reference machine keeps between the tiles of a scale block."""
+
+import ml_dtypes
+import numpy as np
+
+from kiwicha import ChipConfig
+from kiwicha.formats import ElementFormat
+
+from .block import decode
+from .numerics import CANONICAL_NAN
+
+__all__ = ["PartialSums", "add_fp32", "decode_elements", "decode_integers"]
+
+_TYPES = {
+    ElementFormat.INT8: np.int8, ElementFormat.INT4: ml_dtypes.int4, ElementFormat.E4M3: ml_dtypes.float8_e4m3fn,
+    ElementFormat.E3M2: ml_dtypes.float6_e3m2fn, ElementFormat.E2M3: ml_dtypes.float6_e2m3fn,
+    ElementFormat.E2M1: ml_dtypes.float4_e2m1fn,
+}
+
+
+def decode_elements(lines: np.ndarray, code: ElementFormat, count: int) -> np.ndarray:
+    """The first `count` elements of each line of bytes: ml_dtypes or int8 [..., count]."""
+    if code in (ElementFormat.INT4, ElementFormat.E2M1):
+        lines = np.stack([lines & 15, lines >> 4], axis=-1).reshape(*lines.shape[:-1], -1)
+    elif code in (ElementFormat.E3M2, ElementFormat.E2M3):
+        lines = lines & 63
+    elements = np.ascontiguousarray(lines[..., :count])
+    if code == ElementFormat.INT4:
+        return ((elements ^ 8).astype(np.int8) - 8).astype(ml_dtypes.int4)
+    return elements.view(_TYPES[code])
+
+
+def decode_integers(lines: np.ndarray, code: ElementFormat, count: int) -> np.ndarray:
+    """The same of an integer format, as int8."""
+    return decode_elements(lines, code, count).astype(np.int8, copy=False)
+
+
+def add_fp32(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """FP32 sums, rounded to nearest even, with the one NaN that we have."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = a + b
+    return np.where(np.isnan(total), CANONICAL_NAN, total)
+
+
+class PartialSums:
+    """The exact sum of each accumulator's block so far, as a real number, and whether a NaN took part."""
+
+    def __init__(self, config: ChipConfig):
+        shape = config.accumulator_lines, config.columns
+        self.sums = np.zeros(shape)
+        self.nans = np.zeros(shape, bool)
+
+    def add(self, lines: np.ndarray, vectors: np.ndarray, tile: np.ndarray, begins: bool) -> None:
+        """The products of `vectors` [V, rows] and `tile` [rows, columns]; `begins` a block, or goes on with it."""
+        a, w = decode(vectors), decode(tile)
+        nans = np.isnan(a).any(axis=1)[:, None] | np.isnan(w).any(axis=0)
+        # Whole numbers of one small unit, far fewer than 2^53: exact in any order.
+        sums = np.nan_to_num(a) @ np.nan_to_num(w)
+        self.sums[lines] = sums if begins else self.sums[lines] + sums
+        self.nans[lines] = nans if begins else self.nans[lines] | nans
+
+    def scaled(self, lines: np.ndarray, a_scale: np.ndarray, w_scale: np.ndarray) -> np.ndarray:
+        """The sums of `lines` times both scales (E8M0 codes [V] and [columns]): float32, rounded once."""
+        exponents = a_scale.astype(int)[:, None] + w_scale.astype(int) - 254
+        with np.errstate(over="ignore", under="ignore"):
+            terms = np.ldexp(self.sums[lines], exponents).astype(np.float32)
+        nans = self.nans[lines] | (a_scale == 255)[:, None] | (w_scale == 255)
+        return np.where(nans, np.float32(np.nan), terms)

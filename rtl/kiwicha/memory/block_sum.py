@@ -1,0 +1,151 @@
+"""Block sums: the array's sums over parts of a block, added exactly, scaled, and rounded to FP32 once."""
+
+from amaranth import Cat, Module, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..arith.delay import Delay, later
+from ..arith.scaled import ScaledToFloat
+from ..array.scales import EXPONENT, NAN_SCALE
+from ..config import READ_LATENCY, ChipConfig
+from .ports import LINE_ADDRESS
+from .ram import Ram
+
+__all__ = ["BlockSum", "accumulation", "addition"]
+
+
+def accumulation(config: ChipConfig) -> data.StructLayout:
+    """One line's worth of column sums: to replace what `address` holds or, with `add`, to be added to it.
+
+    A chip with block scaling has more. With `scaled`, the sums are part of a block, which they `begin` or `end`;
+    then `exponent` and each column's `scale` (E8M0) scale it. `nan` is about the vector, `column_nan` the weights.
+    """
+    scaled = {
+        "scaled": 1, "begin": 1, "end": 1, "exponent": EXPONENT, "nan": 1,
+        "scale": data.ArrayLayout(8, config.columns), "column_nan": config.columns,
+    }
+    return data.StructLayout({
+        "valid": 1,
+        "address": LINE_ADDRESS,
+        "add": 1,
+        "data": data.ArrayLayout(signed(config.sum_width), config.columns),
+        **(scaled if config.block_scaled else {}),
+    })
+
+
+def addition(config: ChipConfig) -> data.StructLayout:
+    """What reaches the accumulators: as :func:`accumulation`, but integers or, with `float`, FP32."""
+    if not config.block_scaled:
+        return accumulation(config)
+    return data.StructLayout({
+        "valid": 1, "address": LINE_ADDRESS, "add": 1, "float": 1,
+        "data": data.ArrayLayout(signed(32), config.columns),
+    })
+
+
+class BlockSum(wiring.Component):
+    """Column sums to additions; those of a block become one, when it ends.
+
+    For each accumulator line there is a partial sum per column, exact, of `block_sum_width` bits, and whether a
+    NaN took part in it. Integer sums pass by, in as many cycles.
+
+    Latency :attr:`latency` cycles, one line per cycle, no stall. Parts of one block's line must be
+    :attr:`HAZARD` cycles apart.
+
+    Members
+    -------
+    i : In(accumulation(config))
+    o : Out(addition(config))
+    """
+
+    #: Block RAM, its register, the adder's, the write's: as for the accumulators.
+    HAZARD = READ_LATENCY + 2
+
+    def __init__(self, config: ChipConfig):
+        self.config = config
+        super().__init__({"i": In(accumulation(config)), "o": Out(addition(config))})
+
+    @property
+    def _convert(self) -> int:
+        return ScaledToFloat.LATENCY
+
+    @property
+    def latency(self) -> int:
+        return READ_LATENCY + 1 + self._convert
+
+    def elaborate(self, platform):
+        m = Module()
+        # What is about the line rather than a column, from the memory's answer on.
+        about = data.StructLayout({"address": LINE_ADDRESS, "add": 1, "scaled": 1})
+        now = Signal(about)
+        m.d.comb += [now.address.eq(self.i.address), now.add.eq(self.i.add), now.scaled.eq(self.i.scaled)]
+        m.submodules.about = way = Delay(about, self.latency)
+        m.d.comb += [way.i.eq(now), self.o.address.eq(way.o.address), self.o.add.eq(way.o.add),
+                     self.o.float.eq(way.o.scaled)]
+        valid = self.i.valid & (~self.i.scaled | self.i.end)
+        for cycle in range(self.latency):
+            then = Signal(name=f"valid{cycle}")
+            m.d.sync += then.eq(valid)
+            valid = then
+        m.d.comb += self.o.valid.eq(valid)
+        exponents, nans = self._factors(m)
+        totals = self._partial_sums(m, nans)
+        self._to_float(m, totals, exponents, way.o.scaled)
+        return m
+
+    def _factors(self, m):
+        """Per column, when the partial sums are there: the exponent of the product, and whether it has a NaN."""
+        columns = self.config.columns
+        exponents, nans = [], []
+        for column in range(columns):
+            exponent = Signal(EXPONENT, name=f"exponent{column}", reset_less=True)
+            nan = Signal(name=f"nan{column}", reset_less=True)
+            scale = self.i.scale[column]
+            m.d.sync += [exponent.eq(self.i.exponent + scale),
+                         nan.eq(self.i.nan | self.i.column_nan[column] | (self.i.end & (scale == NAN_SCALE)))]
+            exponents.append(exponent)
+            nans.append(nan)
+        m.submodules.factors = way = Delay(10 * columns, READ_LATENCY)
+        m.d.comb += way.i.eq(Cat(exponents))
+        return ([way.o[10 * column:10 * column + 10].as_signed() for column in range(columns)],
+                [later(m, nan, f"nan_late{column}", READ_LATENCY - 1) for column, nan in enumerate(nans)])
+
+    def _partial_sums(self, m, nans):
+        """The memory of partial sums and its adders; a (sum, NaN) per column."""
+        config = self.config
+        width, columns = config.block_sum_width, config.columns
+        m.submodules.partial = ram = Ram((width + 1) * columns, config.accumulator_lines)
+        line = later(m, self.i.address, "line", READ_LATENCY + 1)
+        write = self.i.valid & self.i.scaled
+        for cycle in range(READ_LATENCY + 1):
+            then = Signal(name=f"write{cycle}")
+            m.d.sync += then.eq(write)
+            write = then
+        m.d.comb += [
+            ram.read.eq(self.i.address), ram.zero.eq(later(m, self.i.begin | ~self.i.scaled, "fresh")),
+            ram.write.enable.eq(write), ram.write.address.eq(line),
+        ]
+        addend = later(m, self.i.data, "addend", READ_LATENCY)
+        totals = []
+        for column in range(columns):
+            part = ram.o[(width + 1) * column:(width + 1) * (column + 1)]
+            total = Signal(signed(width), name=f"total{column}", reset_less=True)
+            nan = Signal(name=f"total_nan{column}", reset_less=True)
+            m.d.sync += [total.eq(part[:width].as_signed() + addend[column]), nan.eq(part[width] | nans[column])]
+            m.d.comb += ram.write.data[(width + 1) * column:(width + 1) * (column + 1)].eq(Cat(total, nan))
+            totals.append((total, nan))
+        return totals
+
+    def _to_float(self, m, totals, exponents, scaled):
+        """Each column's total as FP32, and beside it as the integer that it is without scaling."""
+        for column, ((total, nan), exponent) in enumerate(zip(totals, exponents, strict=True)):
+            m.submodules[f"convert{column}"] = convert = ScaledToFloat(self.config.block_sum_width)
+            m.submodules[f"around{column}"] = around = Delay(signed(self.config.sum_width), self._convert)
+            m.d.comb += [
+                convert.i.eq(total), convert.exponent.eq(exponent), convert.nan.eq(nan),
+                around.i.eq(total[:self.config.sum_width]),
+            ]
+            with m.If(scaled):
+                m.d.comb += self.o.data[column].eq(convert.o)
+            with m.Else():
+                m.d.comb += self.o.data[column].eq(around.o)
