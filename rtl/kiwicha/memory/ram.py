@@ -5,7 +5,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Ram"]
+__all__ = ["Ram", "WideRam"]
+
+
+def _ports(width, depth):
+    return {"read": In(range(depth)), "zero": In(1), "o": Out(width),
+            "write": In(data.StructLayout({"enable": 1, "address": range(depth), "data": width}))}
 
 
 class Ram(wiring.Component):
@@ -35,12 +40,7 @@ class Ram(wiring.Component):
     def __init__(self, width: int, depth: int):
         self.width = width
         self.depth = depth
-        super().__init__({
-            "read": In(range(depth)),
-            "zero": In(1),
-            "o": Out(width),
-            "write": In(data.StructLayout({"enable": 1, "address": range(depth), "data": width})),
-        })
+        super().__init__(_ports(width, depth))
 
     def elaborate(self, platform):
         m = Module()
@@ -59,4 +59,39 @@ class Ram(wiring.Component):
             zero.eq(self.zero),
             word.eq(Mux(zero, 0, read.data)),
         ]
+        return m
+
+
+class WideRam(wiring.Component):
+    """A :class:`Ram` made of narrower ones, each with address registers of its own: a word as wide as the array
+    lies all along it, and a register in the middle would be too far from both ends.
+
+    Parameters
+    ----------
+    width, depth : int
+    part : int
+        Bits of a part.
+
+    Members
+    -------
+    read, zero, o, write
+        As those of :class:`Ram`.
+    """
+
+    def __init__(self, width: int, depth: int, part: int):
+        self.width = width
+        self.depth = depth
+        self.part = part
+        super().__init__(_ports(width, depth))
+
+    def elaborate(self, platform):
+        m = Module()
+        for number, low in enumerate(range(0, self.width, self.part)):
+            bits = slice(low, min(low + self.part, self.width))
+            m.submodules[f"part{number}"] = ram = Ram(bits.stop - low, self.depth)
+            m.d.comb += [
+                ram.read.eq(self.read), ram.zero.eq(self.zero), self.o[bits].eq(ram.o),
+                ram.write.enable.eq(self.write.enable), ram.write.address.eq(self.write.address),
+                ram.write.data.eq(self.write.data[bits]),
+            ]
         return m
