@@ -1,7 +1,7 @@
 """The program of a GEMM: which tiles are loaded when, multiplied, and stored."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,44 +22,62 @@ __all__ = ["emit"]
 #: Tiles that LOAD may be ahead of MATMUL in program order.
 _LOOKAHEAD = 2
 
+#: A part of something: its start and its size.
+_Span = tuple[int, int]
+
 
 @dataclass(frozen=True)
 class _Load:
-    """A tile that must be in its slot before step `step`; `free` is the last step that uses what was there."""
+    """A tile that must be in its slot before step `step`; `free` is the last step that uses what was there.
+
+    `piece` is what comes of it, in blocks along K from the tile's start; None is all of it.
+    """
     step: int
     free: int
     operand: str
     slot: int
     start: tuple[int, int]
     size: tuple[int, int]
+    piece: _Span | None = None
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One MATMUL instruction: a tile of A times a tile of B. Starts and sizes count vectors and blocks."""
-    m: tuple[int, int]
-    n: tuple[int, int]
-    k: tuple[int, int]
+    """One MATMUL instruction: a tile of A times a tile of B. Starts and sizes count vectors and blocks.
+
+    `k_piece` and `n_piece` are the parts of the tiles that it multiplies, from their starts.
+    """
+    m: _Span
+    n: _Span
+    k: _Span
     tile: int
     a_slot: int
     w_slot: int
+    k_piece: _Span
+    n_piece: _Span
 
 
 def emit(gemm: "CompiledGemm") -> bytes:
-    """The program: loads run ahead, and a tile's results leave while the next tile is computed."""
+    """The program: loads run ahead, and a tile's results leave while the next tile is computed.
+
+    The first tiles come in pieces along K, each twice as long as all before it, so that the array starts early. The
+    last product is made in pieces along N, each half of what is left, so that little is to be done after the array.
+    """
     builder = ProgramBuilder()
     steps, loads = _plan(gemm)
-    results = _Results(builder, gemm)
+    buffers = _Buffers(steps)
+    results = _Results(builder, gemm, buffers)
     last_of_tile = {step.tile: i for i, step in enumerate(steps)}
-    pending: list[Callable[[], None]] = []      # the previous tile's epilogues and stores
+    pending: list[Callable[[], None]] = []      # epilogues and stores of what is computed
     next_load = 0
     for i, step in enumerate(steps):
         while next_load < len(loads) and (loads[next_load].step <= i or (
                 loads[next_load].step <= i + _LOOKAHEAD and loads[next_load].free < i)):
-            _emit_load(builder, gemm, loads[next_load])
+            _emit_load(builder, gemm, buffers, loads[next_load])
             next_load += 1
-        _emit_matmul(builder, gemm, step)
-        left = last_of_tile[step.tile] - i + 1
+        _emit_matmul(builder, gemm, buffers, step)
+        is_part = step.n_piece != (0, step.n[1])
+        left = 1 if is_part else last_of_tile[step.tile] - i + 1
         for _ in range(ceil_div(len(pending), left)):
             pending.pop(0)()
         if left == 1:
@@ -67,6 +85,26 @@ def emit(gemm: "CompiledGemm") -> bytes:
     for emit in pending:
         emit()
     return builder.assemble()
+
+
+def _rising(total: int, unit: int) -> list[_Span]:
+    """Pieces of `total`, each as long as all before it, cut at multiples of `unit`."""
+    pieces, start, size = [], 0, unit
+    while start < total:
+        size = min(size, total - start)
+        pieces.append((start, size))
+        start, size = start + size, start + size
+    return pieces
+
+
+def _falling(total: int, unit: int) -> list[_Span]:
+    """Pieces of `total`, each half of what is left, cut at multiples of `unit`."""
+    pieces, start = [], 0
+    while start < total:
+        size = min(ceil_div(ceil_div(total - start, unit), 2) * unit, total - start)
+        pieces.append((start, size))
+        start += size
+    return pieces
 
 
 def _plan(gemm: "CompiledGemm") -> tuple[list[_Step], list[_Load]]:
@@ -82,10 +120,18 @@ def _plan(gemm: "CompiledGemm") -> tuple[list[_Step], list[_Load]]:
     loads: list[_Load] = []
     for tile, (m, n) in enumerate(tiles):
         for k in k_parts:
-            i = len(steps)
-            a_slot = a_ring.take(i, m, k, loads)
-            w_slot = w_ring.take(i, k, n, loads)
-            steps.append(_Step(m, n, k, tile, a_slot, w_slot))
+            whole = [(0, k[1])]
+            k_pieces = whole if steps else _rising(k[1], shape.block_tiles)
+            last = tile == len(tiles) - 1 and k == k_parts[-1]
+            for k_piece in k_pieces:
+                ends = last and k_piece == k_pieces[-1]
+                for n_piece in _falling(n[1], shape.out_parts) if ends else [(0, n[1])]:
+                    i = len(steps)
+                    a_slot = a_ring.take(i, m, k, loads)
+                    w_slot = w_ring.take(i, k, n, loads)
+                    steps.append(_Step(m, n, k, tile, a_slot, w_slot, k_piece, n_piece))
+            if k_pieces != whole:
+                loads = [replace(load, step=i, piece=piece) for i, piece in enumerate(k_pieces) for load in loads]
     return steps, loads
 
 
@@ -110,64 +156,90 @@ class _Ring:
         return index
 
 
-def _emit_load(builder: ProgramBuilder, gemm: "CompiledGemm", load: _Load) -> None:
+class _Buffers:
+    """The keys of slots and accumulators: one for each piece that the first or the last tile is cut into."""
+
+    def __init__(self, steps: list[_Step]):
+        self._k_starts = sorted({step.k_piece[0] for step in steps})
+        self._n_starts = sorted({step.n_piece[0] for step in steps})
+
+    def loaded(self, operand: str, slot: int, piece: _Span, whole: int) -> list[Hashable]:
+        """A piece along K of a tile of `whole` blocks."""
+        return [(operand, slot, start) for start in (self._k_starts if piece[1] == whole else piece[:1])]
+
+    def accumulators(self, step: _Step) -> list[Hashable]:
+        starts = self._n_starts if step.n_piece[1] == step.n[1] else step.n_piece[:1]
+        return [("acc", step.tile % 2, start) for start in starts]
+
+
+def _emit_load(builder: ProgramBuilder, gemm: "CompiledGemm", buffers: _Buffers, load: _Load) -> None:
     """A tile of A as lines (vector, row block), or of B as lines (column block, row), and its scales."""
-    shape, key, rows = gemm.shape, (load.operand, load.slot), gemm.config.rows
-    columns = gemm.config.columns
+    shape, rows, columns, line_bytes = gemm.shape, gemm.config.rows, gemm.config.columns, gemm.config.line_bytes
+    whole = load.size[1] if load.operand == "a" else load.size[0]
+    within, count = piece = load.piece or (0, whole)
+    keys = buffers.loaded(load.operand, load.slot, piece, whole)
     if load.operand == "a":
         (m, k), (vectors, blocks) = load.start, load.size
-        first, last = k * rows // shape.a_per_byte, min(shape.a_row_bytes, (k + blocks) * rows // shape.a_per_byte)
-        _emit_rows(builder, key, gemm.a.base + m * shape.a_row_bytes + first, vectors, shape.a_row_bytes,
-                   last - first, rows // shape.a_per_byte, gemm.a_line(load.slot), 1, blocks)
+        k += within
+        first, last = k * rows // shape.a_per_byte, min(shape.a_row_bytes, (k + count) * rows // shape.a_per_byte)
+        _emit_rows(builder, keys, gemm.a.base + m * shape.a_row_bytes + first, vectors, shape.a_row_bytes,
+                   last - first, rows // shape.a_per_byte, gemm.a_line(load.slot) + within, 1, blocks)
         if shape.block:
-            _emit_rows(builder, key, gemm.a_scale.base + k // shape.block_tiles * shape.m + m,
-                       shape.scales_of(blocks), shape.m, vectors, gemm.config.line_bytes,
-                       gemm.a_scale_line(load.slot), 1, ceil_div(vectors, gemm.config.line_bytes))
+            lines = ceil_div(vectors, line_bytes)
+            _emit_rows(builder, keys, gemm.a_scale.base + k // shape.block_tiles * shape.m + m,
+                       shape.scales_of(count), shape.m, vectors, line_bytes,
+                       gemm.a_scale_line(load.slot) + within // shape.block_tiles * lines, 1, lines)
         return
     (k, n), (k_blocks, blocks) = load.start, load.size
+    k += within
     first = n * columns // shape.b_per_byte
     last = min(shape.b_row_bytes, (n + blocks) * columns // shape.b_per_byte)
-    _emit_rows(builder, key, gemm.b.base + k * rows * shape.b_row_bytes + first,
-               min(shape.b_rows, (k + k_blocks) * rows) - k * rows, shape.b_row_bytes, last - first,
-               columns // shape.b_per_byte, gemm.w_line(load.slot), k_blocks * rows, 1)
+    _emit_rows(builder, keys, gemm.b.base + k * rows * shape.b_row_bytes + first,
+               min(shape.b_rows, (k + count) * rows) - k * rows, shape.b_row_bytes, last - first,
+               columns // shape.b_per_byte, gemm.w_line(load.slot) + within * rows, k_blocks * rows, 1)
     if shape.block:
-        scales = shape.scales_of(k_blocks)
-        _emit_rows(builder, key, gemm.b_scale.base + k // shape.block_tiles * shape.n + n * columns, scales,
-                   shape.n, min(shape.n, (n + blocks) * columns) - n * columns, columns,
-                   gemm.w_line(load.slot) + blocks * k_blocks * rows, scales, 1)
+        _emit_rows(builder, keys, gemm.b_scale.base + k // shape.block_tiles * shape.n + n * columns,
+                   shape.scales_of(count), shape.n, min(shape.n, (n + blocks) * columns) - n * columns, columns,
+                   gemm.w_line(load.slot) + blocks * k_blocks * rows + within // shape.block_tiles,
+                   shape.scales_of(k_blocks), 1)
 
 
-def _emit_rows(builder: ProgramBuilder, key: Hashable, address: int, rows: int, stride: int, row_bytes: int,
+def _emit_rows(builder: ProgramBuilder, keys: list[Hashable], address: int, rows: int, stride: int, row_bytes: int,
                chunk: int, line: int, chunk_lines: int, row_lines: int) -> None:
     """LOAD of `rows` rows of `row_bytes` bytes, `stride` bytes apart, in chunks."""
-    builder.add(Unit.LOAD, writes=[key], address=address, row_bytes=row_bytes, rows=rows, row_stride=stride,
+    builder.add(Unit.LOAD, writes=keys, address=address, row_bytes=row_bytes, rows=rows, row_stride=stride,
                 planes=1, chunk_bytes=chunk, line=line, chunk_line_stride=chunk_lines, row_line_stride=row_lines)
 
 
-def _emit_matmul(builder: ProgramBuilder, gemm: "CompiledGemm", step: _Step) -> None:
+def _emit_matmul(builder: ProgramBuilder, gemm: "CompiledGemm", buffers: _Buffers, step: _Step) -> None:
     """Vectors innermost, then row blocks (a reduction), then column blocks."""
     config, shape, spec = gemm.config, gemm.shape, gemm.spec
     (_, m), (_, n), (k_start, k) = step.m, step.n, step.k
+    (k_first, k_count), (n_first, n_count) = step.k_piece, step.n_piece
     scales = {}
     if shape.block:
+        lines, scale, of_column = ceil_div(m, config.line_bytes), k_first // shape.block_tiles, shape.scales_of(k)
         scales = {"scaled": 1, "block_tiles": shape.block_tiles,
-                  "a_scale_line": gemm.a_scale_line(step.a_slot),
-                  "a_scale_stride2": ceil_div(m, config.line_bytes),
-                  "w_scale_line": gemm.w_line(step.w_slot) + n * k * config.rows,
-                  "w_scale_stride2": 1, "w_scale_stride3": shape.scales_of(k)}
-    builder.add(Unit.MATMUL, reads=[("a", step.a_slot), ("w", step.w_slot)], writes=[("acc", step.tile % 2)],
-                accumulate=int(k_start > 0), count0=m, count1=1, count2=k, count3=n,
+                  "a_scale_line": gemm.a_scale_line(step.a_slot) + scale * lines, "a_scale_stride2": lines,
+                  "w_scale_line": gemm.w_line(step.w_slot) + n * k * config.rows + n_first * of_column + scale,
+                  "w_scale_stride2": 1, "w_scale_stride3": of_column}
+    reads = [key for name, index in (("a", step.a_slot), ("w", step.w_slot))
+             for key in buffers.loaded(name, index, step.k_piece, k)]
+    builder.add(Unit.MATMUL, reads=reads, writes=buffers.accumulators(step),
+                accumulate=int(k_start + k_first > 0), count0=m, count1=1, count2=k_count, count3=n_count,
                 a_format=FORMATS[spec.a_format].code, w_format=FORMATS[spec.b_format].code,
-                a_line=gemm.a_line(step.a_slot), a_stride0=k, a_stride2=1,
-                w_line=gemm.w_line(step.w_slot), w_stride2=config.rows, w_stride3=k * config.rows,
-                acc_line=step.tile % 2 * (config.accumulator_lines // 2), acc_stride0=1, acc_stride3=m, **scales)
+                a_line=gemm.a_line(step.a_slot) + k_first, a_stride0=k, a_stride2=1,
+                w_line=gemm.w_line(step.w_slot) + (n_first * k + k_first) * config.rows,
+                w_stride2=config.rows, w_stride3=k * config.rows,
+                acc_line=step.tile % 2 * (config.accumulator_lines // 2) + n_first * m,
+                acc_stride0=1, acc_stride3=m, **scales)
 
 
 class _Results:
     """Emits what follows a tile's last MATMUL: its parameters, EPILOGUEs and STOREs, in two output slots."""
 
-    def __init__(self, builder: ProgramBuilder, gemm: "CompiledGemm"):
-        self.builder, self.gemm = builder, gemm
+    def __init__(self, builder: ProgramBuilder, gemm: "CompiledGemm", buffers: _Buffers):
+        self.builder, self.gemm, self.buffers = builder, gemm, buffers
         self._stores = 0
         self._params = _Ring("params", 2)
 
@@ -176,7 +248,8 @@ class _Results:
         params = self._load_params(step) if self.gemm.param_lines else 0
         actions: list[Callable[[], None]] = []
         parts = self.gemm.shape.out_parts
-        for start, size in split_units(step.n[1], self.gemm.tiling.group, parts):
+        for start, size in split_units(step.n_piece[1], self.gemm.tiling.group, parts):
+            start += step.n_piece[0]
             output = self._stores % 2
             self._stores += 1
             actions += [partial(self._epilogue, step, params, start, block, size, output)
@@ -222,7 +295,7 @@ class _Results:
                       "scale_rule": ScaleRule[spec.scale_rule.upper()].value,
                       "scale_line": self._scale_line(step, size, output, block)}
         self.builder.add(
-            Unit.EPILOGUE, reads=[("acc", step.tile % 2), ("params", params)], writes=[("out", output)],
+            Unit.EPILOGUE, reads=[*self.buffers.accumulators(step), ("params", params)], writes=[("out", output)],
             out_format=spec.out_format, float=int(spec.block > 0), bias=int(spec.bias), scale_mode=gemm.scale_mode,
             zero_point=spec.zero_point, count0=1, count1=1, count2=m, count3=1, acc_stride2=1,
             acc_line=step.tile % 2 * (gemm.config.accumulator_lines // 2) + column_block * m,

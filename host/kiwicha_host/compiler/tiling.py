@@ -1,6 +1,6 @@
 """Tile sizes and loop order of a GEMM, chosen by an estimate of its cycles."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from kiwicha import ChipConfig
@@ -16,6 +16,11 @@ __all__ = ["Tiling", "choose_tiling", "slot", "split", "split_units"]
 #: Cycles that an instruction costs beyond its data: a LOAD before its first burst, an EPILOGUE to fetch its
 #: parameters, and any instruction for what its dispatch and semaphores do not overlap.
 _LOAD_OVERHEAD, _EPILOGUE_OVERHEAD, _INSTRUCTION_OVERHEAD = 8, 30, 2
+#: Cycles from a read burst's issue to its end, besides its beats, that tiles are chosen for. Of so slow a memory only
+#: so many bursts are read in that time as may be in flight, so short rows are slow; a faster memory takes long ones too.
+_LATENCY = 112
+#: Slots with which LOAD never waits for the end of a product; with fewer, each load waits, and then for memory.
+_ENOUGH_SLOTS = 3
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Tiling:
     """Tile sizes in vectors (`m`), column blocks (`n`) and row blocks (`k`), and what is outermost.
 
     `n_outer` loops over column tiles outside and row tiles inside, and so keeps weights; otherwise the
-    reverse. `group` column blocks are stored by one instruction.
+    reverse. `group` column blocks are stored by one instruction. `cycles` is the estimate.
     """
     m: int
     n: int
@@ -32,6 +37,7 @@ class Tiling:
     group: int
     a_slots: int
     w_slots: int
+    cycles: float = 0.0
 
 
 def split(total: int, limit: int) -> list[tuple[int, int]]:
@@ -87,7 +93,7 @@ def choose_tiling(shape: Shape, where: ScratchpadMap, most_n: int) -> Tiling:
 def _cheapest(shape: Shape, where: ScratchpadMap, most_n: int, slots: int) -> Tiling | None:
     """The tiling with the fewest estimated cycles that has at least `slots` tiles of each operand."""
     half_out, half_acc = where.out.size // 2, shape.config.accumulator_lines // 2
-    best: tuple[float, Tiling] | None = None
+    best: Tiling | None = None
     for tile_m, tile_n in product(_sizes(shape.m, min(half_acc, half_out // shape.result_lines)),
                                   _unit_sizes(shape.n_blocks, min(half_acc, most_n), shape.out_parts)):
         group = _group(shape, tile_m, tile_n, half_out)
@@ -100,9 +106,9 @@ def _cheapest(shape: Shape, where: ScratchpadMap, most_n: int, slots: int) -> Ti
                 continue
             tiling = Tiling(tile_m, tile_n, tile_k, n_outer, group, *room)
             cost = _cycles(shape, tiling)
-            if best is None or cost < best[0]:
-                best = (cost, tiling)
-    return best and best[1]
+            if best is None or cost < best.cycles:
+                best = replace(tiling, cycles=cost)
+    return best
 
 
 def _slots(shape: Shape, where: ScratchpadMap, m: int, n: int, k: int) -> tuple[int, int]:
@@ -148,21 +154,29 @@ def _cycles(shape: Shape, tiling: Tiling) -> float:
     loads = a_loads * m_parts * k_parts + w_loads * n_parts * k_parts
     epilogues, stores = m_parts * n_blocks, tiles * ceil_div(tiling.n, tiling.group)
     instructions = loads + tiles * k_parts + epilogues + stores
-    reads = (a_cycles * a_loads + w_cycles * w_loads + loads * _LOAD_OVERHEAD
+    waiting = (a_span > tiling.a_slots < _ENOUGH_SLOTS or w_span > tiling.w_slots < _ENOUGH_SLOTS)
+    reads = (a_cycles * a_loads + w_cycles * w_loads + loads * (_LATENCY if waiting else _LOAD_OVERHEAD)
              + instructions * INSTRUCTION_BYTES / bus)
     epilogue = m * n_blocks * steps + epilogues * _EPILOGUE_OVERHEAD
     store = max(ceil_div(m * shape.c_row_bytes, bus), m * n_blocks * shape.result_lines)
+    # The first tiles come in pieces along K, the last results leave block by block.
     first = a_cycles / (m_parts * k_parts) + w_cycles / (n_parts * k_parts)
-    tail = tiling.m * (tiling.n * steps + ceil_div(tiling.group * shape.block_bytes, bus))
+    pieces = ceil_div(tiling.k, shape.block_tiles)
+    first = first / pieces + max(0, first - compute / (tiles * k_parts)) / 2
+    tail = tiling.m * shape.out_parts * (steps + ceil_div(shape.block_bytes, bus))
     return max(compute, reads, epilogue, store) + first + tail + instructions * _INSTRUCTION_OVERHEAD
 
 
 def _row_beats(config: ChipConfig, size: int, contiguous: bool, stride: int) -> float:
-    """Bus cycles for one row of `size` bytes; rows that are not whole aligned beats touch one more."""
+    """Bus cycles for one row of `size` bytes; rows that are not whole aligned beats touch one more.
+
+    A row is a burst at least, and of bursts only `reads_in_flight` are under way at once.
+    """
     if contiguous:
         return size / config.bus_bytes
     ragged = size % config.bus_bytes or stride % config.bus_bytes
-    return max(2, ceil_div(size, config.bus_bytes) + bool(ragged))
+    beats = ceil_div(size, config.bus_bytes) + bool(ragged)
+    return max(2, beats, (_LATENCY + beats) / config.reads_in_flight)
 
 
 def slot(region: Region, size: int, index: int) -> int:
