@@ -1,7 +1,7 @@
 """EPILOGUE: prepares, reads one accumulator line in a cycle, writes after a fixed time."""
 
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from kiwicha import ChipConfig
@@ -19,6 +19,14 @@ __all__ = ["EpilogueModel"]
 _FRESH = (OutFormat.E4M3, OutFormat.E2M1)
 
 
+@dataclass(slots=True)
+class _Job:
+    """An instruction whose parameters are in place from cycle `offered` on."""
+    fields: dict[str, Any]
+    offered: int
+    retire: Callable[[int], None]
+
+
 class EpilogueModel:
     """Implements :class:`.station.UnitModel`."""
 
@@ -26,27 +34,72 @@ class EpilogueModel:
         self._events, self._config, self._timing, self._matmul = events, config, timing, matmul
         self._geometry = Geometry.of(config)
         self.busy = 0
-        self._ready = 0                                     # the head takes an instruction
+        self._ready: int | None = 0                         # the head takes an instruction; None: not known yet
+        self._waiting: Callable[[int], None] | None = None  # offers again, once it is known
+        self._prepared: _Job | None = None                  # waits for the walk
+        self._walking = False
         self._walk_free = 0                                 # the walk takes a job
         self._written = -1                                  # the last line was
         self._fresh = False
-        self._retires: deque[int] = deque(maxlen=SETS)
+        self._accepted = 0
+        self._ends: list[int] = []
 
     def offer(self, time: int, item: Instruction, accepted: Callable[[int], None],
               retire: Callable[[int], None]) -> None:
-        time = max(time, self._ready)
-        if len(self._retires) == SETS:
-            time = max(time, self._retires[0] + 1)
-        offered = time + self._prepare(item.fields)
-        fresh = item.fields["out_format"] in _FRESH
-        took = max(offered, self._walk_free)
+        if self._ready is None:
+            self._waiting = lambda t: self.offer(t, item, accepted, retire)
+            return
+        ready = self._ready
+        if self._accepted >= SETS:
+            ready = max(ready, self._ends[self._accepted - SETS] + 1)
+        if ready > time:
+            self._events.at(ready, lambda t: self.offer(t, item, accepted, retire))
+            return
+        accepted(time)
+        self._accepted += 1
+        self._ready = None
+        self._prepared = _Job(item.fields, time + self._prepare(item.fields), retire)
+        if not self._walking:
+            self._start()
+
+    def _start(self) -> None:
+        """The walk takes the job that is prepared."""
+        job = self._prepared
+        assert job is not None
+        self._prepared, self._walking = None, True
+        fresh = job.fields["out_format"] in _FRESH
+        took = max(job.offered, self._walk_free)
         if fresh != self._fresh:
             took = max(took, self._written + 1)
         self._fresh, self._ready = fresh, took + 1
-        end = self._walk(item.fields, took, fresh)
-        self._retires.append(end)
-        self._events.at(time, accepted)
-        self._events.at(end, retire)
+        if self._waiting is not None:
+            call, self._waiting = self._waiting, None
+            self._events.at(took + 1, call)
+        parts = job.fields["parts"] if fresh else 1
+        reads = parts * self._geometry.steps
+        for level in range(4):
+            reads *= job.fields[f"count{level}"]
+        self.busy += reads
+        first = took + MEASURED["walk"]
+        self._events.at(self._read(first, reads, job.fields), lambda t: self._end(t, first, reads, job))
+
+    def _end(self, time: int, first: int, reads: int, job: "_Job") -> None:
+        """The job's last read is now, unless sums that were not known before came in between."""
+        last = self._read(first, reads, job.fields)
+        if last > time:
+            self._events.at(last, lambda t: self._end(t, first, reads, job))
+            return
+        self._walking = False
+        self._walk_free = last - MEASURED["walk"] + MEASURED["walk_period"]
+        if self._fresh:
+            # The lines of a pixel, and one of scales after them.
+            self._written = last + self._timing.fresh + (job.fields["parts"] - 1) * self._geometry.steps + 1
+        else:
+            self._written = last + self._timing.epilogue
+        self._ends.append(self._written + 1)
+        self._events.at(self._written + 1, job.retire)
+        if self._prepared is not None:
+            self._start()
 
     def _prepare(self, fields: dict[str, Any]) -> int:
         """Cycles from acceptance to the job's offer."""
@@ -54,28 +107,17 @@ class EpilogueModel:
         asked = lines * (bool(fields["bias"]) + (fields["scale_mode"] == ScaleMode.COLUMN))
         return MEASURED["prepare"] + (MEASURED["parameters"] + READ_LATENCY - 3 + asked if asked else lines)
 
-    def _walk(self, fields: dict[str, Any], took: int, fresh: bool) -> int:
-        """Read everything; returns when the instruction retires."""
-        parts = fields["parts"] if fresh else 1
-        steps = self._geometry.steps
-        pixels = fields["count2"] * fields["count3"]
-        reads = fields["count0"] * fields["count1"] * parts * steps * pixels
-        self.busy += reads
-        last = self._read(took + MEASURED["walk"], reads, fields)
-        self._walk_free = last - MEASURED["walk"] + MEASURED["walk_period"]
-        if fresh:
-            # The lines of a pixel, and one of scales after them.
-            self._written = last + self._timing.fresh + (parts - 1) * steps + 1
-        else:
-            self._written = last + self._timing.epilogue
-        return self._written + 1
-
     def _read(self, first: int, reads: int, fields: dict[str, Any]) -> int:
         """When the last of `reads` reads is made, sums in the same half going first."""
         half = fields["acc_line"] // (self._config.accumulator_lines // 2)
         last = first + reads - 1
         for span in self._matmul.sums:
-            if span.half == half and span.last >= first and span.first <= last:
-                last += span.last - max(span.first, first) + 1
-                first = max(first, min(span.last + 1, last))
+            if span.half != half or span.last < first or span.first > last:
+                continue
+            begin = max(span.first, first)
+            length, left = span.last - begin + 1, last - begin + 1
+            share = span.count / (span.last - span.first + 1)
+            free = length * (1 - share)
+            # The reads fit between the sums, or go on after them.
+            last = begin + round(left / (1 - share)) - 1 if left < free else last + round(length * share)
         return last

@@ -23,10 +23,11 @@ _FOLLOWED = 8192
 
 @dataclass(slots=True)
 class Sums:
-    """A span in which sums use an accumulator half in every cycle."""
+    """A span in which `count` sums use an accumulator half."""
     first: int
     last: int
     half: int
+    count: int
 
 
 class MatmulModel:
@@ -83,7 +84,7 @@ class MatmulModel:
             self._swap = start
             self._issued.extend(range(max(start, last - _VECTORS_AHEAD), last + 1) if not slow else ())
             if ends or not fields["scaled"]:
-                self._use(start, last, int(lines[0]) + shift)
+                self._use(start, last, size, int(lines[0]) + shift)
         self.busy += size * tiles
         self._vectors_ready = max(vectors + size * tiles, self._issued[-1 - _VECTORS_AHEAD] + 1)
         self._weights_ready = max(weights + rows_total, self._row - _ROWS_AHEAD + 1)
@@ -149,14 +150,15 @@ class MatmulModel:
         line = fields["a_scale_line"] + block * fields["a_scale_stride2"] + third * fields["a_scale_stride3"]
         return -(-size // self._config.line_bytes) if self._bank(line) == self._bank(a_line) else 0
 
-    def _use(self, start: int, last: int, line: int) -> None:
+    def _use(self, start: int, last: int, count: int, line: int) -> None:
         delay = self._timing.array + self._timing.added
         half = line // (self._config.accumulator_lines // 2)
         spans = self.sums
         if spans and spans[-1].half == half and spans[-1].last + 1 >= start + delay:
             spans[-1].last = last + delay
+            spans[-1].count += count
         else:
-            spans.append(Sums(start + delay, last + delay, half))
+            spans.append(Sums(start + delay, last + delay, half, count))
 
 
 def _lines(fields: dict[str, Any], counts: list[int]) -> np.ndarray:
