@@ -11,6 +11,7 @@ from kiwicha.isa import OutFormat, ScaleMode
 
 from .events import Events
 from .matmul import MatmulModel
+from .spans import Spans
 from .station import Instruction
 from .timing import MEASURED, Timing
 
@@ -43,6 +44,8 @@ class EpilogueModel:
         self._fresh = False
         self._accepted = 0
         self._ends: list[int] = []
+        #: Uses of the scratchpad's banks.
+        self.writes = Spans()
 
     def offer(self, time: int, item: Instruction, accepted: Callable[[int], None],
               retire: Callable[[int], None]) -> None:
@@ -58,7 +61,7 @@ class EpilogueModel:
         accepted(time)
         self._accepted += 1
         self._ready = None
-        self._prepared = _Job(item.fields, time + self._prepare(item.fields), retire)
+        self._prepared = _Job(item.fields, self._prepare(item.fields, time), retire)
         if not self._walking:
             self._start()
 
@@ -96,28 +99,30 @@ class EpilogueModel:
             self._written = last + self._timing.fresh + (job.fields["parts"] - 1) * self._geometry.steps + 1
         else:
             self._written = last + self._timing.epilogue
+        self._note_writes(first + self._written - last, job.fields, reads)
         self._ends.append(self._written + 1)
         self._events.at(self._written + 1, job.retire)
         if self._prepared is not None:
             self._start()
 
-    def _prepare(self, fields: dict[str, Any]) -> int:
-        """Cycles from acceptance to the job's offer."""
+    def _note_writes(self, first: int, fields: dict[str, Any], reads: int) -> None:
+        """Tell LOAD when its bank is taken."""
+        wide = fields["out_format"] in (OutFormat.INT32, OutFormat.FP32)
+        pixels = fields["count2"] * fields["count3"]
+        lines = pixels * (self._geometry.word_lines if wide else 1)
+        self.writes.add(fields["out_line"] // self._config.bank_lines, first, self._written, min(lines, reads))
+
+    def _prepare(self, fields: dict[str, Any], time: int) -> int:
+        """When the job that is accepted in cycle `time` is offered to the walk."""
         lines = self._geometry.word_lines
         asked = lines * (bool(fields["bias"]) + (fields["scale_mode"] == ScaleMode.COLUMN))
-        return MEASURED["prepare"] + (MEASURED["parameters"] + READ_LATENCY - 3 + asked if asked else lines)
+        if not asked:
+            return time + MEASURED["prepare"] + lines
+        bank = fields["param_line"] // self._config.bank_lines
+        last = self._matmul.reads.last_of(bank, time + MEASURED["prepare"] - 1, asked)
+        return last + READ_LATENCY + MEASURED["parameters"]
 
     def _read(self, first: int, reads: int, fields: dict[str, Any]) -> int:
         """When the last of `reads` reads is made, sums in the same half going first."""
         half = fields["acc_line"] // (self._config.accumulator_lines // 2)
-        last = first + reads - 1
-        for span in self._matmul.sums:
-            if span.half != half or span.last < first or span.first > last:
-                continue
-            begin = max(span.first, first)
-            length, left = span.last - begin + 1, last - begin + 1
-            share = span.count / (span.last - span.first + 1)
-            free = length * (1 - share)
-            # The reads fit between the sums, or go on after them.
-            last = begin + round(left / (1 - share)) - 1 if left < free else last + round(length * share)
-        return last
+        return self._matmul.sums.last_of(half, first, reads)

@@ -7,6 +7,7 @@ from kiwicha import ChipConfig
 
 from .bus import ReadBus
 from .events import Events
+from .spans import Spans
 from .station import Instruction
 from .timing import MEASURED, Timing
 from .transfer import Bursts, Transfer
@@ -15,6 +16,8 @@ __all__ = ["LoadModel"]
 
 #: Transfers that the memory side may be ahead of the scratchpad side, and rows of the byte queue.
 _JOBS, _ROWS = 4, 16
+#: Lines that wait to be written.
+_LINES = 16
 
 
 class _Job:
@@ -30,8 +33,9 @@ class _Job:
 class LoadModel:
     """Implements :class:`.station.UnitModel`."""
 
-    def __init__(self, events: Events, bus: ReadBus, config: ChipConfig, timing: Timing):
+    def __init__(self, events: Events, bus: ReadBus, config: ChipConfig, timing: Timing, writes: Spans):
         self._events, self._bus, self._config, self._timing = events, bus, config, timing
+        self._writes = writes
         self._room = (_ROWS * max(config.line_bytes, config.bus_bytes)) - config.bus_bytes
         self.busy = 0
         self._bursts: Iterator[tuple[int, int, int, bool]] = iter(())
@@ -183,7 +187,13 @@ class LoadModel:
 
     def _done(self, job: _Job) -> None:
         self._jobs.popleft()
-        self._events.at(self._taken + self._timing.pop + 1, job.retire)
+        transfer = job.transfer
+        written = self._taken + self._timing.pop
+        many = min(transfer.chunks, _LINES)
+        written = self._writes.last_of(transfer.line(transfer.chunks - 1) // self._config.bank_lines,
+                                       written - many + 1, many)
+        self._taken = max(self._taken, written - self._timing.pop - _LINES)
+        self._events.at(written + 1, job.retire)
         if self._blocked_job is not None:
             call, self._blocked_job = self._blocked_job, None
             self._events.at(self._taken, call)

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,24 +9,16 @@ import numpy as np
 from kiwicha import ChipConfig
 
 from .events import Events
+from .spans import Spans
 from .station import Instruction
 from .timing import MEASURED, Timing
 
-__all__ = ["MatmulModel", "Sums"]
+__all__ = ["MatmulModel"]
 
 #: Vectors that wait between the loops and their issue, and rows of weights.
 _VECTORS_AHEAD, _ROWS_AHEAD = 4, 3
 #: Vectors of an instruction that are followed one by one if they hinder each other; tiles repeat after that.
 _FOLLOWED = 8192
-
-
-@dataclass(slots=True)
-class Sums:
-    """A span in which `count` sums use an accumulator half."""
-    first: int
-    last: int
-    half: int
-    count: int
 
 
 class MatmulModel:
@@ -42,8 +33,8 @@ class MatmulModel:
         self._tile = (-99, -99, 0, -1)  # the last tile's first and last vector, their number, their bank
         self._row = -99                 # the last row of weights
         self._resting: dict[int, int] = {}      # accumulator lines of the last vectors, when they were issued
-        #: When accumulators are in use, for the epilogue, oldest first.
-        self.sums: deque[Sums] = deque(maxlen=4096)
+        #: Uses of the accumulators' halves, which EPILOGUE reads, and of the scratchpad's banks.
+        self.sums, self.reads = Spans(), Spans()
 
     def offer(self, time: int, item: Instruction, accepted: Callable[[int], None],
               retire: Callable[[int], None]) -> None:
@@ -82,6 +73,7 @@ class MatmulModel:
                 last += self._scale_conflicts(fields, a_line, second // block, third, size)
             self._tile = start, last, size, self._bank(a_line)
             self._swap = start
+            self.reads.add(self._tile[3], start, last, size)
             self._issued.extend(range(max(start, last - _VECTORS_AHEAD), last + 1) if not slow else ())
             if ends or not fields["scaled"]:
                 self._use(start, last, size, int(lines[0]) + shift)
@@ -102,6 +94,7 @@ class MatmulModel:
             gaps = max(0, (last - start + 1) - size) * (last - first + 1) // max(1, last - start + 1)
             end = max(first, last + 1) + max(0, rows - gaps) - 1
         self._row = end
+        self.reads.add(bank, end - rows + 1, end, rows)
         return end + 1
 
     def _collides(self, lines: np.ndarray, fields: dict[str, Any], counts: list[int]) -> bool:
@@ -152,13 +145,7 @@ class MatmulModel:
 
     def _use(self, start: int, last: int, count: int, line: int) -> None:
         delay = self._timing.array + self._timing.added
-        half = line // (self._config.accumulator_lines // 2)
-        spans = self.sums
-        if spans and spans[-1].half == half and spans[-1].last + 1 >= start + delay:
-            spans[-1].last = last + delay
-            spans[-1].count += count
-        else:
-            spans.append(Sums(start + delay, last + delay, half, count))
+        self.sums.add(line // (self._config.accumulator_lines // 2), start + delay, last + delay, count)
 
 
 def _lines(fields: dict[str, Any], counts: list[int]) -> np.ndarray:

@@ -85,10 +85,11 @@ class _Run:
         timing = Timing.of(config)
         bus = ReadBus(events, latency)
         matmul = MatmulModel(events, config, timing)
+        epilogue = EpilogueModel(events, config, timing, matmul)
         self._units = {
-            Unit.LOAD: LoadModel(events, bus, config, timing), Unit.MATMUL: matmul,
-            Unit.EPILOGUE: EpilogueModel(events, config, timing, matmul),
-            Unit.STORE: StoreModel(events, config, timing, latency)}
+            Unit.LOAD: LoadModel(events, bus, config, timing, epilogue.writes), Unit.MATMUL: matmul,
+            Unit.EPILOGUE: epilogue,
+            Unit.STORE: StoreModel(events, config, timing, latency, matmul.reads)}
         semaphores = Semaphores(events)
         self._stations = {unit: Station(events, semaphores, unit, model, config.queue_depth)
                           for unit, model in self._units.items()}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from kiwicha import ChipConfig
 
 from .events import Events
+from .spans import Spans
 from .station import Instruction
 from .timing import MEASURED, Timing
 from .transfer import Bursts, Transfer
@@ -19,8 +20,9 @@ _ROWS = 16
 class StoreModel:
     """Implements :class:`.station.UnitModel`."""
 
-    def __init__(self, events: Events, config: ChipConfig, timing: Timing, latency: int):
+    def __init__(self, events: Events, config: ChipConfig, timing: Timing, latency: int, reads: Spans):
         self._events, self._config, self._timing = events, config, timing
+        self._reads = reads
         self._latency = max(latency, 1)
         self._room = _ROWS * max(config.line_bytes, config.bus_bytes) - config.line_bytes
         self.busy = 0
@@ -62,6 +64,9 @@ class StoreModel:
             seen += size
             needs = transfer.chunks_in(seen - 1) + 1
             begin_needs = transfer.chunks_in(min(seen - size + bus - offset, seen) - 1) + 1
+            if needs > read:
+                at, many = line + read, needs - read
+                line += self._reads.last_of(transfer.line(read) // self._config.bank_lines, at, many) - at - many + 1
             begin = max(self._taken + 1, time + 2, line + begin_needs - 1 + stage.read)
             self._taken = max(begin + beats - 1, line + needs - 1 + stage.read)
             ahead = self._room * transfer.row_chunks // transfer.row_bytes

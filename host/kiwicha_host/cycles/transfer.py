@@ -62,6 +62,14 @@ class Transfer:
         rows, rest = divmod(size, self.row_bytes)
         return rows * self.row_chunks + rest // self.chunk_bytes
 
+    def line(self, chunk: int) -> int:
+        """The scratchpad line of chunk number `chunk`, from 0."""
+        fields = self.fields
+        row, at = divmod(chunk, self.row_chunks)
+        plane, row = divmod(row, fields["rows"])
+        return (fields["line"] + at * fields["chunk_line_stride"] + row * fields["row_line_stride"]
+                + plane * fields["plane_line_stride"])
+
     def end_of(self, chunk: int) -> int:
         """Bytes up to the end of chunk number `chunk`, from 1."""
         row, at = divmod(chunk - 1, self.row_chunks)
