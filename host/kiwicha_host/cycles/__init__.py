@@ -3,7 +3,7 @@
 It follows instructions, bursts and tiles rather than cycles: see ``docs/performance.md``.
 """
 
-from .model import Prediction, predict
+from .model import Endless, Prediction, predict
 from .timing import MEASURED, Timing
 
-__all__ = ["MEASURED", "Prediction", "Timing", "predict"]
+__all__ = ["Endless", "MEASURED", "Prediction", "Timing", "predict"]

@@ -46,9 +46,8 @@ class ReadBus:
         if time < self._next:
             self._events.at(self._next, self._arbitrate, DECIDE)
             return
-        who = _FETCH if _FETCH in self._pending and not (self._last == _FETCH and _LOAD in self._pending) else _LOAD
-        if who not in self._pending:
-            who = _FETCH
+        turn = _LOAD if self._last == _FETCH else _FETCH
+        who = turn if turn in self._pending else next(iter(self._pending))
         call = self._pending.pop(who)
         self._next, self._last = time + 1, who
         call(time)

@@ -17,8 +17,8 @@ __all__ = ["Fetch"]
 class Fetch:
     """Reads instructions ahead of dispatch, and hands them out in order."""
 
-    def __init__(self, events: Events, bus: ReadBus, config: ChipConfig, program: Sequence[Instruction], address: int,
-                 stations: Mapping[Unit, Station]):
+    def __init__(self, events: Events, bus: ReadBus, config: ChipConfig, program: Sequence[Instruction],
+                 address: int, stations: Mapping[Unit, Station]):
         self._events, self._bus, self._stations = events, bus, stations
         self._program = program
         self._beats = INSTRUCTION_BYTES // config.bus_bytes

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from kiwicha import ChipConfig
 
@@ -128,12 +129,12 @@ class LoadModel:
             self._offer_at = time + MEASURED["burst_period"]
             self._finish = time
             if not self._bus.alone(time + 1):
-                self._events.at(time + 1, lambda t, b=burst: self._ask(t, b))
+                self._events.at(time + 1, partial(self._ask, burst))
                 return
             self._bus.took(time + 1)
             self._accepted(time + 1, size, beats, offset)
 
-    def _ask(self, time: int, burst: tuple[int, int, int, bool]) -> None:
+    def _ask(self, burst: tuple[int, int, int, bool], time: int) -> None:
         size, beats, offset, _ = burst
 
         def accepted(t: int) -> None:

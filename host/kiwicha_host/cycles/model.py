@@ -13,15 +13,19 @@ from .events import Events
 from .fetch import Fetch
 from .load import LoadModel
 from .matmul import MatmulModel
-from .station import Instruction, Semaphores, Station
+from .station import Instruction, Semaphores, Station, UnitModel
 from .store import StoreModel
 from .timing import MEASURED, Timing
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Endless", "Prediction", "predict"]
 
 #: What a unit is counted as doing while it has work and does not move.
 _STALL = {Unit.LOAD: Activity.MEMORY, Unit.MATMUL: Activity.OPERAND, Unit.EPILOGUE: Activity.OPERAND,
           Unit.STORE: Activity.MEMORY}
+
+
+class Endless(RuntimeError):
+    """A program that waits for ever; the message says how much of it."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,11 @@ def predict(config: ChipConfig, program: bytes, *, latency: int = 30, address: i
         `program` is not whole instructions, or `latency` is negative.
     DecodeError
         One of them is none.
-    RuntimeError
+    Endless
         The program never ends: its semaphores are wrong.
     """
     if len(program) % INSTRUCTION_BYTES:
-        raise ValueError(f"program must be whole instructions of {INSTRUCTION_BYTES} bytes, not {len(program)} bytes")
+        raise ValueError(f"program must be instructions of {INSTRUCTION_BYTES} bytes, not {len(program)} bytes")
     if latency < 0:
         raise ValueError(f"memory latency must not be negative, got {latency}")
     return _Run(config, [_decode(program, i) for i in range(len(program) // INSTRUCTION_BYTES)], latency,
@@ -86,7 +90,7 @@ class _Run:
         bus = ReadBus(events, latency)
         matmul = MatmulModel(events, config, timing)
         epilogue = EpilogueModel(events, config, timing, matmul)
-        self._units = {
+        self._units: dict[Unit, UnitModel] = {
             Unit.LOAD: LoadModel(events, bus, config, timing, epilogue.writes), Unit.MATMUL: matmul,
             Unit.EPILOGUE: epilogue,
             Unit.STORE: StoreModel(events, config, timing, latency, matmul.reads)}
@@ -99,8 +103,8 @@ class _Run:
         self._events.run()
         done = sum(len(station.spans) for station in self._stations.values())
         if done != len(self._program):
-            raise RuntimeError(f"the program never ends: {len(self._program) - done} of its "
-                               f"{len(self._program)} instructions wait for semaphores for ever")
+            raise Endless(f"the program never ends: {len(self._program) - done} of its "
+                          f"{len(self._program)} instructions wait for semaphores for ever")
         last = max([0, *(station.last_retire for station in self._stations.values())])
         cycles = last + MEASURED["retire_to_end"]
         return Prediction(cycles, {unit.name: self._counters(unit, cycles) for unit in Unit})

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from kiwicha.control.station import OPEN_INSTRUCTIONS
@@ -46,7 +47,7 @@ class Semaphores:
         self._signals: dict[Unit, tuple[int, Callable[[int], None]]] = {}
         self._grant_order = [Unit.LOAD, Unit.MATMUL, Unit.EPILOGUE, Unit.STORE]
         self._signal_order = list(self._grant_order)
-        self._next_grant = self._next_signal = 0
+        self._next_grant = self._next_signal = 0        # when there can be another decision
 
     def want(self, time: int, unit: Unit, mask: int, granted: Callable[[int], None]) -> None:
         """From cycle `time` on `unit` wants one from each of `mask`."""
@@ -71,7 +72,7 @@ class Semaphores:
             self._to_back(self._grant_order, unit)
             self._next_grant = time + _PERIOD
             self._events.at(time + 1, granted)
-            self._events.at(time + _PERIOD, lambda t, mask=mask: self._change(t, mask, -1))
+            self._events.at(time + _PERIOD, partial(self._change, mask, -1))
             return
 
     def _decide_signal(self, time: int) -> None:
@@ -87,11 +88,11 @@ class Semaphores:
             self._to_back(self._signal_order, unit)
             self._next_signal = time + _PERIOD
             self._events.at(time + 1, applied)
-            self._events.at(time + 2, lambda t, mask=mask: self._change(t, mask, 1))
+            self._events.at(time + 2, partial(self._change, mask, 1))
             self._events.at(self._next_signal, self._decide_signal, DECIDE)
             return
 
-    def _change(self, time: int, mask: int, by: int) -> None:
+    def _change(self, mask: int, by: int, time: int) -> None:
         for i in _bits(mask):
             self._counts[i] += by
         if self._wants:

@@ -66,7 +66,8 @@ class StoreModel:
             begin_needs = transfer.chunks_in(min(seen - size + bus - offset, seen) - 1) + 1
             if needs > read:
                 at, many = line + read, needs - read
-                line += self._reads.last_of(transfer.line(read) // self._config.bank_lines, at, many) - at - many + 1
+                bank = transfer.line(read) // self._config.bank_lines
+                line += self._reads.last_of(bank, at, many) - (at + many - 1)
             begin = max(self._taken + 1, time + 2, line + begin_needs - 1 + stage.read)
             self._taken = max(begin + beats - 1, line + needs - 1 + stage.read)
             ahead = self._room * transfer.row_chunks // transfer.row_bytes
