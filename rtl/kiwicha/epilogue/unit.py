@@ -97,7 +97,8 @@ class EpilogueUnit(wiring.Component):
         connect(m, walk.requests, requests.i)
         # A cycle late, hence one place less.
         m.d.sync += walk.orders.ready.eq(orders.level < self.lines_under_way - 1)
-        m.d.comb += [orders.i.valid.eq(walk.orders.valid), orders.i.payload.eq(walk.orders.payload)]
+        m.d.comb += [orders.i.valid.eq(walk.orders.valid & walk.orders.ready),
+                     orders.i.payload.eq(walk.orders.payload)]
         read = Signal()
         m.d.comb += [
             self.acc.request.valid.eq(requests.o.valid),
