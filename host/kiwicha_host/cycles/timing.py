@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 from kiwicha import ChipConfig
-from kiwicha.arith.add import FloatAdd
-from kiwicha.arith.narrow import BlockScale, FloatToElement
-from kiwicha.arith.scaled import ScaledToFloat
 from kiwicha.array.multiplier import multiplier_class
 from kiwicha.config import READ_LATENCY
 from kiwicha.epilogue.assemble import Assemble
+from kiwicha.epilogue.columns import ColumnSelect
 from kiwicha.epilogue.lane import Lane
+from kiwicha.epilogue.quantise import Quantise
 from kiwicha.epilogue.shapes import Geometry
 from kiwicha.formats import FORMATS
+from kiwicha.memory.accumulator import Accumulator
+from kiwicha.memory.block_sum import BlockSum
 
 __all__ = ["MEASURED", "Timing", "turn_stages"]
 
@@ -79,20 +80,18 @@ class Timing:
 
     @classmethod
     def of(cls, config: ChipConfig) -> "Timing":
-        scaled = config.block_scaled
         cells = multiplier_class(config)
         decode = 2 if any(FORMATS[name].is_float for name in config.formats) else 1
         systolic = 2 + config.rows - 1 + cells.latency + 1 + config.columns // cells.columns - 1
-        added = READ_LATENCY + 1 + ScaledToFloat.LATENCY if scaled else 0
-        hazard = READ_LATENCY + (FloatAdd.LATENCY if scaled else 1) + 1
-        steps, lanes = Geometry.of(config).steps, min(config.epilogue_lanes, config.columns)
-        select = max(1, -(-(steps - 1).bit_length() // 2))
-        quantise = (1 + (lanes - 1).bit_length()) + 1 + BlockScale.LATENCY + 2 + FloatToElement.LATENCY
+        added = BlockSum.LATENCY if config.block_scaled else 0
+        select, quantise = ColumnSelect.latency_of(config), Quantise.latency_of(config)
         turn = turn_stages(max(config.line_bytes, config.bus_bytes))
         out = MEASURED["queue_out"] + turn
         return cls(
-            array=READ_LATENCY + decode + systolic, accumulate=added + hazard, added=added, hazard=hazard,
+            array=READ_LATENCY + decode + systolic, accumulate=Accumulator.latency_of(config),
+            added=added, hazard=Accumulator.hazard_of(config),
             epilogue=READ_LATENCY + select + Lane.OUT + Assemble.LATENCY + 1,
-            fresh=READ_LATENCY + select + Lane.RESULT + quantise + steps - 1 + Assemble.LATENCY + 1,
+            fresh=READ_LATENCY + select + Lane.RESULT + quantise + Geometry.of(config).steps - 1
+            + Assemble.LATENCY + 1,
             push=MEASURED["queue_in"] + turn_stages(config.bus_bytes), pop=out + 1,
             read=READ_LATENCY + MEASURED["queue_in"] + turn_stages(config.line_bytes), send=out + 2)

@@ -64,13 +64,13 @@ class EpilogueUnit(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from the acceptance of a line's last read to its write."""
-        return READ_LATENCY + ColumnSelect(self._config).latency + Lane.OUT + Assemble.LATENCY + 1
+        return READ_LATENCY + ColumnSelect.latency_of(self._config) + Lane.OUT + Assemble.LATENCY + 1
 
     @property
     def fresh_latency(self) -> int:
         """Cycles from the acceptance of a pixel's last read to the write of its first line, with fresh scales."""
-        return (READ_LATENCY + ColumnSelect(self._config).latency + Lane.RESULT + Quantise(self._config).latency
-                + Geometry.of(self._config).steps - 1 + Assemble.LATENCY + 1)
+        return (READ_LATENCY + ColumnSelect.latency_of(self._config) + Lane.RESULT
+                + Quantise.latency_of(self._config) + Geometry.of(self._config).steps - 1 + Assemble.LATENCY + 1)
 
     @property
     def lines_under_way(self) -> int:
