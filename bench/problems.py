@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kiwicha.formats import FORMATS
 from kiwicha_host.compiler.graph import Graph, Layer
 from kiwicha_host.compiler.network import CompiledNetwork
 from kiwicha_host.devices import Device
@@ -12,7 +13,6 @@ from kiwicha_host.inference import infer
 from kiwicha_host.job import Result
 from kiwicha_host.metrics import Work, gemm_work
 from kiwicha_host.models.reference import requantize
-from kiwicha.formats import FORMATS
 
 from .campaign import random_elements, random_scales
 
@@ -63,7 +63,7 @@ class Gemm:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A 3 x 3 convolution with padding 1 of one `size` x `size` image, INT8 to INT8; no copy of patches is made."""
+    """A 3 x 3 convolution with padding 1 of a `size` x `size` image, INT8 to INT8; patches are not copied."""
     size: int
     channels: int
     outputs: int

@@ -28,7 +28,8 @@ TOLERANCE = 0.01
 
 _ALL = (*GEMMS, *CONVOLUTIONS)
 #: For settings whose simulation is slow: one shape of each kind, none of 1.2e8 MACs or more.
-_SOME = tuple(item for item in _ALL if item.work.macs < 1.2e8 and item.mnk not in ((3136, 64, 576), (784, 128, 1152)))
+_SOME = tuple(item for item in _ALL
+              if item.work.macs < 1.2e8 and item.mnk not in ((3136, 64, 576), (784, 128, 1152)))
 _FEW = tuple(item for item in _ALL if item.work.macs < 3e7)
 
 

@@ -103,11 +103,17 @@ def load_input(emitter: Emitter, plan: ConvPlan, address: int, place: Place, reg
         (len(place.keys), (plan.image_bytes, place.stride))])
 
 
-def store_output(emitter: Emitter, plan: ConvPlan, address: int, place: Place, region: Rect) -> None:
-    """Write `region` of the output of images that follow each other from `address` on."""
+def store_output(emitter: Emitter, plan: ConvPlan, address: int, place: Place, region: Rect,
+                 blocks: tuple[int, int] | None = None) -> None:
+    """Write `region` of the output of images that follow each other from `address` on.
+
+    `blocks` are the first and the number of the blocks of channels to write; None for all.
+    """
+    first, count = blocks or (0, plan.blocks)
     channels, (height, width) = plan.layer.out_channels, plan.layer.out_size
-    memory = address + (region.y * width + region.x) * channels
-    _transfer(emitter, Unit.STORE, memory, place, 0, channels, plan.config.columns, [
+    start, end = first * plan.config.columns, min(channels, (first + count) * plan.config.columns)
+    memory = address + (region.y * width + region.x) * channels + start
+    _transfer(emitter, Unit.STORE, memory, place, first, end - start, plan.config.columns, [
         (region.w, (channels, plan.blocks)), (region.h, (width * channels, place.width * plan.blocks)),
         (len(place.keys), (height * width * channels, place.stride))])
 

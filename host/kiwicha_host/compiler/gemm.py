@@ -1,118 +1,32 @@
 """One GEMM from memory to memory: `C[M, N] = epilogue(A[M, K] . B[K, N])` for any M, N, K >= 1."""
 
-from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.formats import BLOCKS, FORMATS
-from kiwicha.isa import INSTRUCTION_BYTES, OutFormat, ScaleMode
+from kiwicha.isa import INSTRUCTION_BYTES, ScaleMode
 
 from ..job import Job
 from .builder import CompileError
+from .choice import fastest
 from .gemm_program import emit
 from .layout import MemoryMap, Region, ScratchpadMap, column_parameters, result_lines
 from .packing import pack_elements, unpack_elements
-from .shape import Shape
-from .tiling import choose_tiling, slot
+from .spec import GemmSpec
+from .tiling import Tiling, slot, tilings
 
 __all__ = ["CompiledGemm", "GemmSpec", "compile_gemm"]
 
-#: Output formats: the epilogue's name, bits of an element, and what it is in numpy (codes for the narrow floats).
-_OUT = {"int32": (OutFormat.INT32, 32, np.int32), "fp32": (OutFormat.FP32, 32, np.float32),
-        "bf16": (OutFormat.BF16, 16, np.uint16), "int8": (OutFormat.INT8, 8, np.int8),
-        "e4m3": (OutFormat.E4M3, 8, np.uint8), "e2m1": (OutFormat.E2M1, 4, np.uint8)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class GemmSpec:
-    """What to compute: shapes, formats, and what the epilogue does.
-
-    `block` elements along K share a scale; 0 is an integer GEMM. `scale` is None, a number (for all columns) or
-    "column" (FP32 [N], given with the arrays); `bias` says that [N] is given with the arrays, int32 or, with
-    blocks, FP32. With `relu`, results below zero (before the zero point) become zero. `out_block` columns of an
-    e4m3 or e2m1 output share a fresh scale by `scale_rule`, "rceil" or "floor".
-    """
-    m: int
-    n: int
-    k: int
-    a_format: str = "int8"
-    b_format: str = "int8"
-    block: int = 0
-    out: str = "int32"
-    bias: bool = False
-    scale: float | str | None = None
-    zero_point: int = 0
-    relu: bool = False
-    out_block: int = 0
-    scale_rule: str = "rceil"
-
-    def __post_init__(self) -> None:
-        for name in ("m", "n", "k"):
-            if getattr(self, name) < 1:
-                raise CompileError(f"{name.upper()} must be at least 1, not {getattr(self, name)}")
-        for name in (self.a_format, self.b_format):
-            if name not in FORMATS:
-                raise CompileError(f"element format must be one of {', '.join(FORMATS)}, not {name!r}")
-            if FORMATS[name].is_float and not self.block:
-                raise CompileError(f"format {name} needs a scale block of {', '.join(map(str, BLOCKS))} elements")
-        if self.block and self.block not in BLOCKS:
-            raise CompileError(f"block must be 0 or one of {', '.join(map(str, BLOCKS))}, not {self.block}")
-        self._check_out()
-
-    def _check_out(self) -> None:
-        if self.out not in _OUT:
-            raise CompileError(f"output format must be one of {', '.join(_OUT)}, not {self.out!r}")
-        if self.out == "int32" and self.block:
-            raise CompileError("a block-scaled GEMM has no int32 output; use fp32")
-        if self.out == "int32" and self.scale is not None:
-            raise CompileError("an int32 output takes no scale; use fp32 or int8")
-        if self.zero_point and self.out != "int8":
-            raise CompileError(f"a zero point is for int8 outputs, not {self.out}")
-        if self.out in ("e4m3", "e2m1"):
-            if self.out_block not in (32, 128):
-                raise CompileError(f"an {self.out} output needs a scale block of 32 or 128 columns, "
-                                   f"not {self.out_block}")
-            if self.bias or self.scale == "column":
-                raise CompileError(f"an {self.out} output takes no bias and no factor per column; "
-                                   "use bf16 or fp32")
-        elif self.out_block:
-            raise CompileError(f"an output of {self.out} has no scale blocks")
-
-    @property
-    def out_format(self) -> OutFormat:
-        return _OUT[self.out][0]
-
-    @property
-    def dtype(self) -> type:
-        return _OUT[self.out][2]
-
-    def shape(self, config: ChipConfig) -> Shape:
-        """This GEMM on the chip of `config`."""
-        return Shape(config=config, m=self.m, n=self.n, k=self.k, block=self.block,
-                     a_per_byte=FORMATS[self.a_format].per_byte, b_per_byte=FORMATS[self.b_format].per_byte,
-                     element_bits=_OUT[self.out][1], out_block=self.out_block)
-
-    def check(self, config: ChipConfig) -> None:
-        """:exc:`CompileError` if the chip of `config` cannot do it at all."""
-        for name in (self.a_format, self.b_format):
-            if name not in config.formats:
-                raise CompileError(f"format {name} is not in the hardware of configuration {config.name!r}; "
-                                   f"it has {', '.join(config.formats)}")
-        if not config.block_scaled and (self.block or self.out in ("bf16", "e4m3", "e2m1")):
-            raise CompileError(f"configuration {config.name!r} has no block scaling: it has only the formats "
-                               f"{', '.join(config.formats)}")
-        if self.block and self.block < config.rows:
-            raise CompileError(f"block must be at least the array's {config.rows} rows, not {self.block}")
-        if self.out_block and (config.columns & (config.columns - 1) or self.out_block < config.columns):
-            raise CompileError(f"an output block of {self.out_block} needs columns that divide it, "
-                               f"not {config.columns}")
-
+#: Operands are stored as they came unless their transposes promise so small a share of the cycles.
+_WORTH_TRANSPOSING = 0.95
 
 class CompiledGemm:
     """A GEMM's program and memory map for one configuration; takes any arrays of its shapes."""
 
-    def __init__(self, config: ChipConfig, spec: GemmSpec):
+    def __init__(self, config: ChipConfig, spec: GemmSpec, tiling: Tiling | None = None):
+        """`tiling` is one of `tilings`; without it, it is the first of them."""
         spec.check(config)
         self.config, self.spec = config, spec
         self.shape = shape = spec.shape(config)
@@ -124,12 +38,17 @@ class CompiledGemm:
         if self.param_lines:
             most_n = max(1, min(most_n, config.scratchpad_lines // 32 // self.param_lines))
         self.where = ScratchpadMap.of(config, 2 * most_n * self.param_lines, bool(spec.block))
-        self.tiling = choose_tiling(shape, self.where, most_n)
+        self._most_n = most_n
+        self.tiling = tiling or self.tilings()[0]
         memory = MemoryMap()
         self._place_operands(memory)
         self.program = emit(self)
         self._program = memory.region(len(self.program))
         self.memory_bytes = memory.size
+
+    def tilings(self) -> list[Tiling]:
+        """All that fit, the most promising first."""
+        return tilings(self.shape, self.where, self._most_n)
 
     def _place_operands(self, memory: MemoryMap) -> None:
         config, spec, shape = self.config, self.spec, self.shape
@@ -168,8 +87,7 @@ class CompiledGemm:
         if a_scale is not None and b_scale is not None:
             # A line of scales is for consecutive vectors, so they are consecutive in memory.
             _put(memory, self.a_scale, np.ascontiguousarray(a_scale.T))
-            if b_scale.shape[1] != self.spec.n:
-                b_scale = np.repeat(b_scale, self.spec.block, axis=1)[:, :self.spec.n]
+            b_scale = _per_column(b_scale, self.spec.n, self.spec.block)
             _put(memory, self.b_scale, np.ascontiguousarray(b_scale))
         bias_type = np.float32 if self.spec.block else np.int32
         parameters = [np.asarray(values, dtype) for values, dtype in ((bias, bias_type), (scale, np.float32))
@@ -203,22 +121,55 @@ class CompiledGemm:
         return packed
 
 
+def _per_column(scale: np.ndarray, n: int, block: int) -> np.ndarray:
+    """Scales of B [blocks, N] from such or from those of square blocks."""
+    return scale if scale.shape[1] == n else np.repeat(scale, block, axis=1)[:, :n]
+
+
 def _put(memory: np.ndarray, region: Region, values: np.ndarray) -> None:
     """Write `values` from the region's start on; it may be longer."""
     data = values.reshape(-1).view(np.uint8)
     memory[region.base:region.base + len(data)] = data
 
 
+class _TransposedGemm(CompiledGemm):
+    """C = (B^T . A^T)^T: A is stationary and B streams, so M is padded to the array's columns, and not N.
+
+    In memory, A is [K, M], B is [N, K], and C is [N, M].
+    """
+
+    def job(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray | None = None,
+            a_scale: np.ndarray | None = None, b_scale: np.ndarray | None = None) -> Job:
+        if a_scale is None or b_scale is None:
+            return super().job(b.T, a.T)
+        b_scale = _per_column(b_scale, self.spec.m, self.spec.block)
+        return super().job(b.T, a.T, a_scale=b_scale.T, b_scale=a_scale.T)
+
+    def output(self, job: Job) -> np.ndarray:
+        return np.ascontiguousarray(super().output(job).T)
+
+
 def compile_gemm(config: ChipConfig, spec: GemmSpec, memory_limit: int | None = None) -> CompiledGemm:
-    """Compile `spec` for `config`.
+    """Compile `spec` for `config`, in the way that takes the fewest cycles.
 
     Raises
     ------
     CompileError
         The chip cannot do it, it does not fit the chip, or needs more than `memory_limit` bytes of memory.
     """
-    compiled = CompiledGemm(config, spec)
+    compiled = _compile(config, spec)
     if memory_limit is not None and compiled.memory_bytes > memory_limit:
         raise CompileError(f"a {spec.m}x{spec.n}x{spec.k} GEMM needs {compiled.memory_bytes} bytes of memory; "
                            f"the device has {memory_limit}")
     return compiled
+
+
+@lru_cache(maxsize=64)
+def _compile(config: ChipConfig, spec: GemmSpec) -> CompiledGemm:
+    kind, first = CompiledGemm, CompiledGemm(config, spec)
+    transposed = spec.transposed()
+    if transposed is not None:
+        other = _TransposedGemm(config, transposed)
+        if other.tiling.cycles < _WORTH_TRANSPOSING * first.tiling.cycles:
+            kind, first, spec = _TransposedGemm, other, transposed
+    return fastest(config, chain([first], (kind(config, spec, tiling) for tiling in first.tilings()[1:])))

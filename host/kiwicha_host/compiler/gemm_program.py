@@ -12,7 +12,7 @@ from kiwicha.isa import ScaleRule, Unit
 
 from .builder import ProgramBuilder
 from .layout import ceil_div
-from .tiling import slot, split, split_units
+from .tiling import Span, falling, rising, slot, split, split_units
 
 if TYPE_CHECKING:
     from .gemm import CompiledGemm
@@ -21,9 +21,6 @@ __all__ = ["emit"]
 
 #: Tiles that LOAD may be ahead of MATMUL in program order.
 _LOOKAHEAD = 2
-
-#: A part of something: its start and its size.
-_Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class _Load:
     slot: int
     start: tuple[int, int]
     size: tuple[int, int]
-    piece: _Span | None = None
+    piece: Span | None = None
 
 
 @dataclass(frozen=True)
@@ -47,21 +44,21 @@ class _Step:
 
     `k_piece` and `n_piece` are the parts of the tiles that it multiplies, from their starts.
     """
-    m: _Span
-    n: _Span
-    k: _Span
+    m: Span
+    n: Span
+    k: Span
     tile: int
     a_slot: int
     w_slot: int
-    k_piece: _Span
-    n_piece: _Span
+    k_piece: Span
+    n_piece: Span
 
 
 def emit(gemm: "CompiledGemm") -> bytes:
     """The program: loads run ahead, and a tile's results leave while the next tile is computed.
 
-    The first tiles come in pieces along K, each twice as long as all before it, so that the array starts early. The
-    last product is made in pieces along N, each half of what is left, so that little is to be done after the array.
+    The first tiles come in pieces along K, each as long as all before it, so that the array starts early. The
+    last product is made in pieces along N, each half of what is left, so that little remains after the array.
     """
     builder = ProgramBuilder()
     steps, loads = _plan(gemm)
@@ -87,26 +84,6 @@ def emit(gemm: "CompiledGemm") -> bytes:
     return builder.assemble()
 
 
-def _rising(total: int, unit: int) -> list[_Span]:
-    """Pieces of `total`, each as long as all before it, cut at multiples of `unit`."""
-    pieces, start, size = [], 0, unit
-    while start < total:
-        size = min(size, total - start)
-        pieces.append((start, size))
-        start, size = start + size, start + size
-    return pieces
-
-
-def _falling(total: int, unit: int) -> list[_Span]:
-    """Pieces of `total`, each half of what is left, cut at multiples of `unit`."""
-    pieces, start = [], 0
-    while start < total:
-        size = min(ceil_div(ceil_div(total - start, unit), 2) * unit, total - start)
-        pieces.append((start, size))
-        start += size
-    return pieces
-
-
 def _plan(gemm: "CompiledGemm") -> tuple[list[_Step], list[_Load]]:
     """All steps in order, and the loads that bring their tiles into rings of slots."""
     shape, tiling = gemm.shape, gemm.tiling
@@ -121,11 +98,11 @@ def _plan(gemm: "CompiledGemm") -> tuple[list[_Step], list[_Load]]:
     for tile, (m, n) in enumerate(tiles):
         for k in k_parts:
             whole = [(0, k[1])]
-            k_pieces = whole if steps else _rising(k[1], shape.block_tiles)
+            k_pieces = whole if steps else rising(k[1], shape.block_tiles)
             last = tile == len(tiles) - 1 and k == k_parts[-1]
             for k_piece in k_pieces:
                 ends = last and k_piece == k_pieces[-1]
-                for n_piece in _falling(n[1], shape.out_parts) if ends else [(0, n[1])]:
+                for n_piece in falling(n[1], shape.out_parts) if ends else [(0, n[1])]:
                     i = len(steps)
                     a_slot = a_ring.take(i, m, k, loads)
                     w_slot = w_ring.take(i, k, n, loads)
@@ -163,7 +140,7 @@ class _Buffers:
         self._k_starts = sorted({step.k_piece[0] for step in steps})
         self._n_starts = sorted({step.n_piece[0] for step in steps})
 
-    def loaded(self, operand: str, slot: int, piece: _Span, whole: int) -> list[Hashable]:
+    def loaded(self, operand: str, slot: int, piece: Span, whole: int) -> list[Hashable]:
         """A piece along K of a tile of `whole` blocks."""
         return [(operand, slot, start) for start in (self._k_starts if piece[1] == whole else piece[:1])]
 

@@ -1,8 +1,12 @@
 """A layer whose input and weights come from memory as they are needed."""
 
+from functools import cached_property
+from itertools import product
+
 from kiwicha import ChipConfig
 
 from .builder import CompileError
+from .choice import fastest
 from .conv import ConvPlan, Rect
 from .emit import (
     Accumulators,
@@ -17,13 +21,19 @@ from .emit import (
     unit,
 )
 from .layout import Region
-from .tiling import split
+from .tiling import falling, split
 
 __all__ = ["Streamed"]
 
 
 #: Sixteenths of the scratchpad for input tiles and for results; the rest is for weights.
-_SHARES = ((4, 4), (6, 2), (8, 2), (4, 2), (11, 2), (13, 1), (2, 8), (1, 13), (2, 2), (1, 1))
+_SHARES = ((4, 4), (6, 2), (6, 4), (8, 2), (4, 2), (11, 2), (13, 1), (2, 8), (1, 13), (2, 2), (1, 1))
+#: Of those whose estimate is so little above the best, the cycle model says which is the fastest.
+_NEARLY = 1.02
+#: Of the first weights so many tiles come by themselves, so that the array starts early.
+_FIRST_TILES = 8
+#: The last results leave in pieces of at least so many blocks, so that little is to be done after the array.
+_LAST_BLOCKS = 2
 
 
 class _TooLarge(CompileError):
@@ -44,8 +54,10 @@ class Streamed:
         Not even one pixel of the result fits.
     """
 
-    def __init__(self, config: ChipConfig, first: int, plan: ConvPlan, shares: tuple[int, int]):
+    def __init__(self, config: ChipConfig, first: int, plan: ConvPlan, shares: tuple[int, int], places: int):
         self.config, self.first, self.plans = config, first, [plan]
+        #: Tiles of input, and of results, that there is room for: with one, the next waits for its end.
+        self._places = places
         lines = config.scratchpad_lines
         inputs, results = (share * lines // 32 * 2 for share in shares)
         self._input, self._output = Region(0, inputs), Region(inputs, results)
@@ -57,14 +69,23 @@ class Streamed:
     def best(cls, config: ChipConfig, first: int, plan: ConvPlan) -> "Streamed":
         """With the shares of the scratchpad that promise the fewest cycles."""
         found, problems = [], []
-        for shares in _SHARES:
+        for places, shares in product((2, 1), _SHARES):
             try:
-                found.append(cls(config, first, plan, shares))
+                found.append(cls(config, first, plan, shares, places))
             except _TooLarge as error:
                 problems.append(error)
         if not found:
             raise min(problems, key=lambda error: error.excess)
-        return min(found, key=cls._cycles)
+        found.sort(key=cls._cycles)
+        likely = [item for item in found if item._cycles() <= _NEARLY * found[0]._cycles()]
+        return fastest(config, likely)
+
+    @cached_property
+    def program(self) -> bytes:
+        """One image, wherever it may be in memory."""
+        emitter = Emitter()
+        self.emit(emitter, 1, 0, 0, 0)
+        return emitter.builder.assemble()
 
     def _cycles(self) -> float:
         """Estimated cycles per image: products, or what LOAD has to bring."""
@@ -84,8 +105,8 @@ class Streamed:
         conv_h, conv_w = plan.conv_bound(0, h), plan.conv_bound(1, w)
         return {"accumulator lines": (conv_h * conv_w, self.config.accumulator_lines // 2),
                 "scratchpad lines for input": (plan.reach(0, conv_h) * plan.reach(1, conv_w) * plan.chunks,
-                                               self._input.size // 2),
-                "scratchpad lines for results": (h * w * plan.blocks, self._output.size // 2)}
+                                               self._input.size // self._places),
+                "scratchpad lines for results": (h * w * plan.blocks, self._output.size // self._places)}
 
     def _choose_tiles(self, plan: ConvPlan) -> list[Rect]:
         def fits(h: int, w: int) -> bool:
@@ -137,13 +158,13 @@ class _Stream:
     def run(self, tiles: list[tuple[int, int, Rect]], source: int, target: int) -> None:
         """`tiles`: first image, images, and the part of the output."""
         place = next_place = self._load_tile(tiles, 0, source)
-        ahead: Weights | None = None
+        ahead: list[Weights] | None = None
         for number, (first, count, rect) in enumerate(tiles):
             out = self._out_place(number, count, rect)
             for block in range(self._plan.blocks):
                 slot = self._accumulators.take()
                 for part in range(len(self._layer._parts)):
-                    weights = ahead or self._load_part(block, part)
+                    pieces = ahead or self._load_part(block, part)
                     last = part == len(self._layer._parts) - 1
                     last_of_tile = last and block == self._plan.blocks - 1
                     ahead = None
@@ -151,12 +172,21 @@ class _Stream:
                         next_place = self._load_tile(tiles, number + 1, source)
                     if not last_of_tile or number + 1 < len(tiles):
                         ahead = self._load_part(*self._following(block, part))
-                    unit(self._emitter, self._plan, place, [weights], slot, rect)
-                params = weights.line + weights.tiles * self._layer.config.rows, weights.key
+                    unit(self._emitter, self._plan, place, pieces, slot, rect)
+                params = pieces[-1].line + pieces[-1].tiles * self._layer.config.rows, pieces[-1].key
                 epilogue(self._emitter, self._plan, params, slot, out.shifted(block), rect, self._plan.blocks)
-            (height, width), channels = self._plan.layer.out_size, self._plan.layer.out_channels
-            store_output(self._emitter, self._plan, target + first * height * width * channels, out, rect)
+                self._store(target, out, (first, count, rect), block, number + 1 == len(tiles))
             place = next_place
+
+    def _store(self, target: int, out: Place, tile: tuple[int, int, Rect], block: int, is_last: bool) -> None:
+        """Store a tile's results after its last block; the last tile's in pieces, each half of what is left."""
+        blocks, (first, _, rect) = self._plan.blocks, tile
+        pieces = falling(blocks, _LAST_BLOCKS) if is_last else [(0, blocks)]
+        layer = self._plan.layer
+        image_bytes = layer.out_size[0] * layer.out_size[1] * layer.out_channels
+        for start, size in pieces:
+            if block == start + size - 1:
+                store_output(self._emitter, self._plan, target + first * image_bytes, out, rect, (start, size))
 
     def _following(self, block: int, part: int) -> tuple[int, int]:
         index = block * len(self._layer._parts) + part + 1
@@ -169,28 +199,40 @@ class _Stream:
         region = Rect(conv.y * plan.strides[0], conv.x * plan.strides[1],
                       plan.reach(0, conv.h), plan.reach(1, conv.w))
         lines = region.size * plan.chunks
-        line = self._layer._input.base + number % 2 * (self._layer._input.size // 2)
-        place = Place(line, region.w, lines, (("in", self._layer.first, number % 2),) * count)
+        number %= self._layer._places
+        line = self._layer._input.base + number * (self._layer._input.size // self._layer._places)
+        place = Place(line, region.w, lines, (("in", self._layer.first, number),) * count)
         pad_input(self._emitter, plan, place, region)
         load_input(self._emitter, plan, source + first * plan.image_bytes, place, region)
         return place
 
     def _out_place(self, number: int, count: int, rect: Rect) -> Place:
-        line = self._layer._output.base + number % 2 * (self._layer._output.size // 2)
-        keys = (("out", self._layer.first, number % 2),) * count
+        number %= self._layer._places
+        line = self._layer._output.base + number * (self._layer._output.size // self._layer._places)
+        keys = (("out", self._layer.first, number),) * count
         return Place(line, rect.w, rect.size * self._plan.blocks, keys)
 
-    def _load_part(self, block: int, part: int) -> Weights:
-        """Bring a part of a block's weights unless it is there; the last part has the parameters behind it."""
-        layer, config = self._layer, self._layer.config
-        first, tiles = layer._parts[part]
+    def _load_part(self, block: int, part: int) -> list[Weights]:
+        """Bring a part of a block's weights unless it is there; the last part has the parameters behind it.
+
+        The first of all comes in two pieces. LOAD and MATMUL run in order, so who waits for the second piece's
+        load, or for its last product, need not know the first.
+        """
+        layer, rows = self._layer, self._layer.config.rows
+        start, tiles = layer._parts[part]
         if (block, part) in self._held:
             index = self._held.index((block, part))
-        else:
-            index, self._next = self._next, (self._next + 1) % layer._slots
-            self._held[index] = (block, part)
-            lines = tiles * config.rows + (self._plan.param_lines if part == len(layer._parts) - 1 else 0)
-            load_lines(self._emitter, config,
-                       self._weights + (block * self._plan.block_lines + first * config.rows) * config.line_bytes,
-                       layer._ring.base + index * layer._part_lines, lines, ("w", layer.first, index))
-        return Weights(layer._ring.base + index * layer._part_lines, first, tiles, ("w", layer.first, index))
+            return [Weights(layer._ring.base + index * layer._part_lines, start, tiles, ("w", layer.first, index))]
+        nothing_yet = not any(self._held)
+        index, self._next = self._next, (self._next + 1) % layer._slots
+        self._held[index] = (block, part)
+        line, key = layer._ring.base + index * layer._part_lines, ("w", layer.first, index)
+        cut = min(_FIRST_TILES, tiles - 1) if nothing_yet else 0
+        pieces = [Weights(line, start, cut, (*key, "first"))] if cut else []
+        pieces.append(Weights(line + cut * rows, start + cut, tiles - cut, key))
+        for piece in pieces:
+            behind = self._plan.param_lines if piece is pieces[-1] and part == len(layer._parts) - 1 else 0
+            source = (block * self._plan.block_lines + piece.first * rows) * layer.config.line_bytes
+            load_lines(self._emitter, layer.config, self._weights + source, piece.line, piece.tiles * rows + behind,
+                       piece.key)
+        return pieces

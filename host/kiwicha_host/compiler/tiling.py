@@ -1,5 +1,6 @@
 """Tile sizes and loop order of a GEMM, chosen by an estimate of its cycles."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -10,14 +11,17 @@ from .builder import CompileError
 from .layout import Region, ScratchpadMap, ceil_div
 from .shape import Shape
 
-__all__ = ["Tiling", "choose_tiling", "slot", "split", "split_units"]
+__all__ = ["Span", "Tiling", "falling", "rising", "slot", "split", "split_units", "tilings"]
+
+#: A part of something: its start and its size.
+Span = tuple[int, int]
 
 
 #: Cycles that an instruction costs beyond its data: a LOAD before its first burst, an EPILOGUE to fetch its
 #: parameters, and any instruction for what its dispatch and semaphores do not overlap.
 _LOAD_OVERHEAD, _EPILOGUE_OVERHEAD, _INSTRUCTION_OVERHEAD = 8, 30, 2
-#: Cycles from a read burst's issue to its end, besides its beats, that tiles are chosen for. Of so slow a memory only
-#: so many bursts are read in that time as may be in flight, so short rows are slow; a faster memory takes long ones too.
+#: Cycles from a read burst's issue to its end, besides its beats, that tiles are chosen for. Of so slow a memory
+#: only so many bursts are read in that time as may be in flight, so short rows are slow.
 _LATENCY = 112
 #: Slots with which LOAD never waits for the end of a product; with fewer, each load waits, and then for memory.
 _ENOUGH_SLOTS = 3
@@ -40,7 +44,7 @@ class Tiling:
     cycles: float = 0.0
 
 
-def split(total: int, limit: int) -> list[tuple[int, int]]:
+def split(total: int, limit: int) -> list[Span]:
     """(start, size) of the fewest parts of at most `limit`, as even as they can be."""
     parts = ceil_div(total, limit)
     base, extra = divmod(total, parts)
@@ -60,7 +64,27 @@ def _sizes(total: int, most: int) -> list[int]:
     return sorted({_part(total, ceil_div(total, p)) for p in parts if ceil_div(total, p) <= most})
 
 
-def split_units(total: int, limit: int, unit: int) -> list[tuple[int, int]]:
+def rising(total: int, unit: int) -> list[Span]:
+    """Pieces of `total`, each as long as all before it, cut at multiples of `unit`."""
+    pieces, start, size = [], 0, unit
+    while start < total:
+        size = min(size, total - start)
+        pieces.append((start, size))
+        start, size = start + size, start + size
+    return pieces
+
+
+def falling(total: int, unit: int) -> list[Span]:
+    """Pieces of `total`, each half of what is left, cut at multiples of `unit`."""
+    pieces, start = [], 0
+    while start < total:
+        size = min(ceil_div(ceil_div(total - start, unit), 2) * unit, total - start)
+        pieces.append((start, size))
+        start += size
+    return pieces
+
+
+def split_units(total: int, limit: int, unit: int) -> list[Span]:
     """As :func:`split`, cut only at multiples of `unit`."""
     parts = split(ceil_div(total, unit), ceil_div(limit, unit))
     return [(start * unit, min(size * unit, total - start * unit)) for start, size in parts]
@@ -72,8 +96,8 @@ def _unit_sizes(total: int, most: int, unit: int) -> list[int]:
     return [min(size * unit, total) for size in _sizes(units, units if total <= most else most // unit)]
 
 
-def choose_tiling(shape: Shape, where: ScratchpadMap, most_n: int) -> Tiling:
-    """The tiling of `shape` with the fewest estimated cycles; at most `most_n` column blocks a tile.
+def tilings(shape: Shape, where: ScratchpadMap, most_n: int) -> list[Tiling]:
+    """All tilings of `shape`, the fewest estimated cycles first; at most `most_n` column blocks a tile.
 
     Raises
     ------
@@ -81,19 +105,18 @@ def choose_tiling(shape: Shape, where: ScratchpadMap, most_n: int) -> Tiling:
         Not even the smallest tile fits the scratchpad.
     """
     # A tile of each operand is loaded while another is used, unless there is room for one only.
-    best = _cheapest(shape, where, most_n, 2) or _cheapest(shape, where, most_n, 1)
-    if best is None:
+    found = list(_fitting(shape, where, most_n, 2)) or list(_fitting(shape, where, most_n, 1))
+    if not found:
         config = shape.config
         raise CompileError(f"no tile of a {shape.m}x{shape.n}x{shape.k} GEMM fits configuration {config.name!r}: "
                            f"it has {config.scratchpad_lines} scratchpad lines and {config.accumulator_lines} "
                            "accumulator lines")
-    return best
+    return sorted(found, key=lambda tiling: tiling.cycles)
 
 
-def _cheapest(shape: Shape, where: ScratchpadMap, most_n: int, slots: int) -> Tiling | None:
-    """The tiling with the fewest estimated cycles that has at least `slots` tiles of each operand."""
+def _fitting(shape: Shape, where: ScratchpadMap, most_n: int, slots: int) -> Iterator[Tiling]:
+    """The tilings that have at least `slots` tiles of each operand in the scratchpad."""
     half_out, half_acc = where.out.size // 2, shape.config.accumulator_lines // 2
-    best: Tiling | None = None
     for tile_m, tile_n in product(_sizes(shape.m, min(half_acc, half_out // shape.result_lines)),
                                   _unit_sizes(shape.n_blocks, min(half_acc, most_n), shape.out_parts)):
         group = _group(shape, tile_m, tile_n, half_out)
@@ -105,10 +128,7 @@ def _cheapest(shape: Shape, where: ScratchpadMap, most_n: int, slots: int) -> Ti
             if min(room) < slots:
                 continue
             tiling = Tiling(tile_m, tile_n, tile_k, n_outer, group, *room)
-            cost = _cycles(shape, tiling)
-            if best is None or cost < best.cycles:
-                best = replace(tiling, cycles=cost)
-    return best
+            yield replace(tiling, cycles=_cycles(shape, tiling))
 
 
 def _slots(shape: Shape, where: ScratchpadMap, m: int, n: int, k: int) -> tuple[int, int]:
