@@ -9,7 +9,7 @@ TEST_LIMIT ?= 4500
 
 with_config = $(if $(CONFIG),--config $(CONFIG))
 
-.PHONY: setup sim test synth verilog bench campaign lint docs clean
+.PHONY: setup sim test synth verilog bench bench-check campaign lint docs clean
 
 setup: .venv/.stamp
 
@@ -33,6 +33,10 @@ verilog: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+# Fails if one of the shorter programs takes over 1 % more cycles than in bench/baseline.json.
+bench-check: setup
+	$(BIN)/python -m bench.check
 
 # Every pair of formats on the compiled chip, 100,000 results each; the tests have a small version.
 campaign: setup

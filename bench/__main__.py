@@ -1,4 +1,4 @@
-"""Measure, write bench/results/*.json, and put the tables into the README: ``make bench``."""
+"""Measure, write bench/results/*.json, and put the tables into README and docs: ``make bench``."""
 
 import json
 import sys
@@ -9,10 +9,11 @@ from rich.console import Console
 
 from kiwicha_host.toolchain import build_root
 
-from . import accuracy, measure
+from . import accuracy, measure, roofline
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
+PERFORMANCE = HERE.parent / "docs" / "performance.md"
 START, END = "<!-- figures: make bench -->", "<!-- end of figures -->"
 
 
@@ -58,12 +59,21 @@ def main() -> None:
     console.print("measuring accuracy ...")
     accuracy.main()
     results["synth"] = synthesis()
-    text = README.read_text()
-    head, found, rest = text.partition(START)
-    if not found:
-        sys.exit(f"README.md has no line {START!r}; add it where the figures belong")
-    README.write_text(head + START + "\n\n" + tables(results) + "\n\n" + END + rest.partition(END)[2])
+    _put(README, tables(results))
+    rows = {}
+    for run, row in roofline.measure(roofline.runs()):
+        console.print(f"{run.key}: {row['cycles']:,} cycles, {row['roofline_fraction']:.3f} of the roofline")
+        rows[run.key] = row
+    _put(PERFORMANCE, roofline.tables(roofline.update_results(rows)))
     console.print(tables(results))
+
+
+def _put(path: Path, text: str) -> None:
+    """Replace what is between the two markers in a document."""
+    head, found, rest = path.read_text().partition(START)
+    if not found:
+        sys.exit(f"{path.name} has no line {START!r}; add it where the figures belong")
+    path.write_text(head + START + "\n\n" + text + "\n\n" + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

@@ -9,17 +9,17 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
 from kiwicha import ChipConfig
 from kiwicha_host.devices import open_device
 
-from .problems import CONVOLUTIONS, GEMMS, SCALED, Problem
+from .problems import CONVOLUTIONS, GEMMS, SCALED, Gemm, Problem
 
-__all__ = ["BASELINE", "PLAN", "RESULTS", "Run", "Setting", "baseline_of", "measure", "os_cycles", "regressions",
-           "runs", "update_results", "ws_cycles"]
+__all__ = ["BASELINE", "PLAN", "RESULTS", "Run", "Setting", "baseline_of", "geometric_mean", "measure", "os_cycles",
+           "regressions", "runs", "tables", "update_results", "ws_cycles"]
 
 HERE = Path(__file__).resolve().parent
 RESULTS, BASELINE = HERE / "results" / "roofline.json", HERE / "baseline.json"
@@ -30,6 +30,7 @@ _ALL = (*GEMMS, *CONVOLUTIONS)
 #: For settings whose simulation is slow: one shape of each kind, none of 1.2e8 MACs or more.
 _SOME = tuple(item for item in _ALL
               if item.work.macs < 1.2e8 and item.mnk not in ((3136, 64, 576), (784, 128, 1152)))
+_INT8 = {"a_format": "int8", "b_format": "int8", "block": 0}
 _FEW = tuple(item for item in _ALL if item.work.macs < 3e7)
 
 
@@ -40,6 +41,11 @@ class Setting:
     bus: int
     latency: int
     problems: tuple[Problem, ...]
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of its runs start with."""
+        return f"{self.config}, bus {self.bus}, latency {self.latency}, "
 
 
 #: What `make bench` runs; one chip after the other, since each has to be built.
@@ -63,7 +69,7 @@ class Run:
 
     @property
     def key(self) -> str:
-        return f"{self.config}, bus {self.bus}, latency {self.latency}, {self.problem.name}"
+        return f"{Setting(self.config, self.bus, self.latency, ()).prefix}{self.problem.name}"
 
     @property
     def chip(self) -> ChipConfig:
@@ -122,6 +128,40 @@ def update_results(rows: dict[str, dict[str, Any]], path: Path = RESULTS) -> dic
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(kept, indent=1) + "\n")
     return kept
+
+
+def tables(rows: dict[str, dict[str, Any]]) -> str:
+    """What the documentation shows of the results, as Markdown."""
+    main = PLAN[0]
+    by_latency = {latency: {row["problem"]: row for row in rows.values()
+                            if (row["config"], row["bus"], row["latency"]) == (main.config, main.bus, latency)}
+                  for latency in (10, 30, 100)}
+    lines = [f"`{main.config}`, bus {main.bus} bits; cycles with memory latency 30, and the part of the roofline "
+             "with 10, 30 and 100:", "",
+             "| M x N x K | from | bound | cycles | latency 10 | 30 | 100 | SCALE-Sim WS | OS |", "|" + "---|" * 9]
+    for name, row in by_latency[30].items():
+        shares = " | ".join(f"{by_latency[latency][name]['roofline_fraction']:.3f}" for latency in (10, 30, 100))
+        lines.append(f"| {name} | {row['source']} | {row['bound']} | {row['cycles']:,} | {shares} | "
+                     f"{row['scale_sim_ws']:,} | {row['scale_sim_os']:,} |")
+    lines += ["", "All settings:", "", "| configuration | bus | latency | shapes | geometric mean | least |",
+              "|" + "---|" * 6]
+    for setting in PLAN:
+        names = [item.name for item in setting.problems if not (isinstance(item, Gemm) and item.block)]
+        shares = [rows[f"{setting.prefix}{name}"]["roofline_fraction"] for name in names]
+        least = min(range(len(shares)), key=shares.__getitem__)
+        lines.append(f"| {setting.config} | {setting.bus} | {setting.latency} | {len(shares)} | "
+                     f"{geometric_mean(shares):.3f} | {shares[least]:.3f} ({names[least]}) |")
+    lines += ["", "Block-scaled against INT8, `wide`, bus 128 bits, latency 30:", "",
+              "| M x N x K, formats | cycles | of INT8's |", "|---|---|---|"]
+    prefix = next(setting for setting in PLAN if SCALED[0] in setting.problems).prefix
+    for item in SCALED:
+        cycles, plain = rows[prefix + item.name]["cycles"], rows[prefix + replace(item, **_INT8).name]["cycles"]
+        lines.append(f"| {item.name} | {cycles:,} | {cycles / plain:.1%} |")
+    return "\n".join(lines)
+
+
+def geometric_mean(values: list[float]) -> float:
+    return prod(values) ** (1 / len(values))
 
 
 def baseline_of(rows: dict[str, dict[str, Any]]) -> dict[str, int]:

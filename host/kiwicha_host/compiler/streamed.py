@@ -168,11 +168,14 @@ class _Stream:
                     last = part == len(self._layer._parts) - 1
                     last_of_tile = last and block == self._plan.blocks - 1
                     ahead = None
-                    if last_of_tile and number + 1 < len(tiles):
+                    tile_follows = last_of_tile and number + 1 < len(tiles)
+                    if tile_follows and self._layer._places > 1:
                         next_place = self._load_tile(tiles, number + 1, source)
                     if not last_of_tile or number + 1 < len(tiles):
                         ahead = self._load_part(*self._following(block, part))
                     unit(self._emitter, self._plan, place, pieces, slot, rect)
+                    if tile_follows and self._layer._places == 1:
+                        next_place = self._load_tile(tiles, number + 1, source)
                 params = pieces[-1].line + pieces[-1].tiles * self._layer.config.rows, pieces[-1].key
                 epilogue(self._emitter, self._plan, params, slot, out.shifted(block), rect, self._plan.blocks)
                 self._store(target, out, (first, count, rect), block, number + 1 == len(tiles))
@@ -233,6 +236,6 @@ class _Stream:
         for piece in pieces:
             behind = self._plan.param_lines if piece is pieces[-1] and part == len(layer._parts) - 1 else 0
             source = (block * self._plan.block_lines + piece.first * rows) * layer.config.line_bytes
-            load_lines(self._emitter, layer.config, self._weights + source, piece.line, piece.tiles * rows + behind,
-                       piece.key)
+            lines = piece.tiles * rows + behind
+            load_lines(self._emitter, layer.config, self._weights + source, piece.line, lines, piece.key)
         return pieces
