@@ -18,8 +18,8 @@ from kiwicha_host.devices import open_device
 
 from .problems import CONVOLUTIONS, GEMMS, SCALED, Gemm, Problem
 
-__all__ = ["BASELINE", "PLAN", "RESULTS", "Run", "Setting", "baseline_of", "geometric_mean", "measure", "os_cycles",
-           "regressions", "runs", "tables", "update_results", "ws_cycles"]
+__all__ = ["BASELINE", "PLAN", "RESULTS", "Run", "Setting", "baseline_of", "geometric_mean", "measure",
+           "os_cycles", "regressions", "runs", "tables", "update_results", "ws_cycles"]
 
 HERE = Path(__file__).resolve().parent
 RESULTS, BASELINE = HERE / "results" / "roofline.json", HERE / "baseline.json"

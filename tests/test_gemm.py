@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from kiwicha import ChipConfig
-from kiwicha_host.compiler import CompileError, GemmSpec, compile_gemm
-from kiwicha_host.compiler.tiling import split
+from kiwicha_host.compiler import CompiledGemm, CompileError, GemmSpec, compile_gemm
+from kiwicha_host.compiler.tiling import falling, rising, split
+from kiwicha_host.cycles import predict
 from kiwicha_host.devices import open_device
 from kiwicha_host.golden import numerics
 
@@ -76,6 +77,15 @@ def test_split_is_even_and_whole(total, limit):
     assert sum(sizes) == total and max(sizes) <= limit and max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize("cut", [rising, falling])
+@pytest.mark.parametrize(("total", "unit"), [(1, 1), (9, 1), (18, 4), (3, 8), (64, 2)])
+def test_pieces_are_whole(cut, total, unit):
+    pieces = cut(total, unit)
+    assert [start for start, _ in pieces] == [sum(size for _, size in pieces[:i]) for i in range(len(pieces))]
+    assert sum(size for _, size in pieces) == total
+    assert all(size > 0 for _, size in pieces) and all(start % unit == 0 for start, _ in pieces)
+
+
 @pytest.mark.parametrize(("change", "words"), [
     ({"m": 0}, "M must be at least 1, not 0"),
     ({"out": "fp64"}, "output format must be one of int32, fp32, bf16, int8, e4m3, e2m1, not 'fp64'"),
@@ -86,6 +96,30 @@ def test_split_is_even_and_whole(total, limit):
 def test_bad_specs_name_the_value(change, words):
     with pytest.raises(CompileError, match=words):
         GemmSpec(**{"m": 1, "n": 1, "k": 1, **change})
+
+
+@pytest.mark.parametrize("config", ["small", "ulx3s_85f", "oblong"])
+@pytest.mark.parametrize("options", [{}, {"out": "fp32", "out_scale": 0.25}, {"out": "int8", "out_zero_point": 3}])
+def test_operands_are_transposed_where_that_saves_padding(config, options):
+    chip = CONFIGS[config]
+    m, n, k = 40 * chip.columns, chip.columns + 1, 12 * chip.rows
+    a, b = operands(np.random.default_rng(3), m, n, k)
+    out = options.get("out", "int32")
+    compiled = compile_gemm(chip, GemmSpec(m=m, n=n, k=k, out=out, scale=options.get("out_scale")))
+    assert (compiled.spec.m, compiled.spec.n) == (n, m)
+    # Parameters of columns keep the columns where they are.
+    bias = np.zeros(n, np.int32)
+    assert compile_gemm(chip, GemmSpec(m=m, n=n, k=k, out=out, bias=True)).spec.m == m
+    with open_device("golden", config=chip) as device:
+        assert (device.gemm(a, b, **options) == device.gemm(a, b, bias=bias, **options)).all()
+
+
+def test_the_program_is_the_one_of_the_fewest_cycles():
+    """Of the first tilings, by the cycle model; the estimate alone would take the first."""
+    config, spec = CONFIGS["ulx3s_85f"], GemmSpec(m=33, n=65, k=127)
+    first, chosen = CompiledGemm(config, spec), compile_gemm(config, spec)
+    cycles = [predict(config, item.program).cycles for item in (first, chosen)]
+    assert cycles[1] < cycles[0]
 
 
 def test_too_little_memory_is_said():

@@ -9,6 +9,7 @@ import pytest
 from kiwicha import ChipConfig
 from kiwicha.formats import BLOCKS, FORMATS
 from kiwicha_host import open_device
+from kiwicha_host.compiler import GemmSpec, compile_gemm
 from kiwicha_host.golden import gemm_block
 
 TYPES = {"int8": np.int8, "int4": ml_dtypes.int4, "e4m3": ml_dtypes.float8_e4m3fn,
@@ -95,6 +96,21 @@ def test_the_same_bytes_on_every_chip_and_in_every_batch():
                     for i in range(0, m, 5)]
             results.append(np.concatenate(rows))
     assert len({result.tobytes() for result in results}) == 1
+
+
+@pytest.mark.parametrize("square", [False, True])
+def test_transposed_operands_change_no_bit(square):
+    rng = np.random.default_rng(6)
+    m, n, k, block = 320, 17, 290, 32
+    a, b = elements(rng, (m, k), "e4m3"), elements(rng, (k, n), "e2m1")
+    a_scale, b_scale = scales(rng, (m, 10), 60), scales(rng, (10, 1 if square else n), 60)
+    spec = GemmSpec(m=m, n=n, k=k, a_format="e4m3", b_format="e2m1", block=block, out="fp32")
+    assert compile_gemm(CHIPS[-1], spec).spec.m == n
+    with open_device("golden", config=CHIPS[-1]) as device:
+        whole = device.gemm(a, b, block=block, a_scale=a_scale, b_scale=b_scale)
+        rows = [device.gemm(a[i:i + 16], b, block=block, a_scale=a_scale[i:i + 16], b_scale=b_scale)
+                for i in range(0, m, 16)]
+    assert whole.tobytes() == np.concatenate(rows).tobytes()
 
 
 SMALL = {"a": np.ones((3, 40), np.int8), "b": np.ones((40, 5), np.int8), "block": 32,
