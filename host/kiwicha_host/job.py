@@ -8,6 +8,7 @@ import numpy as np
 from kiwicha.isa import INSTRUCTION_BYTES, MAX_PROGRAM, Activity, ErrorCode, Unit
 
 from .assembler import disassemble
+from .trace import Trace
 
 __all__ = ["DeviceError", "Job", "Result"]
 
@@ -88,11 +89,14 @@ class Result:
         Empty on a device without counters.
     wall_s : float
         Seconds that the run took here.
+    trace : Trace or None
+        What each unit did when, on a device that was asked to record it; a sum of runs has none.
     """
 
     cycles: int | None = None
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     wall_s: float = 0.0
+    trace: Trace | None = field(default=None, compare=False, repr=False)
 
     @property
     def simulated_cycles_per_second(self) -> float | None:
