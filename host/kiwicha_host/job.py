@@ -84,24 +84,29 @@ class Result:
     Parameters
     ----------
     cycles : int or None
-        Clock cycles from start to end; None on a device without a clock (golden).
+        Clock cycles from start to end; None on a device that cannot tell.
     counters : {unit name: {activity name: cycles}}
         Empty on a device without counters.
     wall_s : float
         Seconds that the run took here.
     trace : Trace or None
         What each unit did when, on a device that was asked to record it; a sum of runs has none.
+    predicted : bool
+        Cycles and counters are the cycle model's, not counted.
     """
 
     cycles: int | None = None
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     wall_s: float = 0.0
     trace: Trace | None = field(default=None, compare=False, repr=False)
+    predicted: bool = False
 
     @property
     def simulated_cycles_per_second(self) -> float | None:
-        """Cycles of the chip per second of this computer; None without either."""
-        return self.cycles / self.wall_s if self.cycles is not None and self.wall_s > 0 else None
+        """Cycles of the chip per second of this computer; None without either, or where nothing is simulated."""
+        if self.cycles is None or self.predicted or self.wall_s <= 0:
+            return None
+        return self.cycles / self.wall_s
 
     def __add__(self, other: "Result") -> "Result":
         """Both runs, one after the other."""
@@ -110,7 +115,7 @@ class Result:
                            for activity, count in row.items()}
                     for unit, row in (self.counters or other.counters).items()
                     } if self.counters else dict(other.counters)
-        return Result(cycles, counters, self.wall_s + other.wall_s)
+        return Result(cycles, counters, self.wall_s + other.wall_s, self.predicted or other.predicted)
 
 
 # What is wrong, with {a} for the address in hexadecimal and {n} for it as a signed number, and what to do.

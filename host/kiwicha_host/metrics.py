@@ -55,7 +55,7 @@ def counters_by_cause(result: Result) -> dict[str, dict[str, int]]:
 
 
 def figures(device: str, config: ChipConfig, work: Work, result: Result) -> dict[str, Any]:
-    """Everything that is measured and derived; None where the device has no cycles to count."""
+    """All that is measured (on the golden device: predicted) and derived; None where there is nothing."""
     cycles = result.cycles or None
     return {"device": device, "config": config.name, "cycles": result.cycles, "macs": work.macs,
             "peak_macs_per_cycle": config.peak_macs_per_cycle,

@@ -1,5 +1,7 @@
 """Verilog from a component, the same bytes every time, with a map of what is called what."""
 
+import contextlib
+import gc
 import os
 
 from amaranth.back import verilog
@@ -29,6 +31,19 @@ def _ports(component):
             yield "__".join(map(str, path)), ".".join(map(str, path)), member.flow, value
 
 
+@contextlib.contextmanager
+def _no_collection():
+    """No search for garbage: a chip is millions of objects that all stay, a third of the time for nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_collection()
 def to_verilog(component, name, ports=None):
     """Convert *component* to Verilog.
 

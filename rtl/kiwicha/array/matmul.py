@@ -59,8 +59,7 @@ class MatmulUnit(wiring.Component):
         self.config = config
         self._array = SystolicArray(config, sites=sites)
         self._decode_a, self._decode_w = EdgeDecoder(config, config.rows), EdgeDecoder(config, config.columns)
-        accumulator = Accumulator(config)
-        self._hazard, self._accumulate = accumulator.hazard, accumulator.latency
+        self._hazard, self._accumulate = Accumulator.hazard_of(config), Accumulator.latency_of(config)
         line = 8 * config.line_bytes
         super().__init__({
             "control": Out(UnitPort(Unit.MATMUL)),

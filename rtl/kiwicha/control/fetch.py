@@ -84,8 +84,10 @@ class Fetch(wiring.Component):
             popped.eq(self.o.valid & self.o.ready),
             self.progress.eq((self.bus.ar.valid & self.bus.ar.ready) | (self.bus.r.valid & self.bus.r.ready)),
         ]
+        with m.If(self.start | self.abort):
+            m.d.sync += failed.eq(0)
         with m.If(self.start):
-            m.d.sync += [failed.eq(0), self.index.eq(0)]
+            m.d.sync += self.index.eq(0)
         with m.Elif(popped):
             m.d.sync += self.index.eq(self.index + 1)
         self._elaborate_ask(m, failed, popped, asked)

@@ -27,15 +27,17 @@ class ColumnSelect(wiring.Component):
 
     def __init__(self, config: ChipConfig):
         self._geometry = geometry = Geometry.of(config)
+        self.latency = self.latency_of(config)
         super().__init__({
             "line": In(32 * geometry.columns),
             "step": In(geometry.step_width),
             "o": Out(32 * geometry.lanes),
         })
 
-    @property
-    def latency(self):
-        return max(1, -(-(self._geometry.steps - 1).bit_length() // 2))
+    @staticmethod
+    def latency_of(config: ChipConfig) -> int:
+        """`latency` of the instance for `config`."""
+        return max(1, -(-(Geometry.of(config).steps - 1).bit_length() // 2))
 
     def elaborate(self, platform):
         m = Module()

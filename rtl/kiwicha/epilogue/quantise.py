@@ -16,6 +16,11 @@ from .shapes import Geometry
 __all__ = ["Quantise"]
 
 
+def _lanes(geometry: Geometry) -> int:
+    """Results of a step."""
+    return min(geometry.lanes, geometry.columns)
+
+
 class Quantise(wiring.Component):
     """FP32 results to E4M3 or E2M1, with a fresh E8M0 scale per block.
 
@@ -48,8 +53,8 @@ class Quantise(wiring.Component):
 
     def __init__(self, config: ChipConfig):
         self._geometry = geometry = Geometry.of(config)
-        #: Results of a step.
-        self._lanes = min(geometry.lanes, geometry.columns)
+        self._lanes = _lanes(geometry)
+        self.latency = self.latency_of(config)
         super().__init__({
             "valid": In(1), "i": In(step_layout(config)),
             "o_valid": Out(1), "step": Out(geometry.step_width), "e2m1": Out(1),
@@ -63,14 +68,12 @@ class Quantise(wiring.Component):
         """Steps in the ring: the block that goes out, and what comes in until the next one's scale is there."""
         return 2 * MAX_BLOCK // self._lanes
 
-    @property
-    def _tree(self) -> int:
-        """Cycles from a step's results to their largest magnitude."""
-        return 1 + (self._lanes - 1).bit_length()
-
-    @property
-    def latency(self) -> int:
-        return self._tree + 1 + BlockScale.LATENCY + 2 + FloatToElement.LATENCY
+    @staticmethod
+    def latency_of(config: ChipConfig) -> int:
+        """`latency` of the instance for `config`."""
+        # A tree over the step's results finds their largest magnitude.
+        tree = 1 + (_lanes(Geometry.of(config)) - 1).bit_length()
+        return tree + 1 + BlockScale.LATENCY + 2 + FloatToElement.LATENCY
 
     def elaborate(self, platform):
         m = Module()

@@ -64,13 +64,13 @@ class EpilogueUnit(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from the acceptance of a line's last read to its write."""
-        return READ_LATENCY + ColumnSelect(self._config).latency + Lane.OUT + Assemble.LATENCY + 1
+        return READ_LATENCY + ColumnSelect.latency_of(self._config) + Lane.OUT + Assemble.LATENCY + 1
 
     @property
     def fresh_latency(self) -> int:
         """Cycles from the acceptance of a pixel's last read to the write of its first line, with fresh scales."""
-        return (READ_LATENCY + ColumnSelect(self._config).latency + Lane.RESULT + Quantise(self._config).latency
-                + Geometry.of(self._config).steps - 1 + Assemble.LATENCY + 1)
+        return (READ_LATENCY + ColumnSelect.latency_of(self._config) + Lane.RESULT
+                + Quantise.latency_of(self._config) + Geometry.of(self._config).steps - 1 + Assemble.LATENCY + 1)
 
     @property
     def lines_under_way(self) -> int:
@@ -97,7 +97,8 @@ class EpilogueUnit(wiring.Component):
         connect(m, walk.requests, requests.i)
         # A cycle late, hence one place less.
         m.d.sync += walk.orders.ready.eq(orders.level < self.lines_under_way - 1)
-        m.d.comb += [orders.i.valid.eq(walk.orders.valid), orders.i.payload.eq(walk.orders.payload)]
+        m.d.comb += [orders.i.valid.eq(walk.orders.valid & walk.orders.ready),
+                     orders.i.payload.eq(walk.orders.payload)]
         read = Signal()
         m.d.comb += [
             self.acc.request.valid.eq(requests.o.valid),

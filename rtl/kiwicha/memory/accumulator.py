@@ -49,18 +49,28 @@ class Accumulator(wiring.Component):
             "read": In(ReadPort(SUM_WIDTH * config.columns)),
         })
 
-    @property
-    def _adder(self) -> int:
-        """Cycles of the adder."""
-        return FloatAdd.LATENCY if self.config.block_scaled else 1
+    @staticmethod
+    def adder_of(config: ChipConfig) -> int:
+        """Cycles of the adder of the accumulator of `config`."""
+        return FloatAdd.LATENCY if config.block_scaled else 1
+
+    @classmethod
+    def hazard_of(cls, config: ChipConfig) -> int:
+        """`hazard` of the accumulator of `config`."""
+        return READ_LATENCY + cls.adder_of(config) + 1
+
+    @classmethod
+    def latency_of(cls, config: ChipConfig) -> int:
+        """`latency` of the accumulator of `config`."""
+        return cls.hazard_of(config) + (BlockSum.LATENCY if config.block_scaled else 0)
 
     @property
     def hazard(self) -> int:
-        return READ_LATENCY + self._adder + 1
+        return self.hazard_of(self.config)
 
     @property
     def latency(self) -> int:
-        return self.hazard + (BlockSum(self.config).latency if self.config.block_scaled else 0)
+        return self.latency_of(self.config)
 
     def elaborate(self, platform):
         m = Module()
@@ -77,8 +87,8 @@ class Accumulator(wiring.Component):
         m.d.comb += self.read.request.ready.eq(~(i.valid & (bank == asked_bank)))
 
         # Where the sums are in the pipeline: at the block RAM, with its data, with its register, in the adder.
-        then = [self._stage(name) for name in ("asked", "fetched", "held",
-                                               *(f"adding{cycle}" for cycle in range(1, self._adder)), "summed")]
+        adding = [f"adding{cycle}" for cycle in range(1, self.adder_of(self.config))]
+        then = [self._stage(name) for name in ("asked", "fetched", "held", *adding, "summed")]
         asked, held, summed = then[0], then[READ_LATENCY - 1], then[-1]
         m.d.sync += [asked.valid.eq(i.valid), asked.address.eq(i.address),
                      *(late.eq(early) for early, late in pairwise(then))]
@@ -110,7 +120,7 @@ class Accumulator(wiring.Component):
             m.d.sync += later.eq(addend)
             addend = later
         if self.config.block_scaled:
-            m.submodules.kind = kind = Delay(1, READ_LATENCY + self._adder)
+            m.submodules.kind = kind = Delay(1, READ_LATENCY + self.adder_of(self.config))
             m.d.comb += kind.i.eq(i.float)
         for column in range(self.config.columns):
             part = slice(SUM_WIDTH * column, SUM_WIDTH * (column + 1))
@@ -119,7 +129,7 @@ class Accumulator(wiring.Component):
             m.d.sync += total.eq(old + addend[column])
             if self.config.block_scaled:
                 m.submodules[f"add{column}"] = add = FloatAdd()
-                m.submodules[f"around{column}"] = around = Delay(SUM_WIDTH, self._adder - 1)
+                m.submodules[f"around{column}"] = around = Delay(SUM_WIDTH, self.adder_of(self.config) - 1)
                 m.d.comb += [add.a.eq(old), add.b.eq(addend[column]), around.i.eq(total)]
                 total = Mux(kind.o, add.o, around.o)
             m.d.comb += [ram.write.data[part].eq(total) for ram in lines]

@@ -49,7 +49,7 @@ class BlockSum(wiring.Component):
     For each accumulator line there is a partial sum per column, exact, of `block_sum_width` bits, and whether a
     NaN took part in it. Integer sums pass by, in as many cycles.
 
-    Latency :attr:`latency` cycles, one line per cycle, no stall. Parts of one block's line must be
+    Latency :attr:`LATENCY` cycles, one line per cycle, no stall. Parts of one block's line must be
     :attr:`HAZARD` cycles apart.
 
     Members
@@ -60,18 +60,11 @@ class BlockSum(wiring.Component):
 
     #: Block RAM, its register, the adder's, the write's: as for the accumulators.
     HAZARD = READ_LATENCY + 2
+    LATENCY = READ_LATENCY + 1 + ScaledToFloat.LATENCY
 
     def __init__(self, config: ChipConfig):
         self.config = config
         super().__init__({"i": In(accumulation(config)), "o": Out(addition(config))})
-
-    @property
-    def _convert(self) -> int:
-        return ScaledToFloat.LATENCY
-
-    @property
-    def latency(self) -> int:
-        return READ_LATENCY + 1 + self._convert
 
     def elaborate(self, platform):
         m = Module()
@@ -79,11 +72,11 @@ class BlockSum(wiring.Component):
         about = data.StructLayout({"address": LINE_ADDRESS, "add": 1, "scaled": 1})
         now = Signal(about)
         m.d.comb += [now.address.eq(self.i.address), now.add.eq(self.i.add), now.scaled.eq(self.i.scaled)]
-        m.submodules.about = way = Delay(about, self.latency)
+        m.submodules.about = way = Delay(about, self.LATENCY)
         m.d.comb += [way.i.eq(now), self.o.address.eq(way.o.address), self.o.add.eq(way.o.add),
                      self.o.float.eq(way.o.scaled)]
         valid = self.i.valid & (~self.i.scaled | self.i.end)
-        for cycle in range(self.latency):
+        for cycle in range(self.LATENCY):
             then = Signal(name=f"valid{cycle}")
             m.d.sync += then.eq(valid)
             valid = then
@@ -140,7 +133,7 @@ class BlockSum(wiring.Component):
         """Each column's total as FP32, and beside it as the integer that it is without scaling."""
         for column, ((total, nan), exponent) in enumerate(zip(totals, exponents, strict=True)):
             m.submodules[f"convert{column}"] = convert = ScaledToFloat(self.config.block_sum_width)
-            m.submodules[f"around{column}"] = around = Delay(signed(self.config.sum_width), self._convert)
+            m.submodules[f"around{column}"] = around = Delay(signed(self.config.sum_width), ScaledToFloat.LATENCY)
             m.d.comb += [
                 convert.i.eq(total), convert.exponent.eq(exponent), convert.nan.eq(nan),
                 around.i.eq(total[:self.config.sum_width]),

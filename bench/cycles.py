@@ -1,0 +1,213 @@
+"""The cycle model against the compiled chip: ``python -m bench.cycles`` (``--units`` for its constants).
+
+Fails if the mean error is above 1 % or one program's above 3 %.
+"""
+
+import dataclasses
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from kiwicha import ChipConfig
+from kiwicha.isa import INSTRUCTION_BYTES, Unit
+from kiwicha_host.assembler import encode
+from kiwicha_host.compiler import CompileError, GemmSpec, compile_gemm
+from kiwicha_host.compiler.network import compile_onnx
+from kiwicha_host.cycles import predict
+from kiwicha_host.devices.verilated import VerilatedDevice
+from kiwicha_host.job import Job
+from kiwicha_host.models import DIGITS_CONV, DIGITS_MLP
+
+__all__ = ["CONFIGS", "LATENCIES", "Case", "cases", "chip", "compare", "predicted", "unit_cases"]
+
+#: Configurations, some with another bus width behind a colon.
+CONFIGS = ("tiny", "tiny:128", "small", "ulx3s_85f", "ulx3s_85f:64", "wide")
+LATENCIES = (10, 30, 100)
+MOST_MEAN, MOST_WORST = 0.01, 0.03
+_SHAPES = ((1, 1, 1), (1, 64, 64), (1, 512, 512), (64, 1, 64), (3, 5, 7), (33, 65, 127), (100, 10, 300))
+_CUBES = {"tiny": (64, 128), "small": (64, 128), "ulx3s_85f": (64, 128, 256, 512), "wide": (64, 128, 256)}
+
+
+def chip(name: str) -> ChipConfig:
+    """A configuration by its name, or ``name:bus_width``."""
+    base, _, width = name.partition(":")
+    config = ChipConfig.preset(base)
+    return dataclasses.replace(config, bus_width=int(width), name=f"{base}_b{width}") if width else config
+
+
+@dataclass(frozen=True)
+class Case:
+    """One job, and which kind it is of."""
+    kind: str
+    name: str
+    job: Job
+
+
+def predicted(config: ChipConfig, job: Job, latency: int) -> int:
+    """Cycles that the model says."""
+    start = job.program_address - job.base
+    code = job.memory[start:start + job.program_count * INSTRUCTION_BYTES].tobytes()
+    return predict(config, code, latency=latency, address=job.program_address).cycles
+
+
+def _gemm(config: ChipConfig, spec: GemmSpec) -> Job:
+    """The job of a GEMM; its operands are zeros, for cycles do not depend on them."""
+    compiled = compile_gemm(config, spec)
+    memory = np.zeros(compiled.memory_bytes, np.uint8)
+    where = compiled._program
+    memory[where.base:where.base + len(compiled.program)] = np.frombuffer(compiled.program, np.uint8)
+    return Job(memory, where.base, compiled.instructions)
+
+
+def _random_spec(config: ChipConfig, rng: random.Random, shape: tuple[int, int, int]) -> GemmSpec:
+    m, n, k = shape
+    if config.block_scaled and rng.random() < 0.6:
+        blocks = [block for block in (16, 32, 64, 128) if block >= config.rows]
+        out = rng.choice(("fp32", "bf16", "e4m3"))
+        return GemmSpec(m=m, n=n, k=k, a_format=rng.choice(config.formats), b_format=rng.choice(config.formats),
+                        block=rng.choice(blocks), out=out, out_block=32 if out == "e4m3" else 0)
+    out = rng.choice(("int32", "int8", "fp32"))
+    return GemmSpec(m=m, n=n, k=k, b_format=rng.choice(("int8", "int4")), out=out, bias=rng.random() < 0.5,
+                    scale=None if out == "int32" else rng.choice((0.5, "column")))
+
+
+def _shape(rng: random.Random) -> tuple[int, int, int]:
+    m, n, k = (int(2 ** rng.uniform(0, 7.5)) for _ in range(3))
+    return (1 if rng.random() < 0.15 else m), n, k
+
+
+def cases(name: str, count: int, seed: int | str) -> Iterator[Case]:
+    """About `count` random programs, GEMMs and networks for the chip `name`, always the same."""
+    config, rng = chip(name), random.Random(f"{seed}/{name}")
+    for number in range(count):
+        choice = number % 10
+        if choice < 4:
+            yield Case("random", f"{number}", _random_job(config, rng, rng.choice((5, 20, 40, 80))))
+            continue
+        if choice == 9 and number < 30:
+            yield _network(config, 1 + number // 10, DIGITS_CONV if number % 20 == 9 else DIGITS_MLP)
+            continue
+        fixed = number % 3 == 0
+        cubes = [(size,) * 3 for size in _CUBES[name.partition(":")[0]]]
+        shape = rng.choice([*_SHAPES, *cubes]) if fixed else _shape(rng)
+        spec = _random_spec(config, rng, shape)
+        try:
+            yield Case("GEMM, scaled" if spec.block else "GEMM, integer", f"{spec}", _gemm(config, spec))
+        except CompileError:
+            continue
+
+
+def _random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Job:
+    # The generator of random programs is the benches'.
+    if (folder := str(Path(__file__).parents[1] / "tb")) not in sys.path:
+        sys.path.append(folder)
+    from programs import random_job
+    return random_job(config, rng, instructions)
+
+
+def _network(config: ChipConfig, images: int, model: Path) -> Case:
+    network = compile_onnx(config, model)
+    inputs = np.zeros((images, *network.graph.input_shape), np.float32)
+    return Case("network", f"{model.stem} {images}", network.batch_job(inputs))
+
+
+def compare(name: str, latency: int, items: Iterator[Case]) -> Iterator[tuple[Case, int, int, float]]:
+    """Each case with the chip's cycles, the model's, and the seconds that the model took."""
+    config = chip(name)
+    with VerilatedDevice(config, latency=latency) as device:
+        for case in items:
+            began = time.perf_counter()
+            model = predicted(config, case.job, latency)
+            took = time.perf_counter() - began
+            measured = device.run(case.job).cycles
+            assert measured is not None
+            yield case, measured, model, took
+
+
+def unit_programs(line: int) -> dict[str, list[tuple[Unit, dict]]]:
+    """Programs of one or a few instructions, which show each constant of the model alone; `line` bytes a line."""
+    transfer = {"address": 65536, "row_bytes": 64, "rows": 1, "planes": 1, "chunk_bytes": line,
+                "chunk_line_stride": 1}
+    product = {"count0": 8, "count1": 1, "count2": 1, "count3": 1, "a_stride0": 1, "acc_stride0": 1,
+               "w_line": 1500, "w_stride2": 8}
+    result = {"count0": 1, "count1": 1, "count2": 8, "count3": 1, "acc_stride2": 1, "out_stride2": 8,
+              "out_step": 1, "out_format": 1}
+    kinds = {Unit.LOAD: transfer, Unit.MATMUL: product, Unit.EPILOGUE: result, Unit.STORE: transfer}
+    programs: dict[str, list[tuple[Unit, dict]]] = {"nothing": []}
+    for unit, fields in kinds.items():
+        programs[unit.name] = [(unit, fields)]
+        programs[f"{unit.name} x 9"] = [(unit, fields)] * 9
+    for unit in (Unit.LOAD, Unit.STORE):
+        for name, change in (("long", {"row_bytes": 16384}), ("strided rows", {"rows": 30, "row_stride": 100}),
+                             ("merged rows", {"rows": 9, "row_stride": 64}),
+                             ("unaligned", {"address": 65537, "rows": 20, "row_stride": 61, "row_bytes": 33}),
+                             ("small chunks", {"row_bytes": 2048, "chunk_bytes": 4})):
+            programs[f"{unit.name}, {name}"] = [(unit, transfer | change)]
+    programs["LOAD, fill"] = [(Unit.LOAD, transfer | {"fill_only": 1})]
+    programs["MATMUL, 1 vector, 8 tiles"] = [(Unit.MATMUL, product | {"count0": 1, "count2": 8})]
+    programs["MATMUL, 64 vectors, 5 tiles"] = [(Unit.MATMUL, product | {"count0": 64, "count2": 5})]
+    programs["MATMUL, one bank"] = [(Unit.MATMUL, product | {"count0": 16, "count2": 5, "w_line": 64})]
+    programs["EPILOGUE, parameters"] = [(Unit.EPILOGUE, result | {"bias": 1, "scale_mode": 2, "out_format": 0})]
+    programs["all four"] = [(unit, fields | {"signal": 1 << i, "wait": 1 << i >> 1 if i else 0})
+                            for i, (unit, fields) in enumerate(kinds.items())]
+    return programs
+
+
+def unit_cases(config: ChipConfig) -> Iterator[Case]:
+    """:func:`unit_programs` as jobs."""
+    for name, program in unit_programs(config.line_bytes).items():
+        code = b"".join(encode(unit, **fields) for unit, fields in program)
+        memory = np.zeros(1 << 17, np.uint8)
+        memory[:len(code)] = np.frombuffer(code, np.uint8)
+        yield Case("unit", name, Job(memory, 0, len(program)))
+
+
+def _show_units(names: tuple[str, ...]) -> None:
+    for name in names:
+        for latency in LATENCIES:
+            off = [(case.name, model - measured)
+                   for case, measured, model, _ in compare(name, latency, unit_cases(chip(name)))]
+            wrong = ", ".join(f"{program} {error:+d}" for program, error in off if error)
+            print(f"{name}, latency {latency}: {sum(not error for _, error in off)} of {len(off)} exact"
+                  + (f"; cycles off: {wrong}" if wrong else ""), flush=True)
+
+
+@click.command()
+@click.option("--programs", default=500, show_default=True, help="Programs in all.")
+@click.option("--config", "names", multiple=True, default=CONFIGS, show_default=True, metavar="NAME[:BUS]")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--units", is_flag=True, help="Programs of one instruction, which show each constant's error.")
+def main(programs: int, names: tuple[str, ...], seed: int, units: bool) -> None:
+    """Compare predicted with simulated cycles."""
+    if units:
+        _show_units(names)
+        return
+    each = -(-programs // (len(names) * len(LATENCIES)))
+    errors: defaultdict[str, list[float]] = defaultdict(list)
+    worst, seconds, instructions = (0.0, ""), 0.0, 0
+    for name in names:
+        for latency in LATENCIES:
+            for case, measured, model, took in compare(name, latency, cases(name, each, f"{seed}/{latency}")):
+                error = abs(model - measured) / measured
+                errors[case.kind].append(error)
+                worst = max(worst, (error, f"{name}, latency {latency}, {case.name}: {measured} cycles, "
+                                           f"predicted {model}"))
+                seconds, instructions = seconds + took, instructions + case.job.program_count
+            print(f"{name}, latency {latency}: done", file=sys.stderr, flush=True)
+    everything = [error for kind in errors.values() for error in kind]
+    print(f"seed {seed}\n| programs | number | mean error | worst |\n| --- | --- | --- | --- |")
+    for kind, values in [*sorted(errors.items()), ("all", everything)]:
+        print(f"| {kind} | {len(values)} | {np.mean(values):.3%} | {max(values):.2%} |")
+    print(f"worst: {worst[1]}\n{1e6 * seconds / instructions:.0f} us per instruction")
+    sys.exit(np.mean(everything) > MOST_MEAN or worst[0] > MOST_WORST)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""LOAD: bursts from the read bus, lines to the scratchpad."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from kiwicha import ChipConfig
+
+from .bus import ReadBus
+from .events import Events
+from .spans import Spans
+from .station import Instruction
+from .timing import MEASURED, Timing
+from .transfer import Bursts, Transfer
+
+__all__ = ["LoadModel"]
+
+#: Transfers that the memory side may be ahead of the scratchpad side, and rows of the byte queue.
+_JOBS, _ROWS = 4, 16
+#: Lines that wait to be written.
+_LINES = 16
+
+
+class _Job:
+    """A transfer whose chunks have not all been taken."""
+
+    __slots__ = ("retire", "seen", "sent", "taken", "transfer")
+
+    def __init__(self, transfer: Transfer, sent: int, retire: Callable[[int], None]):
+        self.transfer, self.sent, self.retire = transfer, sent, retire
+        self.seen = self.taken = 0      # bytes that have come, chunks that have been taken
+
+
+class LoadModel:
+    """Implements :class:`.station.UnitModel`."""
+
+    def __init__(self, events: Events, bus: ReadBus, config: ChipConfig, timing: Timing, writes: Spans):
+        self._events, self._bus, self._config, self._timing = events, bus, config, timing
+        self._writes = writes
+        self._room = (_ROWS * max(config.line_bytes, config.bus_bytes)) - config.bus_bytes
+        self.busy = 0
+        self._bursts: Iterator[tuple[int, int, int, bool]] = iter(())
+        self._job: _Job | None = None                           # whose bursts are being emitted
+        self._next: tuple[_Job, int] | None = None              # the one after it, and when it was handed over
+        self._pending: _Job | None = None                       # the one that is to be handed over
+        self._generator_free: int | None = 0                    # from when on it can be
+        self._left = 0                                          # runs that the generator has still to visit
+        self._offer_at = self._finish = 0
+        self._ready = 0                                         # the head takes an instruction
+        self._free_address = 0
+        self._flying: deque[int] = deque(maxlen=config.reads_in_flight)
+        self._jobs: deque[_Job] = deque()
+        self._taken = -1                                        # when the last chunk was taken
+        self._waiting: Callable[[int], None] | None = None
+        self._blocked_job: Callable[[int], None] | None = None
+
+    def offer(self, time: int, item: Instruction, accepted: Callable[[int], None],
+              retire: Callable[[int], None]) -> None:
+        if self._ready > time:
+            self._events.at(self._ready, lambda t: self.offer(t, item, accepted, retire))
+            return
+        if self._ready < 0:
+            self._waiting = lambda t: self.offer(t, item, accepted, retire)
+            return
+        accepted(time)
+        transfer = Transfer.of(item.fields)
+        self.busy += transfer.chunks
+        self._ready = -1
+        self._events.at(time + transfer.head, lambda t: self._send(t, transfer, retire))
+
+    def _send(self, time: int, transfer: Transfer, retire: Callable[[int], None]) -> None:
+        """Hand a transfer to both sides; whichever has no room is waited for."""
+        if len(self._jobs) > _JOBS:
+            self._blocked_job = lambda t: self._send(t, transfer, retire)
+            return
+        job = _Job(transfer, time, retire)
+        self._jobs.append(job)
+        if transfer.fill_only:
+            self._fill()
+            self._set_ready(time + 1)
+        else:
+            self._pending = job
+            self._hand_over(time)
+
+    def _set_ready(self, time: int) -> None:
+        self._ready = time
+        if self._waiting is not None:
+            call, self._waiting = self._waiting, None
+            self._events.at(time, call)
+
+    def _hand_over(self, time: int) -> None:
+        """Give the transfer that waits, if any, to the burst generator if that has no other to visit."""
+        if self._pending is None or self._generator_free is None:
+            return
+        took = max(time, self._generator_free)
+        self._next, self._pending, self._generator_free = (self._pending, took), None, None
+        self._set_ready(took + 1)
+        if self._job is None:
+            self._start()
+
+    def _start(self) -> None:
+        assert self._next is not None
+        self._job, took = self._next
+        self._next = None
+        transfer = self._job.transfer
+        self._bursts = iter(Bursts(transfer, self._config.bus_bytes))
+        self._left = transfer.runs * transfer.planes
+        self._offer_at = max(took + 1, self._finish) + MEASURED["burst"] - 1
+        self._emit_next()
+
+    def _emit_next(self) -> None:
+        """Emit bursts until somebody else may want the bus."""
+        while True:
+            burst = next(self._bursts, None)
+            if burst is None:
+                self._job = None
+                if self._next is not None:
+                    self._start()
+                return
+            size, beats, offset, first = burst
+            if first:
+                self._left -= 1
+                if not self._left:
+                    self._generator_free = self._offer_at - 1
+                    self._hand_over(self._offer_at - 1)
+            time = max(self._offer_at, self._free_address)
+            if len(self._flying) == self._flying.maxlen:
+                time = max(time, self._flying[0] + 2)
+            self._offer_at = time + MEASURED["burst_period"]
+            self._finish = time
+            if not self._bus.alone(time + 1):
+                self._events.at(time + 1, partial(self._ask, burst))
+                return
+            self._bus.took(time + 1)
+            self._accepted(time + 1, size, beats, offset)
+
+    def _ask(self, burst: tuple[int, int, int, bool], time: int) -> None:
+        size, beats, offset, _ = burst
+
+        def accepted(t: int) -> None:
+            self._accepted(t, size, beats, offset)
+            self._emit_next()
+        self._bus.ask(time, False, accepted)
+
+    def _accepted(self, time: int, size: int, beats: int, offset: int) -> None:
+        """A burst's address was accepted: its beats, and the chunks that they complete."""
+        self._free_address = time + 1
+        first = self._bus.first_beat(time)
+        last = self._receive(first, size, beats, offset)
+        self._bus.used_until(last)
+        self._flying.append(last)
+
+    def _receive(self, first: int, size: int, beats: int, offset: int) -> int:
+        job = self._job
+        assert job is not None
+        transfer, bus = job.transfer, self._config.bus_bytes
+        last = first + beats - 1
+        before = job.seen
+        job.seen += size
+        complete = transfer.chunks_in(job.seen)
+        many = complete - job.taken
+        if not many:
+            return last
+        base = before - offset
+
+        def available(chunk: int) -> int:
+            return max(first, first + (transfer.end_of(chunk) - base - 1) // bus) + self._timing.push
+        begin = max(self._taken + 1, job.sent + MEASURED["chunk"], available(job.taken + 1))
+        self._taken = max(begin + many - 1, available(complete))
+        job.taken = complete
+        late = self._taken - last - self._timing.push
+        if late > 0:
+            # Lines leave more slowly than beats come: the byte queue fills, and the bus waits.
+            waiting = self._room * transfer.row_chunks // transfer.row_bytes
+            last = max(last, self._taken - waiting + 4)
+        if complete == transfer.chunks:
+            self._done(job)
+            self._fill()
+        return last
+
+    def _fill(self) -> None:
+        """Transfers without memory, whose turn it is."""
+        while self._jobs and self._jobs[0].transfer.fill_only:
+            job = self._jobs[0]
+            begin = max(self._taken + 1, job.sent + MEASURED["chunk"])
+            self._taken = begin + job.transfer.chunks - 1
+            self._done(job)
+
+    def _done(self, job: _Job) -> None:
+        self._jobs.popleft()
+        transfer = job.transfer
+        written = self._taken + self._timing.pop
+        many = min(transfer.chunks, _LINES)
+        written = self._writes.last_of(transfer.line(transfer.chunks - 1) // self._config.bank_lines,
+                                       written - many + 1, many)
+        self._taken = max(self._taken, written - self._timing.pop - _LINES)
+        self._events.at(written + 1, job.retire)
+        if self._blocked_job is not None:
+            call, self._blocked_job = self._blocked_job, None
+            self._events.at(self._taken, call)

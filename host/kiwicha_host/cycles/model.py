@@ -1,0 +1,134 @@
+"""How many cycles a program takes, without running the chip."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kiwicha import ChipConfig
+from kiwicha.isa import INSTRUCTION_BYTES, Activity, Unit
+
+from ..assembler import decode
+from .bus import ReadBus
+from .epilogue import EpilogueModel
+from .events import Events
+from .fetch import Fetch
+from .load import LoadModel
+from .matmul import MatmulModel
+from .station import Instruction, Semaphores, Station, UnitModel
+from .store import StoreModel
+from .timing import MEASURED, Timing
+
+__all__ = ["Endless", "Prediction", "predict"]
+
+#: What a unit is counted as doing while it has work and does not move.
+_STALL = {Unit.LOAD: Activity.MEMORY, Unit.MATMUL: Activity.OPERAND, Unit.EPILOGUE: Activity.OPERAND,
+          Unit.STORE: Activity.MEMORY}
+
+
+class Endless(RuntimeError):
+    """A program that waits for ever; the message says how much of it."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the chip's counters would read.
+
+    Parameters
+    ----------
+    cycles : int
+        Clock cycles of the run, start to end.
+    counters : {unit name: {activity name: cycles}}
+        Per unit their sum is `cycles`. BUSY is exact; how the rest is divided is an estimate, which knows one
+        cause of stalls for each unit besides SEMAPHORE.
+    """
+    cycles: int
+    counters: Mapping[str, Mapping[str, int]]
+
+
+def predict(config: ChipConfig, program: bytes, *, latency: int = 30, address: int = 0) -> Prediction:
+    """Predict the run of `program`.
+
+    Parameters
+    ----------
+    config : ChipConfig
+    program : bytes
+        Instructions of 64 bytes; they must be good: what would end in an error has no meaningful prediction.
+    latency : int
+        Memory latency, cycles: from an accepted address to the first data, and from a burst's last beat to its
+        answer. The memory serves one beat of each direction per cycle, in order.
+    address : int
+        Where the program is in memory; a burst of it does not cross a multiple of 256 bytes.
+
+    Raises
+    ------
+    ValueError
+        `program` is not whole instructions, or `latency` is negative.
+    DecodeError
+        One of them is none.
+    Endless
+        The program never ends: its semaphores are wrong.
+    """
+    if len(program) % INSTRUCTION_BYTES:
+        raise ValueError(f"program must be instructions of {INSTRUCTION_BYTES} bytes, not {len(program)} bytes")
+    if latency < 0:
+        raise ValueError(f"memory latency must not be negative, got {latency}")
+    return _Run(config, [_decode(program, i) for i in range(len(program) // INSTRUCTION_BYTES)], latency,
+                address).all()
+
+
+def _decode(program: bytes, index: int) -> Instruction:
+    unit, fields = decode(program[index * INSTRUCTION_BYTES:(index + 1) * INSTRUCTION_BYTES])
+    return Instruction(index, unit, fields, fields["wait"], fields["signal"])
+
+
+class _Run:
+    """One program on one chip."""
+
+    def __init__(self, config: ChipConfig, program: list[Instruction], latency: int, address: int):
+        self._program = program
+        self._events = events = Events()
+        timing = Timing.of(config)
+        bus = ReadBus(events, latency)
+        matmul = MatmulModel(events, config, timing)
+        epilogue = EpilogueModel(events, config, timing, matmul)
+        self._units: dict[Unit, UnitModel] = {
+            Unit.LOAD: LoadModel(events, bus, config, timing, epilogue.writes), Unit.MATMUL: matmul,
+            Unit.EPILOGUE: epilogue,
+            Unit.STORE: StoreModel(events, config, timing, latency, matmul.reads)}
+        semaphores = Semaphores(events)
+        self._stations = {unit: Station(events, semaphores, unit, model, config.queue_depth)
+                          for unit, model in self._units.items()}
+        self._fetch = Fetch(events, bus, config, program, address, self._stations)
+
+    def all(self) -> Prediction:
+        self._events.run()
+        done = sum(len(station.spans) for station in self._stations.values())
+        if done != len(self._program):
+            raise Endless(f"the program never ends: {len(self._program) - done} of its "
+                          f"{len(self._program)} instructions wait for semaphores for ever")
+        last = max([0, *(station.last_retire for station in self._stations.values())])
+        cycles = last + MEASURED["retire_to_end"]
+        return Prediction(cycles, {unit.name: self._counters(unit, cycles) for unit in Unit})
+
+    def _counters(self, unit: Unit, cycles: int) -> dict[str, int]:
+        counts = dict.fromkeys((activity.name for activity in Activity), 0)
+        if unit == Unit.FETCH:
+            counts["BUSY"] = len(self._program)
+            counts["QUEUE"] = self._fetch.queue_stalls
+            counts["MEMORY"] = self._fetch.last_dispatch + 1 - counts["BUSY"] - counts["QUEUE"]
+        elif unit in self._stations:
+            station = self._stations[unit]
+            counts["BUSY"] = self._units[unit].busy
+            working = _covered(station.spans)
+            counts[_STALL[unit].name] = max(0, working - counts["BUSY"])
+            counts["SEMAPHORE"] = _covered([*station.spans, *station.waits]) - working
+        counts["IDLE"] = cycles - sum(counts.values())
+        return counts
+
+
+def _covered(spans: list[tuple[int, int]]) -> int:
+    """Cycles that are in at least one of `spans`, whose ends do not count."""
+    total, until = 0, 0
+    for first, end in sorted(spans):
+        total += max(0, end - max(first, until))
+        until = max(until, end)
+    return total

@@ -1,0 +1,97 @@
+"""How long things take: all latencies of the cycle model, in one place."""
+
+from dataclasses import dataclass
+
+from kiwicha import ChipConfig
+from kiwicha.array.multiplier import multiplier_class
+from kiwicha.config import READ_LATENCY
+from kiwicha.epilogue.assemble import Assemble
+from kiwicha.epilogue.columns import ColumnSelect
+from kiwicha.epilogue.lane import Lane
+from kiwicha.epilogue.quantise import Quantise
+from kiwicha.epilogue.shapes import Geometry
+from kiwicha.formats import FORMATS
+from kiwicha.memory.accumulator import Accumulator
+from kiwicha.memory.block_sum import BlockSum
+
+__all__ = ["MEASURED", "Timing", "turn_stages"]
+
+#: Cycles that no constant of the hardware names. Each was counted in the source of the unit that it is about;
+#: ``python -m bench.cycles --units`` shows, on programs of one instruction, by how much they are off.
+MEASURED = {
+    "start_to_ask": 3,          # first cycle of a run to the fetch's first address
+    "ask_period": 3,            # from one address of the fetch to the next
+    "address_to_bus": 1,        # through the read arbiter, out
+    "beat_from_bus": 1,         # through the read arbiter, back
+    "beat_to_offer": 8,         # an instruction's last beat to its being ready for dispatch
+    "dispatch_period": 2,       # between two instructions
+    "retire_to_end": 4,         # last retire to the end of the run, both counted
+    "transfer": 2,              # acceptance of a LOAD or STORE to its multiplication
+    "burst": 3,                 # a transfer handed over to its first burst
+    "burst_period": 2,          # between bursts of a transfer
+    "chunk": 3,                 # a transfer handed over to its first chunk
+    "queue_in": 3,              # a word into the byte queue, besides turning it
+    "queue_out": 2,             # a word out of the byte queue, besides turning it
+    "vector": 4,                # acceptance of a MATMUL to its first vector
+    "weight_row": 3,            # acceptance of a MATMUL to its first row of weights
+    "prepare": 3,               # acceptance of an EPILOGUE to its offer to the walk, besides filling parameters
+    "parameters": 2,            # the last parameter that was read to the job's offer
+    "walk": 3,                  # a job taken by the walk to its first read
+    "walk_period": 2,           # last read of a job to first read of the next
+}
+
+
+def turn_stages(size: int) -> int:
+    """Pipeline stages that turn a word of `size` bytes: two bits of the turn in each."""
+    return -(-(size - 1).bit_length() // 2)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latencies of a chip of `config`, cycles. The names are those of the hardware's own properties.
+
+    Attributes
+    ----------
+    array : int
+        Issue of a vector to its sums at the accumulators.
+    accumulate : int
+        Sums at the accumulators to the first read that sees them.
+    added : int
+        Of those, cycles until the accumulators' port is taken.
+    hazard : int
+        Cycles between two vectors of one accumulator line, at least.
+    epilogue, fresh : int
+        A line's (or, with fresh scales, pixel's) last read to its (first) write.
+    push, pop : int
+        A beat that LOAD accepts to the first take of its bytes; a take to the line's write.
+    read, send : int
+        A line that STORE asks for to the first take of its bytes; a take to its beat on the bus.
+    """
+    array: int
+    accumulate: int
+    added: int
+    hazard: int
+    epilogue: int
+    fresh: int
+    push: int
+    pop: int
+    read: int
+    send: int
+
+    @classmethod
+    def of(cls, config: ChipConfig) -> "Timing":
+        cells = multiplier_class(config)
+        decode = 2 if any(FORMATS[name].is_float for name in config.formats) else 1
+        systolic = 2 + config.rows - 1 + cells.latency + 1 + config.columns // cells.columns - 1
+        added = BlockSum.LATENCY if config.block_scaled else 0
+        select, quantise = ColumnSelect.latency_of(config), Quantise.latency_of(config)
+        turn = turn_stages(max(config.line_bytes, config.bus_bytes))
+        out = MEASURED["queue_out"] + turn
+        return cls(
+            array=READ_LATENCY + decode + systolic, accumulate=Accumulator.latency_of(config),
+            added=added, hazard=Accumulator.hazard_of(config),
+            epilogue=READ_LATENCY + select + Lane.OUT + Assemble.LATENCY + 1,
+            fresh=READ_LATENCY + select + Lane.RESULT + quantise + Geometry.of(config).steps - 1
+            + Assemble.LATENCY + 1,
+            push=MEASURED["queue_in"] + turn_stages(config.bus_bytes), pop=out + 1,
+            read=READ_LATENCY + MEASURED["queue_in"] + turn_stages(config.line_bytes), send=out + 2)

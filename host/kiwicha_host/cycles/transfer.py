@@ -1,0 +1,100 @@
+"""What LOAD and STORE have in common: a transfer's bursts and chunks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .timing import MEASURED
+
+__all__ = ["Bursts", "Transfer", "beats_of"]
+
+
+@dataclass(slots=True)
+class Transfer:
+    """One LOAD or STORE, as its two sides see it.
+
+    Attributes
+    ----------
+    length : int
+        Bytes of a run; there are `runs` of them in each of `planes`.
+    chunks, row_chunks : int
+        Lines, of the transfer and of each row.
+    """
+    address: int
+    length: int
+    runs: int
+    planes: int
+    row_stride: int
+    plane_stride: int
+    row_bytes: int
+    chunk_bytes: int
+    row_chunks: int
+    chunks: int
+    fill_only: bool
+    multiply: int
+    fields: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "Transfer":
+        rows, row_bytes, chunk = fields["rows"], fields["row_bytes"], fields["chunk_bytes"]
+        contiguous = fields["row_stride"] == row_bytes
+        row_chunks = -(-row_bytes // chunk)
+        return cls(
+            address=fields["address"], length=row_bytes * rows if contiguous else row_bytes,
+            runs=1 if contiguous else rows, planes=fields["planes"], row_stride=fields["row_stride"],
+            plane_stride=fields["plane_stride"], row_bytes=row_bytes, chunk_bytes=chunk, row_chunks=row_chunks,
+            chunks=row_chunks * rows * fields["planes"], fill_only=bool(fields.get("fill_only", 0)),
+            multiply=max(1, rows.bit_length()) if contiguous else 1, fields=fields)
+
+    @property
+    def head(self) -> int:
+        """Cycles from its acceptance until it is handed over to both sides."""
+        return MEASURED["transfer"] + self.multiply
+
+    def run_addresses(self) -> Iterator[int]:
+        for plane in range(self.planes):
+            base = self.address + plane * self.plane_stride
+            for run in range(self.runs):
+                yield base + run * self.row_stride
+
+    def chunks_in(self, size: int) -> int:
+        """Chunks that are complete with the first `size` bytes."""
+        rows, rest = divmod(size, self.row_bytes)
+        return rows * self.row_chunks + rest // self.chunk_bytes
+
+    def line(self, chunk: int) -> int:
+        """The scratchpad line of chunk number `chunk`, from 0."""
+        fields = self.fields
+        row, at = divmod(chunk, self.row_chunks)
+        plane, row = divmod(row, fields["rows"])
+        return (fields["line"] + at * fields["chunk_line_stride"] + row * fields["row_line_stride"]
+                + plane * fields["plane_line_stride"])
+
+    def end_of(self, chunk: int) -> int:
+        """Bytes up to the end of chunk number `chunk`, from 1."""
+        row, at = divmod(chunk - 1, self.row_chunks)
+        return row * self.row_bytes + min((at + 1) * self.chunk_bytes, self.row_bytes)
+
+
+class Bursts:
+    """A transfer's bursts, in order: (bytes, beats, offset in the first beat, first of its run)."""
+
+    def __init__(self, transfer: Transfer, bus_bytes: int):
+        self._bus = bus_bytes
+        self._block = 256 * bus_bytes
+        self._transfer = transfer
+
+    def __iter__(self) -> Iterator[tuple[int, int, int, bool]]:
+        bus, block, length = self._bus, self._block, self._transfer.length
+        for start in self._transfer.run_addresses():
+            end, first = start + length, True
+            while start < end:
+                stop = min(end, (start // block + 1) * block)
+                offset = start % bus
+                yield stop - start, (offset + stop - start + bus - 1) // bus, offset, first
+                start, first = stop, False
+
+
+def beats_of(transfer: Transfer, bus_bytes: int) -> int:
+    """Beats of all bursts."""
+    return sum(beats for _, beats, _, _ in Bursts(transfer, bus_bytes))

@@ -1,0 +1,75 @@
+"""The cycle model against the compiled chip: a small version of ``python -m bench.cycles``."""
+
+import numpy as np
+import pytest
+
+from bench.cycles import MOST_MEAN, MOST_WORST, cases, chip, compare, unit_cases
+from kiwicha import ChipConfig
+from kiwicha.array.matmul import MatmulUnit
+from kiwicha.config import PRESETS
+from kiwicha.epilogue.unit import EpilogueUnit
+from kiwicha.isa import Unit
+from kiwicha.memory.accumulator import Accumulator
+from kiwicha_host import open_device
+from kiwicha_host.assembler import encode
+from kiwicha_host.cycles import Endless, Timing, predict
+
+SEED = 3
+#: (configuration, memory latency, programs); the larger chips are for the campaign.
+SMALL = (("tiny", 10, 20), ("tiny", 100, 20), ("ulx3s_85f", 30, 20))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_latencies_are_those_of_the_hardware(name):
+    config = PRESETS[name]
+    timing, accumulator, epilogue = Timing.of(config), Accumulator(config), EpilogueUnit(config)
+    assert timing.array == MatmulUnit(config).latency
+    assert (timing.accumulate, timing.hazard) == (accumulator.latency, accumulator.hazard)
+    assert timing.epilogue == epilogue.latency
+    if config.block_scaled:
+        assert timing.fresh == epilogue.fresh_latency
+
+
+def test_the_model_predicts_the_chip():
+    errors = []
+    for name, latency, count in SMALL:
+        for case, measured, model, _ in compare(name, latency, cases(name, count, f"{SEED}/{latency}")):
+            errors.append(abs(model - measured) / measured)
+            assert errors[-1] <= MOST_WORST, (SEED, name, latency, case.kind, case.name, measured, model)
+    print(f"seed {SEED}: {len(errors)} programs, mean error {np.mean(errors):.3%}, worst {max(errors):.2%}")
+    assert len(errors) >= 55
+    assert np.mean(errors) <= MOST_MEAN
+
+
+@pytest.mark.parametrize("latency", [1, 30])
+def test_single_instructions_are_right_to_the_cycle(latency):
+    for case, measured, model, _ in compare("tiny", latency, unit_cases(chip("tiny"))):
+        assert abs(model - measured) <= 1, (case.name, measured, model)
+
+
+def test_busy_cycles_are_the_chips_and_counters_add_up():
+    rng = np.random.default_rng(SEED)
+    a, b = rng.integers(-128, 128, (40, 50), dtype=np.int8), rng.integers(-128, 128, (50, 30), dtype=np.int8)
+    results = []
+    for device_name in ("golden", "verilated"):
+        with open_device(device_name, config="tiny") as device:
+            device.gemm(a, b)
+            results.append(device.last_result)
+    golden, chip_result = results
+    assert golden.predicted and not chip_result.predicted
+    assert golden.simulated_cycles_per_second is None
+    for unit, counts in golden.counters.items():
+        assert sum(counts.values()) == golden.cycles
+        assert min(counts.values()) >= 0
+        assert counts["BUSY"] == chip_result.counters[unit]["BUSY"], unit
+
+
+def test_what_cannot_be_predicted():
+    config = ChipConfig.preset("tiny")
+    with pytest.raises(ValueError, match="must be instructions of 64 bytes, not 3 bytes"):
+        predict(config, b"abc")
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
+        predict(config, b"", latency=-1)
+    stuck = encode(Unit.LOAD, wait=1, rows=1, planes=1, row_bytes=8, chunk_bytes=8)
+    with pytest.raises(Endless, match="1 of its 1 instructions"):
+        predict(config, stuck)
