@@ -1,5 +1,6 @@
-"""The trace of a run: every cycle of every unit once, as the counters count them, and every instruction in its turn."""
+"""The trace of a run: every cycle of every unit once, as counted, and every instruction in its turn."""
 
+import itertools
 import random
 
 import numpy as np
@@ -39,7 +40,7 @@ def check(trace: Trace, job_program: bytes) -> None:
     for unit in Unit:
         spans = [row for row in trace.spans.tolist() if row[0] == unit.value]
         assert spans[0][3] == 0 and spans[-1][4] == trace.covered
-        for before, after in zip(spans, spans[1:], strict=False):
+        for before, after in itertools.pairwise(spans):
             assert before[4] == after[3], f"{unit.name}: {before} then {after}"
             assert before[1:3] != after[1:3], f"{unit.name}: {before} and {after} are one"
         assert all(start < end for *_, start, end in spans)

@@ -115,7 +115,8 @@ class Result:
                            for activity, count in row.items()}
                     for unit, row in (self.counters or other.counters).items()
                     } if self.counters else dict(other.counters)
-        return Result(cycles, counters, self.wall_s + other.wall_s, self.predicted or other.predicted)
+        return Result(cycles, counters, self.wall_s + other.wall_s,
+                      predicted=self.predicted or other.predicted)
 
 
 # What is wrong, with {a} for the address in hexadecimal and {n} for it as a signed number, and what to do.

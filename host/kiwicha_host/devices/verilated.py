@@ -174,8 +174,8 @@ class VerilatedDevice(Device):
         # When all are dispatched, FETCH looks for one more before it knows.
         raw_spans["instruction"][raw_spans["instruction"] * INSTRUCTION_BYTES >= len(program)] = -1
         self._library.kiwicha_record(self._device, 0)
-        return Trace.from_starts(*(raw_spans[name] for name in ("unit", "activity", "instruction", "start")),
-                                 covered=covered.value, cycles=result.cycles, program=program)
+        return Trace.from_starts(raw_spans["unit"], raw_spans["activity"], raw_spans["instruction"],
+                                 raw_spans["start"], covered=covered.value, cycles=result.cycles, program=program)
 
     def _read(self, address: int) -> int:
         value = ctypes.c_uint32()
