@@ -1,7 +1,7 @@
 """The roofline plot as SVG: what the chip can attain at an arithmetic intensity, and what a run did."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -13,6 +13,9 @@ _WIDTH, _HEIGHT = 720, 430
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 20, 52
 #: Size of a character of a label, and how far it is from its point.
 _CHAR, _LINE, _AWAY = 7, 14, 9
+#: Left, top, right, bottom; and how many boxes a sloping line is.
+_Box = tuple[float, float, float, float]
+_PIECES = 40
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ def roofline_svg(config: ChipConfig, points: Sequence[Point]) -> str:
     """An ``<svg>`` element; points without MACs, bytes or cycles are not in it."""
     points = [point for point in points if point.intensity > 0 and point.rate > 0]
     axes = _Axes(config, points)
-    parts = [*_grid(axes), *_roofs(config, axes), *_points(axes, points)]
+    roofs, taken = _roofs(config, axes)
+    parts = [*_grid(axes), *roofs, *_points(axes, points, taken)]
     return (f'<svg class="roofline" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
             f'aria-label="Roofline plot">{"".join(parts)}</svg>')
 
@@ -82,7 +86,8 @@ def _grid(axes: _Axes) -> list[str]:
             _text(0, 0, "MACs/cycle", f'text-anchor="middle" transform="translate(14 {_HEIGHT / 2}) rotate(-90)"')]
 
 
-def _roofs(config: ChipConfig, axes: _Axes) -> list[str]:
+def _roofs(config: ChipConfig, axes: _Axes) -> tuple[list[str], list[_Box]]:
+    """The two roofs with their names, and what no label may cover: these names and the lines, in pieces."""
     peak, bus = config.peak_macs_per_cycle, config.bus_bytes
     low = max(10.0 ** axes.x[0], 10.0 ** axes.y[0] / bus)
     start, corner = axes.place(low, low * bus), axes.place(peak / bus, peak)
@@ -90,15 +95,20 @@ def _roofs(config: ChipConfig, axes: _Axes) -> list[str]:
     middle = (start[0] + corner[0]) / 2, (start[1] + corner[1]) / 2
     angle = math.degrees(math.atan2(corner[1] - start[1], corner[0] - start[0]))
     turn = f'transform="translate({middle[0]:.1f} {middle[1]:.1f}) rotate({angle:.1f})"'
+    name = f"array: {peak} MACs/cycle"
+    lines = [(*corner, *end), (end[0] - 4 - len(name) * _CHAR, end[1] - 7 - _LINE, end[0], end[1])]
+    across, down = (corner[0] - start[0]) / _PIECES, (corner[1] - start[1]) / _PIECES
+    lines += [(start[0] + i * across, start[1] + (i + 1) * down, start[0] + (i + 1) * across, start[1] + i * down)
+              for i in range(_PIECES)]
     return [_line("roof", start, corner), _line("roof", corner, end),
-            _text(end[0] - 4, end[1] - 7, f"array: {peak} MACs/cycle", 'text-anchor="end"'),
-            _text(0, -7, f"bus: {bus} bytes/cycle", f'text-anchor="middle" {turn}')]
+            _text(end[0] - 4, end[1] - 7, name, 'text-anchor="end"'),
+            _text(0, -7, f"bus: {bus} bytes/cycle", f'text-anchor="middle" {turn}')], lines
 
 
-def _points(axes: _Axes, points: Sequence[Point]) -> list[str]:
-    """Each point with its label where that covers no other label and no point."""
+def _points(axes: _Axes, points: Sequence[Point], taken: Sequence[_Box]) -> list[str]:
+    """Each point with its label where that covers no other label, no point and nothing that is `taken`."""
     places = [axes.place(point.intensity, point.rate) for point in points]
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
+    taken = [*taken, *((x - 6, y - 6, x + 6, y + 6) for x, y in places)]
     parts = []
     for point, (x, y) in zip(points, places, strict=True):
         box = next((box for box in _boxes(x, y, len(point.label) * _CHAR)
@@ -114,7 +124,7 @@ def _points(axes: _Axes, points: Sequence[Point]) -> list[str]:
     return parts
 
 
-def _boxes(x: float, y: float, width: float):
+def _boxes(x: float, y: float, width: float) -> Iterator[_Box]:
     """Places for a label around a point, the nearest first, on the paper."""
     for away in range(_AWAY, 12 * _AWAY, _AWAY):
         for dx, dy in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1)):
@@ -126,5 +136,5 @@ def _boxes(x: float, y: float, width: float):
                 yield box
 
 
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _overlap(a: _Box, b: _Box) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
