@@ -13,7 +13,7 @@ from ..job import Result
 from ..metrics import Work
 from .chrome import chrome_trace
 from .layers import LayerRun, Layers
-from .page import page
+from .page import html_page
 
 __all__ = ["LayerRun", "Layers", "check_report", "write_report"]
 
@@ -66,7 +66,7 @@ def write_report(folder: str | Path, config: ChipConfig, work: Work, result: Res
     with replacing(folder / _FIGURES) as path:
         path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     with replacing(folder / _PAGE) as path:
-        path.write_text(page(config, work, figures, trace, layers), encoding="utf-8")
+        path.write_text(html_page(config, work, figures, trace, layers), encoding="utf-8")
     with replacing(folder / _TRACE) as path, open(path, "w", encoding="utf-8") as file:
         for text in chrome_trace(config, trace):
             file.write(text)

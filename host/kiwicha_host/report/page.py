@@ -18,14 +18,14 @@ from ..trace import Trace
 from .layers import LayerRun, Layers
 from .roofline import Point, roofline_svg
 
-__all__ = ["INSTRUCTION_LIMIT", "SPAN_LIMIT", "page"]
+__all__ = ["INSTRUCTION_LIMIT", "SPAN_LIMIT", "html_page"]
 
 #: What the time line shows at most; the page then has some megabytes.
 SPAN_LIMIT, INSTRUCTION_LIMIT = 60_000, 8_000
 
 
-def page(config: ChipConfig, work: Work, figures: Mapping[str, Any], trace: Trace,
-         layers: Layers | None = None) -> str:
+def html_page(config: ChipConfig, work: Work, figures: Mapping[str, Any], trace: Trace,
+              layers: Layers | None = None) -> str:
     """The page's text. `figures` are :func:`kiwicha_host.metrics.figures`, with more or without."""
     shown = _shown(trace)
     runs = layers.runs(trace) if layers is not None and trace.complete else []
