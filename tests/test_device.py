@@ -91,9 +91,9 @@ def test_a_silent_memory_ends_in_the_watchdog(device):
     assert (gemm.output(job) == expected).all()
 
 
-def test_a_trace_is_written(tmp_path):
+def test_a_wave_form_is_written(tmp_path):
     _, job, _ = gemm_job(2, 2, 2)
     path = tmp_path / "run.vcd"
-    with open_device("verilated", config=TINY, trace=str(path)) as device:
+    with open_device("verilated", config=TINY, waves=str(path)) as device:
         device.run(job)
     assert "$enddefinitions" in path.read_text()

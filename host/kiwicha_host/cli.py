@@ -83,6 +83,13 @@ def _known_device(context: click.Context, option: click.Parameter, value: str) -
     raise click.BadParameter(f"{value!r} is not golden, verilated or serial:PORT.", context, option)
 
 
+def _needs_verilated(context: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
+    """The device comes first: it is eager."""
+    if value is not None and context.params["device"] != "verilated":
+        raise click.UsageError(f"--report needs --device verilated, not {context.params['device']}.", context)
+    return value
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(_version(), prog_name="kiwicha")
 def _commands() -> None:
@@ -97,8 +104,10 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 
 def _device_options(command):
     for option in (_json_option,
+                   click.option("--report", type=_PATH, metavar="DIR", callback=_needs_verilated,
+                                help="Write time line, roofline and figures to this folder; verilated only."),
                    click.option("--device", default="verilated", show_default=True,
-                                callback=_known_device,
+                                callback=_known_device, is_eager=True,
                                 metavar="golden|verilated|serial:PORT", help="What runs it."),
                    _config_option):
         command = option(command)
@@ -206,11 +215,11 @@ def _show_figures(figures: dict[str, Any], as_json: bool) -> None:
 def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_format: str, block: str,
          a_scale_file: Path | None, b_scale_file: Path | None, bias_file: Path | None, out: str | None,
          out_scale: str | None, out_zero_point: int, relu: bool, out_block: str | None, scale_rule: str | None,
-         config: str, device: str, as_json: bool) -> None:
+         config: str, device: str, report: Path | None, as_json: bool) -> None:
     """Multiply A [M, K] by B [K, N] on a device."""
     from . import metrics, operands
-    from .devices import open_device
     from .files import check_writable, read_array, write_array
+    from .report import write_report
 
     group, out = int(block), out or ("fp32" if int(block) else "int32")
     _check_combinations(group, a_scale_file, b_scale_file, out, out_block, scale_rule)
@@ -219,6 +228,7 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
         check_writable(output)
         if out in _BLOCK_OUT:
             check_writable(output.with_suffix(".scale.npy"))
+    _check_report(report)
     a = operands.from_codes("A", read_array(a_file), a_format)
     b = operands.from_codes("B", read_array(b_file), b_format)
     arguments: dict[str, Any] = {
@@ -228,7 +238,7 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
     if out in _BLOCK_OUT:
         arguments |= {"out_block": int(out_block or 32), "scale_rule": scale_rule or "rceil"}
     spec, _ = operands.gemm_request(chip, a, b, **arguments)     # fails before the device is built
-    with open_device(device, chip) as opened:
+    with _open(device, chip, report) as opened:
         c = opened.gemm(a, b, **arguments)
         result = opened.last_result
     if result is None:
@@ -243,8 +253,22 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
                  if item is not None)
     work = metrics.gemm_work(spec.m, spec.n, spec.k, a_per_byte=shape.a_per_byte, b_per_byte=shape.b_per_byte,
                              out_bits=shape.element_bits, scale_bytes=scales)
-    figures = metrics.figures(device, chip, work, result)
-    _show_figures({"m": spec.m, "n": spec.n, "k": spec.k, **figures}, as_json)
+    figures = {"m": spec.m, "n": spec.n, "k": spec.k, **metrics.figures(device, chip, work, result)}
+    if report is not None:
+        write_report(report, chip, work, result, figures=figures)
+    _show_figures(figures, as_json)
+
+
+def _check_report(folder: Path | None) -> None:
+    from .report import check_report
+    if folder is not None:
+        check_report(folder)
+
+
+def _open(device: str, chip: ChipConfig, report: Path | None) -> Any:
+    """The device; with a trace if there is to be a report."""
+    from .devices import open_device
+    return open_device(device, chip, **({} if report is None else {"trace": True}))
 
 
 def _codes(array: Any) -> Any:
@@ -285,30 +309,37 @@ def _factor(text: str | None) -> Any:
 @click.argument("input_file", metavar="INPUT.npy", type=_PATH)
 @click.option("-o", "output", type=_PATH, metavar="OUT.npy", help="Write the result here.")
 @_device_options
-def run(model: Path, input_file: Path, output: Path | None, config: str, device: str, as_json: bool) -> None:
+def run(model: Path, input_file: Path, output: Path | None, config: str, device: str, report: Path | None,
+        as_json: bool) -> None:
     """Run a quantised ONNX model on a device."""
     from . import metrics
     from .compiler import compile_onnx
-    from .devices import open_device
     from .files import FileProblem, check_writable, read_array, write_array
     from .inference import infer
+    from .report import Layers, write_report
 
     chip = ChipConfig.load(config)
     if output is not None:
         check_writable(output)
+    _check_report(report)
     if not model.is_file():
         raise FileProblem(f"no such file: {model}")
     images = read_array(input_file)
     network = compile_onnx(chip, model)
     network.graph.encode(images)        # fails on wrong images before the device is built
-    with open_device(device, chip) as opened:
+    with _open(device, chip, report) as opened:
         outputs, result = infer(opened, network, images)
     if output is not None:
         write_array(output, outputs)
     work = metrics.Work(network.macs(len(images)), network.compulsory_bytes(len(images)))
     layers = [dataclasses.asdict(layer) for layer in network.layers]
-    figures = metrics.figures(device, chip, work, result)
-    _show_figures({"images": len(images), **figures, "layers": layers}, as_json)
+    figures = {"images": len(images), **metrics.figures(device, chip, work, result), "layers": layers}
+    if report is not None:
+        # The compiled chip's memory has no limit, so that one program computes all images.
+        parts = Layers([layer.name for layer in network.layers], network.layer_works(len(images)),
+                       network.instruction_layers(len(images)))
+        write_report(report, chip, work, result, figures=figures, layers=parts)
+    _show_figures(figures, as_json)
 
 
 # The hardware.

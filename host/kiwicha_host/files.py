@@ -5,13 +5,14 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
 
-__all__ = ["FileProblem", "check_writable", "read_array", "replacing", "write_array"]
+__all__ = ["FileProblem", "check_folder", "check_writable", "make_folder", "read_array", "replacing",
+           "write_array"]
 
 _MAGIC = b"\x93NUMPY"
 _READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -72,6 +73,30 @@ def check_writable(path: Path) -> None:
         raise FileProblem(f"cannot write {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise FileProblem(f"cannot write {path}: no permission in {path.parent}")
+
+
+def check_folder(folder: Path, files: Iterable[str] = ()) -> None:
+    """:exc:`FileProblem` if `folder` is none and cannot be made, or one of `files` cannot be put into it."""
+    folder = folder.resolve()
+    if folder.exists():
+        if not folder.is_dir():
+            raise FileProblem(f"cannot write to {folder}: it is not a folder")
+        for name in files:
+            check_writable(folder / name)
+        return
+    there = next(parent for parent in folder.parents if parent.exists())
+    if not there.is_dir():
+        raise FileProblem(f"cannot make {folder}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FileProblem(f"cannot make {folder}: no permission in {there}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder`, and those that it is in, unless it is there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileProblem(f"cannot write to {folder}: {_reason(error)}") from None
 
 
 @contextlib.contextmanager

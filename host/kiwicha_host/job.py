@@ -8,6 +8,7 @@ import numpy as np
 from kiwicha.isa import INSTRUCTION_BYTES, MAX_PROGRAM, Activity, ErrorCode, Unit
 
 from .assembler import disassemble
+from .trace import Trace
 
 __all__ = ["DeviceError", "Job", "Result"]
 
@@ -88,6 +89,8 @@ class Result:
         Empty on a device without counters.
     wall_s : float
         Seconds that the run took here.
+    trace : Trace or None
+        What each unit did when, on a device that was asked to record it; a sum of runs has none.
     predicted : bool
         Cycles and counters are the cycle model's, not counted.
     """
@@ -95,6 +98,7 @@ class Result:
     cycles: int | None = None
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     wall_s: float = 0.0
+    trace: Trace | None = field(default=None, compare=False, repr=False)
     predicted: bool = False
 
     @property
@@ -111,7 +115,8 @@ class Result:
                            for activity, count in row.items()}
                     for unit, row in (self.counters or other.counters).items()
                     } if self.counters else dict(other.counters)
-        return Result(cycles, counters, self.wall_s + other.wall_s, self.predicted or other.predicted)
+        return Result(cycles, counters, self.wall_s + other.wall_s,
+                      predicted=self.predicted or other.predicted)
 
 
 # What is wrong, with {a} for the address in hexadecimal and {n} for it as a signed number, and what to do.

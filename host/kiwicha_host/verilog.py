@@ -8,7 +8,7 @@ from kiwicha import ChipConfig
 from kiwicha.isa import REGISTERS
 
 from .assembler import c_header
-from .files import FileProblem, replacing
+from .files import make_folder, replacing
 
 __all__ = ["write_verilog"]
 
@@ -37,10 +37,7 @@ def write_verilog(config: ChipConfig, folder: Path) -> list[Path]:
              "registers": registers, "names": names}
     files = {f"{config.name}.v": text, f"{config.name}.json": json.dumps(about, indent=1) + "\n",
              "kiwicha.h": c_header()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileProblem(f"cannot write to {folder}: {error.strerror}") from None
+    make_folder(folder)
     for file, content in files.items():
         with replacing(folder / file) as work:
             work.write_text(content)

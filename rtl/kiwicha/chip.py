@@ -9,6 +9,7 @@ from .bus.arbiter import ReadArbiter
 from .bus.axi import AxiLite, AxiRead, AxiWrite
 from .config import ChipConfig
 from .control.controller import Controller
+from .control.probe import Probe
 from .dma.load import LoadUnit
 from .dma.store import StoreUnit
 from .epilogue.unit import EpilogueUnit
@@ -29,6 +30,8 @@ class Chip(wiring.Component):
     config : ChipConfig
     sites : dict, optional
         Places of the array's multipliers, as :class:`kiwicha.array.systolic.SystolicArray` takes them.
+    probe : bool
+        Have the member `probe`.
 
     Members
     -------
@@ -40,23 +43,27 @@ class Chip(wiring.Component):
         Results.
     irq : Out(1)
         High while an enabled end is pending.
+    probe : Out(Probe)
+        For a simulator's traces.
     """
 
-    def __init__(self, config: ChipConfig, sites: dict | None = None):
+    def __init__(self, config: ChipConfig, sites: dict | None = None, probe: bool = False):
         if not isinstance(config, ChipConfig):
             raise TypeError(f"config must be a ChipConfig, not {config!r}")
         self.config = config
         self.sites = sites
+        self._probe = probe
         super().__init__({
             "host": In(AxiLite(HOST_ADDRESS_WIDTH)),
             "memory_read": Out(AxiRead(config)),
             "memory_write": Out(AxiWrite(config)),
             "irq": Out(1),
+            **({"probe": Out(Probe())} if probe else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.control = control = Controller(self.config)
+        m.submodules.control = control = Controller(self.config, self._probe)
         m.submodules.load = load = LoadUnit(self.config)
         m.submodules.matmul = matmul = MatmulUnit(self.config, sites=self.sites)
         m.submodules.epilogue = epilogue = EpilogueUnit(self.config)
@@ -67,6 +74,8 @@ class Chip(wiring.Component):
 
         connect(m, flipped(self.host), control.host)
         m.d.comb += self.irq.eq(control.irq)
+        if self._probe:
+            connect(m, control.probe, flipped(self.probe))
         for port, unit in ((control.load, load), (control.matmul, matmul),
                            (control.epilogue, epilogue), (control.store, store)):
             connect(m, port, unit.control)

@@ -1,12 +1,14 @@
 """The chip with plain AXI pins, named as other tools expect them: the top of the exported Verilog."""
 
-from amaranth import Module
+from amaranth import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .bus.axi import ID_WIDTH, ReadId, Resp
 from .chip import HOST_ADDRESS_WIDTH, Chip
 from .config import ChipConfig
+from .control.probe import UNIT_PROBE
+from .isa import Unit
 
 __all__ = ["Top"]
 
@@ -19,11 +21,13 @@ class Top(wiring.Component):
     """:class:`kiwicha.Chip` with an AXI4 master `m_axi_*` and an AXI4-Lite slave `s_axil_*`.
 
     All bursts are INCR with full-width beats; read id 0 is LOAD's, 1 the program's. Clock `clk`, synchronous
-    reset `rst`, active high.
+    reset `rst`, active high. With `probe`, which is for simulators, there are `probe_counted` and `probe_units`,
+    :class:`kiwicha.control.probe.Probe` with 32 bits for each unit.
     """
 
-    def __init__(self, config: ChipConfig):
+    def __init__(self, config: ChipConfig, probe: bool = False):
         self.config = config
+        self._probe = probe
         address = {"id": Out(ID_WIDTH), "addr": Out(config.address_width), "len": Out(8), "size": Out(3),
                    "burst": Out(2), "lock": Out(1), "cache": Out(4), "prot": Out(3), "valid": Out(1),
                    "ready": In(1)}
@@ -50,12 +54,16 @@ class Top(wiring.Component):
             **{f"s_axil_{channel}{name}": member for channel, pins in lite.items()
                for name, member in pins.items()},
             "irq": Out(1),
+            **({"probe_counted": Out(1), "probe_units": Out(UNIT_PROBE.size * len(Unit))} if probe else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.chip = chip = Chip(self.config)
+        m.submodules.chip = chip = Chip(self.config, probe=self._probe)
         m.d.comb += self.irq.eq(chip.irq)
+        if self._probe:
+            m.d.comb += [self.probe_counted.eq(chip.probe.counted),
+                         self.probe_units.eq(Cat(unit.as_value() for unit in chip.probe.units))]
         read, write, host = chip.memory_read, chip.memory_write, chip.host
         size = self.config.bus_bytes.bit_length() - 1
         for prefix, channel in (("m_axi_ar", read.ar), ("m_axi_aw", write.aw)):

@@ -21,10 +21,20 @@ _MAX_LINES = (1 << 16) - 1
 
 
 class Emitter:
-    """A program builder that knows which buffers were used, so that a new phase can wait for all of them."""
+    """A program builder that knows which buffers were used, so that a new phase can wait for all of them.
+
+    Attributes
+    ----------
+    layer : int
+        The network's layer that the next instructions are for.
+    layers : list of int
+        The layer of each instruction.
+    """
 
     def __init__(self) -> None:
         self.builder = ProgramBuilder()
+        self.layer = 0
+        self.layers: list[int] = []
         self._used: set[Hashable] = set()
         self._phase: set[Hashable] = set()
 
@@ -35,6 +45,7 @@ class Emitter:
             writes += self._phase
             self._phase = set()
         self._used.update(reads, writes)
+        self.layers.append(self.layer)
         self.builder.add(unit, reads=dict.fromkeys(reads), writes=dict.fromkeys(writes), **fields)
 
     def barrier(self) -> None:

@@ -17,6 +17,7 @@ from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES
 
 from ..job import Job
+from ..metrics import Work
 from .builder import CompileError
 from .conv import ConvPlan, plan_layer
 from .emit import Emitter
@@ -45,8 +46,9 @@ class NetworkJob(Job):
 
 @dataclass(frozen=True)
 class _Program:
-    """A program for some number of images, and where its data are."""
+    """A program for some number of images, the layer of each instruction, and where its data are."""
     code: bytes
+    layers: np.ndarray
     address: int
     inputs: Region
     outputs: Region
@@ -92,13 +94,23 @@ class CompiledNetwork:
 
     def compulsory_bytes(self, images: int) -> int:
         """Bytes that any chip has to move: input and output codes, weights, biases and scales, once each."""
-        first, last = self.graph.layers[0], self.graph.layers[-1]
-        per_image = (first.size[0] * first.size[1] * first.channels
-                     + last.out_size[0] * last.out_size[1] * last.out_channels)
-        return images * per_image + sum(layer.weights.size + 8 * layer.out_channels for layer in self.graph.layers)
+        return sum(work.compulsory_bytes for work in self.layer_works(images))
+
+    def layer_works(self, images: int) -> list[Work]:
+        """Each layer's part of the work: the first has the input's bytes, the last the output's."""
+        layers = self.graph.layers
+        traffic = [layer.weights.size + 8 * layer.out_channels for layer in layers]
+        first, last = layers[0], layers[-1]
+        traffic[0] += images * first.size[0] * first.size[1] * first.channels
+        traffic[-1] += images * last.out_size[0] * last.out_size[1] * last.out_channels
+        return [Work(images * layer.real_macs, count) for layer, count in zip(layers, traffic, strict=True)]
 
     def instructions(self, images: int) -> int:
         return len(self._program(images).code) // INSTRUCTION_BYTES
+
+    def instruction_layers(self, images: int) -> np.ndarray:
+        """The layer of each instruction of the program for so many images."""
+        return self._program(images).layers
 
     def memory_bytes(self, images: int) -> int:
         """Memory that a job of so many images takes."""
@@ -175,8 +187,8 @@ class CompiledNetwork:
             raise
         except ValueError as error:
             raise CompileError(f"the network does not fit an instruction's fields: {error}") from None
-        program = memory.region(len(code))
-        return _Program(code, program.base, between[0], between[-1], memory.size)
+        program, layers = memory.region(len(code)), np.array(emitter.layers, np.intp)
+        return _Program(code, layers, program.base, between[0], between[-1], memory.size)
 
 
 def _cut(config: ChipConfig, plans: list[ConvPlan]) -> list["Resident | Streamed"]:

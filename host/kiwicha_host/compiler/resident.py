@@ -98,6 +98,7 @@ class Resident:
 
     def _load_weights(self, emitter: Emitter, layer: int, weights: int, slots: int) -> None:
         """What `layer` needs before its first group: weights, parameters, and padding of its input."""
+        emitter.layer = self.first + layer
         before = sum(plan.weight_lines for plan in self.plans[:layer])
         plan, (height, width) = self.plans[layer], self.plans[layer].padded
         load_lines(emitter, self.config, weights + before * self.config.line_bytes, self._weight_line[layer],
@@ -108,11 +109,13 @@ class Resident:
     def _load_group(self, emitter: Emitter, groups: list[range], number: int, source: int) -> None:
         if number < len(groups):
             plan = self.plans[0]
+            emitter.layer = self.first
             load_input(emitter, plan, source + groups[number].start * plan.image_bytes,
                        self._slot(0, number, len(groups[number])), Rect(0, 0, *plan.padded))
 
     def _store_group(self, emitter: Emitter, group: range, number: int, target: int) -> None:
         plan = self.plans[-1]
+        emitter.layer = self.first + len(self.plans) - 1
         (height, width), channels = plan.layer.out_size, plan.layer.out_channels
         store_output(emitter, plan, target + group.start * height * width * channels,
                      self._slot(len(self.plans), number, len(group)), Rect(0, 0, height, width))
@@ -123,6 +126,7 @@ class Resident:
 
     def _run(self, emitter: Emitter, layer: int, number: int, images: int, accumulators: Accumulators) -> None:
         plan, rects = self.plans[layer], self._tiles[layer]
+        emitter.layer = self.first + layer
         key = ("w", self.first + layer)
         source, target = self._slot(layer, number, images), self._slot(layer + 1, number, images)
         top, left = self.plans[layer + 1].pads if layer + 1 < len(self.plans) else (0, 0)

@@ -132,6 +132,7 @@ class Streamed:
     def emit(self, emitter: Emitter, images: int, weights: int, source: int, target: int) -> None:
         """Instructions for `images` images; `weights`, `source` and `target` are addresses in memory."""
         plan = self.plans[0]
+        emitter.layer = self.first
         together = self._images_together(plan)
         largest = max(plan.conv_pixels(rect.h, rect.w) for rect in self._tiles) * together
         _Stream(self, emitter, Accumulators(self.config, largest), weights).run(

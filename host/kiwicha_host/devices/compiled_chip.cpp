@@ -8,6 +8,7 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <vector>
 
 #include "Vkiwicha_top.h"
 #include "verilated.h"
@@ -28,11 +29,69 @@ struct Burst {
     uint8_t id;
 };
 
+constexpr int kUnits = 5;
+constexpr int kFetch = 0, kIdle = 0, kSemaphore = 2;   // of kiwicha.isa: Unit, Activity
+
+// From its first cycle on, until the unit's next span, a unit does one thing for one instruction (-1: for none).
+struct Span {
+    uint64_t start;
+    int32_t instruction;
+    uint8_t unit, activity;
+    uint16_t unused;
+};
+
+// What each unit does over a run, as spans in the order in which they begin; `limit` of them at most, then
+// nothing more is recorded and `cycles` says how far the spans reach.
+struct Recorder {
+    std::vector<Span> spans;
+    uint64_t limit = 0, cycles = 0;
+    bool on = false, full = false;
+    std::deque<int32_t> open[kUnits];       // accepted and not yet retired
+    int64_t last[kUnits];                   // instruction and activity of the unit's latest span
+
+    void start(uint64_t most) {
+        spans.clear();
+        spans.shrink_to_fit();
+        for (auto& queue : open) queue.clear();
+        for (auto& item : last) item = INT64_MIN;
+        limit = most;
+        cycles = 0;
+        full = false;
+        on = limit > 0;
+    }
+
+    void cycle(const Vkiwicha_top& t) {
+        if (!t.probe_counted || full) return;
+        Span fresh[kUnits];
+        int count = 0;
+        for (int unit = 0; unit < kUnits; ++unit) {
+            const uint32_t word = t.probe_units[unit];
+            const int32_t index = word & 0xFFFFFF;
+            const uint8_t activity = word >> 24 & 7;
+            auto& queue = open[unit];
+            const bool ahead = activity == kSemaphore || (unit == kFetch && activity != kIdle);
+            const int32_t instruction = !queue.empty() ? queue.front() : ahead ? index : -1;
+            if (unit != kFetch) {
+                if (word >> 27 & 1) queue.push_back(index);
+                if (word >> 28 & 1 && !queue.empty()) queue.pop_front();
+            }
+            const int64_t now = int64_t{instruction} * 8 + activity;
+            if (now == last[unit]) continue;
+            last[unit] = now;
+            fresh[count++] = {cycles, instruction, static_cast<uint8_t>(unit), activity, 0};
+        }
+        full = spans.size() + count > limit;
+        if (full) return;
+        spans.insert(spans.end(), fresh, fresh + count);
+        ++cycles;
+    }
+};
+
 struct Device {
     VerilatedContext context;
     std::unique_ptr<Vkiwicha_top> top;
 #if VM_TRACE
-    std::unique_ptr<VerilatedVcdC> trace;
+    std::unique_ptr<VerilatedVcdC> waves;
 #endif
     uint8_t* memory = nullptr;
     uint64_t base = 0, size = 0;
@@ -43,6 +102,7 @@ struct Device {
     std::deque<Burst> reads, writes, answers;
     int write_resp = kOkay;
     uint64_t beats_read = 0, beats_written = 0;
+    Recorder recorder;
 
     int response(uint64_t address) const {
         if (address - base > size || size - (address - base) < kBusBytes) return kDecerr;
@@ -101,8 +161,9 @@ struct Device {
         t.clk = 0;
         t.eval();
 #if VM_TRACE
-        if (trace) trace->dump(2 * cycle);
+        if (waves) waves->dump(2 * cycle);
 #endif
+        if (recorder.on) recorder.cycle(t);
         // What the chip shows now and what was driven meet at the rising edge.
         if (t.m_axi_rvalid && t.m_axi_rready) {
             ++beats_read;
@@ -119,7 +180,7 @@ struct Device {
         t.clk = 1;
         t.eval();
 #if VM_TRACE
-        if (trace) trace->dump(2 * cycle + 1);
+        if (waves) waves->dump(2 * cycle + 1);
 #endif
         ++cycle;
     }
@@ -143,7 +204,7 @@ Device* kiwicha_open(uint64_t latency) {
 
 void kiwicha_close(Device* d) {
 #if VM_TRACE
-    if (d->trace) d->trace->close();
+    if (d->waves) d->waves->close();
 #endif
     d->top->final();
     delete d;
@@ -165,13 +226,23 @@ uint64_t kiwicha_beats(Device* d, int written) { return written ? d->beats_writt
 
 uint64_t kiwicha_cycle(Device* d) { return d->cycle; }
 
-int kiwicha_trace(Device* d, const char* path) {
+// Forget what was recorded, and record at most `limit` spans of the next run; 0: none.
+void kiwicha_record(Device* d, uint64_t limit) { d->recorder.start(limit); }
+
+// Number of recorded spans; where they are, until the next run; and how many cycles they are of.
+uint64_t kiwicha_spans(Device* d, const Span** spans, uint64_t* cycles) {
+    *spans = d->recorder.spans.data();
+    *cycles = d->recorder.cycles;
+    return d->recorder.spans.size();
+}
+
+int kiwicha_waves(Device* d, const char* path) {
 #if VM_TRACE
     d->context.traceEverOn(true);
-    d->trace = std::make_unique<VerilatedVcdC>();
-    d->top->trace(d->trace.get(), 99);
-    d->trace->open(path);
-    return d->trace->isOpen();
+    d->waves = std::make_unique<VerilatedVcdC>();
+    d->top->trace(d->waves.get(), 99);
+    d->waves->open(path);
+    return d->waves->isOpen();
 #else
     (void)d, (void)path;
     return 0;

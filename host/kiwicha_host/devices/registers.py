@@ -7,7 +7,7 @@ from kiwicha.formats import FORMATS
 from kiwicha.isa import COUNTER_BASE, ID_VALUE, REGISTERS, VERSION_VALUE, Activity, ErrorCode, Unit
 from kiwicha.isa import counter_address as _counter
 
-from ..job import Job, Result, counters_from
+from ..job import DeviceError, Job, Result, counters_from
 
 __all__ = ["LinkError", "RegisterFile"]
 
@@ -141,8 +141,29 @@ class RegisterFile:
         return counters_from({(unit, activity): values[(_counter(unit, activity) - COUNTER_BASE) // 4]
                               for unit in Unit for activity in Activity})
 
+    def measured(self) -> tuple[int, dict[str, dict[str, int]]]:
+        """Cycles and counters of the last program, well ended or not.
+
+        Raises
+        ------
+        LinkError
+            The counters of a unit do not add up to the cycles, so some of them are not what the chip counted.
+        """
+        cycles, counters = self.read("CYCLES"), self.counters()
+        for unit, row in counters.items():
+            # All of them wrap at 32 bits.
+            if (sum(row.values()) - cycles) & 0xFFFF_FFFF:
+                raise LinkError(f"the counters of {unit} add up to {sum(row.values())}, not to the run's {cycles} "
+                                "cycles; check the link, and report it if the chip is simulated")
+        return cycles, counters
+
     def finish(self, job: Job, *, wall_s: float = 0.0) -> Result:
         """The result of a program that has ended; an exception if it ended badly."""
         self.write("IRQ_PENDING", _BOTH_ENDS)
-        self.raise_for_error(job)
-        return Result(cycles=self.read("CYCLES"), counters=self.counters(), wall_s=wall_s)
+        try:
+            self.raise_for_error(job)
+        except DeviceError:
+            self.measured()
+            raise
+        cycles, counters = self.measured()
+        return Result(cycles=cycles, counters=counters, wall_s=wall_s)

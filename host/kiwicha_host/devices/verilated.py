@@ -3,16 +3,20 @@
 import ctypes
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from kiwicha import ChipConfig
 from kiwicha.array.multiplier import simulation_models
 from kiwicha.export import to_verilog
-from kiwicha.isa import REGISTERS
+from kiwicha.isa import INSTRUCTION_BYTES, REGISTERS
 from kiwicha.top import Top
 
 from .. import toolchain
 from ..job import Job, Result
+from ..trace import SPAN_LIMIT, Trace
 from .base import Device
 from .registers import RegisterFile
 
@@ -26,9 +30,12 @@ _CXX_FLAGS = ("-std=c++17", "-fPIC", "-fstrict-aliasing", "-DVL_TIME_CONTEXT")
 #: Cycles per call into the library, so that an interrupt is heard.
 _CHUNK = 500_000
 _BUILD_TIMEOUT = 1200
+#: The struct Span of compiled_chip.cpp.
+_RAW_SPAN = np.dtype([("start", np.uint64), ("instruction", np.int32), ("unit", np.uint8),
+                      ("activity", np.uint8), ("unused", np.uint16)])
 
 
-def build_library(config: ChipConfig, *, trace: bool = False) -> Path:
+def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     """The shared library of `config`'s chip, built if it is not there; its name is a hash of all it depends on.
 
     Raises
@@ -36,10 +43,10 @@ def build_library(config: ChipConfig, *, trace: bool = False) -> Path:
     ToolError
         Verilator or the C++ compiler failed.
     """
-    verilog, _ = to_verilog(Top(config), _TOP)
+    verilog, _ = to_verilog(Top(config, probe=True), _TOP)
     models = simulation_models(config)
     defines = (f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",)
-    flags = (*_VERILATOR_FLAGS, *(("--trace-vcd",) if trace else ()))
+    flags = (*_VERILATOR_FLAGS, *(("--trace-vcd",) if waves else ()))
     version = toolchain.run(["verilator", "--version"], timeout=60)
     key = toolchain.content_hash(verilog, _SOURCE, *models, list(flags), list(_CXX_FLAGS + defines), version)
     folder = toolchain.build_root() / "device" / f"{config.name}-{key}"
@@ -47,20 +54,20 @@ def build_library(config: ChipConfig, *, trace: bool = False) -> Path:
     with toolchain.locked(folder.with_suffix(".lock")):
         if not library.exists():
             with toolchain.publish(folder) as work:
-                _build(work, verilog, models, flags, defines, trace)
+                _build(work, verilog, models, flags, defines, waves)
     return library
 
 
 def _build(work: Path, verilog: str, models: list[Path], flags: tuple[str, ...], defines: tuple[str, ...],
-           trace: bool) -> None:
+           waves: bool) -> None:
     (work / f"{_TOP}.v").write_text(verilog)
     toolchain.run(["verilator", *flags, "--Mdir", "obj", "--top-module", _TOP, f"{_TOP}.v", *models],
                   cwd=work, log=work / "verilator.log", timeout=_BUILD_TIMEOUT)
     root = Path(toolchain.environment()["VERILATOR_ROOT"]) / "include"
-    runtime = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if trace else [])]
+    runtime = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if waves else [])]
     sources = [*sorted((work / "obj").glob("*.cpp")), *(root / name for name in runtime), _SOURCE]
-    include: list[str | Path] = ["-I", work / "obj", "-I", root, "-I", root / "vltstd", f"-DVM_TRACE={int(trace)}",
-               f"-DVM_TRACE_VCD={int(trace)}", "-DVM_COVERAGE=0"]
+    include: list[str | Path] = ["-I", work / "obj", "-I", root, "-I", root / "vltstd", f"-DVM_TRACE={int(waves)}",
+               f"-DVM_TRACE_VCD={int(waves)}", "-DVM_COVERAGE=0"]
 
     def compile_one(source: Path) -> Path:
         target = work / "obj" / f"{source.stem}.o"
@@ -84,9 +91,10 @@ def _load(path: Path) -> ctypes.CDLL:
     for name, result, arguments in (
             ("open", device, [u64]), ("close", None, [device]), ("memory", None, [device, device, u64, u64]),
             ("fault", None, [device, u64, u64, ctypes.c_int]), ("beats", u64, [device, ctypes.c_int]),
-            ("cycle", u64, [device]), ("trace", ctypes.c_int, [device, ctypes.c_char_p]),
+            ("cycle", u64, [device]), ("waves", ctypes.c_int, [device, ctypes.c_char_p]),
             ("write", ctypes.c_int, [device, u32, u32]), ("run", ctypes.c_int, [device, u64]),
-            ("read", ctypes.c_int, [device, u32, ctypes.POINTER(u32)])):
+            ("read", ctypes.c_int, [device, u32, ctypes.POINTER(u32)]), ("record", None, [device, u64]),
+            ("spans", u64, [device, ctypes.POINTER(device), ctypes.POINTER(u64)])):
         function = getattr(library, f"kiwicha_{name}")
         function.restype, function.argtypes = result, arguments
     return library
@@ -100,24 +108,33 @@ class VerilatedDevice(Device):
     config : ChipConfig
     latency : int
         Memory latency: cycles from an accepted read address to the first data.
-    trace : str or None
-        Write a VCD trace of everything to this file (and build a slower library for it).
+    trace : bool
+        Give each result a :class:`kiwicha_host.trace.Trace`; off, it costs nothing.
+    trace_limit : int
+        Spans that a trace may hold; of a run that has more, the trace has the first cycles.
+    waves : str or None
+        Write a wave form of everything to this file, VCD (and build a slower library for it).
     max_cycles : int
         A job that takes longer is given up with an error; the chip's own watchdog comes first.
     """
 
     name = "verilated"
 
-    def __init__(self, config: ChipConfig, *, latency: int = 30, trace: str | None = None,
-                 max_cycles: int = 10**11):
+    def __init__(self, config: ChipConfig, *, latency: int = 30, trace: bool = False,
+                 trace_limit: int = SPAN_LIMIT, waves: str | None = None, max_cycles: int = 10**11):
         super().__init__(config)
         if latency < 0:
             raise ValueError(f"memory latency must not be negative, got {latency}")
+        if not isinstance(trace, bool):
+            raise TypeError(f"trace must be True or False, not {trace!r}; for a wave form use waves=PATH")
+        if trace_limit < 1:
+            raise ValueError(f"trace limit must be at least 1 span, got {trace_limit}")
         self._max_cycles = max_cycles
-        self._library = _load(build_library(config, trace=trace is not None))
+        self._trace_limit = trace_limit if trace else 0
+        self._library = _load(build_library(config, waves=waves is not None))
         self._device: int | None = self._library.kiwicha_open(latency)
-        if trace is not None and not self._library.kiwicha_trace(self._device, trace.encode()):
-            raise ValueError(f"cannot write the trace to {trace}")
+        if waves is not None and not self._library.kiwicha_waves(self._device, waves.encode()):
+            raise ValueError(f"cannot write the wave form to {waves}")
         self.registers = RegisterFile(self._read, self._write)
         self.registers.check_identity(config)
 
@@ -134,6 +151,8 @@ class VerilatedDevice(Device):
         # Kept, because a bus that was silent may still write after the job has failed.
         self._memory = job.memory
         self._library.kiwicha_memory(self._device, self._memory.ctypes.data, job.base, self._memory.size)
+        self._library.kiwicha_record(self._device, self._trace_limit)
+        program = b"".join(map(job.instruction, range(job.program_count))) if self._trace_limit else b""
         began = time.perf_counter()
         self.registers.start(job)
         left = self._max_cycles
@@ -141,7 +160,22 @@ class VerilatedDevice(Device):
             left -= _CHUNK
             if left <= 0:
                 raise TimeoutError(f"no end after {self._max_cycles} cycles; is the watchdog off?")
-        return self.registers.finish(job, wall_s=time.perf_counter() - began)
+        wall_s = time.perf_counter() - began
+        result = self.registers.finish(job, wall_s=wall_s)
+        return replace(result, trace=self._trace(program, result)) if self._trace_limit else result
+
+    def _trace(self, program: bytes, result: Result) -> Trace:
+        """What was recorded of the run that has just ended."""
+        assert result.cycles is not None
+        address, covered = ctypes.c_void_p(), ctypes.c_uint64()
+        count = self._library.kiwicha_spans(self._device, ctypes.byref(address), ctypes.byref(covered))
+        raw = ctypes.string_at(address, count * _RAW_SPAN.itemsize) if count else b""
+        raw_spans = np.frombuffer(raw, _RAW_SPAN).copy()
+        # When all are dispatched, FETCH looks for one more before it knows.
+        raw_spans["instruction"][raw_spans["instruction"] * INSTRUCTION_BYTES >= len(program)] = -1
+        self._library.kiwicha_record(self._device, 0)
+        return Trace.from_starts(raw_spans["unit"], raw_spans["activity"], raw_spans["instruction"],
+                                 raw_spans["start"], covered=covered.value, cycles=result.cycles, program=program)
 
     def _read(self, address: int) -> int:
         value = ctypes.c_uint32()

@@ -10,6 +10,7 @@ from ..isa import INSTRUCTIONS, Activity, Unit
 from .counters import Counters
 from .dispatch import Dispatch
 from .fetch import Fetch
+from .probe import Probe
 from .registers import ADDRESS_WIDTH, Registers
 from .semaphores import Semaphores
 from .station import Station
@@ -30,6 +31,8 @@ class Controller(wiring.Component):
     Parameters
     ----------
     config : ChipConfig
+    probe : bool
+        Have the member `probe`.
 
     Members
     -------
@@ -41,16 +44,20 @@ class Controller(wiring.Component):
     load, matmul, epilogue, store : In(UnitPort)
         The units.
     irq : Out(1)
+    probe : Out(Probe)
+        For a simulator's traces.
     """
 
-    def __init__(self, config: ChipConfig):
+    def __init__(self, config: ChipConfig, probe: bool = False):
         self._config = config
+        self._probe = probe
         super().__init__({
             "host": In(AxiLite(ADDRESS_WIDTH)),
             "bus": Out(AxiRead(config)),
             "window": Out(Window(config)),
             **{unit.name.lower(): In(UnitPort(unit)) for unit in INSTRUCTIONS},
             "irq": Out(1),
+            **({"probe": Out(Probe())} if probe else {}),
         })
 
     @property
@@ -106,6 +113,8 @@ class Controller(wiring.Component):
               for name in ("busy", "done", "error", "record", "succeeded", "failed")),
         ]
         self._elaborate_counters(m, counters, registers, supervisor, dispatch, stations, ports)
+        if self._probe:
+            self._elaborate_probe(m, counters, fetch, dispatch, ports)
         return m
 
     def _elaborate_stations(self, m, dispatch, semaphores, supervisor):
@@ -153,3 +162,17 @@ class Controller(wiring.Component):
             m.d.sync += [activity.eq(port.activity), waiting.eq(station.waiting)]
             m.d.comb += counters.activity[unit.value].eq(
                 Mux((activity == Activity.IDLE) & waiting, Activity.SEMAPHORE, activity))
+
+    def _elaborate_probe(self, m, counters, fetch, dispatch, ports):
+        """What is counted, with what happened in the same cycle."""
+        m.d.comb += self.probe.counted.eq(counters.enable & ~counters.clear)
+        for unit in Unit:
+            m.d.comb += self.probe.units[unit.value].activity.eq(counters.activity[unit.value])
+        view = self.probe.units[Unit.FETCH.value]
+        # Until fetch has started, its index is of the program before.
+        m.d.sync += [view.index.eq(Mux(fetch.start, 0, fetch.index)), view.accept.eq(dispatch.progress),
+                     view.retire.eq(dispatch.progress)]
+        for unit, port in zip(INSTRUCTIONS, ports, strict=True):
+            view = self.probe.units[unit.value]
+            m.d.sync += [view.index.eq(port.i.p.index), view.accept.eq(port.i.valid & port.i.ready),
+                         view.retire.eq(port.retire)]
