@@ -159,6 +159,8 @@ def test_results_add_up():
     assert one + one == Result(20, {"LOAD": {"BUSY": 8, "IDLE": 12}}, 2.0)
     assert (Result(wall_s=1) + Result(wall_s=2)) == Result(wall_s=3)
     assert counters_by_cause(Result()) == {}
+    both = one + Result(1, predicted=True)
+    assert both.predicted and both.trace is None and not (one + one).predicted
 
 
 # What is wrong.

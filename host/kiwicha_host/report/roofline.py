@@ -98,8 +98,9 @@ def _roofs(config: ChipConfig, axes: _Axes) -> tuple[list[str], list[_Box]]:
     name = f"array: {peak} MACs/cycle"
     lines = [(*corner, *end), (end[0] - 4 - len(name) * _CHAR, end[1] - 7 - _LINE, end[0], end[1])]
     across, down = (corner[0] - start[0]) / _PIECES, (corner[1] - start[1]) / _PIECES
-    lines += [(start[0] + i * across, start[1] + (i + 1) * down, start[0] + (i + 1) * across, start[1] + i * down)
-              for i in range(_PIECES)]
+    # With the room for its name above it.
+    lines += [(start[0] + i * across, start[1] + (i + 1) * down - 2 * _LINE,
+               start[0] + (i + 1) * across, start[1] + i * down) for i in range(_PIECES)]
     return [_line("roof", start, corner), _line("roof", corner, end),
             _text(end[0] - 4, end[1] - 7, name, 'text-anchor="end"'),
             _text(0, -7, f"bus: {bus} bytes/cycle", f'text-anchor="middle" {turn}')], lines
@@ -114,7 +115,7 @@ def _points(axes: _Axes, points: Sequence[Point], taken: Sequence[_Box]) -> list
         box = next((box for box in _boxes(x, y, len(point.label) * _CHAR)
                     if not any(_overlap(box, other) for other in taken)), None)
         if box is not None:
-            taken.append(box)
+            taken.append((box[0] - _CHAR / 2, box[1], box[2] + _CHAR / 2, box[3]))
             near = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
             if math.dist(near, (x, y)) > 2 * _AWAY:
                 parts.append(_line("leader", (x, y), near))
