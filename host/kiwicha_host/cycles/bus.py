@@ -22,14 +22,14 @@ class ReadBus:
     def __init__(self, events: Events, latency: int):
         self._events = events
         self._answer = max(latency, 1) + MEASURED["address_to_bus"] + MEASURED["beat_from_bus"]
-        self._pending: dict[int, Callable[[int], None]] = {}
+        self._pending: dict[int, tuple[int, Callable[[int], None]]] = {}     # from when on, and whom to tell
         self._last = _LOAD
         self._next = 0              # no address is accepted before
         self._free = 0              # no beat comes before
 
     def ask(self, time: int, fetch: bool, accepted: Callable[[int], None]) -> None:
         """From cycle `time` on there is an address; `accepted` is called in the cycle of its acceptance."""
-        self._pending[_FETCH if fetch else _LOAD] = accepted
+        self._pending[_FETCH if fetch else _LOAD] = time, accepted
         self._events.at(max(time, self._next), self._arbitrate, DECIDE)
 
     def alone(self, time: int) -> bool:
@@ -41,17 +41,18 @@ class ReadBus:
         self._next, self._last = time + 1, _LOAD
 
     def _arbitrate(self, time: int) -> None:
-        if not self._pending:
+        there = [who for who, (since, _) in self._pending.items() if since <= time]
+        if not there:
             return
         if time < self._next:
             self._events.at(self._next, self._arbitrate, DECIDE)
             return
         turn = _LOAD if self._last == _FETCH else _FETCH
-        who = turn if turn in self._pending else next(iter(self._pending))
-        call = self._pending.pop(who)
+        who = turn if turn in there else there[0]
+        _, call = self._pending.pop(who)
         self._next, self._last = time + 1, who
         call(time)
-        if self._pending:
+        if len(there) > 1:
             self._events.at(self._next, self._arbitrate, DECIDE)
 
     def first_beat(self, accepted: int) -> int:
