@@ -94,7 +94,7 @@ def test_a_trace_after_an_error_is_of_its_own_run(device):
 
 
 def test_busy_is_as_long_as_the_work(device):
-    """A MATMUL takes a vector per cycle; the next one's first are under way while the last sums of one come out."""
+    """A MATMUL takes a vector per cycle; the next one begins while the last sums of one are on their way."""
     job = gemm_job(8, 4, 4)
     trace = device.run(job).trace
     numbers = np.flatnonzero(trace.units() == Unit.MATMUL.value)
