@@ -51,6 +51,10 @@ class LoadModel:
         self._flying: deque[int] = deque(maxlen=config.reads_in_flight)
         self._jobs: deque[_Job] = deque()
         self._taken = -1                                        # when the last chunk was taken
+        self._came = 0                                          # bytes of all transfers so far
+        # Bytes up to the end of a burst, and when the first and the last chunk that it completed were taken.
+        self._leaving: deque[tuple[int, int, int]] = deque()
+        self._left_until, self._left_at = 0, -99                # of those bursts that are forgotten
         self._waiting: Callable[[int], None] | None = None
         self._blocked_job: Callable[[int], None] | None = None
 
@@ -157,6 +161,7 @@ class LoadModel:
         last = first + beats - 1
         before = job.seen
         job.seen += size
+        self._came += size
         complete = transfer.chunks_in(job.seen)
         many = complete - job.taken
         if not many:
@@ -168,15 +173,21 @@ class LoadModel:
         begin = max(self._taken + 1, job.sent + MEASURED["chunk"], available(job.taken + 1))
         self._taken = max(begin + many - 1, available(complete))
         job.taken = complete
-        late = self._taken - last - self._timing.push
-        if late > 0:
-            # Lines leave more slowly than beats come: the byte queue fills, and the bus waits.
-            waiting = self._room * transfer.row_chunks // transfer.row_bytes
-            last = max(last, self._taken - waiting + 4)
+        self._leaving.append((self._came, begin, self._taken))
+        last = max(last, self._left_by(self._came - self._room) + 4)
         if complete == transfer.chunks:
             self._done(job)
             self._fill()
         return last
+
+    def _left_by(self, size: int) -> int:
+        """When the first `size` bytes of all that ever came have left the byte queue."""
+        while len(self._leaving) > 1 and self._leaving[0][0] <= size:
+            self._left_until, _, self._left_at = self._leaving.popleft()
+        end, first, last = self._leaving[0]
+        if size <= self._left_until:
+            return self._left_at
+        return first + (last - first + 1) * (size - self._left_until) // (end - self._left_until)
 
     def _fill(self) -> None:
         """Transfers without memory, whose turn it is."""
