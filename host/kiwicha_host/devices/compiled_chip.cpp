@@ -2,7 +2,8 @@
 //
 // The memory answers reads in order, `latency` cycles after it took the address, one beat per cycle; writes
 // likewise, their answers `latency` cycles after the last beat. Outside of the memory it answers DECERR.
-// Inputs depend on the model's registers only, so two evaluations make a cycle.
+// Around the chip is a module that shows its outputs as they were at the last rising edge, so one evaluation
+// makes a cycle: inputs settle, then comes the edge. For wave forms there are two, so that both can be seen.
 
 #include <cstdint>
 #include <cstring>
@@ -10,7 +11,7 @@
 #include <memory>
 #include <vector>
 
-#include "Vkiwicha_top.h"
+#include "Vkiwicha_sim.h"
 #include "verilated.h"
 #if VM_TRACE
 #include "verilated_vcd_c.h"
@@ -60,7 +61,7 @@ struct Recorder {
         on = limit > 0;
     }
 
-    void cycle(const Vkiwicha_top& t) {
+    void cycle(const Vkiwicha_sim& t) {
         if (!t.probe_counted || full) return;
         Span fresh[kUnits];
         int count = 0;
@@ -89,7 +90,7 @@ struct Recorder {
 
 struct Device {
     VerilatedContext context;
-    std::unique_ptr<Vkiwicha_top> top;
+    std::unique_ptr<Vkiwicha_sim> top;
 #if VM_TRACE
     std::unique_ptr<VerilatedVcdC> waves;
 #endif
@@ -158,13 +159,17 @@ struct Device {
     void step() {
         auto& t = *top;
         drive();
-        t.clk = 0;
-        t.eval();
 #if VM_TRACE
+        t.tick = 0;
+        t.eval();
         if (waves) waves->dump(2 * cycle);
+        t.tick = 1;
+#else
+        t.tick = !t.tick;
 #endif
+        t.eval();
         if (recorder.on) recorder.cycle(t);
-        // What the chip shows now and what was driven meet at the rising edge.
+        // What the chip showed and what was driven met at the rising edge.
         if (t.m_axi_rvalid && t.m_axi_rready) {
             ++beats_read;
             Burst& burst = reads.front();
@@ -177,8 +182,6 @@ struct Device {
             reads.push_back({t.m_axi_araddr, cycle + latency, t.m_axi_arlen + 1u, t.m_axi_arid});
         if (t.m_axi_awvalid && t.m_axi_awready)
             writes.push_back({t.m_axi_awaddr, 0, t.m_axi_awlen + 1u, 0});
-        t.clk = 1;
-        t.eval();
 #if VM_TRACE
         if (waves) waves->dump(2 * cycle + 1);
 #endif
@@ -195,7 +198,7 @@ extern "C" {
 Device* kiwicha_open(uint64_t latency) {
     auto* d = new Device;
     d->latency = latency;
-    d->top = std::make_unique<Vkiwicha_top>(&d->context);
+    d->top = std::make_unique<Vkiwicha_sim>(&d->context);
     d->top->rst = 1;
     for (int i = 0; i < 8; ++i) d->step();
     d->top->rst = 0;
@@ -257,14 +260,10 @@ int kiwicha_write(Device* d, uint32_t address, uint32_t value) {
     t.s_axil_wstrb = 0xF;
     t.s_axil_awvalid = t.s_axil_wvalid = t.s_axil_bready = 1;
     for (int i = 0; i < kPatience; ++i) {
-        // Inputs that are set here are seen by the coming step; its handshakes are known before its edge.
-        d->drive();
-        t.clk = 0;
-        t.eval();
+        d->step();
         const bool aw = t.s_axil_awvalid && t.s_axil_awready, w = t.s_axil_wvalid && t.s_axil_wready;
         const bool b = t.s_axil_bvalid;
         const int resp = t.s_axil_bresp;
-        d->step();
         if (aw) t.s_axil_awvalid = 0;
         if (w) t.s_axil_wvalid = 0;
         if (b) {
@@ -281,13 +280,10 @@ int kiwicha_read(Device* d, uint32_t address, uint32_t* value) {
     t.s_axil_araddr = address;
     t.s_axil_arvalid = t.s_axil_rready = 1;
     for (int i = 0; i < kPatience; ++i) {
-        d->drive();
-        t.clk = 0;
-        t.eval();
+        d->step();
         const bool ar = t.s_axil_arvalid && t.s_axil_arready, r = t.s_axil_rvalid;
         *value = t.s_axil_rdata;
         const int resp = t.s_axil_rresp;
-        d->step();
         if (ar) t.s_axil_arvalid = 0;
         if (r) {
             t.s_axil_rready = 0;

@@ -10,7 +10,7 @@ import numpy as np
 
 from kiwicha import ChipConfig
 from kiwicha.array.multiplier import simulation_models
-from kiwicha.export import to_verilog
+from kiwicha.export import port_table, to_verilog
 from kiwicha.isa import INSTRUCTION_BYTES, REGISTERS
 from kiwicha.top import Top
 
@@ -22,7 +22,7 @@ from .registers import RegisterFile
 
 __all__ = ["VerilatedDevice", "build_library"]
 
-_TOP = "kiwicha_top"
+_TOP, _SIM = "kiwicha_top", "kiwicha_sim"
 _SOURCE = Path(__file__).with_name("compiled_chip.cpp")
 _VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
                     "-Wno-fatal", "-Wno-lint", "--output-split", "15000", "--output-split-cfuncs", "3000")
@@ -43,7 +43,8 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     ToolError
         Verilator or the C++ compiler failed.
     """
-    verilog, _ = to_verilog(Top(config, probe=True), _TOP)
+    top = Top(config, probe=True)
+    verilog = to_verilog(top, _TOP)[0] + _around(port_table(top), two_phases=waves)
     models = simulation_models(config)
     defines = (f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",)
     flags = (*_VERILATOR_FLAGS, *(("--trace-vcd",) if waves else ()))
@@ -58,10 +59,31 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     return library
 
 
+def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
+    """A module around the top, whose outputs are those of the last rising edge.
+
+    Its clock is `tick`, or rises at each change of it: then an edge takes one evaluation, and what depends on
+    inputs settles once in a cycle and not twice.
+    """
+    lines = ["", f"module {_SIM}(input tick, input rst"]
+    body = ["    wire clk = tick;"] if two_phases else [
+        "    reg ticked = 0;", "    wire clk = tick ^ ticked;", "    always @(posedge clk) ticked <= tick;"]
+    pins = ["    .clk(clk), .rst(rst)"]
+    for name, (direction, width) in ports.items():
+        if direction == "i":
+            lines.append(f"    , input [{width - 1}:0] {name}")
+            pins.append(f"    , .{name}({name})")
+        else:
+            lines.append(f"    , output reg [{width - 1}:0] {name}")
+            pins.append(f"    , .{name}({name}_now)")
+            body += [f"    wire [{width - 1}:0] {name}_now;", f"    always @(posedge clk) {name} <= {name}_now;"]
+    return "\n".join([*lines, ");", *body, f"    {_TOP} top(", *pins, "    );", "endmodule", ""])
+
+
 def _build(work: Path, verilog: str, models: list[Path], flags: tuple[str, ...], defines: tuple[str, ...],
            waves: bool) -> None:
     (work / f"{_TOP}.v").write_text(verilog)
-    toolchain.run(["verilator", *flags, "--Mdir", "obj", "--top-module", _TOP, f"{_TOP}.v", *models],
+    toolchain.run(["verilator", *flags, "--Mdir", "obj", "--top-module", _SIM, f"{_TOP}.v", *models],
                   cwd=work, log=work / "verilator.log", timeout=_BUILD_TIMEOUT)
     root = Path(toolchain.environment()["VERILATOR_ROOT"]) / "include"
     runtime = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if waves else [])]
