@@ -27,6 +27,9 @@ _SOURCE = Path(__file__).with_name("compiled_chip.cpp")
 _VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
                     "-Wno-fatal", "-Wno-lint", "--output-split", "15000", "--output-split-cfuncs", "3000")
 _CXX_FLAGS = ("-std=c++17", "-fPIC", "-fstrict-aliasing", "-DVL_TIME_CONTEXT")
+#: Optimisation of what runs once, at the start, and would take half of the compiler's time; and of what runs in
+#: each cycle: straight code that does not fit a processor's cache, so the shorter, the faster.
+_ONCE, _EVERY_CYCLE = "-O0", "-Os"
 #: Cycles per call into the library, so that an interrupt is heard.
 _CHUNK = 500_000
 _BUILD_TIMEOUT = 1200
@@ -49,7 +52,7 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     defines = (f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",)
     flags = (*_VERILATOR_FLAGS, *(("--trace-vcd",) if waves else ()))
     version = toolchain.run(["verilator", "--version"], timeout=60)
-    key = toolchain.content_hash(verilog, _SOURCE, *models, list(flags), list(_CXX_FLAGS + defines), version)
+    key = toolchain.content_hash(verilog, _SOURCE, *models, list(flags), [*_CXX_FLAGS, _ONCE, _EVERY_CYCLE, *defines], version)
     folder = toolchain.build_root() / "device" / f"{config.name}-{key}"
     library = folder / "libkiwicha.so"
     with toolchain.locked(folder.with_suffix(".lock")):
@@ -93,9 +96,7 @@ def _build(work: Path, verilog: str, models: list[Path], flags: tuple[str, ...],
 
     def compile_one(source: Path) -> Path:
         target = work / "obj" / f"{source.stem}.o"
-        # What runs once, at the start, need not be fast; compiling it would take half of the time. The rest is straight
-        # code that does not fit the processor's cache: the shorter, the faster.
-        level = "-O0" if "Slow" in source.stem else "-Os"
+        level = _ONCE if "Slow" in source.stem else _EVERY_CYCLE
         toolchain.run(["g++", *_CXX_FLAGS, level, *defines, *include, "-c", source, "-o", target],
                       log=target.with_suffix(".log"), timeout=_BUILD_TIMEOUT)
         return target
