@@ -52,7 +52,8 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     defines = (f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",)
     flags = (*_VERILATOR_FLAGS, *(("--trace-vcd",) if waves else ()))
     version = toolchain.run(["verilator", "--version"], timeout=60)
-    key = toolchain.content_hash(verilog, _SOURCE, *models, list(flags), [*_CXX_FLAGS, _ONCE, _EVERY_CYCLE, *defines], version)
+    compiler = [*_CXX_FLAGS, _ONCE, _EVERY_CYCLE, *defines]
+    key = toolchain.content_hash(verilog, _SOURCE, *models, list(flags), compiler, version)
     folder = toolchain.build_root() / "device" / f"{config.name}-{key}"
     library = folder / "libkiwicha.so"
     with toolchain.locked(folder.with_suffix(".lock")):
