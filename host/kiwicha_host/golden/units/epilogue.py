@@ -1,0 +1,131 @@
+"""EPILOGUE."""
+
+from typing import Any
+
+import numpy as np
+
+from kiwicha import ChipConfig
+from kiwicha.formats import MAX_BLOCK
+from kiwicha.isa import ErrorCode, OutFormat, ScaleMode
+
+from .. import numerics
+from ..block import quantize_block
+from .access import Fault, Lines, Memory, State, need, raise_first, walk
+
+__all__ = ["epilogue"]
+
+#: Results of so few bits that they take a fresh scale.
+_FRESH = {OutFormat.E4M3: "e4m3", OutFormat.E2M1: "e2m1"}
+
+
+def epilogue(state: State, memory: Memory, f: dict[str, Any]) -> None:
+    config, out_format = state.config, f["out_format"]
+    counts, acc_strides = ([f[f"{name}{level}"] for level in (3, 2, 1, 0)] for name in ("count", "acc_stride"))
+    _check_epilogue(config, f, counts)
+    fresh = out_format in _FRESH
+    parts = f["parts"] if fresh else 1
+    size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
+    steps = parts if fresh else -(-size * config.columns // config.line_bytes)
+    counts = [*counts[:2], parts, *counts[2:]]
+    acc_strides = [*acc_strides[:2], f["part_stride"], *acc_strides[2:]]
+    out_counts, out_strides = [*counts[:2], steps], [f["out_stride3"], f["out_stride2"], f["out_step"]]
+
+    bias, scale = _parameters(state, f)
+    reads = Lines(ErrorCode.ACCUMULATOR_RANGE, config.accumulator_lines, f["acc_line"], counts, acc_strides)
+    writes = Lines(ErrorCode.SCRATCHPAD_RANGE, config.scratchpad_lines, f["out_line"], out_counts, out_strides)
+    # A pixel's (or part's) whole window comes before its result.
+    raise_first(*(((*index[:3], 0), reads.fault(index)) for index in (reads.astray(),) if index),
+                 *(((*index[:2], fresh * index[2], 1), writes.fault(index)) for index in (writes.astray(),)
+                   if index),
+                 *(_astray_fresh(config, f, parts) if fresh else ()))
+
+    clamp_to = None
+    if f["clamp"]:
+        bounds = np.array([f["clamp_low"], f["clamp_high"]], np.uint32)
+        clamp_to = tuple(bounds.view(np.int32 if out_format == OutFormat.INT32 else np.float32))
+    lines = walk(f["out_line"], out_counts, out_strides).reshape(-1, steps)
+    origins = walk(f["acc_line"], counts[:3], acc_strides[:3]).reshape(-1, parts)
+    window = walk(0, counts[3:], acc_strides[3:]).reshape(-1)
+    # So many pixels at a time, for memory's sake; their scales fill whole lines.
+    pixels = config.line_bytes * max(1, (1 << 20) // (parts * len(window) * config.columns * config.line_bytes))
+    for start in range(0, len(origins), pixels):
+        acc = state.accumulator[origins[start:start + pixels, :, None] + window]
+        result = numerics.epilogue(acc.view(np.float32) if f["float"] else acc, bias, scale, out_format, clamp_to,
+                                   f["zero_point"], window=(2,))
+        where = lines[start:start + pixels].reshape(-1)
+        if fresh:
+            data, scales = _fresh(config, f, result)
+            # A line of scales follows the last pixel that it is about.
+            after = np.minimum(np.arange(1, len(scales) + 1) * config.line_bytes, len(result)) * parts
+            where = np.insert(where, after, f["scale_line"] + start // config.line_bytes + np.arange(len(scales)))
+            data = np.insert(data, after, scales, axis=0)
+        else:
+            raw = numerics.to_bf16(result) if out_format == OutFormat.BF16 else result
+            data = _pad(raw, steps * config.line_bytes).reshape(-1, config.line_bytes)
+        state.scratchpad[where] = data
+
+
+def _check_epilogue(config: ChipConfig, f: dict[str, Any], counts: list[int]) -> None:
+    """FIELD for what has no meaning, or none on this chip."""
+    form, scale_mode = f["out_format"], f["scale_mode"]
+    fresh, columns = form in _FRESH, config.columns
+    need(getattr(form, "value", form), isinstance(form, OutFormat)
+          and (config.block_scaled or form not in (OutFormat.BF16, *_FRESH))
+          and not (fresh and columns & (columns - 1)))
+    number = getattr(scale_mode, "value", scale_mode)
+    need(number, isinstance(scale_mode, ScaleMode) and (form != OutFormat.INT32 or number == 0))
+    need(f["float"], not f["float"] or (config.block_scaled and form != OutFormat.INT32))
+    if fresh:
+        per_column = bool(f["bias"]) or scale_mode == ScaleMode.COLUMN
+        need(f["parts"], 1 <= f["parts"] <= MAX_BLOCK // columns and not (f["parts"] > 1 and per_column))
+    for count in reversed(counts):
+        need(count, count >= 1)
+
+
+def _astray_fresh(config: ChipConfig, f: dict[str, Any], parts: int):
+    """The first line of fresh scales that does not exist, as its place in the order and as an error."""
+    last = f["scale_line"] + (f["count2"] * f["count3"] - 1) // config.line_bytes
+    line = max(f["scale_line"], config.scratchpad_lines)
+    if line <= last:
+        # It is met with the first pixel whose scale goes there, after that pixel's own lines.
+        pixel = divmod((line - f["scale_line"]) * config.line_bytes, f["count2"])
+        yield (*pixel, parts, 0), Fault(ErrorCode.SCRATCHPAD_RANGE, line)
+
+
+def _fresh(config: ChipConfig, f: dict[str, Any], result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [pixels, parts, columns] to lines of elements and lines of the scales of all pixels."""
+    pixels, parts, columns = result.shape
+    codes, scales = quantize_block(result.reshape(pixels, -1), _FRESH[f["out_format"]], parts * columns,
+                                   f["scale_rule"].name.lower())
+    if f["out_format"] == OutFormat.E2M1:
+        codes = codes[:, ::2] | codes[:, 1::2] << 4
+    scales = _pad(scales.reshape(1, -1), -(-pixels // config.line_bytes) * config.line_bytes)
+    return _pad(codes.reshape(pixels * parts, -1), config.line_bytes), scales.reshape(-1, config.line_bytes)
+
+
+def _pad(rows: np.ndarray, size: int) -> np.ndarray:
+    """Each row's bytes, and zeros up to `size` bytes."""
+    raw = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+    return np.pad(raw, ((0, 0), (0, size - raw.shape[1])))
+
+
+def _parameters(state: State, f: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | np.float32 | None]:
+    """Bias and scale: from parameter lines, or the scale from the instruction."""
+    size = 4 * state.config.columns
+    lines = -(-size // state.config.line_bytes)
+    line = f["param_line"]
+    read: list[Any] = []
+    for wanted, dtype in ((f["bias"], np.float32 if f["float"] else np.int32),
+                          (f["scale_mode"] == ScaleMode.COLUMN, np.float32)):
+        if not wanted:
+            read.append(None)
+            continue
+        for each in range(line, line + lines):
+            if each >= state.config.scratchpad_lines:
+                raise Fault(ErrorCode.SCRATCHPAD_RANGE, each)
+        read.append(state.scratchpad[line:line + lines].reshape(-1)[:size].view(dtype))
+        line += lines
+    bias, scale = read
+    if f["scale_mode"] == ScaleMode.SCALAR:
+        scale = np.array(f["scale"], np.uint32).view(np.float32)
+    return bias, scale
