@@ -23,7 +23,7 @@ sim: setup
 	$(BIN)/python -m kiwicha_host.demo
 
 test: lint
-	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(BIN)/pytest -n 2 tests
+	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(BIN)/pytest -n 2 --dist worksteal tests
 
 synth: setup
 	$(BIN)/kiwicha synth --board $(BOARD) $(with_config)
