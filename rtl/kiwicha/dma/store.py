@@ -270,7 +270,8 @@ class StoreUnit(wiring.Component):
             m.d.sync += control.error.valid.eq(1)
         read_line = request.valid & request.ready
         m.d.comb += [
-            control.quiet.eq(idle_bus & (jobs == 0) & ~reading),
+            # A line that is asked for in the first cycle of an abort comes after it.
+            control.quiet.eq(idle_bus & (jobs == 0) & ~reading & ~request.valid),
             control.progress.eq((aw.valid & aw.ready) | (w.valid & w.ready) | b.valid | read_line),
         ]
         with m.If(control.quiet):
