@@ -221,16 +221,18 @@ class _Results:
         self._params = _Ring("params", 2)
 
     def of(self, step: _Step) -> list[Callable[[], None]]:
-        """One action per EPILOGUE, to be called in order; the last of a group stores it too."""
+        """One action per EPILOGUE or STORE, to be called in order."""
         params = self._load_params(step) if self.gemm.param_lines else 0
         actions: list[Callable[[], None]] = []
         parts = self.gemm.shape.out_parts
+        # Nothing differs between column blocks unless they have parameters or scales.
+        alike = not self.gemm.param_lines and not self.gemm.shape.out_block
         for start, size in split_units(step.n_piece[1], self.gemm.tiling.group, parts):
             start += step.n_piece[0]
             output = self._stores % 2
             self._stores += 1
             actions += [partial(self._epilogue, step, params, start, block, size, output)
-                        for block in range(0, size, parts)]
+                        for block in range(0, size, size if alike else parts)]
             actions.append(partial(self._store, step, start, size, output))
         return actions
 
@@ -274,7 +276,8 @@ class _Results:
         self.builder.add(
             Unit.EPILOGUE, reads=[*self.buffers.accumulators(step), ("params", params)], writes=[("out", output)],
             out_format=spec.out_format, float=int(spec.block > 0), bias=int(spec.bias), scale_mode=gemm.scale_mode,
-            zero_point=spec.zero_point, count0=1, count1=1, count2=m, count3=1, acc_stride2=1,
+            zero_point=spec.zero_point, count0=1, count1=1, count2=m, acc_stride2=1,
+            count3=1 if gemm.param_lines or shape.out_block else size, acc_stride3=m, out_stride3=lines,
             acc_line=step.tile % 2 * (gemm.config.accumulator_lines // 2) + column_block * m,
             out_line=self._output_line(output) + block * lines, out_stride2=size * lines, out_step=1,
             param_line=self._param_line(params) + column_block * gemm.param_lines, **extra)
