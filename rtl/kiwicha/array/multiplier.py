@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Shape, Signal, signed
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Shape, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -179,9 +179,8 @@ class Ecp5PackedMultiplier(Multiplier):
         known = self._modulo_64(m, high)
         # Activations of the last two cycles. They pass the next multipliers in the very same cycles: with
         # another initial value they cannot be merged with what those hold, in nets over half the array.
-        kept = Signal(16, init=(1 << 16) - 1, reset_less=True)
-        m.d.sync += kept.eq(Cat(self.a, kept[:8]))
-        a = kept[8:].as_signed()
+        last, a = (Signal(signed(8), init=-1, reset_less=True) for _ in range(2))
+        m.d.sync += [last.eq(self.a), a.eq(last)]
 
         # The upper six bits of a * u, and the borrow. Bits 0 to 6 of a * u are those of a * b[0]. P - a * u is
         # `known` below bit 16; above, a negative a * u adds 1 and a borrow, which comes in as a carry, takes 1.
@@ -189,15 +188,16 @@ class Ecp5PackedMultiplier(Multiplier):
         m.d.comb += upper.eq(product[10:16] - known)
         borrow, negative = upper[6], upper[5]
         narrow = (Cat(product[7:10], upper[:6]) - a)[:9]
-        wide = (Cat(Const(0, 1), product[16:26]) - Cat(borrow, negative.replicate(10)))[1:11]
+        # Signed, not a bit repeated ten times: a simulator would put those together one by one.
+        wide = (Cat(Const(0, 1), product[16:26]).as_signed() - Cat(borrow, negative).as_signed())[1:11]
         m.d.comb += self.p.eq(Cat(product[:7], narrow, known, wide))
         return m
 
     def _modulo_64(self, m, weight):
         """a * weight modulo 64, two cycles later; as shifted sums, since a ``*`` would take a multiplier."""
         def partial(bit, width):
-            return ((weight[:width] & self.a[bit].replicate(width))
-                    + (Cat(Const(0, 1), weight[:width - 1]) & self.a[bit + 1].replicate(width)))[:width]
+            return (Mux(self.a[bit], weight[:width], 0)
+                    + Mux(self.a[bit + 1], Cat(Const(0, 1), weight[:width - 1]), 0))[:width]
         partials = later(m, Cat(partial(0, 6), partial(2, 4), partial(4, 2)), "partials")
         low, middle, high = partials[:6], partials[6:10], partials[10:]
         total = low[2:] + middle + Cat(Const(0, 2), high)
