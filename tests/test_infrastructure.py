@@ -113,3 +113,20 @@ def test_a_bench_knows_its_module_and_needs_a_plain_name():
     assert harness.Bench(name="a-b_1", build=Adder).module == __name__
     with pytest.raises(ValueError, match="Bench name must be"):
         harness.Bench(name="a/b", build=Adder)
+
+
+class Counter(wiring.Component):
+    count: Out(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.count.eq(self.count + 1)
+        return m
+
+
+def test_benches_share_the_compiled_runtime():
+    """It takes longer to compile than most designs do."""
+    for name, design in (("runtime_first", Adder), ("runtime_again", Counter)):
+        folder = harness.build(harness.Bench(name=name, build=design))
+    log = (folder.parent / "run" / "runtime_again" / "build.log").read_text()
+    assert "verilator.cpp" in log and "verilated_vpi.cpp" not in log
