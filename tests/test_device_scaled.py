@@ -95,3 +95,21 @@ def test_one_layer_feeds_the_next(device):
     c = device.gemm(hidden, weights, block=32, a_scale=scale, b_scale=weight_scale)
     expected = gemm_block(hidden, weights, scale, weight_scale, 32)
     assert (c.view(np.uint32) == expected.view(np.uint32)).all()
+
+
+def test_the_same_bytes_from_every_array_and_in_every_batch():
+    """The shape of the array, the tiling and the other rows of a batch do not touch a row's result."""
+    m, n, k, block = 21, 40, 300, 32
+    rng = np.random.default_rng(6)
+    a, b = (random_elements(rng, shape, "e4m3") for shape in ((m, k), (k, n)))
+    a_scale, b_scale = (rng.integers(67, 187, shape).astype(np.uint8) for shape in ((m, 10), (10, n)))
+    results = {gemm_block(a, b, a_scale, b_scale, block).tobytes()}
+    for rows, columns in ((4, 4), (8, 4), (4, 16), (16, 16)):
+        config = ChipConfig(name=f"scaled_{rows}x{columns}", rows=rows, columns=columns, formats=("int8", "e4m3"),
+                            **SMALL)
+        with open_device("verilated", config=config) as device:
+            results.add(device.gemm(a, b, block=block, a_scale=a_scale, b_scale=b_scale).tobytes())
+            batches = [device.gemm(a[i:i + 5], b, block=block, a_scale=a_scale[i:i + 5], b_scale=b_scale)
+                       for i in range(0, m, 5)]
+            results.add(np.concatenate(batches).tobytes())
+    assert len(results) == 1
