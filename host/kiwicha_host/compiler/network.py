@@ -21,8 +21,9 @@ from ..metrics import Work
 from .builder import CompileError
 from .conv import ConvPlan, plan_layer
 from .emit import Emitter
-from .graph import Graph, load_graph
+from .graph import Graph
 from .layout import MemoryMap, Region, ceil_div
+from .reader import load_graph
 from .resident import Resident
 from .streamed import Streamed
 
