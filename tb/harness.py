@@ -81,9 +81,11 @@ def build(bench):
     control = "`verilator_config\n" + "".join(
         f'public_flat_rw -module "{module}" -var "{name}"\n' for module, name in visible)
     waves = _waves()
-    versions = [importlib.metadata.version(package) for package in ("verilator", "cocotb")]
+    make_flags = f"{toolchain.MAKE_FLAGS} VM_PARALLEL_BUILDS=0"
+    tools = [*(importlib.metadata.version(package) for package in ("verilator", "cocotb")),
+             toolchain.run(["c++", "--version"], timeout=60), make_flags]
     # The program finds cocotb's libraries by an absolute path, so it belongs to one environment.
-    key = toolchain.content_hash(verilog, control, table, _BUILD_ARGS, waves, versions, sys.prefix,
+    key = toolchain.content_hash(verilog, control, table, _BUILD_ARGS, waves, tools, sys.prefix,
                                  *map(Path, bench.extra_sources))
     folder = toolchain.build_root() / "tb" / key
     with toolchain.locked(folder.with_suffix(".lock")):
@@ -96,16 +98,19 @@ def build(bench):
                                     *(str(Path(source).resolve()) for source in bench.extra_sources)],
                         "build_dir": str(work), "build_args": _BUILD_ARGS, "waves": waves,
                         "hdl_toplevel": TOP, "timescale": ["1ns", "1ps"]}
-                runtime = folder.parent / toolchain.content_hash("runtime", versions, waves, _BUILD_ARGS)
+                runtime = folder.parent / toolchain.content_hash("runtime", tools, waves, _BUILD_ARGS)
                 _lend_runtime(runtime, work)
                 _call_runner("build", spec, bench, _run_folder(bench) / "build.log",
-                             {"MAKEFLAGS": f"{toolchain.MAKE_FLAGS} VM_PARALLEL_BUILDS=0"})
+                             {"MAKEFLAGS": make_flags})
                 _keep_runtime(work, runtime)
     return folder
 
 
 def _lend_runtime(runtime, work):
-    """Put the compiled library into a build, if it is there, as newer than the makefile that is yet to come."""
+    """Put the compiled library into a build, if it is there, as newer than the makefile that is yet to come.
+
+    make warns of a skewed clock for it, which does no harm.
+    """
     later = time.time() + 3600
     for prebuilt in runtime.glob("*.o"):
         os.utime(shutil.copy(prebuilt, work), (later, later))

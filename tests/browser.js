@@ -1,4 +1,5 @@
-// As much of a browser as the report's script uses: a canvas that remembers its rectangles, and events.
+// As much of a browser as the report's script uses: a canvas of width WIDTH that remembers its rectangles, events,
+// and the page's DATA.
 const painted = [], listeners = {}, frames = [];
 const context = {
   setTransform() {}, fillText() {}, measureText: text => ({width: 6 * text.length}),

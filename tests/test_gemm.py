@@ -1,9 +1,12 @@
 """GEMM programs: any shape on any chip, against numpy, on the golden device."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from kiwicha import ChipConfig
+from kiwicha.isa import INSTRUCTION_BYTES, Unit
 from kiwicha_host.compiler import CompiledGemm, CompileError, GemmSpec, compile_gemm
 from kiwicha_host.compiler.tiling import falling, rising, split
 from kiwicha_host.cycles import predict
@@ -43,17 +46,17 @@ def test_any_shape_on_any_chip(config, shape):
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize(("out", "scale"), [("int32", None), ("fp32", None), ("fp32", "one"), ("fp32", "column"),
                                             ("int8", None), ("int8", "one"), ("int8", "column")])
-@pytest.mark.parametrize("relu", [False, True])
-def test_epilogues(config, out, relu, scale):
+@pytest.mark.parametrize(("relu", "biased"), [(False, True), (True, True), (True, False)])
+def test_epilogues(config, out, relu, biased, scale):
     m, n, k = 21, 37, 40
     rng = np.random.default_rng(5)
     a, b = operands(rng, m, n, k)
-    bias = rng.integers(-(1 << 31), 1 << 31, n, dtype=np.int64).astype(np.int32)
+    bias = rng.integers(-(1 << 31), 1 << 31, n, dtype=np.int64).astype(np.int32) if biased else None
     factor = {None: None, "one": 0.0003, "column": rng.random(n, dtype=np.float32) / 1000 + 1e-6}[scale]
     zero_point = -7 if out == "int8" else 0
     with open_device("golden", config=config) as device:
         result = device.gemm(a, b, bias=bias, out=out, out_scale=factor, out_zero_point=zero_point, relu=relu)
-    expected = (a.astype(np.int32) @ b.astype(np.int32) + bias).astype(np.int32)
+    expected = (a.astype(np.int32) @ b.astype(np.int32) + (bias if biased else 0)).astype(np.int32)
     if out != "int32":
         expected = expected.astype(np.float32) * np.float32(1 if factor is None else factor)
     if relu:
@@ -62,6 +65,14 @@ def test_epilogues(config, out, relu, scale):
         expected = np.clip(np.rint(expected) + zero_point, -128, 127).astype(np.int8)
     assert result.dtype == expected.dtype
     assert (result == expected).all()
+
+
+def test_column_blocks_that_are_alike_share_an_epilogue():
+    config = ChipConfig.preset("ulx3s_85f")
+    for bias in (False, True):
+        program = compile_gemm(config, GemmSpec(m=33, n=65, k=127, bias=bias)).program
+        units = Counter(program[::INSTRUCTION_BYTES])
+        assert (units[Unit.EPILOGUE.value] == units[Unit.STORE.value]) == (not bias)
 
 
 def test_the_golden_numerics_agree_with_plain_numpy():

@@ -225,13 +225,13 @@ class _Results:
         params = self._load_params(step) if self.gemm.param_lines else 0
         actions: list[Callable[[], None]] = []
         parts = self.gemm.shape.out_parts
-        # Nothing differs between column blocks unless they have parameters or scales.
+        # Unless they have parameters or scales, one EPILOGUE does for all column blocks.
         alike = not self.gemm.param_lines and not self.gemm.shape.out_block
         for start, size in split_units(step.n_piece[1], self.gemm.tiling.group, parts):
             start += step.n_piece[0]
             output = self._stores % 2
             self._stores += 1
-            actions += [partial(self._epilogue, step, params, start, block, size, output)
+            actions += [partial(self._epilogue, step, params, start, block, size, output, size if alike else 1)
                         for block in range(0, size, size if alike else parts)]
             actions.append(partial(self._store, step, start, size, output))
         return actions
@@ -260,7 +260,9 @@ class _Results:
         return (self._output_line(output) + m * size * shape.result_lines
                 + block // shape.out_parts * ceil_div(m, shape.config.line_bytes))
 
-    def _epilogue(self, step: _Step, params: int, start: int, block: int, size: int, output: int) -> None:
+    def _epilogue(self, step: _Step, params: int, start: int, block: int, size: int, output: int,
+                  alike: int) -> None:
+        """For column block `block` of `size` in an output slot, and those that are alike."""
         gemm, spec, shape = self.gemm, self.gemm.spec, self.gemm.shape
         m, column_block, lines = step.m[1], start + block, shape.result_lines
         extra: dict[str, int] = {}
@@ -277,7 +279,7 @@ class _Results:
             Unit.EPILOGUE, reads=[*self.buffers.accumulators(step), ("params", params)], writes=[("out", output)],
             out_format=spec.out_format, float=int(spec.block > 0), bias=int(spec.bias), scale_mode=gemm.scale_mode,
             zero_point=spec.zero_point, count0=1, count1=1, count2=m, acc_stride2=1,
-            count3=1 if gemm.param_lines or shape.out_block else size, acc_stride3=m, out_stride3=lines,
+            count3=alike, acc_stride3=m, out_stride3=lines,
             acc_line=step.tile % 2 * (gemm.config.accumulator_lines // 2) + column_block * m,
             out_line=self._output_line(output) + block * lines, out_stride2=size * lines, out_step=1,
             param_line=self._param_line(params) + column_block * gemm.param_lines, **extra)

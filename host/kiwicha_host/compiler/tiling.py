@@ -172,6 +172,7 @@ def _cycles(shape: Shape, tiling: Tiling) -> float:
     steps = ceil_div(config.columns, config.epilogue_lanes)
     tiles = m_parts * n_parts
     loads = a_loads * m_parts * k_parts + w_loads * n_parts * k_parts
+    # As if every column block had parameters; without, there are fewer EPILOGUEs.
     epilogues, stores = m_parts * n_blocks, tiles * ceil_div(tiling.n, tiling.group)
     instructions = loads + tiles * k_parts + epilogues + stores
     waiting = (a_span > tiling.a_slots < _ENOUGH_SLOTS or w_span > tiling.w_slots < _ENOUGH_SLOTS)

@@ -179,15 +179,15 @@ class Ecp5PackedMultiplier(Multiplier):
         known = self._modulo_64(m, high)
         # Activations of the last two cycles. They pass the next multipliers in the very same cycles: with
         # another initial value they cannot be merged with what those hold, in nets over half the array.
-        last, a = (Signal(signed(8), init=-1, reset_less=True) for _ in range(2))
-        m.d.sync += [last.eq(self.a), a.eq(last)]
+        kept_1, kept_2 = (Signal(signed(8), name=f"kept_{age}", init=-1, reset_less=True) for age in (1, 2))
+        m.d.sync += [kept_1.eq(self.a), kept_2.eq(kept_1)]
 
         # The upper six bits of a * u, and the borrow. Bits 0 to 6 of a * u are those of a * b[0]. P - a * u is
         # `known` below bit 16; above, a negative a * u adds 1 and a borrow, which comes in as a carry, takes 1.
         upper = Signal(7)
         m.d.comb += upper.eq(product[10:16] - known)
         borrow, negative = upper[6], upper[5]
-        narrow = (Cat(product[7:10], upper[:6]) - a)[:9]
+        narrow = (Cat(product[7:10], upper[:6]) - kept_2)[:9]
         # Signed, not a bit repeated ten times: a simulator would put those together one by one.
         wide = (Cat(Const(0, 1), product[16:26]).as_signed() - Cat(borrow, negative).as_signed())[1:11]
         m.d.comb += self.p.eq(Cat(product[:7], narrow, known, wide))
