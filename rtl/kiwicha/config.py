@@ -251,7 +251,7 @@ PRESETS: dict[str, ChipConfig] = {config.name: config for config in (
     ChipConfig(name="ulx3s_85f", rows=16, columns=16, formats=("int8", "int4"), multiplier="ecp5_packed",
                bus_width=128),
     ChipConfig(name="ulx3s_85f_fp8", rows=16, columns=8, formats=_ALL, multiplier="ecp5", bus_width=128,
-               accumulator_lines=512),
+               accumulator_lines=512, epilogue_lanes=2),
     ChipConfig(name="wide", rows=16, columns=16, formats=_ALL, bus_width=128, scratchpad_banks=8, bank_lines=4096,
                accumulator_lines=4096, queue_depth=8, reads_in_flight=32, writes_in_flight=16),
 )}
