@@ -97,6 +97,7 @@ def test_one_layer_feeds_the_next(device):
     assert (c.view(np.uint32) == expected.view(np.uint32)).all()
 
 
+@pytest.mark.minutes
 def test_the_same_bytes_from_every_array_and_in_every_batch():
     """The shape of the array, the tiling and the other rows of a batch do not touch a row's result."""
     m, n, k, block = 21, 40, 300, 32

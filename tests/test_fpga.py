@@ -142,6 +142,7 @@ def test_a_clock_that_nextpnr_did_not_look_at_is_an_error(tmp_path, monkeypatch)
         build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=50)
 
 
+@pytest.mark.minutes
 def test_a_small_chip_becomes_a_bitstream(tmp_path):
     steps = []
     result = build.synthesise("ulx3s_85f", SMALLEST, seed=1, out=tmp_path / "out", clock_mhz=50,
