@@ -73,10 +73,7 @@ module MULT18X18D (
     wire signed [35:0] product;
     wire [35:0] m, p;
     /* verilator lint_off WIDTH */
-    wire signed [18:0] a_wide = {SIGNEDA & a[17], a};
-    wire signed [18:0] b_wide = {SIGNEDB & b[17], b};
-    // Of two signed operands, the common case, the plain product: simulators are quicker with it.
-    assign product = SIGNEDA & SIGNEDB ? $signed(a) * $signed(b) : a_wide * b_wide;
+    assign product = {{18{SIGNEDA & a[17]}}, a} * {{18{SIGNEDB & b[17]}}, b};
     /* verilator lint_on WIDTH */
     assign {
         P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19, P18, P17, P16,
