@@ -111,8 +111,8 @@ class PortableMultiplier(Multiplier):
     def elaborate(self, platform):
         m = Module()
         if self.sign_magnitude:
-            negative = self.a[-1] ^ self.b[0][-1]
-            _connect_signed(m, self, self.a[:-1] * self.b[0][:-1], negative)
+            magnitude = later(m, self.a[:-1] * self.b[0][:-1], "magnitude")
+            _connect_signed(m, self, magnitude, later(m, self.a[-1] ^ self.b[0][-1], "negative"))
         else:
             m.d.comb += self.p[0].eq(later(m, self.a * self.b[0], "product"))
         return m
@@ -132,10 +132,10 @@ class Ecp5Multiplier(Multiplier):
 
 
 class Ecp5MagnitudeMultiplier(Multiplier):
-    """One MULT18X18D for the magnitudes, with its registers, and one more behind the product's sign."""
+    """One MULT18X18D for the magnitudes, with its registers."""
 
     columns = 1
-    latency = 3
+    latency = 2
     max_width = 18
     forms = (True,)
 
@@ -148,10 +148,12 @@ class Ecp5MagnitudeMultiplier(Multiplier):
 
 
 def _connect_signed(m, unit, magnitude, negative):
-    """One more register, and the product with its sign: inverted if it is negative, and then a carry is due."""
-    product = Signal(unit.p[0].shape(), name="product_signed", reset_less=True)
-    m.d.sync += product.eq(Cat(magnitude, Const(0, 1)) ^ negative.replicate(len(product)))
-    m.d.comb += [unit.p[0].eq(product), unit.carry.eq(later(m, negative, "carry"))]
+    """The product with its sign: inverted if it is negative, and then a carry is due.
+
+    No register follows: the adder takes a LUT's delay more, and a cell has a flip-flop less for each bit.
+    """
+    m.d.comb += [unit.p[0].eq(Cat(magnitude, Const(0, 1)) ^ negative.replicate(len(unit.p[0]))),
+                 unit.carry.eq(negative)]
 
 
 class Ecp5PackedMultiplier(Multiplier):
