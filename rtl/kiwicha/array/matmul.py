@@ -25,8 +25,9 @@ class MatmulUnit(wiring.Component):
     Weight rows and vectors are read through ports of one and the same latency, so what is accepted first is
     first at the array. Weights run one tile ahead of the vectors, across instructions too: with free ports a
     tile of M vectors takes max(M, rows) cycles, and nothing comes in between; the last tile of a scale block
-    loads a line more, that of its scales. A vector waits until its accumulator line has rested for
-    :attr:`Accumulator.hazard` cycles, and until the line of A's scales that it is the first to use has been read.
+    loads a line more, that of its scales, and instructions of one tile of just `rows` vectors may be a cycle
+    apart. A vector waits until its accumulator line has rested for :attr:`Accumulator.hazard` cycles, and until
+    the line of A's scales that it is the first to use has been read.
 
     Errors come in the program's order, after everything before them has been issued: FIELD for a zero count, a
     format or block scaling that the chip has not; SCRATCHPAD_RANGE and ACCUMULATOR_RANGE at the first line that
@@ -106,22 +107,20 @@ class MatmulUnit(wiring.Component):
         return m
 
     def _fork(self, m, vectors, weights):
-        """Hand each instruction to both sequencers, to each when it likes; whether one has not got it yet."""
+        """Hand each instruction to both sequencers, to each when it likes; whether one of them has it already."""
         control = self.control
-        taken = []
-        for name, sequencer in (("vectors", vectors), ("weights", weights)):
-            done = Signal(name=f"{name}_done")
+        taken = Signal(2)
+        # A cycle after the second has it: from a register, for a sequencer is ready late and control is far away.
+        # What comes during an abort is dropped.
+        m.d.comb += control.i.ready.eq(taken.all() | control.abort)
+        for done, sequencer in zip(taken, (vectors, weights), strict=True):
             m.d.comb += [
                 sequencer.abort.eq(control.abort),
                 sequencer.i.valid.eq(control.i.valid & ~done & ~control.abort),
                 sequencer.i.payload.eq(control.i.payload),
             ]
-            taken.append((done, done | sequencer.i.ready))
-        # What comes during an abort is dropped.
-        m.d.comb += control.i.ready.eq((taken[0][1] & taken[1][1]) | control.abort)
-        for done, now in taken:
-            m.d.sync += done.eq(control.i.valid & now & ~control.i.ready)
-        return taken[0][0] | taken[1][0]
+            m.d.sync += done.eq(control.i.valid & ~control.i.ready & (done | sequencer.i.ready))
+        return taken.any()
 
     def _issue_vectors(self, m, vectors):
         vector, coming = self._vector, vectors.o.p
