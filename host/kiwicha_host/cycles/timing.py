@@ -65,7 +65,7 @@ class Timing:
     push, pop : int
         A beat that LOAD accepts to the first take of its bytes; a take to the line's write.
     read, send : int
-        A line that STORE asks for to the first take of its bytes; a take to its beat on the bus.
+        A chunk that STORE comes to, to the first take of its bytes; a take to its beat on the bus.
     """
     array: int
     accumulate: int
@@ -94,4 +94,4 @@ class Timing:
             fresh=READ_LATENCY + select + Lane.RESULT + quantise + Geometry.of(config).steps - 1
             + Assemble.LATENCY + 1,
             push=MEASURED["queue_in"] + turn_stages(config.bus_bytes), pop=out + 1,
-            read=READ_LATENCY + MEASURED["queue_in"] + turn_stages(config.line_bytes), send=out + 2)
+            read=1 + READ_LATENCY + MEASURED["queue_in"] + turn_stages(config.line_bytes), send=out + 2)

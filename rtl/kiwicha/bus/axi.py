@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
 
-__all__ = ["AxiLite", "AxiRead", "AxiWrite", "ID_WIDTH", "ReadId", "Resp"]
+__all__ = ["AxiLite", "AxiRead", "AxiWrite", "ID_WIDTH", "ReadId", "Resp", "is_error"]
 
 ID_WIDTH = 1
 
@@ -24,6 +24,11 @@ class Resp(enum.Enum, shape=2):
     EXOKAY = 1
     SLVERR = 2
     DECERR = 3
+
+
+def is_error(resp):
+    """SLVERR or DECERR: one bit."""
+    return resp.as_value()[1]
 
 
 class AxiRead(wiring.Signature):

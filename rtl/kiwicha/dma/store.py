@@ -6,11 +6,11 @@ from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..bus.axi import AxiWrite, Resp
+from ..bus.axi import AxiWrite, is_error
 from ..config import READ_LATENCY, ChipConfig
 from ..control.unit import UnitPort, Window
 from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit
-from ..memory.ports import ReadPort
+from ..memory.ports import LINE_ADDRESS, ReadPort
 from ..stream import Queue, Skid
 from .align import ByteQueue, Settled
 from .bursts import BurstGenerator, burst_layout
@@ -63,13 +63,11 @@ class StoreUnit(wiring.Component):
         m.d.comb += flush.eq(failing | self.control.abort)
         flying = Signal(range(config.writes_in_flight + 2))
 
-        drop = Signal()         # as flush, but lets a line's request finish
-        m.d.comb += drop.eq(self.control.abort | (failing & ~self.read.request.valid))
         m.submodules.transfer = transfer = ResetInserter(flush)(Transfer(config, Unit.STORE))
         m.submodules.bursts = bursts = ResetInserter(flush)(BurstGenerator(config))
         m.submodules.jobs = job_queue = ResetInserter(flush)(Queue(chunk_job(), JOB_QUEUE))
         m.submodules.walker = walker = ResetInserter(flush)(ChunkWalker(config))
-        m.submodules.chunks = chunks = ResetInserter(drop)(Skid(chunk_layout(config)))
+        m.submodules.chunks = chunks = ResetInserter(flush)(Skid(chunk_layout(config)))
         connect(m, transfer.runs, bursts.i)
         connect(m, transfer.chunks, job_queue.i)
         connect(m, job_queue.o, walker.i)
@@ -88,11 +86,11 @@ class StoreUnit(wiring.Component):
         m.submodules.bytes = queue = ResetInserter(empty)(ByteQueue(config.line_bytes, config.bus_bytes, tag))
         plans, answers = self._announce(m, bursts, flush, empty, flying)
         beats = self._plan(m, plans, empty)
-        fault, reading = self._fetch(m, chunks.o, queue, failing)
+        fault, reading, taken, denied = self._fetch(m, chunks.o, queue, failing)
         mute = Signal()         # after a BUS_WRITE error: queued beats come after it in the program
         sent = self._send(m, beats, queue, flush, mute, empty)
         self._judge(m, chunks.o.payload, bursts, beats, queue, answers, fault, sent, failing, flush, mute)
-        self._report(m, failing, idle_bus, reading)
+        self._report(m, failing, idle_bus, reading, taken, denied)
         return m
 
     def _announce(self, m, bursts, flush, empty, flying):
@@ -156,34 +154,41 @@ class StoreUnit(wiring.Component):
         return beats.o
 
     def _fetch(self, m, chunks, queue, failing):
-        """Lines from the scratchpad; their answers come after a fixed time and find room reserved."""
+        """Lines from the scratchpad; their answers come after a fixed time and find room reserved.
+
+        They are asked for from a queue: the port's `ready` depends on all other units, and much hangs on a chunk.
+        """
         chunk, request = chunks.payload, self.read.request
+        item = data.StructLayout({"line": LINE_ADDRESS, "count": chunk.count.shape()})
+        m.submodules.asked = asked = Queue(item, 2)
         fault = Signal()        # the next chunk has no line to read
         counts = [Signal(chunk.count.shape(), name=f"count{i}") for i in range(READ_LATENCY)]
-        accepted = Signal()
-        waiting = Signal()      # the room was there when the request was first made, and stays
-        m.d.sync += waiting.eq(request.valid & ~request.ready)
+        taken = Signal()
         m.d.comb += [
             fault.eq(chunks.valid & chunk.stop),
             # In the first cycle of an abort a line may still be asked for: it comes before the abort's end.
-            request.valid.eq(chunks.valid & ~chunk.stop & (waiting | (queue.room & ~failing))),
-            request.payload.eq(chunk.line),
-            accepted.eq(request.valid & request.ready),
-            chunks.ready.eq(accepted),
-            queue.reserve.eq(accepted),
+            asked.i.valid.eq(chunks.valid & ~chunk.stop & queue.room & ~failing),
+            asked.i.p.line.eq(chunk.line),
+            asked.i.p.count.eq(chunk.count),
+            taken.eq(asked.i.valid & asked.i.ready),
+            request.valid.eq(asked.o.valid),
+            request.payload.eq(asked.o.p.line),
+            asked.o.ready.eq(request.ready),
+            chunks.ready.eq(taken),
+            queue.reserve.eq(taken),
             queue.reserve_count.eq(chunk.count),
             queue.push_valid.eq(self.read.valid),
             queue.push.data.eq(self.read.data),
             queue.push.first.eq(0),
             queue.push.last.eq(counts[-1] - 1),
         ]
-        m.d.sync += counts[0].eq(Mux(accepted, chunk.count, 0))
+        m.d.sync += counts[0].eq(Mux(request.valid & request.ready, asked.o.p.count, 0))
         m.d.sync += [after.eq(before) for before, after in pairwise(counts)]
         reading = Signal()
-        m.d.comb += reading.eq(Cat(counts).any())
+        m.d.comb += reading.eq(asked.o.valid | Cat(counts).any())
         m.submodules.settled = settled = Settled(READ_LATENCY + queue.push_latency)
-        m.d.comb += settled.i.eq(fault)
-        return settled.o, reading
+        m.d.comb += settled.i.eq(fault & ~asked.o.valid)
+        return settled.o, reading, taken, chunks.valid & ~asked.i.ready
 
     def _send(self, m, beats, queue, flush, mute, empty):
         """Bytes to W beats; returns the pulse that a burst's last beat has its bytes."""
@@ -234,7 +239,7 @@ class StoreUnit(wiring.Component):
         wrong = Signal()
         m.d.comb += [
             counts.eq(b.valid & (whole != 0) & ~self.control.abort),
-            wrong.eq((b.payload.resp == Resp.SLVERR) | (b.payload.resp == Resp.DECERR)),
+            wrong.eq(is_error(b.payload.resp)),
         ]
         m.d.sync += self.control.retire.eq(counts & ~wrong & answer.last)
         with m.If(self.control.abort | (counts & wrong)):
@@ -257,8 +262,8 @@ class StoreUnit(wiring.Component):
                 m.d.sync += [error.index.eq(chunk.index), error.address.eq(chunk.line),
                              error.code.eq(Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE))]
 
-    def _report(self, m, failing, idle_bus, reading):
-        control, aw, w, b, request = self.control, self.bus.aw, self.bus.w, self.bus.b, self.read.request
+    def _report(self, m, failing, idle_bus, reading, taken, denied):
+        control, aw, w, b = self.control, self.bus.aw, self.bus.w, self.bus.b
         jobs = Signal(range(128))
         with m.If(control.abort | control.error.valid):
             m.d.sync += jobs.eq(0)
@@ -268,17 +273,16 @@ class StoreUnit(wiring.Component):
             m.d.sync += control.error.valid.eq(0)
         with m.Elif(failing & idle_bus):
             m.d.sync += control.error.valid.eq(1)
-        read_line = request.valid & request.ready
         m.d.comb += [
             # A line that is asked for in the first cycle of an abort comes after it.
-            control.quiet.eq(idle_bus & (jobs == 0) & ~reading & ~request.valid),
-            control.progress.eq((aw.valid & aw.ready) | (w.valid & w.ready) | b.valid | read_line),
+            control.quiet.eq(idle_bus & (jobs == 0) & ~reading),
+            control.progress.eq((aw.valid & aw.ready) | (w.valid & w.ready) | b.valid | taken),
         ]
         with m.If(control.quiet):
             m.d.comb += control.activity.eq(Activity.IDLE)
         with m.Elif(w.valid):
             m.d.comb += control.activity.eq(Mux(w.ready, Activity.BUSY, Activity.MEMORY))
-        with m.Elif(request.valid & ~request.ready):
+        with m.Elif(denied):
             m.d.comb += control.activity.eq(Activity.PORT)
         with m.Else():
             m.d.comb += control.activity.eq(Activity.MEMORY)
