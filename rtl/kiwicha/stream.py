@@ -60,21 +60,19 @@ class Queue(wiring.Component):
         m = Module()
         push = Signal()
         pop = Signal()
-        m.d.comb += [
-            self.o.valid.eq(self.level != 0),
-            push.eq(self.i.valid & self.i.ready),
-            pop.eq(self.o.valid & self.o.ready),
-        ]
+        m.d.comb += [push.eq(self.i.valid & self.i.ready), pop.eq(self.o.valid & self.o.ready)]
         with m.If(self.clear):
-            m.d.sync += self.level.eq(0)
+            m.d.sync += [self.level.eq(0), self.o.valid.eq(0)]
         with m.Else():
-            m.d.sync += self.level.eq(self.level + push - pop)
+            # A register, for much hangs on it.
+            m.d.sync += [self.level.eq(self.level + push - pop),
+                         self.o.valid.eq(push | (self.level > 1) | (self.o.valid & ~pop))]
         if self._depth == 1:
             m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
             with m.If(push):
                 m.d.sync += self.o.payload.eq(self.i.payload)
         else:
-            m.d.comb += self.i.ready.eq(self.level != self._depth)
+            m.d.comb += self.i.ready.eq(self.level < self._depth)       # one bit, if it is a power of two
             self._elaborate_ram(m, push, pop)
         return m
 
@@ -91,13 +89,17 @@ class Queue(wiring.Component):
             read.addr.eq(head),
             self.o.payload.eq(read.data),
         ]
-        last = self._depth - 1
         with m.If(push):
-            m.d.sync += tail.eq(Mux(tail == last, 0, tail + 1))
+            m.d.sync += tail.eq(self._after(tail))
         with m.If(pop):
-            m.d.sync += head.eq(Mux(head == last, 0, head + 1))
+            m.d.sync += head.eq(self._after(head))
         with m.If(self.clear):
             m.d.sync += [head.eq(0), tail.eq(0)]
+
+    def _after(self, pointer):
+        if self._depth & (self._depth - 1) == 0:
+            return pointer + 1
+        return Mux(pointer == self._depth - 1, 0, pointer + 1)
 
 
 class Skid(wiring.Component):

@@ -87,7 +87,10 @@ class Controller(wiring.Component):
         m.d.sync += progress.eq(Cat(
             fetch.progress, dispatch.progress, *(station.progress for station in stations),
             *(port.progress for port in ports)))
-        m.d.comb += supervisor.progress.eq(progress.any())
+        # No station is empty before what it held has been told as done, a cycle after the unit is quiet.
+        quiet = Signal(1 + len(ports))
+        m.d.sync += quiet.eq(Cat(fetch.quiet, *(port.quiet for port in ports)))
+        m.d.comb += [supervisor.progress.eq(progress.any()), supervisor.quiet.eq(quiet.all())]
         m.d.comb += [
             self.window.eq(registers.window),
             self.irq.eq(registers.irq),
@@ -102,7 +105,6 @@ class Controller(wiring.Component):
             supervisor.host_abort.eq(registers.abort),
             supervisor.all_done.eq(all_done),
             supervisor.empty.eq(Cat(station.empty for station in stations).all()),
-            supervisor.quiet.eq(Cat(fetch.quiet, *(port.quiet for port in ports)).all()),
             supervisor.limit.eq(registers.watchdog),
             supervisor.dispatch_unit.eq(dispatch.error_unit),
             supervisor.next_index.eq(fetch.index),

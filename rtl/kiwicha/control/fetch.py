@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..bus.axi import AxiRead, ReadId
+from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, ErrorCode
 from .check import Check, Verdict
@@ -102,7 +102,7 @@ class Fetch(wiring.Component):
                      self.error.address.eq(address)]
 
     def _elaborate_ask(self, m, failed, popped, asked):
-        """Ask for bursts as the buffer has room; `asked` is their length, in the cycle of acceptance."""
+        """Ask for bursts as the buffer has room; `asked` is their length, a cycle before they are on the bus."""
         width = self._config.address_width
         ar = self.bus.ar
         # One bit more than an address, so that a program that runs over the top is outside the window.
@@ -150,11 +150,11 @@ class Fetch(wiring.Component):
                     self._fail(m, failed, ErrorCode.WINDOW, index, address)
                     m.next = "IDLE"
                 with m.Else():
+                    m.d.comb += asked.eq(length)
                     m.d.sync += ar.valid.eq(1)
                     m.next = "ASK"
             with m.State("ASK"):
                 with m.If(ar.ready):
-                    m.d.comb += asked.eq(length)
                     m.d.sync += [
                         ar.valid.eq(0),
                         address.eq(address + (length << INSTRUCTION_BITS)),
@@ -174,7 +174,7 @@ class Fetch(wiring.Component):
         in_first_burst = Signal()
         taken = Signal()
         ends = taken & (place == self._beats - 1)
-        bad = r.p.resp.as_value()[1]
+        bad = is_error(r.p.resp)
         m.d.comb += [
             r.ready.eq(1),
             taken.eq(r.valid & (owed != 0)),
@@ -217,8 +217,9 @@ class Fetch(wiring.Component):
             m.submodules[f"beats_{number}"] = storage
             write, read = storage.write_port(), storage.read_port(domain="comb")
             m.d.comb += [write.addr.eq(beat_slot), write.data.eq(beat), read.addr.eq(head),
-                         write.en.eq(beat_valid & (beat_place == number)),
-                         self.o.p.bits.word_select(number, config.bus_width).eq(read.data)]
+                         write.en.eq(beat_valid & (beat_place == number))]
+            # A register, as for the verdict, which belongs to it: the stations are far away.
+            m.d.sync += self.o.p.bits.word_select(number, config.bus_width).eq(read.data)
         m.submodules.verdicts = verdicts = Memory(shape=Verdict, depth=BUFFERED, init=[])
         write, read = verdicts.write_port(), verdicts.read_port(domain="comb")
         available = Signal(range(BUFFERED + 1))

@@ -4,7 +4,7 @@ from amaranth import Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect
 
-from ..bus.axi import AxiRead, ReadId, Resp
+from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..control.unit import UnitPort, Window
 from ..isa import Activity, ErrorCode, Unit
@@ -118,7 +118,7 @@ class LoadUnit(wiring.Component):
         burst = expected.o.payload
         beat = Signal()
         started = Signal()      # the burst's first beat has come
-        wrong = (r.payload.resp == Resp.SLVERR) | (r.payload.resp == Resp.DECERR)
+        wrong = is_error(r.payload.resp)
         moved, wanted = Signal(), Signal()
         m.d.comb += [
             wanted.eq(queue.room & expected.o.valid & ~burst.fail),
@@ -170,15 +170,17 @@ class LoadUnit(wiring.Component):
         with m.If(self.control.abort):
             m.d.sync += [pending.eq(0), failing.eq(0)]
         with m.Elif(chunks.valid & ~failing):
-            m.d.sync += error.index.eq(chunk.index)
-            with m.If(queue.enough):
-                m.d.sync += [
-                    failing.eq(chunk.stop),
-                    error.code.eq(Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE)),
-                    error.address.eq(chunk.line),
-                ]
-            with m.Elif(settled.o):
-                m.d.sync += [failing.eq(1), error.code.eq(cause.code), error.address.eq(cause.address)]
+            m.d.sync += failing.eq(Mux(queue.enough, chunk.stop, settled.o))
+        # What would be the error, until a cycle after there is one: the chunk and the cause are still there.
+        enough, told = Signal(), Signal()
+        m.d.sync += [enough.eq(queue.enough), told.eq(failing)]
+        with m.If(~told):
+            m.d.sync += [
+                error.index.eq(chunk.index),
+                error.code.eq(Mux(enough, Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE),
+                                  cause.code)),
+                error.address.eq(Mux(enough, chunk.line, cause.address)),
+            ]
         return pending
 
     def _write(self, m, queue, pending, jobs):
