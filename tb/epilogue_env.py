@@ -88,7 +88,7 @@ class Surroundings:
         stores = {"acc": self.accumulator, "params": self.scratchpad}
         held, offered = None, False
         while True:
-            self.aborting = self.abort_asked
+            was_aborting, self.aborting = self.aborting, self.abort_asked
             port(self.dut, "control__abort").value = int(self.aborting)
             if self.aborting:
                 self.instructions.clear()
@@ -128,7 +128,7 @@ class Surroundings:
                 assert payload == held, "write changed while it waited"
             held = payload if valid and not now["write"] else None
             if valid and now["write"]:
-                assert not self.aborting, "a write after abort"
+                assert not was_aborting, "a write after abort"
                 self.writes.append((payload & 0xFFFF, (payload >> 16).to_bytes(self.config.line_bytes, "little")))
                 self.write_cycles.append(self.cycle)
             self._watch(get, took, valid and now["write"])

@@ -1,6 +1,6 @@
 """The epilogue: accumulators to results."""
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
@@ -24,7 +24,9 @@ __all__ = ["EpilogueUnit"]
 #: between the two, so that a line can leave every cycle.
 LINES_UNDER_WAY = 32
 #: The same of lines of fresh scales, which are far fewer.
-SCALES_UNDER_WAY = 8
+SCALES_UNDER_WAY = 16
+#: Reads that may wait for the accumulators: those under way when they begin to wait, and as many to go on with.
+REQUESTS = 8
 
 
 class EpilogueUnit(wiring.Component):
@@ -84,10 +86,12 @@ class EpilogueUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, control = self._config, self.control
-        clear = control.abort
+        # A register of its own: control is far away, and what is written goes on to the scratchpad.
+        clear = Signal()
+        m.d.sync += clear.eq(control.abort)
         m.submodules.prepare = prepare = Prepare(config)
         m.submodules.walk = walk = Walk(config)
-        m.submodules.requests = requests = Queue(request_layout(config), 2)
+        m.submodules.requests = requests = Queue(request_layout(config), REQUESTS)
         m.submodules.orders = orders = Queue(line_order(config), self.lines_under_way)
         m.submodules.lines = lines = Queue(8 * config.line_bytes, self.lines_under_way)
         m.submodules.datapath = datapath = Datapath(config)
@@ -95,10 +99,9 @@ class EpilogueUnit(wiring.Component):
         connect(m, flipped(self.params), prepare.params)
         connect(m, prepare.o, walk.i)
         connect(m, walk.requests, requests.i)
-        # A cycle late, hence one place less.
-        m.d.sync += walk.orders.ready.eq(orders.level < self.lines_under_way - 1)
-        m.d.comb += [orders.i.valid.eq(walk.orders.valid & walk.orders.ready),
-                     orders.i.payload.eq(walk.orders.payload)]
+        connect(m, walk.orders, orders.i)
+        # As of a cycle ago, when up to three more were on their way.
+        room = [queue.level < queue.depth - 2 for queue in (requests, orders)]
         read = Signal()
         m.d.comb += [
             self.acc.request.valid.eq(requests.o.valid),
@@ -111,7 +114,7 @@ class EpilogueUnit(wiring.Component):
             # There is always room: a line has its order before its reads are made.
             lines.i.valid.eq(datapath.done),
             lines.i.payload.eq(datapath.result),
-            prepare.hold.eq(walk.failed),
+            prepare.hold.eq(walk.failed | control.abort),
             prepare.free.eq(control.retire),
             *(part.clear.eq(clear) for part in (prepare, walk, requests, orders, lines)),
         ]
@@ -119,9 +122,11 @@ class EpilogueUnit(wiring.Component):
                      "scale", "scale_line", "scale_enable"):
             m.d.comb += getattr(datapath, name).eq(getattr(prepare, name))
         if config.block_scaled:
-            written, empty = self._write_scaled(m, walk, datapath, orders, lines, clear)
+            written, empty, scales_room = self._write_scaled(m, walk, datapath, orders, lines, clear)
+            room.append(scales_room)
         else:
             written, empty = self._write(m, orders, lines, clear), orders.level == 0
+        m.d.sync += walk.room.eq(Cat(room).all())
         self._report(m, prepare, walk, empty & datapath.idle & (requests.level == 0) & ~walk.pending,
                      read, written)
         return m
@@ -143,7 +148,10 @@ class EpilogueUnit(wiring.Component):
         return written
 
     def _write_scaled(self, m, walk, datapath, orders, lines, clear):
-        """As `_write`, with a line of scales after each order that says `flush`; and whether nothing is left."""
+        """As `_write`, with a line of scales after each order that says `flush`.
+
+        Also returns whether nothing is left, and whether there is room for three more orders of scales.
+        """
         m.submodules.scale_orders = scale_orders = Queue(LINE_ADDRESS, SCALES_UNDER_WAY)
         m.submodules.scales = scales = Queue(8 * self._config.line_bytes, SCALES_UNDER_WAY)
         connect(m, walk.scales, scale_orders.i)
@@ -172,7 +180,8 @@ class EpilogueUnit(wiring.Component):
             m.d.sync += [flush.eq(~flush & orders.o.p.flush), ends.eq(orders.o.p.last)]
         m.d.sync += control.retire.eq(written & Mux(flush, ends, orders.o.p.last & ~orders.o.p.flush))
         # An error leaves the orders of a pixel that is not written.
-        return written, ~flush & (lines.level == 0) & (scales.level == 0) & (walk.failed | (orders.level == 0))
+        empty = ~flush & (lines.level == 0) & (scales.level == 0) & (walk.failed | (orders.level == 0))
+        return written, empty, scale_orders.level < SCALES_UNDER_WAY - 2
 
     def _report(self, m, prepare, walk, empty, read, written):
         control = self.control
@@ -193,7 +202,7 @@ class EpilogueUnit(wiring.Component):
             m.d.comb += control.activity.eq(Activity.BUSY)
         with m.Elif(waits):
             m.d.comb += control.activity.eq(Activity.PORT)
-        with m.Elif(walk.busy & ~walk.orders.ready):
+        with m.Elif(walk.busy & ~walk.room):
             m.d.comb += control.activity.eq(Activity.QUEUE)
         with m.Elif(walk.waits if self._config.block_scaled else Const(0, 1)):
             m.d.comb += control.activity.eq(Activity.DRAIN)

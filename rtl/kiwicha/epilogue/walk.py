@@ -33,9 +33,11 @@ class Walk(wiring.Component):
     i : In(stream of jobs)
     requests : Out(stream of accumulator reads)
     orders : Out(stream of line orders)
-        Valid only together with `requests`; either waits for the other to be ready.
+        Valid only together with `requests`.
     scales : Out(stream of LINE_ADDRESS)
         Where a line of scales goes, together with the order that says `flush`; only with block scaling.
+    room : In(1)
+        Three more of each of these will find room, as of a cycle ago; their `ready` is not looked at.
     settled : In(1)
         All that was asked for has been written; only with block scaling.
     clear : In(1)
@@ -59,7 +61,7 @@ class Walk(wiring.Component):
             "i": In(stream.Signature(job_layout(config))),
             "requests": Out(stream.Signature(request_layout(config))),
             "orders": Out(stream.Signature(line_order(config))),
-            "clear": In(1), "busy": Out(1), "pending": Out(1), "failed": Out(1),
+            "room": In(1), "clear": In(1), "busy": Out(1), "pending": Out(1), "failed": Out(1),
             "code": Out(ErrorCode), "index": Out(INDEX_WIDTH), "address": Out(signed(POINTER_WIDTH)),
             **(scaled if config.block_scaled else {}),
         })
@@ -77,41 +79,37 @@ class Walk(wiring.Component):
         line_end, end, bad_read, bad = (Signal(name=name, reset_less=True)
                                         for name in ("line_end", "end", "bad_read", "bad"))
         wrong_address = Signal(signed(POINTER_WIDTH), reset_less=True)
-        valid, room, wrong = Signal(), Signal(), Signal()
+        valid, wrong = Signal(), Signal()
         outside = ~_within(loops.read, self._config.accumulator_lines)
         bad_line = loops.line_end & ~_within(loops.line, self._config.scratchpad_lines)
         bad_scale, wrong_line = Const(0, 1), loops.line
-        may_take = scales_ready = Const(1, 1)
+        may_take = Const(1, 1)
         if self._config.block_scaled:
             scale, flush = Signal.like(loops.scale, reset_less=True), Signal(reset_less=True)
             bad_scale = loops.scale_begins & ~_within(loops.scale, self._config.scratchpad_lines)
             wrong_line = Mux(bad_line, loops.line, loops.scale)
-            scales_ready = self.scales.ready
             may_take = (self.i.p.fresh == loops.fresh) | (self.settled & ~valid)
-            with m.If(room):
-                m.d.sync += [scale.eq(loops.scale), flush.eq(loops.flush)]
+            m.d.sync += [scale.eq(loops.scale), flush.eq(loops.flush)]
             m.d.comb += [
                 self.orders.p.flush.eq(flush),
-                self.scales.valid.eq(valid & ~bad & self.requests.ready & self.orders.ready & flush),
+                self.scales.valid.eq(valid & ~bad & flush),
                 self.scales.payload.eq(scale),
             ]
         m.d.comb += [
-            room.eq(~valid | (~bad & self.requests.ready & self.orders.ready & scales_ready)),
             wrong.eq(valid & bad),
-            self.requests.valid.eq(valid & ~bad & self.orders.ready & scales_ready),
+            self.requests.valid.eq(valid & ~bad),
             self.requests.p.address.eq(read),
             self.requests.p.tag.eq(tag),
-            self.orders.valid.eq(valid & ~bad & self.requests.ready & scales_ready & line_end),
+            self.orders.valid.eq(valid & ~bad & line_end),
             self.orders.p.address.eq(line),
             self.orders.p.last.eq(end),
         ]
-        with m.If(room):
-            m.d.sync += [
-                valid.eq(step), read.eq(loops.read), line.eq(loops.line), line_end.eq(loops.line_end),
-                end.eq(loops.end), *(tag[name].eq(value) for name, value in loops.tag.items()),
-                wrong_address.eq(Mux(outside, loops.read, wrong_line)), bad_read.eq(outside),
-                bad.eq(outside | bad_line | bad_scale),
-            ]
+        m.d.sync += [
+            valid.eq(step), read.eq(loops.read), line.eq(loops.line), line_end.eq(loops.line_end),
+            end.eq(loops.end), *(tag[name].eq(value) for name, value in loops.tag.items()),
+            wrong_address.eq(Mux(outside, loops.read, wrong_line)), bad_read.eq(outside),
+            bad.eq(outside | bad_line | bad_scale),
+        ]
         state = Signal(_State)
         with m.Switch(state):
             with m.Case(_State.TAKE):
@@ -125,7 +123,7 @@ class Walk(wiring.Component):
                 with m.If(take):
                     m.d.sync += state.eq(Mux(self.i.p.code == ErrorCode.NONE, _State.WALK, _State.FAILED))
             with m.Case(_State.WALK):
-                m.d.comb += step.eq(room)
+                m.d.comb += step.eq(self.room)
                 with m.If(step & loops.end):
                     m.d.sync += state.eq(_State.TAKE)
         with m.If(wrong):
