@@ -1,7 +1,7 @@
 """The boards that there are builds for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
@@ -24,6 +24,8 @@ class Board:
     part : FPGA and speed grade, for reports
     source_mhz : the board's clock
     clock_mhz : the chip's clock, by configuration name; "" is for all others
+    aim_mhz : the clock that placement and routing try for, where that is more, in the same way; they make no
+        effort beyond what they are asked for
     memory_kib : block RAM that serves as main memory, by configuration name in the same way
     baud : of the serial line to the host; the clock should be a multiple of it, to 2 percent
     config : the preset that is built if none is named
@@ -37,9 +39,13 @@ class Board:
     memory_kib: dict[str, int]
     baud: int
     config: str
+    aim_mhz: dict[str, float] = field(default_factory=dict)
 
     def clock_for(self, config_name: str) -> float:
         return self.clock_mhz.get(config_name, self.clock_mhz[""])
+
+    def aim_for(self, config_name: str, clock_mhz: float) -> float:
+        return max(clock_mhz, self.aim_mhz.get(config_name, 0))
 
     def memory_for(self, config_name: str) -> int:
         """Bytes of main memory."""
@@ -57,7 +63,8 @@ class Board:
 # 1 Mbaud is what the FTDI chip makes exactly, as 12 MHz / 12.
 BOARDS: dict[str, Board] = {board.name: board for board in (
     Board(name="ulx3s_85f", platform=ULX3S_85F_Platform, part="LFE5U-85F-6BG381C", source_mhz=25,
-          clock_mhz={"": 50}, memory_kib={"": 64, "ulx3s_85f": 128}, baud=1_000_000, config="ulx3s_85f"),
+          clock_mhz={"": 50}, memory_kib={"": 64, "ulx3s_85f": 128}, baud=1_000_000, config="ulx3s_85f",
+          aim_mhz={"ulx3s_85f": 80, "ulx3s_85f_e4m3": 80}),
     Board(name="ulx3s_25f", platform=ULX3S_25F_Platform, part="LFE5U-25F-6BG381C", source_mhz=25,
           clock_mhz={"": 50}, memory_kib={"": 32}, baud=1_000_000, config="tiny"),
 )}

@@ -1,9 +1,11 @@
 """Configurations: every bad parameter named, presets as documented, TOML there and back."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+import fpga
 from kiwicha import ChipConfig, ConfigError
 from kiwicha.config import PRESETS
 
@@ -73,6 +75,11 @@ def test_presets_are_as_documented():
         assert ChipConfig.preset(name) is config
         assert ChipConfig.load(name) is config
         assert config.name == name
+
+
+@pytest.mark.parametrize("path", sorted(Path(fpga.__file__).parent.glob("*.toml")), ids=lambda path: path.stem)
+def test_configurations_for_boards(path):
+    assert ChipConfig.load(str(path)).name == path.stem
 
 
 def test_what_follows_from_the_fields():
