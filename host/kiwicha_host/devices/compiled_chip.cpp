@@ -70,7 +70,9 @@ struct Recorder {
             const int32_t index = word & 0xFFFFFF;
             const uint8_t activity = word >> 24 & 7;
             auto& queue = open[unit];
-            const bool ahead = activity == kSemaphore || (unit == kFetch && activity != kIdle);
+            // MATMUL works on an instruction in the cycle in which it says that it has it.
+            const bool taking = (word >> 27 & 1) && activity != kIdle;
+            const bool ahead = activity == kSemaphore || (unit == kFetch && activity != kIdle) || taking;
             const int32_t instruction = !queue.empty() ? queue.front() : ahead ? index : -1;
             if (unit != kFetch) {
                 if (word >> 27 & 1) queue.push_back(index);
