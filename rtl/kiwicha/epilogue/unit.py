@@ -42,6 +42,8 @@ class EpilogueUnit(wiring.Component):
     at all, nor are the scales that have not filled a line. Between an instruction with fresh scales and one
     without, the datapath runs empty.
 
+    An abort is heard a cycle late: a line may still be written in its first cycle.
+
     The datapath never stalls: a read starts only if the line that it belongs to is sure to find room at the
     other end. Errors are those of :class:`.prepare.Prepare` and :class:`.walk.Walk`; one is told when
     everything before it has been written.
