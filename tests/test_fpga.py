@@ -118,6 +118,12 @@ def test_zeros_are_not_worth_reading():
     assert build._without_zeros(text) == "  initial begin\n    lane0[2] = 8'h10;\n  end\n"
 
 
+def test_no_name_looks_like_a_bit_of_another():
+    text = "  wire [7:0] \\lane.word[0] ;\n  assign \\lane.word[0]  = \\a.b [7:0];\n  assign c[1] = d[2];\n"
+    assert build._without_brackets(text) == (
+        "  wire [7:0] \\lane.word<0> ;\n  assign \\lane.word<0>  = \\a.b [7:0];\n  assign c[1] = d[2];\n")
+
+
 def without_tools(monkeypatch, constraint):
     """Let a build reach 70 MHz in no time."""
     timing = report.Timing(70.0, "a to b", constraint, ("a", "b"))

@@ -26,6 +26,14 @@ def test_a_failure_names_tool_status_reason_and_log(tmp_path):
     assert str(caught.value) == f"{name}: exit status 3: x.v:3: error: first (log: {log})"
 
 
+def test_a_tool_may_say_more_in_its_own_log(tmp_path):
+    own, log = tmp_path / "own.log", tmp_path / "out.log"
+    script = f"print('begun'); open({str(own)!r}, 'w').write('ERROR: too wide'); raise SystemExit(1)"
+    with pytest.raises(toolchain.ToolError, match="exit status 1: ERROR: too wide"):
+        toolchain.run([sys.executable, "-c", script], timeout=20, log=log, own_log=own)
+    assert log.read_text() == own.read_text() == "ERROR: too wide"
+
+
 def test_a_missing_tool_says_what_to_do():
     with pytest.raises(toolchain.ToolError, match=r"no-such-tool: not found; run 'make setup'"):
         toolchain.run(["no-such-tool"], timeout=1)

@@ -81,11 +81,12 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(cmd: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, log: Path | None = None,
-        env: Mapping[str, str] | None = None, ok: Sequence[int] = (0,)) -> str:
+        env: Mapping[str, str] | None = None, ok: Sequence[int] = (0,), own_log: Path | None = None) -> str:
     """Run *cmd* for at most *timeout* seconds and return what it printed on both outputs.
 
-    The output also goes to *log* where one is given. *env* adds to :func:`environment`. Whatever
-    ends the wait, a time-out or an interrupt included, ends every process that *cmd* started.
+    The output also goes to *log* where one is given. A tool that writes *own_log* says more there, and that
+    is taken for its output. *env* adds to :func:`environment`. Whatever ends the wait, a time-out or an
+    interrupt included, ends every process that *cmd* started.
 
     Raises
     ------
@@ -110,6 +111,10 @@ def run(cmd: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, l
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        if own_log is not None and own_log.exists():
+            out.truncate(0)
+            out.seek(0)
+            out.write(own_log.read_bytes())
         out.seek(0)
         text = out.read().decode(errors="replace")
     if status not in ok:
