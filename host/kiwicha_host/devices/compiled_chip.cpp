@@ -2,8 +2,8 @@
 //
 // The memory answers reads in order, `latency` cycles after it took the address, one beat per cycle; writes
 // likewise, their answers `latency` cycles after the last beat. Outside of the memory it answers DECERR.
-// Around the chip is a module that shows its outputs as they were at the last rising edge, so one evaluation
-// makes a cycle: inputs settle, then comes the edge. For wave forms there are two, so that both can be seen.
+// Around the chip is a module that hands it new inputs at the rising edge, so one evaluation makes a cycle: the
+// edge comes, then everything settles. For wave forms there is another for the falling edge.
 
 #include <cstdint>
 #include <cstring>
@@ -161,17 +161,16 @@ struct Device {
     void step() {
         auto& t = *top;
         drive();
+        t.tick = !t.tick;
+        t.eval();
 #if VM_TRACE
+        if (waves) waves->dump(2 * cycle);
         t.tick = 0;
         t.eval();
-        if (waves) waves->dump(2 * cycle);
-        t.tick = 1;
-#else
-        t.tick = !t.tick;
+        if (waves) waves->dump(2 * cycle + 1);
 #endif
-        t.eval();
         if (recorder.on) recorder.cycle(t);
-        // What the chip showed and what was driven met at the rising edge.
+        // What the chip shows and what was driven meet at the next rising edge.
         if (t.m_axi_rvalid && t.m_axi_rready) {
             ++beats_read;
             Burst& burst = reads.front();
@@ -184,9 +183,6 @@ struct Device {
             reads.push_back({t.m_axi_araddr, cycle + latency, t.m_axi_arlen + 1u, t.m_axi_arid});
         if (t.m_axi_awvalid && t.m_axi_awready)
             writes.push_back({t.m_axi_awaddr, 0, t.m_axi_awlen + 1u, 0});
-#if VM_TRACE
-        if (waves) waves->dump(2 * cycle + 1);
-#endif
         ++cycle;
     }
 };

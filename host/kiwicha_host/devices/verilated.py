@@ -64,23 +64,23 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
 
 
 def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
-    """A module around the top, whose outputs are those of the last rising edge.
+    """A module around the top, whose inputs take effect with the rising edge, as registers do.
 
-    Its clock is `tick`, or rises at each change of it: then an edge takes one evaluation, and what depends on
-    inputs settles once in a cycle and not twice.
+    So nothing depends on an input at once: what depends on one settles once in a cycle, with all else, and not
+    before and after the edge. The clock is `tick`, or rises at each change of it: then a cycle is one evaluation.
     """
-    lines = ["", f"module {_SIM}(input tick, input rst"]
+    lines = ["", f"module {_SIM}(input tick"]
     body = ["    wire clk = tick;"] if two_phases else [
         "    reg ticked = 0;", "    wire clk = tick ^ ticked;", "    always @(posedge clk) ticked <= tick;"]
-    pins = ["    .clk(clk), .rst(rst)"]
-    for name, (direction, width) in ports.items():
+    pins = ["    .clk(clk)"]
+    for name, (direction, width) in {"rst": ("i", 1), **ports}.items():
         if direction == "i":
             lines.append(f"    , input [{width - 1}:0] {name}")
-            pins.append(f"    , .{name}({name})")
-        else:
-            lines.append(f"    , output reg [{width - 1}:0] {name}")
             pins.append(f"    , .{name}({name}_now)")
-            body += [f"    wire [{width - 1}:0] {name}_now;", f"    always @(posedge clk) {name} <= {name}_now;"]
+            body += [f"    reg [{width - 1}:0] {name}_now;", f"    always @(posedge clk) {name}_now <= {name};"]
+        else:
+            lines.append(f"    , output [{width - 1}:0] {name}")
+            pins.append(f"    , .{name}({name})")
     return "\n".join([*lines, ");", *body, f"    {_TOP} top(", *pins, "    );", "endmodule", ""])
 
 
