@@ -1,6 +1,7 @@
 """FP32 conversions, multiplication, addition and order: bit for bit against numpy, at one result per cycle."""
 
 import warnings
+from functools import partial
 
 import cocotb
 import numpy as np
@@ -11,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from kiwicha.arith.add import FloatAdd
 from kiwicha.arith.convert import FloatToInt8, IntToFloat
 from kiwicha.arith.delay import Delay
+from kiwicha.arith.mult18x18d import MODEL
 from kiwicha.arith.multiply import FloatMultiply
 from kiwicha.arith.order import total_order
 from lanes import EDGES, NAN, any_floats, apply, check, generator, lanes_bench
@@ -256,9 +258,11 @@ class SignedDelay(wiring.Component):
 
 BENCHES = [
     lanes_bench(__name__, "int_to_float", IntToFloat, ["i"], 4, ["integers_convert"]),
-    lanes_bench(__name__, "multiply", FloatMultiply, ["a", "b"], 9,
-                ["every_pair_of_exponents", "edges_times_edges", "random_products", "subnormal_products",
-                 "ties", "times_one"]),
+    *(lanes_bench(__name__, name, unit, ["a", "b"], 9,
+                  ["every_pair_of_exponents", "edges_times_edges", "random_products", "subnormal_products",
+                   "ties", "times_one"], models)
+      for name, unit, models in (("multiply", FloatMultiply, ()),
+                                 ("multiply_ecp5", partial(FloatMultiply, ecp5=True), [MODEL]))),
     lanes_bench(__name__, "add", FloatAdd, ["a", "b"], FloatAdd.LATENCY,
                 ["sums_of_every_pair_of_exponents", "edges_plus_edges", "sums_of_near_exponents",
                  "sums_that_cancel", "random_sums"]),

@@ -79,7 +79,7 @@ def any_floats(random, count):
     return bits
 
 
-def lanes_bench(module, name, unit, inputs, latency, testcase):
+def lanes_bench(module, name, unit, inputs, latency, testcase, models=()):
     """A bench of `unit`, with the named 32-bit inputs, for the tests `testcase` of the Python module `module`."""
     return Bench(name=f"arith_{name}", build=lambda: Lanes(unit, inputs), params={"latency": latency},
-                 module=module, testcase=testcase)
+                 module=module, testcase=testcase, extra_sources=models)

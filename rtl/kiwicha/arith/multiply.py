@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .delay import later
+from .mult18x18d import mult18x18d
 from .normalise import ShiftWindow, count_zeros
 
 __all__ = ["FloatMultiply", "QUIET_NAN"]
@@ -25,6 +26,11 @@ class FloatMultiply(wiring.Component):
     shifted left by the leading zeros of a subnormal operand, but no further than to field 1, and right if
     `field47` is below 1. After that the leading one is in bit 47 or 46, or the result is subnormal.
 
+    Parameters
+    ----------
+    ecp5 : bool
+        Use MULT18X18D, whose own registers are the first two cycles'. What toolchains make of ``*`` has none.
+
     Members
     -------
     a, b : In(32)
@@ -34,9 +40,9 @@ class FloatMultiply(wiring.Component):
 
     LATENCY = 9
 
-    a: In(32)
-    b: In(32)
-    o: Out(32)
+    def __init__(self, *, ecp5: bool = False):
+        self._ecp5 = ecp5
+        super().__init__({"a": In(32), "b": In(32), "o": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
@@ -45,7 +51,7 @@ class FloatMultiply(wiring.Component):
         sign = later(m, self.a[31] ^ self.b[31], "sign", 8)
 
         # 2: partial products; leading zeros; special cases.
-        products = [[later(m, x * y, f"product{i}{j}") for j, y in enumerate(b.halves)]
+        products = [[self._product(m, x, y, f"product{i}{j}") for j, y in enumerate(b.halves)]
                     for i, x in enumerate(a.halves)]
         zeros = later(m, _leading_zeros(Mux(a.subnormal, a.fraction, b.fraction),
                                         a.subnormal | b.subnormal), "zeros")
@@ -97,9 +103,15 @@ class FloatMultiply(wiring.Component):
         m.d.comb += self.o.eq(later(m, Mux(is_nan, QUIET_NAN, Cat(result[:31], sign)), "out"))
         return m
 
+    def _product(self, m, x, y, name):
+        """x * y of two significands' halves, at 2."""
+        if self._ecp5:
+            return mult18x18d(m, x, y, is_signed=False, name=name)[:len(x) + len(y)]
+        return later(m, later(m, x, f"{name}_x") * later(m, y, f"{name}_y"), name)
+
 
 class _Operand:
-    """The parts of one operand, registered."""
+    """The parts of one operand, registered but for the two halves of its significand."""
 
     def __init__(self, m, value, name):
         field, fraction = value[23:31], value[:23]
@@ -107,8 +119,7 @@ class _Operand:
         largest = later(m, field.all(), f"{name}_largest")
         empty = later(m, ~fraction.any(), f"{name}_empty")
         self.fraction = later(m, fraction, f"{name}_fraction")
-        self.halves = [later(m, fraction[:12], f"{name}_lower"),
-                       later(m, Cat(fraction[12:], field.any()), f"{name}_upper")]
+        self.halves = [fraction[:12], Cat(fraction[12:], field.any())]
         self.exponent = later(m, Cat(field[0] | ~field.any(), field[1:]), f"{name}_exponent")
         self.nan = largest & ~empty
         self.infinite = largest & empty

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arith.delay import later
+from ..arith.mult18x18d import MODEL, mult18x18d
 from ..config import ChipConfig
 
 __all__ = ["Ecp5MagnitudeMultiplier", "Ecp5Multiplier", "Ecp5PackedMultiplier", "Multiplier",
@@ -127,7 +128,7 @@ class Ecp5Multiplier(Multiplier):
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.p[0].eq(_mult18x18d(m, self.a, self.b[0], self.bel))
+        m.d.comb += self.p[0].eq(mult18x18d(m, self.a, self.b[0], bel=self.bel))
         return m
 
 
@@ -142,7 +143,7 @@ class Ecp5MagnitudeMultiplier(Multiplier):
     def elaborate(self, platform):
         m = Module()
         a, b = self.a, self.b[0]
-        magnitude = _mult18x18d(m, a[:-1], b[:-1], self.bel, is_signed=False)
+        magnitude = mult18x18d(m, a[:-1], b[:-1], bel=self.bel, is_signed=False)
         _connect_signed(m, self, magnitude, later(m, a[-1] ^ b[-1], "negative", 2))
         return m
 
@@ -177,7 +178,7 @@ class Ecp5PackedMultiplier(Multiplier):
         m = Module()
         low, high = self.b[0], self.b[1]
         packed = Cat(low[:7], ~low[7], Const(0, 2), high).as_signed()
-        product = _mult18x18d(m, self.a, packed, self.bel)
+        product = mult18x18d(m, self.a, packed, bel=self.bel)
         known = self._modulo_64(m, high)
         # Activations of the last two cycles. They pass the next multipliers in the very same cycles: with
         # another initial value they cannot be merged with what those hold, in nets over half the array.
@@ -204,27 +205,6 @@ class Ecp5PackedMultiplier(Multiplier):
         low, middle, high = partials[:6], partials[6:10], partials[10:]
         total = low[2:] + middle + Cat(Const(0, 2), high)
         return later(m, Cat(low[:2], total[:4]), "known")
-
-
-def _mult18x18d(m, a, b, bel, *, is_signed=True):
-    """The product of two values of up to 18 bits, both signed or neither, two cycles later."""
-    # Operands sit at the upper pins: shifting is free in the FPGA, and extending the sign costs a simulator more
-    # than the multiplication does.
-    shifts = [18 - len(operand) for operand in (a, b)]
-    a_pins, b_pins, product = Signal(18), Signal(18), Signal(36, name="product")
-    m.d.comb += [pins.eq(Cat(Const(0, shift), operand))
-                 for pins, shift, operand in zip((a_pins, b_pins), shifts, (a, b), strict=True)]
-    registers = {f"p_REG_{stage}_CLK": "CLK0" for stage in ("INPUTA", "INPUTB", "OUTPUT")}
-    pins = {**{f"i_A{i}": a_pins[i] for i in range(18)}, **{f"i_B{i}": b_pins[i] for i in range(18)},
-            **{f"o_P{i}": product[i] for i in range(36)}}
-    if bel is not None:
-        pins["a_BEL"] = bel
-    m.submodules.mult18x18d = Instance(
-        "MULT18X18D", **registers, p_GSR="DISABLED", **pins,
-        i_CLK0=ClockSignal(), i_CE0=Const(1), i_RST0=Const(0),
-        i_SIGNEDA=Const(is_signed, 1), i_SIGNEDB=Const(is_signed, 1), i_SOURCEA=Const(0), i_SOURCEB=Const(0))
-    product = product[sum(shifts):]
-    return product.as_signed() if is_signed else product
 
 
 _VARIANTS = {"portable": PortableMultiplier, "ecp5": Ecp5Multiplier, "ecp5_packed": Ecp5PackedMultiplier}
@@ -256,4 +236,4 @@ def simulation_models(config: ChipConfig) -> list[Path]:
     """The Verilog files that a simulation of `config`'s chip needs beside the chip's own."""
     if config.multiplier == "portable":
         return []
-    return [Path(__file__).with_name("MULT18X18D.v")]
+    return [MODEL]

@@ -25,8 +25,8 @@ def chunk_layout(config: ChipConfig) -> data.StructLayout:
 
 
 class ChunkWalker(wiring.Component):
-    """Emits a transfer's chunks in order, one per cycle, from the cycle after the job was taken, without a gap
-    between jobs.
+    """Emits a transfer's chunks in order, one per cycle, from two cycles after the job was taken, without a gap
+    between jobs of two chunks and more.
 
     Whoever takes chunks stops at the first with `stop`.
 
@@ -51,7 +51,9 @@ class ChunkWalker(wiring.Component):
         job = Signal(chunk_job(), reset_less=True)
         step = Signal()
         final = Signal()
-        new = self.i.payload
+        # The next job, and the first value of `behind` for it: LUT RAM is slow, and the loops' registers many.
+        new, first = Signal(chunk_job(), reset_less=True), Signal(signed(25), reset_less=True)
+        waits = Signal()
         # Bytes of the row behind this chunk, minus one: negative in the row's last chunk, which so shows in
         # one bit of a register and needs no division.
         behind = Signal(signed(25), reset_less=True)
@@ -63,7 +65,7 @@ class ChunkWalker(wiring.Component):
             # The next job is loaded in the step that ends this one; without one, what is loaded does not matter.
             final.eq(~active | (ends_row & nest.done) | job.bad),
             step.eq(~active | self.o.ready),
-            self.i.ready.eq(step & final),
+            self.i.ready.eq(~waits),
             nest.load.eq(final),
             nest.counts[0].eq(new.rows),
             nest.counts[1].eq(new.planes),
@@ -83,9 +85,13 @@ class ChunkWalker(wiring.Component):
             self.o.payload.stop.eq(job.bad | pointer.value[lines:].any()),
             self.o.payload.index.eq(job.index),
         ]
-        first = new.row_bytes - new.chunk_bytes - 1
+        with m.If(~waits):
+            m.d.sync += [new.eq(self.i.payload), waits.eq(self.i.valid),
+                         first.eq(self.i.p.row_bytes - self.i.p.chunk_bytes - 1)]
+        with m.Elif(step & final):
+            m.d.sync += waits.eq(0)
         with m.If(step & final):
-            m.d.sync += [job.eq(new), active.eq(self.i.valid), behind.eq(first), behind_first.eq(first)]
+            m.d.sync += [job.eq(new), active.eq(waits), behind.eq(first), behind_first.eq(first)]
         with m.Elif(step):
             m.d.sync += behind.eq(Mux(ends_row, behind_first, behind - job.chunk_bytes))
         return m

@@ -64,6 +64,7 @@ class Lane(wiring.Component):
     OUT = RESULT + FloatToInt8.LATENCY
 
     def __init__(self, config: ChipConfig):
+        self._config = config
         self._block_scaled = config.block_scaled
         scaled = {"float": In(1), "half": Out(16)}
         super().__init__({
@@ -77,7 +78,7 @@ class Lane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.to_float = to_float = IntToFloat()
-        m.submodules.multiply = multiply = FloatMultiply()
+        m.submodules.multiply = multiply = FloatMultiply(ecp5=self._config.multiplier != "portable")
         m.submodules.around = around = Delay(32, self.KEY - 1)
         m.submodules.to_int8 = to_int8 = FloatToInt8()
         m.submodules.beside = beside = Delay(32, self.OUT - self.RESULT)

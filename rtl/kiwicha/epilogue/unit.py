@@ -145,7 +145,7 @@ class EpilogueUnit(wiring.Component):
             lines.o.ready.eq(written),
             orders.o.ready.eq(written),
         ]
-        # The line is in place in the cycle after its acceptance.
+        # The line is in place before anyone who was told of it can ask for it.
         m.d.sync += control.retire.eq(written & orders.o.p.last)
         return written
 

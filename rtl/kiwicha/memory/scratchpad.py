@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
+from ..arith.delay import later
 from ..config import READ_LATENCY, ChipConfig
 from .ports import ReadPort, WritePort
 from .ram import Ram
@@ -23,8 +24,8 @@ class Scratchpad(wiring.Component):
     may keep the others waiting for as long as it likes. A `ready` depends on the bank and `valid` of those
     ahead only. Addresses beyond the last line wrap: units check before they ask.
 
-    A read that is accepted together with a write of the same line, or in the same cycle, is a race in the
-    program: its data are undefined. One that is accepted a cycle later sees the new line.
+    A read of a line that is accepted in the cycle of a write of it, or fewer than
+    :data:`.ports.WRITE_LATENCY` cycles later, is a race in the program: its data are undefined.
 
     Members
     -------
@@ -104,15 +105,16 @@ class Scratchpad(wiring.Component):
                         m.d.comb += port.data.eq(ram.o)
 
     def _write(self, m, banks):
-        requests = [(port.request, port.request.p.address)
-                    for port in (getattr(self, name) for name in WRITERS)]
+        """A register per writer, lest the way from its queue to all banks be one path."""
+        requests = [(getattr(self, name).request, getattr(self, name).request.p.address) for name in WRITERS]
         self._arbitrate(m, requests)
+        lines = [later(m, stream.payload, f"{name}_line")
+                 for name, (stream, _) in zip(WRITERS, requests, strict=True)]
         for number, ram in enumerate(banks):
-            wins = self._wins(requests, number)
-            m.d.comb += ram.write.enable.eq(Cat(*wins).any())
+            wins = later(m, Cat(*self._wins(requests, number)), f"wins{number}")
+            m.d.comb += ram.write.enable.eq(wins.any())
             # The last one's data need no grant: without `enable` they do not matter.
-            for index in reversed(range(len(requests))):
-                stream, address = requests[index]
-                with m.If(wins[index] if index < len(requests) - 1 else 1):
-                    m.d.comb += [ram.write.address.eq(self._split(address)[1]),
-                                 ram.write.data.eq(stream.p.data)]
+            for index in reversed(range(len(lines))):
+                with m.If(wins[index] if index < len(lines) - 1 else 1):
+                    m.d.comb += [ram.write.address.eq(self._split(lines[index].address)[1]),
+                                 ram.write.data.eq(lines[index].data)]
