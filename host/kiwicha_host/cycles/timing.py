@@ -29,7 +29,7 @@ MEASURED = {
     "transfer": 2,              # acceptance of a LOAD or STORE to its multiplication
     "burst": 3,                 # a transfer handed over to its first burst
     "burst_period": 2,          # between bursts of a transfer
-    "chunk": 3,                 # a transfer handed over to its first chunk
+    "chunk": 4,                 # a transfer handed over to its first chunk
     "queue_in": 3,              # a word into the byte queue, besides turning it
     "queue_out": 2,             # a word out of the byte queue, besides turning it
     "vector": 4,                # acceptance of a MATMUL to its first vector
