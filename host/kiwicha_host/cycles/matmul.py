@@ -78,8 +78,8 @@ class MatmulModel:
             if ends or not fields["scaled"]:
                 self._use(start, last, size, int(lines[0]) + shift)
         self.busy += size * tiles
-        self._vectors_ready = max(vectors + size * tiles, self._issued[-1 - _VECTORS_AHEAD] + 1)
-        self._weights_ready = max(weights + rows_total, self._row - _ROWS_AHEAD + 1)
+        self._vectors_ready = max(vectors + size * tiles, self._issued[-1 - _VECTORS_AHEAD] + 1) + MEASURED["loop"]
+        self._weights_ready = max(weights + rows_total, self._row - _ROWS_AHEAD + 1) + MEASURED["loop"]
 
     def _bank(self, line: int) -> int:
         return line // self._config.bank_lines

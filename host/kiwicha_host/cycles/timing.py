@@ -32,6 +32,7 @@ MEASURED = {
     "chunk": 4,                 # a transfer handed over to its first chunk
     "queue_in": 3,              # a word into the byte queue, besides turning it
     "queue_out": 2,             # a word out of the byte queue, besides turning it
+    "loop": 1,                  # last iteration of a MATMUL's loops to the acceptance of the next, besides
     "vector": 4,                # acceptance of a MATMUL to its first vector
     "weight_row": 3,            # acceptance of a MATMUL to its first row of weights
     "prepare": 3,               # acceptance of an EPILOGUE to its offer to the walk, besides filling parameters

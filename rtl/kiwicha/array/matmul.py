@@ -25,9 +25,9 @@ class MatmulUnit(wiring.Component):
     Weight rows and vectors are read through ports of one and the same latency, so what is accepted first is
     first at the array. Weights run one tile ahead of the vectors, across instructions too: with free ports a
     tile of M vectors takes max(M, rows) cycles, and nothing comes in between; the last tile of a scale block
-    loads a line more, that of its scales, and instructions of one tile of just `rows` vectors may be a cycle
-    apart. A vector waits until its accumulator line has rested for :attr:`Accumulator.hazard` cycles, and until
-    the line of A's scales that it is the first to use has been read.
+    loads a line more, that of its scales, and the next instruction's first tile may come a cycle later. A vector
+    waits until its accumulator line has rested for :attr:`Accumulator.hazard` cycles, and until the line of A's
+    scales that it is the first to use has been read.
 
     Errors come in the program's order, after everything before them has been issued: FIELD for a zero count, a
     format or block scaling that the chip has not; SCRATCHPAD_RANGE and ACCUMULATOR_RANGE at the first line that

@@ -19,11 +19,12 @@ TILE_LEVEL = 2
 
 
 class _Sequencer(wiring.Component):
-    """Takes instructions and makes a stream of items of each, without a bubble from one to the next.
+    """Takes instructions and makes a stream of items of each, with a cycle in between.
 
     An item passes loop nest and pointers, a register behind the range checks, and a register slice: it
-    appears on `o` three cycles after `i` took its instruction, and then one in each cycle. `i.ready` depends
-    on registers only.
+    appears on `o` three cycles after `i` took its instruction, and then one in each cycle. Whether there is room
+    is known late, and what an instruction loads is much and far apart: so it is loaded, unless the sequencer is
+    active, in any case. `i.ready` is a register.
 
     Members
     -------
@@ -54,16 +55,14 @@ class _Sequencer(wiring.Component):
         m.submodules.skid = skid = Skid(self._item)
         active, valid = Signal(), Signal()
         self._room = room = Signal()        # the register in front of the slice takes an item
-        final = ~active | nest.done
         self._item_now = Signal(self._item, reset_less=True)
         #: An item leaves the walk; it is not the loop nest's, which has to wait for it.
         self._advance, self._extra = Signal(), Signal()
         m.d.comb += [
             room.eq(~valid | skid.i.ready),
-            # Without an instruction, what is loaded does not matter.
+            self.i.ready.eq(~active),
+            nest.load.eq(~active),
             nest.step.eq(~active | (room & ~self._extra)),
-            nest.load.eq(final),
-            self.i.ready.eq(nest.step & final),
             self._advance.eq(active & room),
             skid.i.valid.eq(valid),
             skid.i.payload.eq(self._item_now),
@@ -72,8 +71,10 @@ class _Sequencer(wiring.Component):
             skid.o.ready.eq(self.o.ready | self.abort),
             self.busy.eq(active | valid | skid.o.valid),
         ]
-        with m.If(self.i.ready):
+        with m.If(~active):
             m.d.sync += active.eq(self.i.valid)
+        with m.Elif(nest.step & nest.done):
+            m.d.sync += active.eq(0)
         with m.If(room):
             m.d.sync += valid.eq(active)
         with m.If(self.abort):

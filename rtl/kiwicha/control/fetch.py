@@ -118,6 +118,10 @@ class Fetch(wiring.Component):
             ar.p.length.eq(length * self._beats - 1),
             ar.p.id.eq(ReadId.FETCH),
         ]
+        # The host has written these long before it starts.
+        none, unaligned, beyond = Signal(), Signal(), Signal()
+        m.d.sync += [none.eq(self.count == 0), unaligned.eq(self.program[:INSTRUCTION_BITS] != 0),
+                     beyond.eq(self.program[width:] != 0)]
         with m.If(self.start):
             m.d.sync += free.eq(BUFFERED)
         with m.Else():
@@ -125,12 +129,12 @@ class Fetch(wiring.Component):
         with m.FSM(name="ask"):
             with m.State("IDLE"):
                 m.d.sync += [address.eq(self.program[:width]), index.eq(0), left.eq(self.count)]
-                with m.If(self.start & (self.count != 0)):
+                with m.If(self.start & ~none):
                     m.next = "PLAN"
-                    with m.If(self.program[:INSTRUCTION_BITS] != 0):
+                    with m.If(unaligned):
                         self._fail(m, failed, ErrorCode.FIELD, 0, self.program)
                         m.next = "IDLE"
-                    with m.Elif(self.program[width:] != 0):
+                    with m.Elif(beyond):
                         self._fail(m, failed, ErrorCode.WINDOW, 0, self.program)
                         m.next = "IDLE"
             with m.State("PLAN"):

@@ -51,13 +51,11 @@ class ChunkWalker(wiring.Component):
         job = Signal(chunk_job(), reset_less=True)
         step = Signal()
         final = Signal()
-        # The next job, and the first value of `behind` for it: LUT RAM is slow, and the loops' registers many.
-        new, first = Signal(chunk_job(), reset_less=True), Signal(signed(25), reset_less=True)
-        waits = Signal()
+        # The next job: LUT RAM is slow, and the loops' registers many.
+        new, waits = Signal(chunk_job(), reset_less=True), Signal()
         # Bytes of the row behind this chunk, minus one: negative in the row's last chunk, which so shows in
         # one bit of a register and needs no division.
         behind = Signal(signed(25), reset_less=True)
-        behind_first = Signal(signed(25), reset_less=True)
         ends_row = behind[-1]
         remainder = Signal(8)
         lines = (self.config.scratchpad_lines - 1).bit_length()
@@ -86,12 +84,11 @@ class ChunkWalker(wiring.Component):
             self.o.payload.index.eq(job.index),
         ]
         with m.If(~waits):
-            m.d.sync += [new.eq(self.i.payload), waits.eq(self.i.valid),
-                         first.eq(self.i.p.row_bytes - self.i.p.chunk_bytes - 1)]
+            m.d.sync += [new.eq(self.i.payload), waits.eq(self.i.valid)]
         with m.Elif(step & final):
             m.d.sync += waits.eq(0)
         with m.If(step & final):
-            m.d.sync += [job.eq(new), active.eq(waits), behind.eq(first), behind_first.eq(first)]
+            m.d.sync += [job.eq(new), active.eq(waits), behind.eq(new.behind)]
         with m.Elif(step):
-            m.d.sync += behind.eq(Mux(ends_row, behind_first, behind - job.chunk_bytes))
+            m.d.sync += behind.eq(Mux(ends_row, job.behind, behind - job.chunk_bytes))
         return m

@@ -61,7 +61,7 @@ class LoadUnit(wiring.Component):
         m.d.comb += [drop.eq(failing | self.control.abort), stop.eq(drop | poisoned)]
         flying = Signal(range(self.config.reads_in_flight + 2))
         cause = Signal(data.StructLayout({"code": ErrorCode, "address": 64}), reset_less=True)
-        jobs = Signal(range(128))
+        jobs, came = Signal(range(128)), Signal()
 
         m.submodules.transfer = transfer = ResetInserter(drop)(Transfer(self.config, Unit.LOAD))
         m.submodules.bursts = bursts = ResetInserter(drop)(BurstGenerator(self.config))
@@ -84,8 +84,8 @@ class LoadUnit(wiring.Component):
             ByteQueue(self.config.bus_bytes, self.config.line_bytes, tag))
         self._receive(m, bursts, queue, stop, drop, poisoned, flying, cause)
         pending = self._pop(m, chunks.o, queue, drop, poisoned, failing, cause)
-        self._write(m, queue, pending, jobs)
-        self._report(m, failing, flying, jobs, pending)
+        self._write(m, queue, jobs, came)
+        self._report(m, failing, flying, jobs, came, pending)
         return m
 
     def _receive(self, m, bursts, queue, stop, drop, poisoned, flying, cause):
@@ -153,7 +153,8 @@ class LoadUnit(wiring.Component):
         chunk = chunks.payload
         error = self.control.error
         pending = Signal(range(LINE_QUEUE + 1))
-        room = Signal()     # one cycle late, hence one place less
+        # The scratchpad is ready late in a cycle, so places are free one cycle late, and `room` is another one late.
+        written, room = Signal(), Signal()
         m.submodules.settled = settled = Settled(queue.push_latency)
         m.d.comb += [
             settled.i.eq(poisoned),
@@ -165,8 +166,11 @@ class LoadUnit(wiring.Component):
             queue.take.eq(chunks.valid & queue.enough & room & ~chunk.stop & ~drop),
             chunks.ready.eq(queue.take),
         ]
-        m.d.sync += room.eq(pending < LINE_QUEUE - 1)
-        m.d.sync += pending.eq(pending + queue.take - (self.write.request.valid & self.write.request.ready))
+        m.d.sync += [
+            written.eq(self.write.request.valid & self.write.request.ready),
+            pending.eq(pending + queue.take - written),
+            room.eq(pending < LINE_QUEUE - 1),
+        ]
         with m.If(self.control.abort):
             m.d.sync += [pending.eq(0), failing.eq(0)]
         with m.Elif(chunks.valid & ~failing):
@@ -183,7 +187,7 @@ class LoadUnit(wiring.Component):
             ]
         return pending
 
-    def _write(self, m, queue, pending, jobs):
+    def _write(self, m, queue, jobs, came):
         """Lines to the scratchpad; they outlive `drop`, for what was before an error is written."""
         layout = data.StructLayout({"line": self.write.request.payload.shape(), "last": 1})
         m.submodules.lines = lines = ResetInserter(self.control.abort)(Queue(layout, LINE_QUEUE))
@@ -198,15 +202,14 @@ class LoadUnit(wiring.Component):
             self.write.request.valid.eq(lines.o.valid),
             lines.o.ready.eq(self.write.request.ready),
         ]
-        taken = self.control.i.valid & self.control.i.ready
         done = lines.o.valid & lines.o.ready & lines.o.payload.last & ~self.control.abort
-        m.d.sync += self.control.retire.eq(done)
+        m.d.sync += [came.eq(self.control.i.valid & self.control.i.ready), self.control.retire.eq(done)]
         with m.If(self.control.abort | self.control.error.valid):
             m.d.sync += jobs.eq(0)
         with m.Else():
-            m.d.sync += jobs.eq(jobs + taken - done)
+            m.d.sync += jobs.eq(jobs + came - self.control.retire)
 
-    def _report(self, m, failing, flying, jobs, pending):
+    def _report(self, m, failing, flying, jobs, came, pending):
         control, ar, r, request = self.control, self.bus.ar, self.bus.r, self.write.request
         idle_bus = (flying == 0) & ~ar.valid
         with m.If(control.abort):
@@ -214,7 +217,7 @@ class LoadUnit(wiring.Component):
         with m.Elif(failing & idle_bus & (pending == 0)):
             m.d.sync += control.error.valid.eq(1)
         m.d.comb += [
-            control.quiet.eq(idle_bus & (jobs == 0)),
+            control.quiet.eq(idle_bus & (jobs == 0) & ~came),
             control.progress.eq((ar.valid & ar.ready) | (r.valid & r.ready) | (request.valid & request.ready)),
         ]
         with m.If(control.quiet):

@@ -156,11 +156,12 @@ class StoreUnit(wiring.Component):
     def _fetch(self, m, chunks, queue, failing):
         """Lines from the scratchpad; their answers come after a fixed time and find room reserved.
 
-        They are asked for from a queue: the port's `ready` depends on all other units, and much hangs on a chunk.
+        They are asked for from a register slice: the port's `ready` depends on all other units, and much hangs on
+        a chunk.
         """
         chunk, request = chunks.payload, self.read.request
         item = data.StructLayout({"line": LINE_ADDRESS, "count": chunk.count.shape()})
-        m.submodules.asked = asked = Queue(item, 2)
+        m.submodules.asked = asked = Skid(item)
         fault = Signal()        # the next chunk has no line to read
         counts = [Signal(chunk.count.shape(), name=f"count{i}") for i in range(READ_LATENCY)]
         taken = Signal()
@@ -264,18 +265,19 @@ class StoreUnit(wiring.Component):
 
     def _report(self, m, failing, idle_bus, reading, taken, denied):
         control, aw, w, b = self.control, self.bus.aw, self.bus.w, self.bus.b
-        jobs = Signal(range(128))
+        jobs, came = Signal(range(128)), Signal()
+        m.d.sync += came.eq(control.i.valid & control.i.ready)
         with m.If(control.abort | control.error.valid):
             m.d.sync += jobs.eq(0)
         with m.Else():
-            m.d.sync += jobs.eq(jobs + (control.i.valid & control.i.ready) - control.retire)
+            m.d.sync += jobs.eq(jobs + came - control.retire)
         with m.If(control.abort):
             m.d.sync += control.error.valid.eq(0)
         with m.Elif(failing & idle_bus):
             m.d.sync += control.error.valid.eq(1)
         m.d.comb += [
             # A line that is asked for in the first cycle of an abort comes after it.
-            control.quiet.eq(idle_bus & (jobs == 0) & ~reading),
+            control.quiet.eq(idle_bus & (jobs == 0) & ~came & ~reading),
             control.progress.eq((aw.valid & aw.ready) | (w.valid & w.ready) | b.valid | taken),
         ]
         with m.If(control.quiet):

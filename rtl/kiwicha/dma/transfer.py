@@ -26,9 +26,10 @@ def run_job() -> data.StructLayout:
 
 
 def chunk_job() -> data.StructLayout:
-    """The scratchpad side; with `bad`, `line` is the value of the field at fault."""
+    """The scratchpad side: rows with `behind` + 1 bytes after their first chunk, or none if that is negative; with
+    `bad`, `line` is the value of the field at fault."""
     return data.StructLayout({
-        "chunk_bytes": 8, "row_bytes": 24, "rows": 16, "planes": 16, "line": 16,
+        "chunk_bytes": 8, "behind": signed(25), "rows": 16, "planes": 16, "line": 16,
         "strides": data.ArrayLayout(signed(16), 3), "fill": 8, "fill_only": 1,
         "index": INDEX_WIDTH, "bad": 1})
 
@@ -73,6 +74,7 @@ class Transfer(wiring.Component):
         product = Signal(RUN_WIDTH, reset_less=True)
         factor = Signal(16, reset_less=True)
         addend = Signal(RUN_WIDTH, reset_less=True)
+        behind = Signal(signed(25), reset_less=True)
         has_zero = Signal()
         m.d.comb += [
             has_zero.eq((job.row_bytes == 0) | (job.rows == 0) | (job.planes == 0) | (job.chunk_bytes == 0)),
@@ -94,6 +96,7 @@ class Transfer(wiring.Component):
                     merged.eq(contiguous),
                     factor.eq(Mux(contiguous, job.rows, 1)),
                     addend.eq(job.row_bytes),
+                    behind.eq(job.row_bytes - job.chunk_bytes - 1),
                     product.eq(-1),     # so that the result is the length - 1
                     chunks_sent.eq(0),
                 ]
@@ -111,17 +114,17 @@ class Transfer(wiring.Component):
                 m.d.sync += [runs_sent.eq(runs_done), chunks_sent.eq(chunks_done)]
                 with m.If(runs_done & chunks_done):
                     m.next = "TAKE"
-        self._connect(m, job, product, Mux(merged, 1, job.rows), fill_only, bad, zero, beyond)
+        self._connect(m, job, product, behind, Mux(merged, 1, job.rows), fill_only, bad, zero, beyond)
         return m
 
-    def _connect(self, m, job, product, runs, fill_only, bad, zero, beyond):
+    def _connect(self, m, job, product, behind, runs, fill_only, bad, zero, beyond):
         run = self.runs.payload
         chunk = self.chunks.payload
         m.d.comb += [
             run.address.eq(job.address), run.length.eq(product), run.runs.eq(runs), run.planes.eq(job.planes),
             run.row_stride.eq(job.row_stride), run.plane_stride.eq(job.plane_stride), run.index.eq(job.index),
             run.bad.eq(bad), run.beyond.eq(beyond),
-            chunk.chunk_bytes.eq(job.chunk_bytes), chunk.row_bytes.eq(job.row_bytes), chunk.rows.eq(job.rows),
+            chunk.chunk_bytes.eq(job.chunk_bytes), chunk.behind.eq(behind), chunk.rows.eq(job.rows),
             chunk.planes.eq(job.planes),
             chunk.line.eq(Mux(bad, Mux(zero, 0, job.chunk_bytes), job.line)),
             chunk.strides[0].eq(job.chunk_line_stride), chunk.strides[1].eq(job.row_line_stride),
