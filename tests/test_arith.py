@@ -11,7 +11,6 @@ from kiwicha.array.multiplier import (
     Ecp5MagnitudeMultiplier,
     Ecp5Multiplier,
     Ecp5PackedMultiplier,
-    PortableMultiplier,
 )
 
 
@@ -61,11 +60,6 @@ def test_multiplier_refuses_operands(variant, arguments, message):
         variant(**arguments)
 
 
-def test_multiplier_refuses_a_bel_that_is_no_name():
-    with pytest.raises(TypeError, match="bel must be the name of a site, not 5"):
-        PortableMultiplier(bel=5)
-
-
 def test_multiplier_shows_its_operands():
-    unit = Ecp5MagnitudeMultiplier(width=19, product_width=37, sign_magnitude=True, bel="X4/Y10/MULT18_0")
-    assert (unit.width, unit.sign_magnitude, unit.bel) == (19, True, "X4/Y10/MULT18_0")
+    unit = Ecp5MagnitudeMultiplier(width=19, product_width=37, sign_magnitude=True)
+    assert (unit.width, unit.sign_magnitude) == (19, True)

@@ -28,8 +28,6 @@ class Chip(wiring.Component):
     Parameters
     ----------
     config : ChipConfig
-    sites : dict, optional
-        Places of the array's multipliers, as :class:`kiwicha.array.systolic.SystolicArray` takes them.
     probe : bool
         Have the member `probe`.
 
@@ -47,11 +45,10 @@ class Chip(wiring.Component):
         For a simulator's traces.
     """
 
-    def __init__(self, config: ChipConfig, sites: dict | None = None, probe: bool = False):
+    def __init__(self, config: ChipConfig, probe: bool = False):
         if not isinstance(config, ChipConfig):
             raise TypeError(f"config must be a ChipConfig, not {config!r}")
         self.config = config
-        self.sites = sites
         self._probe = probe
         super().__init__({
             "host": In(AxiLite(HOST_ADDRESS_WIDTH)),
@@ -65,7 +62,7 @@ class Chip(wiring.Component):
         m = Module()
         m.submodules.control = control = Controller(self.config, self._probe)
         m.submodules.load = load = LoadUnit(self.config)
-        m.submodules.matmul = matmul = MatmulUnit(self.config, sites=self.sites)
+        m.submodules.matmul = matmul = MatmulUnit(self.config)
         m.submodules.epilogue = epilogue = EpilogueUnit(self.config)
         m.submodules.store = store = StoreUnit(self.config)
         m.submodules.scratchpad = scratchpad = Scratchpad(self.config)

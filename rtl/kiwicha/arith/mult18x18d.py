@@ -10,10 +10,10 @@ __all__ = ["MODEL", "mult18x18d"]
 MODEL = Path(__file__).with_name("MULT18X18D.v")
 
 
-def mult18x18d(m, a, b, *, bel=None, is_signed=True, name="mult18x18d"):
+def mult18x18d(m, a, b, *, is_signed=True, name="mult18x18d"):
     """The product of two values of up to 18 bits, both signed or neither, two cycles later.
 
-    Its own registers hold operands and product. `bel` is the site that it is locked to, `name` the submodule's.
+    Its own registers hold operands and product. `name` is the submodule's.
     """
     # Operands sit at the upper pins: shifting is free in the FPGA, and extending the sign costs a simulator more
     # than the multiplication does.
@@ -24,8 +24,6 @@ def mult18x18d(m, a, b, *, bel=None, is_signed=True, name="mult18x18d"):
     registers = {f"p_REG_{stage}_CLK": "CLK0" for stage in ("INPUTA", "INPUTB", "OUTPUT")}
     pins = {**{f"i_A{i}": a_pins[i] for i in range(18)}, **{f"i_B{i}": b_pins[i] for i in range(18)},
             **{f"o_P{i}": product[i] for i in range(36)}}
-    if bel is not None:
-        pins["a_BEL"] = bel
     m.submodules[name] = Instance(
         "MULT18X18D", **registers, p_GSR="DISABLED", **pins,
         i_CLK0=ClockSignal(), i_CE0=Const(1), i_RST0=Const(0),

@@ -37,8 +37,6 @@ class MatmulUnit(wiring.Component):
     Parameters
     ----------
     config : ChipConfig
-    sites : dict, optional
-        Places of the multipliers, for :class:`SystolicArray`.
 
     Members
     -------
@@ -56,9 +54,9 @@ class MatmulUnit(wiring.Component):
         Cycles from the acceptance of a vector to its `acc`.
     """
 
-    def __init__(self, config: ChipConfig, sites: dict | None = None):
+    def __init__(self, config: ChipConfig):
         self.config = config
-        self._array = SystolicArray(config, sites=sites)
+        self._array = SystolicArray(config)
         self._decode_a, self._decode_w = EdgeDecoder(config, config.rows), EdgeDecoder(config, config.columns)
         self._hazard, self._accumulate = Accumulator.hazard_of(config), Accumulator.latency_of(config)
         line = 8 * config.line_bytes

@@ -32,8 +32,6 @@ class Multiplier(wiring.Component):
         Bits of `p`: enough for the products of all operands that there will be.
     sign_magnitude : bool
         Whether operands are a magnitude with the sign above it.
-    bel : str, optional
-        The site that the FPGA's multiplier is locked to, in nextpnr's spelling.
 
     Attributes
     ----------
@@ -56,8 +54,6 @@ class Multiplier(wiring.Component):
 
     Raises
     ------
-    TypeError
-        `bel` is not a string.
     ValueError
         This variant does not multiply such operands.
     """
@@ -68,10 +64,7 @@ class Multiplier(wiring.Component):
     max_width: int = 64
     forms: tuple[bool, ...] = (False,)
 
-    def __init__(self, *, width: int = 8, product_width: int = 16, sign_magnitude: bool = False,
-                 bel: str | None = None):
-        if bel is not None and not isinstance(bel, str):
-            raise TypeError(f"bel must be the name of a site, not {bel!r}")
+    def __init__(self, *, width: int = 8, product_width: int = 16, sign_magnitude: bool = False):
         if sign_magnitude not in self.forms:
             raise ValueError(f"{type(self).__name__} must have sign_magnitude {self.forms[0]}, "
                              f"not {sign_magnitude!r}")
@@ -80,7 +73,6 @@ class Multiplier(wiring.Component):
                              f"bits, not {width - sign_magnitude}")
         self._width = width
         self._sign_magnitude = sign_magnitude
-        self._bel = bel
         operand = width if sign_magnitude else signed(width)
         super().__init__({
             "a": In(operand),
@@ -97,13 +89,9 @@ class Multiplier(wiring.Component):
     def sign_magnitude(self) -> bool:
         return self._sign_magnitude
 
-    @property
-    def bel(self) -> str | None:
-        return self._bel
-
 
 class PortableMultiplier(Multiplier):
-    """A ``*`` and a register, for any technology; there is no site to lock it to."""
+    """A ``*`` and a register, for any technology."""
 
     columns = 1
     latency = 1
@@ -128,7 +116,7 @@ class Ecp5Multiplier(Multiplier):
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.p[0].eq(mult18x18d(m, self.a, self.b[0], bel=self.bel))
+        m.d.comb += self.p[0].eq(mult18x18d(m, self.a, self.b[0]))
         return m
 
 
@@ -143,7 +131,7 @@ class Ecp5MagnitudeMultiplier(Multiplier):
     def elaborate(self, platform):
         m = Module()
         a, b = self.a, self.b[0]
-        magnitude = mult18x18d(m, a[:-1], b[:-1], bel=self.bel, is_signed=False)
+        magnitude = mult18x18d(m, a[:-1], b[:-1], is_signed=False)
         _connect_signed(m, self, magnitude, later(m, a[-1] ^ b[-1], "negative", 2))
         return m
 
@@ -178,7 +166,7 @@ class Ecp5PackedMultiplier(Multiplier):
         m = Module()
         low, high = self.b[0], self.b[1]
         packed = Cat(low[:7], ~low[7], Const(0, 2), high).as_signed()
-        product = mult18x18d(m, self.a, packed, bel=self.bel)
+        product = mult18x18d(m, self.a, packed)
         known = self._modulo_64(m, high)
         # Activations of the last two cycles. They pass the next multipliers in the very same cycles: with
         # another initial value they cannot be merged with what those hold, in nets over half the array.
@@ -222,14 +210,14 @@ def multiplier_class(config: ChipConfig) -> type[Multiplier]:
     return _VARIANTS[config.multiplier]
 
 
-def multiplier(config: ChipConfig, bel: str | None = None) -> Multiplier:
-    """A multiplier of the variant that `config` names, locked to `bel` if one is given.
+def multiplier(config: ChipConfig) -> Multiplier:
+    """A multiplier of the variant that `config` names.
 
     It has at least the variant's `min_width`: narrower operands, in two's complement, are to be extended.
     """
     variant = multiplier_class(config)
     return variant(width=max(config.operand_width, variant.min_width), sign_magnitude=config.sign_magnitude,
-                   product_width=max(config.product_width, 2 * variant.min_width), bel=bel)
+                   product_width=max(config.product_width, 2 * variant.min_width))
 
 
 def simulation_models(config: ChipConfig) -> list[Path]:

@@ -35,8 +35,6 @@ class SystolicArray(wiring.Component):
     Parameters
     ----------
     config : ChipConfig
-    sites : dict, optional
-        ``{(row, cell): site}``: where to lock multipliers, for :func:`kiwicha.array.multiplier.multiplier`.
 
     Attributes
     ----------
@@ -56,21 +54,14 @@ class SystolicArray(wiring.Component):
     ------
     TypeError
         `config` is not a ChipConfig.
-    ValueError
-        A key of `sites` is outside of the array.
     """
 
-    def __init__(self, config: ChipConfig, sites: dict[tuple[int, int], str] | None = None):
+    def __init__(self, config: ChipConfig):
         if not isinstance(config, ChipConfig):
             raise TypeError(f"config must be a ChipConfig, not {config!r}")
         self.config = config
         self._variant = multiplier_class(config)
         self._cells = config.columns // self._variant.columns
-        self.sites = dict(sites or {})
-        for key in self.sites:
-            if key not in {(r, q) for r in range(config.rows) for q in range(self._cells)}:
-                raise ValueError(f"sites must have keys (row, cell) below ({config.rows}, {self._cells}), "
-                                 f"not {key!r}")
         operand = operand_shape(config)
         super().__init__({
             "a": In(data.StructLayout({"valid": 1, "swap": 1, "data": data.ArrayLayout(operand, config.rows)})),
@@ -98,8 +89,7 @@ class SystolicArray(wiring.Component):
         return m
 
     def _elaborate_cells(self, m):
-        cells = [[_Cell(self.config, row, self.sites.get((row, q))) for q in range(self._cells)]
-                 for row in range(self.config.rows)]
+        cells = [[_Cell(self.config, row) for _ in range(self._cells)] for row in range(self.config.rows)]
         for r, row in enumerate(cells):
             for q, cell in enumerate(row):
                 m.submodules[f"cell_{r}_{q}"] = cell
@@ -150,8 +140,8 @@ class _Cell(wiring.Component):
     from the following cycle on. `sum_out` is `sum` plus the product, 1 + the multiplier's latency after `a_out`.
     """
 
-    def __init__(self, config, row, bel):
-        self._multiplier = multiplier(config, bel)
+    def __init__(self, config, row):
+        self._multiplier = multiplier(config)
         operand = operand_shape(config)
         self._operands = data.ArrayLayout(operand, self._multiplier.columns)
         width = config.product_width

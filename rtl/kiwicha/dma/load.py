@@ -153,7 +153,7 @@ class LoadUnit(wiring.Component):
         chunk = chunks.payload
         error = self.control.error
         pending = Signal(range(LINE_QUEUE + 1))
-        # The scratchpad is ready late in a cycle, so places are free one cycle late, and `room` is another one late.
+        # The scratchpad is ready late in a cycle: a place is free one cycle late, and `room` is another one late.
         written, room = Signal(), Signal()
         m.submodules.settled = settled = Settled(queue.push_latency)
         m.d.comb += [
