@@ -95,4 +95,4 @@ class Timing:
             fresh=READ_LATENCY + select + Lane.RESULT + quantise + Geometry.of(config).steps - 1
             + Assemble.LATENCY + 1,
             push=MEASURED["queue_in"] + turn_stages(config.bus_bytes), pop=out + 1,
-            read=1 + READ_LATENCY + MEASURED["queue_in"] + turn_stages(config.line_bytes), send=out + 2)
+            read=2 + READ_LATENCY + MEASURED["queue_in"] + turn_stages(config.line_bytes), send=out + 2)

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from ..arith.delay import later
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, ErrorCode
@@ -125,7 +126,8 @@ class Fetch(wiring.Component):
         with m.If(self.start):
             m.d.sync += free.eq(BUFFERED)
         with m.Else():
-            m.d.sync += free.eq(free - asked + popped)
+            # The stations are ready late, and far away.
+            m.d.sync += free.eq(free - asked + later(m, popped, "left"))
         with m.FSM(name="ask"):
             with m.State("IDLE"):
                 m.d.sync += [address.eq(self.program[:width]), index.eq(0), left.eq(self.count)]

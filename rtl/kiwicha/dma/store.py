@@ -156,11 +156,12 @@ class StoreUnit(wiring.Component):
     def _fetch(self, m, chunks, queue, failing):
         """Lines from the scratchpad; their answers come after a fixed time and find room reserved.
 
-        They are asked for from a register slice: the port's `ready` depends on all other units, and much hangs on
-        a chunk.
+        They are asked for from two register slices: the port's `ready` depends on all other units, which are
+        elsewhere, and much hangs on a chunk.
         """
         chunk, request = chunks.payload, self.read.request
         item = data.StructLayout({"line": LINE_ADDRESS, "count": chunk.count.shape()})
+        m.submodules.near = near = Skid(item)
         m.submodules.asked = asked = Skid(item)
         fault = Signal()        # the next chunk has no line to read
         counts = [Signal(chunk.count.shape(), name=f"count{i}") for i in range(READ_LATENCY)]
@@ -168,10 +169,10 @@ class StoreUnit(wiring.Component):
         m.d.comb += [
             fault.eq(chunks.valid & chunk.stop),
             # In the first cycle of an abort a line may still be asked for: it comes before the abort's end.
-            asked.i.valid.eq(chunks.valid & ~chunk.stop & queue.room & ~failing),
-            asked.i.p.line.eq(chunk.line),
-            asked.i.p.count.eq(chunk.count),
-            taken.eq(asked.i.valid & asked.i.ready),
+            near.i.valid.eq(chunks.valid & ~chunk.stop & queue.room & ~failing),
+            near.i.p.line.eq(chunk.line),
+            near.i.p.count.eq(chunk.count),
+            taken.eq(near.i.valid & near.i.ready),
             request.valid.eq(asked.o.valid),
             request.payload.eq(asked.o.p.line),
             asked.o.ready.eq(request.ready),
@@ -183,13 +184,14 @@ class StoreUnit(wiring.Component):
             queue.push.first.eq(0),
             queue.push.last.eq(counts[-1] - 1),
         ]
+        connect(m, near.o, asked.i)
         m.d.sync += counts[0].eq(Mux(request.valid & request.ready, asked.o.p.count, 0))
         m.d.sync += [after.eq(before) for before, after in pairwise(counts)]
         reading = Signal()
-        m.d.comb += reading.eq(asked.o.valid | Cat(counts).any())
+        m.d.comb += reading.eq(near.o.valid | asked.o.valid | Cat(counts).any())
         m.submodules.settled = settled = Settled(READ_LATENCY + queue.push_latency)
-        m.d.comb += settled.i.eq(fault & ~asked.o.valid)
-        return settled.o, reading, taken, chunks.valid & ~asked.i.ready
+        m.d.comb += settled.i.eq(fault & ~near.o.valid & ~asked.o.valid)
+        return settled.o, reading, taken, chunks.valid & ~near.i.ready
 
     def _send(self, m, beats, queue, flush, mute, empty):
         """Bytes to W beats; returns the pulse that a burst's last beat has its bytes."""

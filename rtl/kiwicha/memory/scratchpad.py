@@ -94,15 +94,22 @@ class Scratchpad(wiring.Component):
             bank = self._split(port.request.payload)[0]
             valid = port.request.valid & port.request.ready
             for cycle in range(READ_LATENCY):
-                bank_then = Signal.like(bank, name=f"{name}_bank{cycle}", reset_less=True)
                 valid_then = Signal(name=f"{name}_valid{cycle}")
-                m.d.sync += [bank_then.eq(bank), valid_then.eq(valid)]
-                bank, valid = bank_then, valid_then
+                m.d.sync += valid_then.eq(valid)
+                valid = valid_then
             m.d.comb += port.valid.eq(valid)
-            with m.Switch(bank):
-                for number, ram in enumerate(banks):
-                    with m.Case(number):
-                        m.d.comb += port.data.eq(ram.o)
+            bank = later(m, bank, f"{name}_bank", READ_LATENCY - 1)
+            # A quarter of the line has a register of its own for the bank, for a line is wide; yosys does not merge
+            # what starts differently.
+            size = len(port.data) // 4
+            for quarter in range(4):
+                own = Signal.like(bank, name=f"{name}_bank_of_quarter{quarter}", init=quarter % len(banks),
+                                  reset_less=True)
+                m.d.sync += own.eq(bank)
+                with m.Switch(own):
+                    for number, ram in enumerate(banks):
+                        with m.Case(number):
+                            m.d.comb += port.data.word_select(quarter, size).eq(ram.o.word_select(quarter, size))
 
     def _write(self, m, banks):
         """A register per writer, lest the way from its queue to all banks be one path."""

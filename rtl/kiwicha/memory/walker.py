@@ -51,24 +51,28 @@ class LoopNest(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # The same as `last`, for the pointers, which may be far away; yosys does not merge what starts differently.
+        ends = Signal(self.levels, init=-1, reset_less=True)
         m.d.comb += self.done.eq(self.last.all())
         for level in range(self.levels):
             # count - 1, to start each round with; iterations after this one.
             top, left = (Signal(self.width, name=f"{name}{level}", reset_less=True) for name in ("top", "left"))
             inner_done = self.last[:level].all() if level else Const(1, 1)
-            m.d.comb += self.carry[level].eq(inner_done & ~self.last[level])
+            m.d.comb += self.carry[level].eq((ends[:level].all() if level else 1) & ~ends[level])
+            ending = Signal(name=f"ending{level}")       # the next iteration is the last
+            with m.If(self.load):
+                m.d.comb += ending.eq(self.counts[level] == 1)
+            with m.Elif(self.last[level]):
+                m.d.comb += ending.eq(top == 0)
+            with m.Else():
+                m.d.comb += ending.eq(left == 1)
+            with m.If(self.step & (self.load | inner_done)):
+                m.d.sync += [self.last[level].eq(ending), ends[level].eq(ending)]
             with m.If(self.step & self.load):
-                m.d.sync += [
-                    top.eq(self.counts[level] - 1),
-                    left.eq(self.counts[level] - 1),
-                    self.first[level].eq(1),
-                    self.last[level].eq(self.counts[level] == 1),
-                ]
+                m.d.sync += [top.eq(self.counts[level] - 1), left.eq(self.counts[level] - 1),
+                             self.first[level].eq(1)]
             with m.Elif(self.step & inner_done):
-                with m.If(self.last[level]):
-                    m.d.sync += [left.eq(top), self.first[level].eq(1), self.last[level].eq(top == 0)]
-                with m.Else():
-                    m.d.sync += [left.eq(left - 1), self.first[level].eq(0), self.last[level].eq(left == 1)]
+                m.d.sync += [left.eq(Mux(self.last[level], top, left - 1)), self.first[level].eq(self.last[level])]
         return m
 
 
