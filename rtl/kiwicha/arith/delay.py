@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Delay", "later"]
+__all__ = ["Delay", "copies", "later"]
 
 
 def later(m, value, name, cycles=1):
@@ -15,6 +15,17 @@ def later(m, value, name, cycles=1):
         m.d.sync += register.eq(value)
         value = register
     return value
+
+
+def copies(m, value, name, count):
+    """*value* a cycle later, in *count* registers: one for each part of something wide.
+
+    They start with different values, so that yosys does not merge them; there are 2 to the bits of *value* such.
+    """
+    registers = [Signal.like(value, name=f"{name}_{i}", init=i % (1 << len(value)), reset_less=True)
+                 for i in range(count)]
+    m.d.sync += [register.eq(value) for register in registers]
+    return registers
 
 
 class Delay(wiring.Component):

@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
 from ..arith.add import FloatAdd
-from ..arith.delay import Delay
+from ..arith.delay import Delay, copies, later
 from ..config import READ_LATENCY, ChipConfig
 from .block_sum import BlockSum, accumulation
 from .ports import LINE_ADDRESS, ReadPort
@@ -89,7 +89,7 @@ class Accumulator(wiring.Component):
         # Where the sums are in the pipeline: at the block RAM, with its data, with its register, in the adder.
         adding = [f"adding{cycle}" for cycle in range(1, self.adder_of(self.config))]
         then = [self._stage(name) for name in ("asked", "fetched", "held", *adding, "summed")]
-        asked, held, summed = then[0], then[READ_LATENCY - 1], then[-1]
+        asked, fetched, summed = then[0], then[READ_LATENCY - 2], then[-1]
         m.d.sync += [asked.valid.eq(i.valid), asked.address.eq(i.address),
                      *(late.eq(early) for early, late in pairwise(then))]
         fresh = Signal(reset_less=True)
@@ -105,7 +105,7 @@ class Accumulator(wiring.Component):
                 ram.write.enable.eq(summed.valid & (summed.address[bits] == number)),
                 ram.write.address.eq(summed.address[:bits]),
             ]
-        self._add(m, i, lines, held.address[bits])
+        self._add(m, i, lines, fetched.address[bits])
         self._answer(m, lines, asked_bank)
         return m
 
@@ -113,18 +113,15 @@ class Accumulator(wiring.Component):
         return Signal(data.StructLayout({"valid": 1, "address": LINE_ADDRESS}), name=name)
 
     def _add(self, m, i, lines, bank):
-        """The adders, one per column, shared by both banks."""
-        addend = i.data
-        for cycle in range(READ_LATENCY):
-            later = Signal.like(addend, name=f"addend{cycle}", reset_less=True)
-            m.d.sync += later.eq(addend)
-            addend = later
+        """The adders, one per column, shared by both banks; `bank` comes a cycle before the data."""
+        banks = copies(m, bank, "adds_to", 2)
+        addend = later(m, i.data, "addend", READ_LATENCY)
         if self.config.block_scaled:
             m.submodules.kind = kind = Delay(1, READ_LATENCY + self.adder_of(self.config))
             m.d.comb += kind.i.eq(i.float)
         for column in range(self.config.columns):
             part = slice(SUM_WIDTH * column, SUM_WIDTH * (column + 1))
-            old = Mux(bank, lines[1].o[part], lines[0].o[part])
+            old = Mux(banks[2 * column // self.config.columns], lines[1].o[part], lines[0].o[part])
             total = Signal(SUM_WIDTH, name=f"total{column}", reset_less=True)
             m.d.sync += total.eq(old + addend[column])
             if self.config.block_scaled:
@@ -138,8 +135,12 @@ class Accumulator(wiring.Component):
         """The epilogue's answer, a multiplexer behind registers."""
         valid = self.read.request.valid & self.read.request.ready
         for cycle in range(READ_LATENCY):
-            bank_then = Signal(name=f"read_bank{cycle}", reset_less=True)
             valid_then = Signal(name=f"read_valid{cycle}")
-            m.d.sync += [bank_then.eq(bank), valid_then.eq(valid)]
-            bank, valid = bank_then, valid_then
-        m.d.comb += [self.read.valid.eq(valid), self.read.data.eq(Mux(bank, lines[1].o, lines[0].o))]
+            m.d.sync += valid_then.eq(valid)
+            valid = valid_then
+        m.d.comb += self.read.valid.eq(valid)
+        bank = later(m, bank, "read_bank", READ_LATENCY - 1)
+        size = len(self.read.data) // 2
+        for half, own in enumerate(copies(m, bank, "read_bank_of_half", 2)):
+            first, second = (ram.o.word_select(half, size) for ram in lines)
+            m.d.comb += self.read.data.word_select(half, size).eq(Mux(own, second, first))

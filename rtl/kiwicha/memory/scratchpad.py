@@ -4,7 +4,7 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from ..arith.delay import later
+from ..arith.delay import copies, later
 from ..config import READ_LATENCY, ChipConfig
 from .ports import ReadPort, WritePort
 from .ram import Ram
@@ -99,13 +99,8 @@ class Scratchpad(wiring.Component):
                 valid = valid_then
             m.d.comb += port.valid.eq(valid)
             bank = later(m, bank, f"{name}_bank", READ_LATENCY - 1)
-            # A quarter of the line has a register of its own for the bank, for a line is wide; yosys does not merge
-            # what starts differently.
             size = len(port.data) // 4
-            for quarter in range(4):
-                own = Signal.like(bank, name=f"{name}_bank_of_quarter{quarter}", init=quarter % len(banks),
-                                  reset_less=True)
-                m.d.sync += own.eq(bank)
+            for quarter, own in enumerate(copies(m, bank, f"{name}_bank_of_quarter", 4)):
                 with m.Switch(own):
                     for number, ram in enumerate(banks):
                         with m.Case(number):
