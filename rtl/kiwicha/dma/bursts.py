@@ -58,22 +58,24 @@ class BurstGenerator(wiring.Component):
         m = Module()
         width = max(self.config.address_width, RUN_WIDTH) + 2
         m.submodules.nest = nest = LoopNest(2)
-        m.submodules.pointer = pointer = Pointer(2, stride_width=32, base_width=width - 2)
+        m.submodules.pointer = pointer = Pointer(2, stride_width=32, base_width=width - 2, spaced=True)
         active = Signal()       # `job` has runs that the pointer still has to visit
         job = Signal(run_job(), reset_less=True)
-        step = Signal()
+        # The loops follow a cycle later: steps are two cycles apart.
+        step, follow = Signal(), Signal()
+        m.d.sync += follow.eq(step)
         m.d.comb += [
             self.i.ready.eq(~active),
             # Without a job, what is loaded does not matter.
             nest.load.eq(~active),
             nest.counts[0].eq(self.i.payload.runs),
             nest.counts[1].eq(self.i.payload.planes),
-            nest.step.eq(step | ~active),
+            nest.step.eq(follow | ~active),
             pointer.load.eq(~active),
             pointer.base.eq(self.i.payload.address[:self.config.address_width]),
             pointer.strides[0].eq(job.row_stride),
             pointer.strides[1].eq(job.plane_stride),
-            pointer.step.eq(step | ~active),
+            pointer.step.eq(follow | ~active),
             pointer.carry.eq(nest.carry),
         ]
         with m.If(~active):

@@ -4,6 +4,8 @@ from amaranth import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..arith.delay import later
+
 __all__ = ["POINTER_WIDTH", "LoopNest", "Pointer"]
 
 #: Wide enough that a 16-bit address plus one 16-bit stride never wraps, so a range check is exact.
@@ -51,7 +53,7 @@ class LoopNest(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # The same as `last`, for the pointers, which may be far away; yosys does not merge what starts differently.
+        # The same as `last`, for the pointers, which may be far away; yosys merges none that start differently.
         ends = Signal(self.levels, init=-1, reset_less=True)
         m.d.comb += self.done.eq(self.last.all())
         for level in range(self.levels):
@@ -82,6 +84,16 @@ class Pointer(wiring.Component):
     Each level remembers the address at which its current iteration began, so a carry costs one addition and
     any range check of `value`, made before each step, is exact.
 
+    Parameters
+    ----------
+    levels : int
+        Number of loops.
+    stride_width, base_width : int
+        Bits.
+    spaced : bool
+        Steps come two cycles or more after `load` and after each other. That leaves time for a register before the
+        addition.
+
     Members
     -------
     load : In(1)
@@ -94,8 +106,9 @@ class Pointer(wiring.Component):
         The current address; a register.
     """
 
-    def __init__(self, levels: int, stride_width: int = 16, base_width: int = 16):
+    def __init__(self, levels: int, stride_width: int = 16, base_width: int = 16, spaced: bool = False):
         self.levels = levels
+        self.spaced = spaced
         self.width = max(stride_width, base_width) + 2
         super().__init__({
             "load": In(1),
@@ -117,6 +130,8 @@ class Pointer(wiring.Component):
         for level in range(self.levels):
             with m.If(self.carry[level]):
                 m.d.comb += [origin.eq(starts[level]), stride.eq(self.strides[level])]
+        if self.spaced:
+            origin, stride = later(m, origin, "origin_then"), later(m, stride, "stride_then")
         m.d.comb += following.eq(origin + stride)
         for level, start in enumerate(starts):
             with m.If(self.step & (self.load | self.carry[level:].any())):
