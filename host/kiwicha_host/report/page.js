@@ -52,7 +52,7 @@ function find(ends, cycle) {
 
 const width = () => canvas.clientWidth - LEFT;
 const toX = cycle => LEFT + (cycle - view.from) / (view.to - view.from) * width();
-const toCycle = x => view.from + (x - LEFT) / width() * (view.to - view.from);
+const toCycle = x => view.from + (x - LEFT) * (view.to - view.from) / width();       // exact at a pixel per cycle
 
 let drawing = false;
 function redraw() {
