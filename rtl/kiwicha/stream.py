@@ -103,7 +103,7 @@ class Queue(wiring.Component):
 
 
 class Skid(wiring.Component):
-    """A register slice: no combinational path from any input to any output.
+    """A register slice: no combinational path from one stream to the other.
 
     An item appears on ``o`` one cycle after ``i`` took it, and one item moves every cycle. A
     second register holds the item that arrives in the cycle in which ``o`` stalls.
@@ -117,6 +117,8 @@ class Skid(wiring.Component):
     -------
     i : In(stream.Signature(shape))
     o : Out(stream.Signature(shape))
+    renews : Out(1), following : Out(shape)
+        `following` is what `o` has in the next cycle, and has not had before. Depends on inputs.
     """
 
     def __init__(self, shape):
@@ -125,6 +127,8 @@ class Skid(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(shape)),
             "o": Out(stream.Signature(shape)),
+            "renews": Out(1),
+            "following": Out(shape),
         })
 
     @property
@@ -137,12 +141,16 @@ class Skid(wiring.Component):
         front = Signal(self._shape, reset_less=True)
         spare = Signal(self._shape, reset_less=True)
         spare_valid = Signal()
-        m.d.comb += [self.i.ready.eq(~spare_valid), self.o.payload.eq(front)]
+        free = ~self.o.valid | self.o.ready
+        m.d.comb += [
+            self.i.ready.eq(~spare_valid), self.o.payload.eq(front),
+            self.following.eq(Mux(spare_valid, spare, self.i.payload)),
+            self.renews.eq(free & (self.i.valid | spare_valid)),
+        ]
         with m.If(~spare_valid):
             m.d.sync += spare.eq(self.i.payload)
-        with m.If(~self.o.valid | self.o.ready):
-            m.d.sync += [front.eq(Mux(spare_valid, spare, self.i.payload)),
-                         self.o.valid.eq(self.i.valid | spare_valid), spare_valid.eq(0)]
+        with m.If(free):
+            m.d.sync += [front.eq(self.following), self.o.valid.eq(self.i.valid | spare_valid), spare_valid.eq(0)]
         with m.Elif(self.i.valid & self.i.ready):
             m.d.sync += spare_valid.eq(1)
         return m

@@ -5,7 +5,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, ErrorCode
@@ -91,8 +90,11 @@ class Fetch(wiring.Component):
             m.d.sync += self.index.eq(0)
         with m.Elif(popped):
             m.d.sync += self.index.eq(self.index + 1)
-        self._elaborate_ask(m, failed, popped, asked)
-        self._elaborate_receive(m, failed, asked)
+        # The stations are ready late, and far away.
+        gone = Signal()
+        m.d.sync += gone.eq(popped & ~self.start & ~self.abort)
+        self._elaborate_ask(m, failed, gone, asked)
+        self._elaborate_receive(m, failed, asked, popped, gone)
         due = Signal()
         m.d.sync += due.eq(failed & (self.error.index == self.index) & ~self.start & ~self.abort)
         m.d.comb += self.error.valid.eq(due)
@@ -102,7 +104,7 @@ class Fetch(wiring.Component):
         m.d.sync += [failed.eq(1), self.error.code.eq(code), self.error.index.eq(index),
                      self.error.address.eq(address)]
 
-    def _elaborate_ask(self, m, failed, popped, asked):
+    def _elaborate_ask(self, m, failed, gone, asked):
         """Ask for bursts as the buffer has room; `asked` is their length, a cycle before they are on the bus."""
         width = self._config.address_width
         ar = self.bus.ar
@@ -126,8 +128,7 @@ class Fetch(wiring.Component):
         with m.If(self.start):
             m.d.sync += free.eq(BUFFERED)
         with m.Else():
-            # The stations are ready late, and far away.
-            m.d.sync += free.eq(free - asked + later(m, popped, "left"))
+            m.d.sync += free.eq(free - asked + gone)
         with m.FSM(name="ask"):
             with m.State("IDLE"):
                 m.d.sync += [address.eq(self.program[:width]), index.eq(0), left.eq(self.count)]
@@ -169,7 +170,7 @@ class Fetch(wiring.Component):
                     ]
                     m.next = "PLAN"
 
-    def _elaborate_receive(self, m, failed, asked):
+    def _elaborate_receive(self, m, failed, asked, popped, gone):
         """Put beats in their places, and offer an instruction when the check is through with it."""
         r = self.bus.r
         owed = Signal(range(BUFFERED * self._beats + 1))
@@ -205,9 +206,9 @@ class Fetch(wiring.Component):
                         address[2:])
             self._fail(m, failed, ErrorCode.BUS_READ, index, burst << INSTRUCTION_BITS)
             m.d.sync += stopped.eq(1)
-        self._elaborate_buffer(m, taken & ~stopped & ~bad, place, slot)
+        self._elaborate_buffer(m, taken & ~stopped & ~bad, place, slot, popped, gone)
 
-    def _elaborate_buffer(self, m, taken, place, slot):
+    def _elaborate_buffer(self, m, taken, place, slot, popped, gone):
         """One LUT memory per beat of an instruction, so that all its bits can be read at once."""
         config = self._config
         m.submodules.check = check = Check(config)
@@ -229,12 +230,11 @@ class Fetch(wiring.Component):
         m.submodules.verdicts = verdicts = Memory(shape=Verdict, depth=BUFFERED, init=[])
         write, read = verdicts.write_port(), verdicts.read_port(domain="comb")
         available = Signal(range(BUFFERED + 1))
-        popped = self.o.valid & self.o.ready
         m.d.comb += [write.addr.eq(tail), write.data.eq(check.verdict), write.en.eq(check.valid),
                      read.addr.eq(head)]
         # A verdict needs a register before it steers anything, hence one instruction every 2 cycles.
-        m.d.sync += [self.o.p.verdict.eq(read.data), self.o.valid.eq((available != 0) & ~popped),
-                     available.eq(available + check.valid - popped)]
+        m.d.sync += [self.o.p.verdict.eq(read.data), self.o.valid.eq((available != gone) & ~popped),
+                     available.eq(available + check.valid - gone)]
         with m.If(check.valid):
             m.d.sync += tail.eq(tail + 1)
         with m.If(popped):

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -71,9 +71,12 @@ class ByteQueue(wiring.Component):
         `reserve_count` bytes will come; no sooner than in this cycle.
     push_valid : In(1), push : In(struct)
         Bytes `first` to `last` of `data`.
+    claim : In(range(out_bytes + 1))
+        One cycle before a word can be taken, its bytes; else 0.
     want : In(range(out_bytes + 1)), none : In(1), enough : Out(1), take : In(1)
-        With `take`, which needs `enough`, the next `want` bytes leave, the first to byte `first` of the word.
-        With `none`, `want` counts as 0.
+        With `take`, which needs `enough`, the next `want` bytes leave, the first to byte `first` of the word;
+        `want` was claimed. `enough`: all that was claimed is there, or `none`, which lets `want` count as 0 from
+        then to the next reset.
     first : In(range(out_bytes)), tag : In(tag)
     o_valid : Out(1), o : Out(struct)
         The word taken: `data`, its `mask` of bytes that are meant, and `tag`.
@@ -96,6 +99,7 @@ class ByteQueue(wiring.Component):
             "push_valid": In(1),
             "push": In(data.StructLayout({
                 "data": data.ArrayLayout(8, in_bytes), "first": range(in_bytes), "last": range(in_bytes)})),
+            "claim": In(range(out_bytes + 1)),
             "want": In(range(out_bytes + 1)),
             "none": In(1),
             "enough": Out(1),
@@ -115,13 +119,13 @@ class ByteQueue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         written = Signal(range(self.in_bytes + 1))
-        level = Signal(range(self.capacity + 1))
+        unclaimed = Signal(signed(self.capacity.bit_length() + 1))
         taken = Signal(range(self.out_bytes + 1))
         m.d.comb += [
-            self.enough.eq(self.none | (level >= self.want)),
+            self.enough.eq(self.none | ~unclaimed[-1]),
             taken.eq(Mux(self.take & ~self.none, self.want, 0)),
         ]
-        m.d.sync += level.eq(level + written - taken)
+        m.d.sync += unclaimed.eq(unclaimed + written - self.claim)
         self._reserve(m, taken)
         reads = [self._lane(m, lane) for lane in range(self.lanes)]
         self._write(m, [write for write, _ in reads], written)

@@ -58,7 +58,7 @@ class BurstGenerator(wiring.Component):
         m = Module()
         width = max(self.config.address_width, RUN_WIDTH) + 2
         m.submodules.nest = nest = LoopNest(2)
-        m.submodules.pointer = pointer = Pointer(2, stride_width=32, base_width=width - 2, spaced=True)
+        m.submodules.pointer = pointer = Pointer(2, stride_width=32, base_width=width - 2)
         active = Signal()       # `job` has runs that the pointer still has to visit
         job = Signal(run_job(), reset_less=True)
         # The loops follow a cycle later: steps are two cycles apart.

@@ -17,23 +17,25 @@ def chunk_layout(config: ChipConfig) -> data.StructLayout:
     """The first `count` bytes of `line` (0 if the line is all `fill`); `last` of its instruction.
 
     `bad`: no chunk, but an instruction with a FIELD error; `line` is the value. `stop`: bad, or the scratchpad
-    has no such line.
+    has no such line; ChunkWalker.stop_index says whose.
     """
     return data.StructLayout({
         "line": signed(POINTER_WIDTH), "count": range(config.line_bytes + 1), "fill": 8, "last": 1, "bad": 1,
-        "stop": 1, "index": INDEX_WIDTH})
+        "stop": 1})
 
 
 class ChunkWalker(wiring.Component):
     """Emits a transfer's chunks in order, one per cycle, from two cycles after the job was taken, without a gap
     between jobs of two chunks and more.
 
-    Whoever takes chunks stops at the first with `stop`.
+    Whoever takes chunks stops at the first with `stop`. All of `o` but `line` and `stop` are registers.
 
     Members
     -------
     i : In(stream of chunk_job())
     o : Out(stream of chunk_layout())
+    stop_index : Out(24)
+        After a chunk with `stop`, until reset: the instruction's index.
     """
 
     def __init__(self, config: ChipConfig):
@@ -41,6 +43,7 @@ class ChunkWalker(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(chunk_job())),
             "o": Out(stream.Signature(chunk_layout(config))),
+            "stop_index": Out(INDEX_WIDTH),
         })
 
     def elaborate(self, platform):
@@ -57,7 +60,8 @@ class ChunkWalker(wiring.Component):
         # one bit of a register and needs no division.
         behind = Signal(signed(25), reset_less=True)
         ends_row = behind[-1]
-        remainder = Signal(8)
+        count = Signal(range(self.config.line_bytes + 1), reset_less=True)
+        stopped = Signal()
         lines = (self.config.scratchpad_lines - 1).bit_length()
         m.d.comb += [
             # The next job is loaded in the step that ends this one; without one, what is loaded does not matter.
@@ -73,22 +77,28 @@ class ChunkWalker(wiring.Component):
             pointer.strides.eq(job.strides),
             pointer.step.eq(step),
             pointer.carry.eq(Cat(~ends_row, nest.carry & ends_row.replicate(2))),
-            remainder.eq(behind + job.chunk_bytes + 1),
             self.o.valid.eq(active),
             self.o.payload.line.eq(pointer.value),
-            self.o.payload.count.eq(Mux(job.fill_only | job.bad, 0, Mux(ends_row, remainder, job.chunk_bytes))),
+            self.o.payload.count.eq(count),
             self.o.payload.fill.eq(job.fill),
             self.o.payload.last.eq(ends_row & nest.done),
             self.o.payload.bad.eq(job.bad),
             self.o.payload.stop.eq(job.bad | pointer.value[lines:].any()),
-            self.o.payload.index.eq(job.index),
         ]
         with m.If(~waits):
             m.d.sync += [new.eq(self.i.payload), waits.eq(self.i.valid)]
         with m.Elif(step & final):
             m.d.sync += waits.eq(0)
+        after = Signal.like(behind)
+        m.d.comb += after.eq(behind - job.chunk_bytes)
         with m.If(step & final):
-            m.d.sync += [job.eq(new), active.eq(waits), behind.eq(new.behind)]
+            m.d.sync += [job.eq(new), active.eq(waits), behind.eq(new.behind), count.eq(new.first)]
         with m.Elif(step):
-            m.d.sync += behind.eq(Mux(ends_row, job.behind, behind - job.chunk_bytes))
+            m.d.sync += behind.eq(Mux(ends_row, job.behind, after))
+            with m.If(ends_row | job.fill_only):
+                m.d.sync += count.eq(job.first)
+            with m.Else():
+                m.d.sync += count.eq(Mux(after[-1], behind + 1, job.chunk_bytes))
+        with m.If(step & ~stopped):
+            m.d.sync += [self.stop_index.eq(job.index), stopped.eq(active & self.o.payload.stop)]
         return m

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..control.unit import UnitPort, Window
-from ..isa import Activity, ErrorCode, Unit
+from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit
 from ..memory.ports import LINE_ADDRESS, WritePort
 from ..stream import Queue, Skid
 from .align import ByteQueue, Settled
@@ -60,7 +60,8 @@ class LoadUnit(wiring.Component):
         stop = Signal()
         m.d.comb += [drop.eq(failing | self.control.abort), stop.eq(drop | poisoned)]
         flying = Signal(range(self.config.reads_in_flight + 2))
-        cause = Signal(data.StructLayout({"code": ErrorCode, "address": 64}), reset_less=True)
+        cause = Signal(data.StructLayout({"code": ErrorCode, "index": INDEX_WIDTH, "address": 64}),
+                       reset_less=True)
         jobs, came = Signal(range(128)), Signal()
 
         m.submodules.transfer = transfer = ResetInserter(drop)(Transfer(self.config, Unit.LOAD))
@@ -83,7 +84,7 @@ class LoadUnit(wiring.Component):
         m.submodules.bytes = queue = ResetInserter(self.control.abort | self.control.error.valid)(
             ByteQueue(self.config.bus_bytes, self.config.line_bytes, tag))
         self._receive(m, bursts, queue, stop, drop, poisoned, flying, cause)
-        pending = self._pop(m, chunks.o, queue, drop, poisoned, failing, cause)
+        pending = self._pop(m, chunks, walker.stop_index, queue, drop, poisoned, failing, cause)
         self._write(m, queue, jobs, came)
         self._report(m, failing, flying, jobs, came, pending)
         return m
@@ -143,14 +144,16 @@ class LoadUnit(wiring.Component):
         with m.Elif(expected.o.valid & burst.fail & ~stop):
             m.d.sync += poisoned.eq(1)
         # What would be the cause, until there is one.
-        with m.If(~poisoned & burst.fail):
-            m.d.sync += [cause.code.eq(ErrorCode.WINDOW), cause.address.eq(bursts.fail_address)]
-        with m.Elif(~poisoned):
-            m.d.sync += [cause.code.eq(ErrorCode.BUS_READ), cause.address.eq(burst.address)]
+        with m.If(~poisoned):
+            m.d.sync += [
+                cause.index.eq(burst.index),
+                cause.code.eq(Mux(burst.fail, ErrorCode.WINDOW, ErrorCode.BUS_READ)),
+                cause.address.eq(Mux(burst.fail, bursts.fail_address, burst.address)),
+            ]
 
-    def _pop(self, m, chunks, queue, drop, poisoned, failing, cause):
+    def _pop(self, m, ahead, stop_index, queue, drop, poisoned, failing, cause):
         """Takes each chunk's bytes once they have come; finds the first error; returns the lines on their way."""
-        chunk = chunks.payload
+        chunks, chunk = ahead.o, ahead.o.payload
         error = self.control.error
         pending = Signal(range(LINE_QUEUE + 1))
         # The scratchpad is ready late in a cycle: a place is free one cycle late, and `room` is another one late.
@@ -158,6 +161,7 @@ class LoadUnit(wiring.Component):
         m.submodules.settled = settled = Settled(queue.push_latency)
         m.d.comb += [
             settled.i.eq(poisoned),
+            queue.claim.eq(Mux(ahead.renews, ahead.following.count, 0)),
             queue.want.eq(chunk.count),
             queue.first.eq(0),
             queue.tag.line.eq(chunk.line),
@@ -180,7 +184,7 @@ class LoadUnit(wiring.Component):
         m.d.sync += [enough.eq(queue.enough), told.eq(failing)]
         with m.If(~told):
             m.d.sync += [
-                error.index.eq(chunk.index),
+                error.index.eq(Mux(enough, stop_index, cause.index)),
                 error.code.eq(Mux(enough, Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE),
                                   cause.code)),
                 error.address.eq(Mux(enough, chunk.line, cause.address)),

@@ -6,10 +6,11 @@ from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from ..arith.delay import later
 from ..bus.axi import AxiWrite, is_error
 from ..config import READ_LATENCY, ChipConfig
 from ..control.unit import UnitPort, Window
-from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit
+from ..isa import Activity, ErrorCode, Unit
 from ..memory.ports import LINE_ADDRESS, ReadPort
 from ..stream import Queue, Skid
 from .align import ByteQueue, Settled
@@ -89,7 +90,8 @@ class StoreUnit(wiring.Component):
         fault, reading, taken, denied = self._fetch(m, chunks.o, queue, failing)
         mute = Signal()         # after a BUS_WRITE error: queued beats come after it in the program
         sent = self._send(m, beats, queue, flush, mute, empty)
-        self._judge(m, chunks.o.payload, bursts, beats, queue, answers, fault, sent, failing, flush, mute)
+        wrong = self._judge(m, beats.o, queue, answers, fault, sent, failing, flush, mute)
+        self._explain(m, chunks.o.payload, walker.stop_index, bursts, queue, answers.o.payload, wrong, failing)
         self._report(m, failing, idle_bus, reading, taken, denied)
         return m
 
@@ -130,28 +132,30 @@ class StoreUnit(wiring.Component):
     def _plan(self, m, plans, empty):
         """Each burst's beats, one per cycle: which bytes, and whether it is the last."""
         low = (self.config.bus_bytes - 1).bit_length()
-        layout = data.StructLayout({"first": low, "count": low + 1, "last": 1, "fail": 1, "index": INDEX_WIDTH})
+        layout = data.StructLayout({"first": low, "count": low + 1, "last": 1, "fail": 1})
+        # Two slices: the queue of bytes adds up the counts that come to the second.
+        m.submodules.planned = planned = ResetInserter(empty)(Skid(layout))
         m.submodules.beats = beats = ResetInserter(empty)(Skid(layout))
-        plan, beat = plans.o.payload, beats.i.payload
+        connect(m, planned.o, beats.i)
+        plan, beat = plans.o.payload, planned.i.payload
         started = Signal()
         left = Signal(8)
         end = Signal(low)
         m.d.comb += [
-            beats.i.valid.eq(plans.o.valid),
+            planned.i.valid.eq(plans.o.valid),
             beat.last.eq(Mux(started, left, plan.length) == 0),
             beat.first.eq(Mux(started, 0, plan.address[:low])),
             end.eq(Mux(beat.last, plan.end, -1)),
             # An error needs to know that the first byte outside has come: see _judge.
             beat.count.eq(Mux(plan.fail, 1, end - beat.first + 1)),
             beat.fail.eq(plan.fail),
-            beat.index.eq(plan.index),
-            plans.o.ready.eq(beats.i.ready & beat.last),
+            plans.o.ready.eq(planned.i.ready & beat.last),
         ]
         with m.If(empty):
             m.d.sync += started.eq(0)
-        with m.Elif(beats.i.valid & beats.i.ready):
+        with m.Elif(planned.i.valid & planned.i.ready):
             m.d.sync += [started.eq(~beat.last), left.eq(Mux(started, left, plan.length) - 1)]
-        return beats.o
+        return beats
 
     def _fetch(self, m, chunks, queue, failing):
         """Lines from the scratchpad; their answers come after a fixed time and find room reserved.
@@ -193,11 +197,11 @@ class StoreUnit(wiring.Component):
         m.d.comb += settled.i.eq(fault & ~near.o.valid & ~asked.o.valid)
         return settled.o, reading, taken, chunks.valid & ~near.i.ready
 
-    def _send(self, m, beats, queue, flush, mute, empty):
+    def _send(self, m, ahead, queue, flush, mute, empty):
         """Bytes to W beats; returns the pulse that a burst's last beat has its bytes."""
         w = self.bus.w
         layout = w.payload.shape()
-        beat = beats.payload
+        beats, beat = ahead.o, ahead.o.payload
         m.submodules.words = words = ResetInserter(empty)(Queue(layout, BEAT_QUEUE))
         m.submodules.out = out = Skid(layout)
         connect(m, out.o, flipped(w))
@@ -206,6 +210,7 @@ class StoreUnit(wiring.Component):
         sent = Signal()
         m.d.sync += room.eq(pending < BEAT_QUEUE - 1)
         m.d.comb += [
+            queue.claim.eq(Mux(ahead.renews, ahead.following.count, 0)),
             queue.want.eq(beat.count),
             queue.none.eq(flush),
             queue.first.eq(beat.first),
@@ -229,14 +234,13 @@ class StoreUnit(wiring.Component):
             m.d.sync += pending.eq(pending + queue.take - (words.o.valid & words.o.ready))
         return sent
 
-    def _judge(self, m, chunk, bursts, beats, queue, answers, fault, sent, failing, flush, mute):
-        """Retires instructions and finds the first error, in program order.
+    def _judge(self, m, beats, queue, answers, fault, sent, failing, flush, mute):
+        """Retires instructions and finds the first error, in program order; returns a BUS_WRITE error's pulse.
 
         Answers count only for the `whole` bursts, those that have had all their bytes: the others are finished by
         the flush after an error that comes before them in the program.
         """
-        error, b = self.control.error, self.bus.b
-        answer = answers.o.payload
+        b = self.bus.b
         whole = Signal(range(self.config.writes_in_flight + 2))
         counts = Signal()
         wrong = Signal()
@@ -244,7 +248,7 @@ class StoreUnit(wiring.Component):
             counts.eq(b.valid & (whole != 0) & ~self.control.abort),
             wrong.eq(is_error(b.payload.resp)),
         ]
-        m.d.sync += self.control.retire.eq(counts & ~wrong & answer.last)
+        m.d.sync += self.control.retire.eq(counts & ~wrong & answers.o.payload.last)
         with m.If(self.control.abort | (counts & wrong)):
             m.d.sync += whole.eq(0)
         with m.Else():
@@ -252,18 +256,26 @@ class StoreUnit(wiring.Component):
         with m.If(self.control.abort):
             m.d.sync += [failing.eq(0), mute.eq(0)]
         with m.Elif(counts & wrong):
-            m.d.sync += [failing.eq(1), mute.eq(1), error.code.eq(ErrorCode.BUS_WRITE),
-                         error.index.eq(answer.index), error.address.eq(answer.address)]
-        with m.Elif(~failing):
-            # What would be the error, until there is one.
-            with m.If(beats.valid & ~flush):
-                m.d.sync += failing.eq(Mux(queue.enough, beats.payload.fail, fault))
-            with m.If(queue.enough):
-                m.d.sync += [error.code.eq(ErrorCode.WINDOW),
-                             error.index.eq(beats.payload.index), error.address.eq(bursts.fail_address)]
-            with m.Else():
-                m.d.sync += [error.index.eq(chunk.index), error.address.eq(chunk.line),
-                             error.code.eq(Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE))]
+            m.d.sync += [failing.eq(1), mute.eq(1)]
+        with m.Elif(beats.valid & ~flush):
+            m.d.sync += failing.eq(Mux(queue.enough, beats.payload.fail, fault))
+        return counts & wrong
+
+    def _explain(self, m, chunk, stop_index, bursts, queue, answer, wrong, failing):
+        """What would be the error, until a cycle after there is one; a BUS_WRITE error comes before the others."""
+        error = self.control.error
+        told, answered, enough = Signal(), Signal(), Signal()
+        answer = later(m, answer, "answer_then")
+        m.d.sync += [told.eq(failing), answered.eq(wrong), enough.eq(queue.enough)]
+        with m.If(answered):
+            m.d.sync += [error.code.eq(ErrorCode.BUS_WRITE), error.index.eq(answer.index),
+                         error.address.eq(answer.address)]
+        with m.Elif(~told & enough):
+            m.d.sync += [error.code.eq(ErrorCode.WINDOW), error.index.eq(bursts.o.payload.index),
+                         error.address.eq(bursts.fail_address)]
+        with m.Elif(~told):
+            m.d.sync += [error.code.eq(Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE)),
+                         error.index.eq(stop_index), error.address.eq(chunk.line)]
 
     def _report(self, m, failing, idle_bus, reading, taken, denied):
         control, aw, w, b = self.control, self.bus.aw, self.bus.w, self.bus.b

@@ -26,10 +26,12 @@ def run_job() -> data.StructLayout:
 
 
 def chunk_job() -> data.StructLayout:
-    """The scratchpad side: rows with `behind` + 1 bytes after their first chunk, or none if that is negative; with
-    `bad`, `line` is the value of the field at fault."""
+    """The scratchpad side: rows with `behind` + 1 bytes after their first chunk, or none if that is negative.
+
+    `first`: bytes that the first chunk takes from memory. With `bad`, `line` is the value of the field at fault.
+    """
     return data.StructLayout({
-        "chunk_bytes": 8, "behind": signed(25), "rows": 16, "planes": 16, "line": 16,
+        "chunk_bytes": 8, "first": 8, "behind": signed(25), "rows": 16, "planes": 16, "line": 16,
         "strides": data.ArrayLayout(signed(16), 3), "fill": 8, "fill_only": 1,
         "index": INDEX_WIDTH, "bad": 1})
 
@@ -126,6 +128,7 @@ class Transfer(wiring.Component):
             run.bad.eq(bad), run.beyond.eq(beyond),
             chunk.chunk_bytes.eq(job.chunk_bytes), chunk.behind.eq(behind), chunk.rows.eq(job.rows),
             chunk.planes.eq(job.planes),
+            chunk.first.eq(Mux(fill_only | bad, 0, Mux(behind[-1], job.row_bytes, job.chunk_bytes))),
             chunk.line.eq(Mux(bad, Mux(zero, 0, job.chunk_bytes), job.line)),
             chunk.strides[0].eq(job.chunk_line_stride), chunk.strides[1].eq(job.row_line_stride),
             chunk.strides[2].eq(job.plane_line_stride),

@@ -1,6 +1,6 @@
 """The scratchpad: banks of block RAM behind four or five readers and two writers."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -113,10 +113,15 @@ class Scratchpad(wiring.Component):
         lines = [later(m, stream.payload, f"{name}_line")
                  for name, (stream, _) in zip(WRITERS, requests, strict=True)]
         for number, ram in enumerate(banks):
-            wins = later(m, Cat(*self._wins(requests, number)), f"wins{number}")
-            m.d.comb += ram.write.enable.eq(wins.any())
-            # The last one's data need no grant: without `enable` they do not matter.
-            for index in reversed(range(len(lines))):
-                with m.If(wins[index] if index < len(lines) - 1 else 1):
-                    m.d.comb += [ram.write.address.eq(self._split(lines[index].address)[1]),
-                                 ram.write.data.eq(lines[index].data)]
+            wins = copies(m, Cat(*self._wins(requests, number)), f"wins{number}", 4)
+            address = self._chosen(wins[0], [self._split(line.address)[1] for line in lines])
+            m.d.comb += [ram.write.enable.eq(wins[0].any()), ram.write.address.eq(address)]
+            size = len(ram.write.data) // 4
+            for quarter, own in enumerate(wins):
+                m.d.comb += ram.write.data.word_select(quarter, size).eq(
+                    self._chosen(own, [line.data.word_select(quarter, size) for line in lines]))
+
+    def _chosen(self, wins, values):
+        """The winner's; if there is none it does not matter which."""
+        first, second = values
+        return Mux(wins[0], first, second)

@@ -1,10 +1,11 @@
 """Loop nests and the addresses that walk them: one shared component for every address generator."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-
-from ..arith.delay import later
 
 __all__ = ["POINTER_WIDTH", "LoopNest", "Pointer"]
 
@@ -90,9 +91,6 @@ class Pointer(wiring.Component):
         Number of loops.
     stride_width, base_width : int
         Bits.
-    spaced : bool
-        Steps come two cycles or more after `load` and after each other. That leaves time for a register before the
-        addition.
 
     Members
     -------
@@ -106,9 +104,8 @@ class Pointer(wiring.Component):
         The current address; a register.
     """
 
-    def __init__(self, levels: int, stride_width: int = 16, base_width: int = 16, spaced: bool = False):
+    def __init__(self, levels: int, stride_width: int = 16, base_width: int = 16):
         self.levels = levels
-        self.spaced = spaced
         self.width = max(stride_width, base_width) + 2
         super().__init__({
             "load": In(1),
@@ -123,16 +120,14 @@ class Pointer(wiring.Component):
         m = Module()
         starts = [Signal(signed(self.width), name=f"start{level}", reset_less=True)
                   for level in range(self.levels)]
-        m.d.comb += self.value.eq(starts[0])
-        origin = Signal(signed(self.width))
-        stride = Signal(signed(self.width))
-        following = Signal(signed(self.width))
-        for level in range(self.levels):
-            with m.If(self.carry[level]):
-                m.d.comb += [origin.eq(starts[level]), stride.eq(self.strides[level])]
-        if self.spaced:
-            origin, stride = later(m, origin, "origin_then"), later(m, stride, "stride_then")
-        m.d.comb += following.eq(origin + stride)
+        # All additions at once, for `carry` comes late.
+        sums = [(start + stride)[:self.width] for start, stride in zip(starts, self.strides, strict=True)]
+        following = Signal(self.width)
+        m.d.comb += [
+            self.value.eq(starts[0]),
+            following.eq(reduce(or_, (each & carry.replicate(self.width)
+                                      for each, carry in zip(sums, self.carry, strict=True)))),
+        ]
         for level, start in enumerate(starts):
             with m.If(self.step & (self.load | self.carry[level:].any())):
                 m.d.sync += start.eq(Mux(self.load, self.base, following))
