@@ -68,7 +68,7 @@ class StoreModel:
                 at, many = line + read, needs - read
                 bank = transfer.line(read) // self._config.bank_lines
                 line += self._reads.last_of(bank, at, many) - (at + many - 1)
-            begin = max(self._taken + 1, time + 2, line + begin_needs - 1 + stage.read)
+            begin = max(self._taken + 1, time + MEASURED["plan"], line + begin_needs - 1 + stage.read)
             self._taken = max(begin + beats - 1, line + needs - 1 + stage.read)
             ahead = self._room * transfer.row_chunks // transfer.row_bytes
             line = max(line, self._taken + 3 - needs - ahead)

@@ -30,6 +30,7 @@ MEASURED = {
     "burst": 3,                 # a transfer handed over to its first burst
     "burst_period": 2,          # between bursts of a transfer
     "chunk": 4,                 # a transfer handed over to its first chunk
+    "plan": 3,                  # a burst of STORE announced to the first of its beats
     "queue_in": 3,              # a word into the byte queue, besides turning it
     "queue_out": 2,             # a word out of the byte queue, besides turning it
     "loop": 1,                  # last iteration of a MATMUL's loops to the acceptance of the next, besides
