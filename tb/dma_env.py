@@ -7,7 +7,7 @@ from cocotb.triggers import RisingEdge
 
 import harness
 from drivers import cycles, port
-from kiwicha.control.unit import ErrorReport, Window
+from kiwicha.control.unit import SETTLE, ErrorReport, Window
 from kiwicha.isa import Activity, unit_layout
 from payload import pack, unpack
 
@@ -56,7 +56,7 @@ class Control:
         self.aborting = True
         self._jobs.clear()
         port(self.dut, "control__abort").value = 1
-        await cycles(self.dut, 2)
+        await cycles(self.dut, SETTLE)
         for _ in range(limit):
             if self.quiet:
                 break

@@ -92,6 +92,9 @@ class MatmulUnit(wiring.Component):
         self._loaded = Signal()
         self._free = Signal(init=1)
         self._issue, self._issue_row = Signal(), Signal()
+        #: A register of its own: control is far away.
+        self._abort = Signal()
+        m.d.sync += self._abort.eq(self.control.abort)
 
         forked = self._fork(m, vectors, weights)
         self._issue_vectors(m, vectors)
@@ -110,11 +113,11 @@ class MatmulUnit(wiring.Component):
         taken = Signal(2)
         # A cycle after the second has it: from a register, for a sequencer is ready late and control is far away.
         # What comes during an abort is dropped.
-        m.d.comb += control.i.ready.eq(taken.all() | control.abort)
+        m.d.comb += control.i.ready.eq(taken.all() | self._abort)
         for done, sequencer in zip(taken, (vectors, weights), strict=True):
             m.d.comb += [
-                sequencer.abort.eq(control.abort),
-                sequencer.i.valid.eq(control.i.valid & ~done & ~control.abort),
+                sequencer.abort.eq(self._abort),
+                sequencer.i.valid.eq(control.i.valid & ~done & ~self._abort),
                 sequencer.i.payload.eq(control.i.payload),
             ]
             m.d.sync += done.eq(control.i.valid & ~control.i.ready & (done | sequencer.i.ready))
@@ -141,7 +144,7 @@ class MatmulUnit(wiring.Component):
         with m.Else():
             m.d.sync += [self._hold.eq(self._hold >> 1),
                          self._vector_ready.eq(self._vector_good & ~self._hold[1])]
-        with m.If(self.control.abort):
+        with m.If(self._abort):
             m.d.sync += [self._vector_valid.eq(0), self._vector_good.eq(0), self._vector_ready.eq(0)]
 
     def _fetch_scales(self, m, can_go, load):
@@ -152,7 +155,7 @@ class MatmulUnit(wiring.Component):
             request.payload.eq(vector.scale_line[:LINE_ADDRESS]),
             request.valid.eq(can_go & vector.fetch & ~fetched),
         ]
-        with m.If(load | self.control.abort):
+        with m.If(load | self._abort):
             m.d.sync += fetched.eq(0)
         with m.Elif(request.valid & request.ready):
             m.d.sync += fetched.eq(1)
@@ -192,7 +195,7 @@ class MatmulUnit(wiring.Component):
             m.d.sync += self._free.eq(0)
         with m.If(self._issue_row & row.last):
             m.d.sync += self._loaded.eq(1)
-        with m.If(self.control.abort):
+        with m.If(self._abort):
             m.d.sync += [self._loaded.eq(0), self._free.eq(1)]
 
     def _feed(self, m, weights):
@@ -237,7 +240,7 @@ class MatmulUnit(wiring.Component):
             then = Signal(name=f"retire{cycle}")
             m.d.sync += then.eq(retire)
             retire = then
-        m.d.comb += self.control.retire.eq(retire & ~self.control.abort)
+        m.d.comb += self.control.retire.eq(retire & ~self._abort)
 
     def _scale(self, m, weights):
         """Scales and NaNs, past the array."""
@@ -257,7 +260,7 @@ class MatmulUnit(wiring.Component):
             tiles.nan.eq(self._decode_w.nan),
             tiles.next.eq(coming[-1] & self._coming.swap),
             tiles.next_scaled.eq(tiles.next & self._coming.scaled & self._coming.end),
-            tiles.clear.eq(self.control.abort),
+            tiles.clear.eq(self._abort),
             acc.exponent.eq(vectors.o_exponent), acc.nan.eq(vectors.o_nan),
             acc.scale.eq(tiles.o_scale), acc.column_nan.eq(tiles.o_nan),
         ]
@@ -305,7 +308,7 @@ class MatmulUnit(wiring.Component):
               if self.config.block_scaled else []),
             (~needs_tile & vector.no_acc, ErrorCode.ACCUMULATOR_RANGE, vector.acc),
         ]
-        with m.If(self.control.abort):
+        with m.If(self._abort):
             m.d.sync += report.valid.eq(0)
         with m.Elif(self._vector_valid & ~report.valid):
             for condition, code, address in reversed(found):

@@ -5,15 +5,13 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa import INDEX_WIDTH, INSTRUCTIONS, ErrorCode, Unit
-from .unit import ErrorReport
+from .unit import SETTLE, ErrorReport
 
 __all__ = ["ErrorRecord", "SOURCES", "Supervisor", "Watchdog"]
 
 STATIONS = len(INSTRUCTIONS)
 #: Where errors come from, in the order in which they are preferred at the same index.
 SOURCES = ("load", "matmul", "epilogue", "store", "dispatch", "fetch", "watchdog", "host")
-#: Cycles that `abort` is held at least, so that what it cannot stop any more has become visible.
-SETTLE = 4
 
 
 def _without_lowest(bits):

@@ -6,7 +6,10 @@ from amaranth.lib.wiring import In, Out
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit, unit_layout
 
-__all__ = ["ErrorReport", "UnitPort", "Window"]
+__all__ = ["SETTLE", "ErrorReport", "UnitPort", "Window"]
+
+#: Cycles that `abort` is held at least, so that what it cannot stop any more has become visible.
+SETTLE = 5
 
 
 class ErrorReport(data.Struct):
@@ -35,8 +38,8 @@ class UnitPort(wiring.Signature):
     error : Out(ErrorReport)
         The first error; the unit then does nothing more until `abort`.
     abort : In(1)
-        Held high until every unit is `quiet`: drop all instructions, finish what the bus has begun
-        (with write strobes off), and forget errors.
+        Held high until every unit is `quiet`, but for :data:`SETTLE` cycles at least: drop all instructions,
+        finish what the bus has begun (with write strobes off), and forget errors. A unit may hear it a cycle late.
     quiet : Out(1)
         Nothing is under way in the unit nor on its bus.
     activity : Out(Activity)

@@ -61,21 +61,21 @@ class BurstGenerator(wiring.Component):
         m.submodules.pointer = pointer = Pointer(2, stride_width=32, base_width=width - 2)
         active = Signal()       # `job` has runs that the pointer still has to visit
         job = Signal(run_job(), reset_less=True)
-        # The loops follow a cycle later: steps are two cycles apart.
-        step, follow = Signal(), Signal()
-        m.d.sync += follow.eq(step)
+        # The loops follow a cycle later, for steps are two cycles apart; or they load.
+        step, moves = Signal(), Signal(init=1)
+        m.d.sync += moves.eq(step | ~(active | self.i.valid))
         m.d.comb += [
             self.i.ready.eq(~active),
             # Without a job, what is loaded does not matter.
             nest.load.eq(~active),
             nest.counts[0].eq(self.i.payload.runs),
             nest.counts[1].eq(self.i.payload.planes),
-            nest.step.eq(follow | ~active),
+            nest.step.eq(moves),
             pointer.load.eq(~active),
             pointer.base.eq(self.i.payload.address[:self.config.address_width]),
             pointer.strides[0].eq(job.row_stride),
             pointer.strides[1].eq(job.plane_stride),
-            pointer.step.eq(follow | ~active),
+            pointer.step.eq(moves),
             pointer.carry.eq(nest.carry),
         ]
         with m.If(~active):

@@ -58,7 +58,10 @@ class LoadUnit(wiring.Component):
         poisoned = Signal()     # the memory side has ended in an error; bytes before it are still good
         drop = Signal()
         stop = Signal()
-        m.d.comb += [drop.eq(failing | self.control.abort), stop.eq(drop | poisoned)]
+        # A register of its own: control is far away, and much hangs on it.
+        self._abort = Signal()
+        m.d.sync += self._abort.eq(self.control.abort)
+        m.d.comb += [drop.eq(failing | self._abort), stop.eq(drop | poisoned)]
         flying = Signal(range(self.config.reads_in_flight + 2))
         cause = Signal(data.StructLayout({"code": ErrorCode, "index": INDEX_WIDTH, "address": 64}),
                        reset_less=True)
@@ -81,7 +84,7 @@ class LoadUnit(wiring.Component):
         ]
         tag = data.StructLayout({"line": LINE_ADDRESS, "fill": 8, "last": 1})
         # What was taken before an error still has to come out of the byte queue: it is emptied only afterwards.
-        m.submodules.bytes = queue = ResetInserter(self.control.abort | self.control.error.valid)(
+        m.submodules.bytes = queue = ResetInserter(self._abort | self.control.error.valid)(
             ByteQueue(self.config.bus_bytes, self.config.line_bytes, tag))
         self._receive(m, bursts, queue, stop, drop, poisoned, flying, cause)
         pending = self._pop(m, chunks, walker.stop_index, queue, drop, poisoned, failing, cause)
@@ -175,7 +178,7 @@ class LoadUnit(wiring.Component):
             pending.eq(pending + queue.take - written),
             room.eq(pending < LINE_QUEUE - 1),
         ]
-        with m.If(self.control.abort):
+        with m.If(self._abort):
             m.d.sync += [pending.eq(0), failing.eq(0)]
         with m.Elif(chunks.valid & ~failing):
             m.d.sync += failing.eq(Mux(queue.enough, chunk.stop, settled.o))
@@ -194,7 +197,7 @@ class LoadUnit(wiring.Component):
     def _write(self, m, queue, jobs, came):
         """Lines to the scratchpad; they outlive `drop`, for what was before an error is written."""
         layout = data.StructLayout({"line": self.write.request.payload.shape(), "last": 1})
-        m.submodules.lines = lines = ResetInserter(self.control.abort)(Queue(layout, LINE_QUEUE))
+        m.submodules.lines = lines = ResetInserter(self._abort)(Queue(layout, LINE_QUEUE))
         for i in range(self.config.line_bytes):
             m.d.comb += lines.i.payload.line.data[8 * i:8 * i + 8].eq(
                 Mux(queue.o.mask[i], queue.o.data[i], queue.o.tag.fill))
@@ -206,9 +209,9 @@ class LoadUnit(wiring.Component):
             self.write.request.valid.eq(lines.o.valid),
             lines.o.ready.eq(self.write.request.ready),
         ]
-        done = lines.o.valid & lines.o.ready & lines.o.payload.last & ~self.control.abort
+        done = lines.o.valid & lines.o.ready & lines.o.payload.last & ~self._abort
         m.d.sync += [came.eq(self.control.i.valid & self.control.i.ready), self.control.retire.eq(done)]
-        with m.If(self.control.abort | self.control.error.valid):
+        with m.If(self._abort | self.control.error.valid):
             m.d.sync += jobs.eq(0)
         with m.Else():
             m.d.sync += jobs.eq(jobs + came - self.control.retire)
@@ -216,7 +219,7 @@ class LoadUnit(wiring.Component):
     def _report(self, m, failing, flying, jobs, came, pending):
         control, ar, r, request = self.control, self.bus.ar, self.bus.r, self.write.request
         idle_bus = (flying == 0) & ~ar.valid
-        with m.If(control.abort):
+        with m.If(self._abort):
             m.d.sync += control.error.valid.eq(0)
         with m.Elif(failing & idle_bus & (pending == 0)):
             m.d.sync += control.error.valid.eq(1)

@@ -36,7 +36,7 @@ class StoreUnit(wiring.Component):
     Errors come when every burst has been answered, and are those that a byte by byte execution would find first;
     a chunk's line is checked before its bytes are written. FIELD; WINDOW: the first byte outside;
     BUS_WRITE: the burst's first byte; SCRATCHPAD_RANGE: the line. After an error and on abort, bursts begun or
-    announced are finished with no byte enabled (two beats already on their way excepted) and awaited.
+    announced are finished with no byte enabled (three beats already on their way excepted) and awaited.
 
     Members
     -------
@@ -61,7 +61,10 @@ class StoreUnit(wiring.Component):
         failing = Signal()      # an error has been found; it is reported when the bus is empty
         flush = Signal()        # only finish what the bus has begun
         idle_bus = Signal()
-        m.d.comb += flush.eq(failing | self.control.abort)
+        # A register of its own: control is far away, and much hangs on it.
+        self._abort = Signal()
+        m.d.sync += self._abort.eq(self.control.abort)
+        m.d.comb += flush.eq(failing | self._abort)
         flying = Signal(range(config.writes_in_flight + 2))
 
         m.submodules.transfer = transfer = ResetInserter(flush)(Transfer(config, Unit.STORE))
@@ -172,7 +175,7 @@ class StoreUnit(wiring.Component):
         taken = Signal()
         m.d.comb += [
             fault.eq(chunks.valid & chunk.stop),
-            # In the first cycle of an abort a line may still be asked for: it comes before the abort's end.
+            # When an abort begins, lines may still be asked for: they come before its end.
             near.i.valid.eq(chunks.valid & ~chunk.stop & queue.room & ~failing),
             near.i.p.line.eq(chunk.line),
             near.i.p.count.eq(chunk.count),
@@ -225,7 +228,7 @@ class StoreUnit(wiring.Component):
             out.i.valid.eq(words.o.valid),
             out.i.payload.eq(words.o.payload),
             # Not so for an error that comes later in the program: this beat's burst may yet retire.
-            out.i.payload.strobe.eq(Mux(mute | self.control.abort, 0, words.o.payload.strobe)),
+            out.i.payload.strobe.eq(Mux(mute | self._abort, 0, words.o.payload.strobe)),
             words.o.ready.eq(out.i.ready),
         ]
         with m.If(empty):
@@ -245,15 +248,15 @@ class StoreUnit(wiring.Component):
         counts = Signal()
         wrong = Signal()
         m.d.comb += [
-            counts.eq(b.valid & (whole != 0) & ~self.control.abort),
+            counts.eq(b.valid & (whole != 0) & ~self._abort),
             wrong.eq(is_error(b.payload.resp)),
         ]
         m.d.sync += self.control.retire.eq(counts & ~wrong & answers.o.payload.last)
-        with m.If(self.control.abort | (counts & wrong)):
+        with m.If(self._abort | (counts & wrong)):
             m.d.sync += whole.eq(0)
         with m.Else():
             m.d.sync += whole.eq(whole + sent - counts)
-        with m.If(self.control.abort):
+        with m.If(self._abort):
             m.d.sync += [failing.eq(0), mute.eq(0)]
         with m.Elif(counts & wrong):
             m.d.sync += [failing.eq(1), mute.eq(1)]
@@ -281,16 +284,16 @@ class StoreUnit(wiring.Component):
         control, aw, w, b = self.control, self.bus.aw, self.bus.w, self.bus.b
         jobs, came = Signal(range(128)), Signal()
         m.d.sync += came.eq(control.i.valid & control.i.ready)
-        with m.If(control.abort | control.error.valid):
+        with m.If(self._abort | control.error.valid):
             m.d.sync += jobs.eq(0)
         with m.Else():
             m.d.sync += jobs.eq(jobs + came - control.retire)
-        with m.If(control.abort):
+        with m.If(self._abort):
             m.d.sync += control.error.valid.eq(0)
         with m.Elif(failing & idle_bus):
             m.d.sync += control.error.valid.eq(1)
         m.d.comb += [
-            # A line that is asked for in the first cycle of an abort comes after it.
+            # A line that is asked for when an abort begins comes later.
             control.quiet.eq(idle_bus & (jobs == 0) & ~came & ~reading),
             control.progress.eq((aw.valid & aw.ready) | (w.valid & w.ready) | b.valid | taken),
         ]

@@ -84,30 +84,31 @@ class Transfer(wiring.Component):
         ]
         runs_sent = Signal()
         chunks_sent = Signal()
+        # An instruction may come. A register: the job's are many.
+        takes = Signal(init=1)
+        m.d.comb += self.i.ready.eq(takes)
+        with m.If(takes):
+            m.d.sync += [job.eq(self.i.payload), takes.eq(~self.i.valid)]
         with m.FSM():
-            with m.State("TAKE"):
-                m.d.comb += self.i.ready.eq(1)
-                m.d.sync += job.eq(self.i.payload)
-                with m.If(self.i.valid):
-                    m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.sync += [
                     zero.eq(has_zero),
                     bad.eq(has_zero | (job.chunk_bytes > self.config.line_bytes)),
                     beyond.eq(job.address[self.config.address_width:].any()),
                     merged.eq(contiguous),
-                    factor.eq(Mux(contiguous, job.rows, 1)),
+                    factor.eq(job.rows),
                     addend.eq(job.row_bytes),
                     behind.eq(job.row_bytes - job.chunk_bytes - 1),
                     product.eq(-1),     # so that the result is the length - 1
                     chunks_sent.eq(0),
                 ]
-                m.next = "MULTIPLY"
+                with m.If(~takes):
+                    m.next = "MULTIPLY"
             with m.State("MULTIPLY"):
-                with m.If(factor[0]):
+                with m.If(factor[0] | ~merged):
                     m.d.sync += product.eq(product + addend)
                 m.d.sync += [factor.eq(factor >> 1), addend.eq(addend << 1), runs_sent.eq(fill_only & ~bad)]
-                with m.If(factor[1:] == 0):
+                with m.If((factor[1:] == 0) | ~merged):
                     m.next = "SEND"
             with m.State("SEND"):
                 runs_done = runs_sent | self.runs.ready
@@ -115,7 +116,8 @@ class Transfer(wiring.Component):
                 m.d.comb += [self.runs.valid.eq(~runs_sent), self.chunks.valid.eq(~chunks_sent)]
                 m.d.sync += [runs_sent.eq(runs_done), chunks_sent.eq(chunks_done)]
                 with m.If(runs_done & chunks_done):
-                    m.next = "TAKE"
+                    m.d.sync += takes.eq(1)
+                    m.next = "CHECK"
         self._connect(m, job, product, behind, Mux(merged, 1, job.rows), fill_only, bad, zero, beyond)
         return m
 
