@@ -23,8 +23,8 @@ MEASURED = {
     "ask_period": 3,            # from one address of the fetch to the next
     "address_to_bus": 1,        # through the read arbiter, out
     "beat_from_bus": 1,         # through the read arbiter, back
-    "beat_to_offer": 8,         # an instruction's last beat to its being ready for dispatch
-    "dispatch_period": 2,       # between two instructions
+    "beat_to_offer": 9,         # an instruction's last beat to its being ready for dispatch
+    "dispatch_period": 3,       # between two instructions
     "retire_to_end": 4,         # last retire to the end of the run, both counted
     "transfer": 2,              # acceptance of a LOAD or STORE to its multiplication
     "burst": 3,                 # a transfer handed over to its first burst
@@ -32,7 +32,7 @@ MEASURED = {
     "chunk": 4,                 # a transfer handed over to its first chunk
     "plan": 3,                  # a burst of STORE announced to the first of its beats
     "queue_in": 3,              # a word into the byte queue, besides turning it
-    "queue_out": 2,             # a word out of the byte queue, besides turning it
+    "queue_out": 3,             # a word out of the byte queue, besides turning it
     "loop": 1,                  # last iteration of a MATMUL's loops to the acceptance of the next, besides
     "vector": 4,                # acceptance of a MATMUL to its first vector
     "weight_row": 3,            # acceptance of a MATMUL to its first row of weights

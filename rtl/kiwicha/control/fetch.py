@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from ..arith.delay import later
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, ErrorCode
@@ -34,8 +35,8 @@ class Fetch(wiring.Component):
     enough to keep up one instruction every 10 cycles with a memory latency of 100. `r` is always
     ready. An error waits until every instruction before it has gone through `o`.
 
-    Latency: `start` to `ar.valid` 3 cycles; last beat of an instruction to `o.valid` 7 cycles.
-    Throughput: a beat each cycle in, an instruction every 2 cycles out.
+    Latency: `start` to `ar.valid` 3 cycles; last beat of an instruction to `o.valid` 8 cycles.
+    Throughput: a beat each cycle in, an instruction every 3 cycles out.
 
     Errors: FIELD for a program that is not aligned to 64 bytes, WINDOW and BUS_READ.
 
@@ -201,11 +202,15 @@ class Fetch(wiring.Component):
         with m.If(self.start):
             m.d.sync += stopped.eq(0)
         with m.Elif(taken & bad & ~stopped):
-            # It may overtake a WINDOW error of a later burst: that one has a higher index.
-            burst = Cat(Mux(in_first_burst, self.program[INSTRUCTION_BITS:INSTRUCTION_BITS + 2], 0),
-                        address[2:])
-            self._fail(m, failed, ErrorCode.BUS_READ, index, burst << INSTRUCTION_BITS)
             m.d.sync += stopped.eq(1)
+        # A cycle late, for what a beat says is known late.
+        wrong = later(m, taken & bad & ~stopped, "wrong")
+        burst = later(m, Cat(Mux(in_first_burst, self.program[INSTRUCTION_BITS:INSTRUCTION_BITS + 2], 0),
+                             address[2:]), "burst")
+        index_then = later(m, index, "index_then")
+        with m.If(wrong):
+            # It may overtake a WINDOW error of a later burst: that one has a higher index.
+            self._fail(m, failed, ErrorCode.BUS_READ, index_then, burst << INSTRUCTION_BITS)
         self._elaborate_buffer(m, taken & ~stopped & ~bad, place, slot, popped, gone)
 
     def _elaborate_buffer(self, m, taken, place, slot, popped, gone):
@@ -225,19 +230,21 @@ class Fetch(wiring.Component):
             write, read = storage.write_port(), storage.read_port(domain="comb")
             m.d.comb += [write.addr.eq(beat_slot), write.data.eq(beat), read.addr.eq(head),
                          write.en.eq(beat_valid & (beat_place == number))]
-            # A register, as for the verdict, which belongs to it: the stations are far away.
-            m.d.sync += self.o.p.bits.word_select(number, config.bus_width).eq(read.data)
+            # Two registers, as for the verdict, which belongs to it: the stations are far away.
+            bits = self.o.p.bits.word_select(number, config.bus_width)
+            m.d.sync += bits.eq(later(m, read.data, f"bits{number}"))
         m.submodules.verdicts = verdicts = Memory(shape=Verdict, depth=BUFFERED, init=[])
         write, read = verdicts.write_port(), verdicts.read_port(domain="comb")
         available = Signal(range(BUFFERED + 1))
         m.d.comb += [write.addr.eq(tail), write.data.eq(check.verdict), write.en.eq(check.valid),
                      read.addr.eq(head)]
-        # A verdict needs a register before it steers anything, hence one instruction every 2 cycles.
-        m.d.sync += [self.o.p.verdict.eq(read.data), self.o.valid.eq((available != gone) & ~popped),
-                     available.eq(available + check.valid - gone)]
+        # What is read is offered two cycles after `head` has come to it.
+        there = Signal()
+        m.d.sync += [self.o.p.verdict.eq(later(m, read.data, "verdict")), there.eq((available != gone) & ~popped),
+                     self.o.valid.eq(there & ~popped), available.eq(available + check.valid - gone)]
         with m.If(check.valid):
             m.d.sync += tail.eq(tail + 1)
         with m.If(popped):
             m.d.sync += head.eq(head + 1)
         with m.If(self.start | self.abort):
-            m.d.sync += [head.eq(0), tail.eq(0), available.eq(0), self.o.valid.eq(0)]
+            m.d.sync += [head.eq(0), tail.eq(0), available.eq(0), there.eq(0), self.o.valid.eq(0)]

@@ -7,6 +7,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from ..arith.delay import later
+
 __all__ = ["ByteQueue", "Settled"]
 
 
@@ -53,7 +55,7 @@ class ByteQueue(wiring.Component):
     way out to where it is wanted. Two bits of a turn take one pipeline stage; the pipelines never stall:
     room is reserved before a word comes, and whoever takes a word has a place for it.
 
-    Latency: `push` to `enough` 3 + R(in_bytes) cycles, `take` to `o_valid` 2 + R(lanes) cycles, where R is half
+    Latency: `push` to `enough` 3 + R(in_bytes) cycles, `take` to `o_valid` 3 + R(lanes) cycles, where R is half
     the bits of a turn, rounded up.
 
     Parameters
@@ -120,12 +122,13 @@ class ByteQueue(wiring.Component):
         m = Module()
         written = Signal(range(self.in_bytes + 1))
         unclaimed = Signal(signed(self.capacity.bit_length() + 1))
+        # A cycle late: that there is a take is known late, and the lanes are many.
         taken = Signal(range(self.out_bytes + 1))
-        m.d.comb += [
-            self.enough.eq(self.none | ~unclaimed[-1]),
+        m.d.comb += self.enough.eq(self.none | ~unclaimed[-1])
+        m.d.sync += [
+            unclaimed.eq(unclaimed + written - self.claim),
             taken.eq(Mux(self.take & ~self.none, self.want, 0)),
         ]
-        m.d.sync += unclaimed.eq(unclaimed + written - self.claim)
         self._reserve(m, taken)
         reads = [self._lane(m, lane) for lane in range(self.lanes)]
         self._write(m, [write for write, _ in reads], written)
@@ -135,12 +138,11 @@ class ByteQueue(wiring.Component):
     def _reserve(self, m, taken):
         """Free bytes, from registers only: `room` is three cycles late, hence the margin of three more words."""
         free = Signal(range(self.capacity + 1), init=self.capacity)
-        minus = Signal(range(self.in_bytes + 1))
-        plus = Signal(range(self.out_bytes + 1))
+        reserved = Signal()
+        count = later(m, self.reserve_count, "reserved_count")
         m.d.sync += [
-            minus.eq(Mux(self.reserve, self.reserve_count, 0)),
-            plus.eq(taken),
-            free.eq(free + plus - minus),
+            reserved.eq(self.reserve),
+            free.eq(free + taken - Mux(reserved, count, 0)),
             self.room.eq(free >= 4 * self.in_bytes),
         ]
 
@@ -205,13 +207,14 @@ class ByteQueue(wiring.Component):
         row = Signal(range(self.ROWS), reset_less=True)
         offset = Signal(low, reset_less=True)
         at = Signal(fate, name="fate0", reset_less=True)
-        valids = [Signal(name=f"fate{number}_valid") for number in range(2 + len(_turns(self.lanes, False)))]
+        first, tag = later(m, self.first, "first_then"), later(m, self.tag, "tag_then")
+        valids = [Signal(name=f"fate{number}_valid") for number in range(3 + len(_turns(self.lanes, False)))]
         m.d.sync += [late.eq(early) for early, late in pairwise([self.take, *valids])]
         m.d.sync += [
             row.eq(pointer[low:]), offset.eq(pointer[:low]),
             # A turn down by (offset - first) is a turn up by its negative.
-            at.turn.eq(self.first - pointer[:low]), at.first.eq(self.first),
-            at.stop.eq(self.first + Mux(self.none, 0, self.want)), at.tag.eq(self.tag),
+            at.turn.eq(first - pointer[:low]), at.first.eq(first),
+            at.stop.eq(first + taken), at.tag.eq(tag),
         ]
         lanes = [Signal(8, name=f"out0_{i}", reset_less=True) for i in range(self.lanes)]
         for i, (port, lane) in enumerate(zip(ports, lanes, strict=True)):
