@@ -27,7 +27,7 @@ MEASURED = {
     "dispatch_period": 3,       # between two instructions
     "retire_to_end": 4,         # last retire to the end of the run, both counted
     "transfer": 2,              # acceptance of a LOAD or STORE to its multiplication
-    "burst": 3,                 # a transfer handed over to its first burst
+    "burst": 4,                 # a transfer handed over to its first burst
     "burst_period": 2,          # between bursts of a transfer
     "chunk": 4,                 # a transfer handed over to its first chunk
     "plan": 3,                  # a burst of STORE announced to the first of its beats

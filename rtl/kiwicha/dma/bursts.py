@@ -32,7 +32,7 @@ class BurstGenerator(wiring.Component):
     and last byte are inside the window if its page is. So the byte that a WINDOW error names does not depend
     on the bus: it is the first byte, in the order of the transfer, that is outside.
 
-    Latency 3 cycles from `i` to `o`. Addresses are signed sums two bits wider than the bus's (and than a run):
+    Latency 4 cycles from `i` to `o`. Addresses are signed sums two bits wider than the bus's (and than a run):
     each is checked before the next burst leaves, and the walk is at most three strides ahead of the check,
     so nothing wraps.
 
@@ -109,19 +109,27 @@ class BurstGenerator(wiring.Component):
                      & ~run.bad & ~run.beyond)
         emit = Signal()
         finish = Signal()
+        out = Signal(burst_layout(self.config), reset_less=True)
         m.d.comb += [
-            self.o.valid.eq(offer),
-            emit.eq(self.o.valid & self.o.ready),
+            # Into a register, so that what steers so much does not hang on `ready`.
+            emit.eq(offer & ~self.o.valid),
             finish.eq(emit & ends),
             step.eq(active & (~busy | finish)),
-            self.o.payload.address.eq(current[:bits]),
-            self.o.payload.end.eq(Mux(same, end[:low], -1)),
-            self.o.payload.length.eq(Mux(same, end[low:block], 255) - current[low:block]),
-            self.o.payload.last.eq(same & run.final),
-            self.o.payload.fail.eq(~inside),
-            self.o.payload.index.eq(run.index),
+            self.o.payload.eq(out),
             self.fail_address.eq(fail_address),
         ]
+        with m.If(~self.o.valid):
+            m.d.sync += [
+                self.o.valid.eq(offer),
+                out.address.eq(current[:bits]),
+                out.end.eq(Mux(same, end[:low], -1)),
+                out.length.eq(Mux(same, end[low:block], 255) - current[low:block]),
+                out.last.eq(same & run.final),
+                out.fail.eq(~inside),
+                out.index.eq(run.index),
+            ]
+        with m.Elif(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
         with m.If(step):
             m.d.sync += [
                 current.eq(start), end.eq(start + job.length), busy.eq(1), checked.eq(0), offer.eq(0),
