@@ -37,7 +37,7 @@ MEASURED = {
     "vector": 4,                # acceptance of a MATMUL to its first vector
     "weight_row": 3,            # acceptance of a MATMUL to its first row of weights
     "prepare": 3,               # acceptance of an EPILOGUE to its offer to the walk, besides filling parameters
-    "parameters": 2,            # the last parameter that was read to the job's offer
+    "parameters": 3,            # the last parameter that was read to the job's offer
     "walk": 3,                  # a job taken by the walk to its first read
     "walk_period": 2,           # last read of a job to first read of the next
 }

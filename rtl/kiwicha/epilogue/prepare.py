@@ -4,6 +4,7 @@ from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..arith.delay import later
 from ..arith.order import total_order
 from ..config import ChipConfig
 from ..isa import ErrorCode, OutFormat, ScaleMode, Unit, unit_layout
@@ -80,6 +81,10 @@ class Prepare(wiring.Component):
         used = Signal(range(SETS + 1))
         taken = Signal()
         checking = Signal()
+        # A register more: what comes is a multiplexer of banks, and much hangs on it.
+        self._comes = Signal()
+        self._coming = later(m, self.params.data, "coming_data")
+        m.d.sync += self._comes.eq(self.params.valid)
         fetched = self._fetch(m, job, checking, error, address)
         m.d.comb += [
             self.o.p.instruction.eq(job),
@@ -187,9 +192,9 @@ class Prepare(wiring.Component):
 
     def _awaited(self, m):
         """How many parameter lines have been asked for and have not come."""
-        awaited = Signal(range(4))
+        awaited = Signal(range(5))
         m.d.sync += awaited.eq(awaited + (self.params.request.valid & self.params.request.ready)
-                               - self.params.valid)
+                               - self._comes)
         return awaited
 
     def _fetch(self, m, job, checking, error, address):
@@ -224,7 +229,7 @@ class Prepare(wiring.Component):
                 m.d.sync += [error.eq(ErrorCode.SCRATCHPAD_RANGE), address.eq(asked)]
             with m.If(request.valid & request.ready):
                 m.d.sync += [to_ask.eq(to_ask - 1), asked.eq(asked + 1)]
-            with m.If(self.params.valid):
+            with m.If(self._comes):
                 m.d.sync += coming.eq(Mux(coming == lines - 1, 0, coming + 1))
                 with m.If(coming == lines - 1):
                     m.d.sync += scale_comes.eq(1)
@@ -235,11 +240,11 @@ class Prepare(wiring.Component):
         constant = Mux(job.scale_mode == ScaleMode.SCALAR, job.scale, ONE)
         no_bias = Mux(job.float, MINUS_ZERO, 0)[:32].replicate(words) if self._config.block_scaled else 0
         m.d.comb += [
-            self.bias.eq(Mux(job.bias, self.params.data, no_bias)),
+            self.bias.eq(Mux(job.bias, self._coming, no_bias)),
             self.bias_line.eq(Mux(job.bias, coming, to_fill - 1)),
-            self.bias_enable.eq(Mux(job.bias, self.params.valid & ~scale_comes, filling)),
-            self.scale.eq(Mux(has_scale, self.params.data, constant.replicate(words))),
+            self.bias_enable.eq(Mux(job.bias, self._comes & ~scale_comes, filling)),
+            self.scale.eq(Mux(has_scale, self._coming, constant.replicate(words))),
             self.scale_line.eq(Mux(has_scale, coming, to_fill - 1)),
-            self.scale_enable.eq(Mux(has_scale, self.params.valid & scale_comes, filling)),
+            self.scale_enable.eq(Mux(has_scale, self._comes & scale_comes, filling)),
         ]
         return ~filling & ((to_ask == 0) | (error != ErrorCode.NONE))

@@ -120,15 +120,16 @@ class Pointer(wiring.Component):
         m = Module()
         starts = [Signal(signed(self.width), name=f"start{level}", reset_less=True)
                   for level in range(self.levels)]
-        # All additions at once, for `carry` comes late.
-        sums = [(start + stride)[:self.width] for start, stride in zip(starts, self.strides, strict=True)]
+        # All additions at once, for `carry` comes late; and nothing but the choice of one after them.
+        choices = [(self.load, self.base)]
+        choices += [(carry & ~self.load, (start + stride)[:self.width])
+                    for carry, start, stride in zip(self.carry, starts, self.strides, strict=True)]
         following = Signal(self.width)
         m.d.comb += [
             self.value.eq(starts[0]),
-            following.eq(reduce(or_, (each & carry.replicate(self.width)
-                                      for each, carry in zip(sums, self.carry, strict=True)))),
+            following.eq(reduce(or_, (choice & chosen.replicate(self.width) for chosen, choice in choices))),
         ]
         for level, start in enumerate(starts):
             with m.If(self.step & (self.load | self.carry[level:].any())):
-                m.d.sync += start.eq(Mux(self.load, self.base, following))
+                m.d.sync += start.eq(following)
         return m
