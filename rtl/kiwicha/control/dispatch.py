@@ -1,6 +1,6 @@
 """Dispatch: hands each instruction, in program order, to the station of its unit."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -54,10 +54,9 @@ class Dispatch(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         verdict = self.i.p.verdict
-        good = verdict.kind == Verdict.Kind.OKAY
-        for unit in INSTRUCTIONS:
+        ready = []
+        for chosen, unit in zip(self.i.p.to, INSTRUCTIONS, strict=True):
             output = getattr(self, unit.name.lower())
-            chosen = good & (verdict.unit == unit)
             view = instruction_layout(unit)(self.i.p.bits)
             own = output.p.unit
             m.d.comb += [own[item.name].eq(view[item.name]) for item in INSTRUCTIONS[unit].fields]
@@ -67,10 +66,10 @@ class Dispatch(wiring.Component):
                 output.p.signal.eq(view.signal),
                 output.valid.eq(self.i.valid & chosen),
             ]
-            with m.If(chosen):
-                m.d.comb += self.i.ready.eq(output.ready)
+            ready.append(chosen & output.ready)
         m.d.comb += [
-            self.error.valid.eq(self.i.valid & ~good),
+            self.i.ready.eq(Cat(ready).any()),
+            self.error.valid.eq(self.i.valid & ~self.i.p.to.any()),
             self.error.code.eq(Mux(verdict.kind == Verdict.Kind.OPCODE, ErrorCode.OPCODE, ErrorCode.RESERVED)),
             self.error.index.eq(self.index),
             self.error.address.eq(verdict.number),

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..arith.delay import later
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, ErrorCode
+from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, INSTRUCTIONS, ErrorCode
 from .check import Check, Verdict
 from .unit import ErrorReport, Window
 
@@ -23,9 +23,10 @@ INSTRUCTION_BITS = 6
 
 
 class Fetched(data.Struct):
-    """One instruction and what the check found."""
+    """One instruction and what the check found; `to` has the bit of the unit that it is for, if it is good."""
     bits: 8 * INSTRUCTION_BYTES
     verdict: Verdict
+    to: len(INSTRUCTIONS)
 
 
 class Fetch(wiring.Component):
@@ -240,8 +241,14 @@ class Fetch(wiring.Component):
                      read.addr.eq(head)]
         # What is read is offered two cycles after `head` has come to it.
         there = Signal()
-        m.d.sync += [self.o.p.verdict.eq(later(m, read.data, "verdict")), there.eq((available != gone) & ~popped),
-                     self.o.valid.eq(there & ~popped), available.eq(available + check.valid - gone)]
+        verdict = later(m, read.data, "verdict")
+        good = verdict.kind == Verdict.Kind.OKAY
+        m.d.sync += [
+            self.o.p.verdict.eq(verdict),
+            self.o.p.to.eq(Cat(good & (verdict.unit == unit) for unit in INSTRUCTIONS)),
+            there.eq((available != gone) & ~popped), self.o.valid.eq(there & ~popped),
+            available.eq(available + check.valid - gone),
+        ]
         with m.If(check.valid):
             m.d.sync += tail.eq(tail + 1)
         with m.If(popped):

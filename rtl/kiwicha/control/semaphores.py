@@ -21,7 +21,7 @@ class Arbiter(wiring.Component):
 
     A requester loses at most ``size - 1`` times between two of its own grants, however its request
     comes and goes meanwhile: only those that stand before it can win against it, and who wins goes
-    behind all others.
+    behind all others, a cycle later: nothing may be requested in the cycle after a grant.
 
     Members
     -------
@@ -43,10 +43,13 @@ class Arbiter(wiring.Component):
             beaten = [self.request[other] & (first[(other, me)] if other < me else ~first[(me, other)])
                       for other in range(self._size) if other != me]
             m.d.comb += self.grant[me].eq(self.request[me] & ~reduce(or_, beaten))
+        # A request comes late.
+        granted = Signal(self._size)
+        m.d.sync += granted.eq(self.grant)
         for (low, high), order in first.items():
-            with m.If(self.grant[low]):
+            with m.If(granted[low]):
                 m.d.sync += order.eq(0)
-            with m.If(self.grant[high]):
+            with m.If(granted[high]):
                 m.d.sync += order.eq(1)
         return m
 
