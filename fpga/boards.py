@@ -26,6 +26,7 @@ class Board:
     clock_mhz : the chip's clock, by configuration name; "" is for all others
     aim_mhz : the clock that placement and routing try for, where that is more, in the same way; they make no
         effort beyond what they are asked for
+    seed : of the placement, where another than 1 is known to be better, in the same way
     memory_kib : block RAM that serves as main memory, by configuration name in the same way
     baud : of the serial line to the host; the clock should be a multiple of it, to 2 percent
     config : the preset that is built if none is named
@@ -40,12 +41,16 @@ class Board:
     baud: int
     config: str
     aim_mhz: dict[str, float] = field(default_factory=dict)
+    seed: dict[str, int] = field(default_factory=dict)
 
     def clock_for(self, config_name: str) -> float:
         return self.clock_mhz.get(config_name, self.clock_mhz[""])
 
     def aim_for(self, config_name: str, clock_mhz: float) -> float:
         return max(clock_mhz, self.aim_mhz.get(config_name, 0))
+
+    def seed_for(self, config_name: str) -> int:
+        return self.seed.get(config_name, 1)
 
     def memory_for(self, config_name: str) -> int:
         """Bytes of main memory."""

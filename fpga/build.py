@@ -41,8 +41,8 @@ class TimingError(RuntimeError):
     """The bitstream is there, but the chip is too slow for its clock; one line."""
 
 
-def synthesise(board: str, config: ChipConfig | str | None = None, seed: int = 1, *, out: Path | None = None,
-               clock_mhz: float | None = None, allow_slow: bool = False,
+def synthesise(board: str, config: ChipConfig | str | None = None, seed: int | None = None, *,
+               out: Path | None = None, clock_mhz: float | None = None, allow_slow: bool = False,
                progress: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Build the bitstream of `config` for `board`.
 
@@ -52,8 +52,9 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int = 1
         A name in :data:`fpga.boards.BOARDS`.
     config : ChipConfig or str, optional
         Default: the board's own.
-    seed : int
-        For the placement: another seed is another layout, the same seed the same.
+    seed : int, optional
+        For the placement: another seed is another layout, the same seed the same. Default: the board's choice for
+        this configuration.
     out : Path, optional
         Folder for the results. Default: ``synth/<board>-<config>`` in the build folder.
     clock_mhz : float, optional
@@ -83,6 +84,7 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int = 1
     target = Board.named(board)
     if not isinstance(config, ChipConfig):
         config = ChipConfig.load(config or target.config)
+    seed = target.seed_for(config.name) if seed is None else seed
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 31:
         raise ValueError(f"seed must be from 0 to {(1 << 31) - 1}, not {seed!r}")
     clock = target.clock_for(config.name) if clock_mhz is None else float(clock_mhz)

@@ -142,6 +142,15 @@ def test_too_fast_a_clock_is_an_error_that_keeps_the_report(tmp_path, monkeypatc
     assert build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=80, allow_slow=True)["fmax_mhz"] == 70
 
 
+def test_the_board_chooses_the_seed_of_a_configuration(tmp_path, monkeypatch):
+    without_tools(monkeypatch, 50.0)
+    board = dataclasses.replace(Board.named("ulx3s_85f"), seed={SMALLEST.name: 7})
+    monkeypatch.setitem(BOARDS, "ulx3s_85f", board)
+    assert build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=50)["seed"] == 7
+    assert build.synthesise("ulx3s_85f", SMALLEST, 8, out=tmp_path, clock_mhz=50)["seed"] == 8
+    assert board.seed_for("tiny") == 1
+
+
 def test_a_clock_that_nextpnr_did_not_look_at_is_an_error(tmp_path, monkeypatch):
     without_tools(monkeypatch, 12.0)
     with pytest.raises(build.TimingError, match="nextpnr looked at a clock of 12 MHz, not 50 MHz"):

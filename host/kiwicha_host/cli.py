@@ -358,9 +358,9 @@ def verilog(folder: Path | None, config: str) -> None:
 @_commands.command()
 @click.option("--board", required=True, metavar="NAME", help="A name that `kiwicha boards` lists.")
 @click.option("--config", metavar="NAME|FILE.toml", help="The chip. Default: the board's.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the placement.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the placement.  [default: the board's choice]")
 @click.option("--json", "as_json", is_flag=True, help="Accepted for symmetry: the report is JSON anyway.")
-def synth(board: str, config: str | None, seed: int, as_json: bool) -> None:
+def synth(board: str, config: str | None, seed: int | None, as_json: bool) -> None:
     """Build a bitstream; prints the report as JSON."""
     from .fpga import synthesise
     _print_json(synthesise(board, None if config is None else ChipConfig.load(config), seed))

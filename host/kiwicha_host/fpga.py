@@ -34,7 +34,7 @@ def board_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def synthesise(board: str, config: ChipConfig | None, seed: int) -> dict[str, Any]:
+def synthesise(board: str, config: ChipConfig | None, seed: int | None) -> dict[str, Any]:
     """Build `board`'s bitstream with the chip of `config` (None: the board's default); the report.
 
     Raises
