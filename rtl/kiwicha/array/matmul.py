@@ -87,6 +87,8 @@ class MatmulUnit(wiring.Component):
         #: wait. The request for its line goes all over the chip and so has but one LUT before it.
         self._vector = Signal(Vector(self.config), reset_less=True)
         self._vector_valid, self._vector_good, self._vector_ready = Signal(), Signal(), Signal()
+        #: Ready, and the first of a tile; and it is issued: the next tile's rows may come.
+        self._swap_ready, self._swap = Signal(), Signal()
         self._hold = Signal(self._hazard - 1)
         #: The array has a whole tile that no vector has used; it has room for the first row of another.
         self._loaded = Signal()
@@ -128,24 +130,31 @@ class MatmulUnit(wiring.Component):
         load = Signal()
         to_wait = self._cycles_to_wait(m, coming.acc)
         can_go = self._vector_ready & (~vector.swap | self._loaded)
+        swap = self._swap_ready & self._loaded & self.a.request.ready
         if self.config.block_scaled:
-            can_go &= self._fetch_scales(m, can_go, load)
+            has_scales = self._fetch_scales(m, can_go, load)
+            can_go &= has_scales
+            swap &= has_scales
         m.d.comb += [
             self.a.request.payload.eq(vector.line[:LINE_ADDRESS]),
             self.a.request.valid.eq(can_go),
             self._issue.eq(self.a.request.valid & self.a.request.ready),
             load.eq(~self._vector_valid | self._issue),
             vectors.o.ready.eq(load),
+            self._swap.eq(swap),
         ]
         with m.If(load):
             m.d.sync += [vector.eq(coming), self._vector_valid.eq(vectors.o.valid), self._hold.eq(to_wait),
                          self._vector_good.eq(vectors.o.valid & ~coming.bad),
-                         self._vector_ready.eq(vectors.o.valid & ~coming.bad & ~to_wait[0])]
+                         self._vector_ready.eq(vectors.o.valid & ~coming.bad & ~to_wait[0]),
+                         self._swap_ready.eq(vectors.o.valid & ~coming.bad & ~to_wait[0] & coming.swap)]
         with m.Else():
             m.d.sync += [self._hold.eq(self._hold >> 1),
-                         self._vector_ready.eq(self._vector_good & ~self._hold[1])]
+                         self._vector_ready.eq(self._vector_good & ~self._hold[1]),
+                         self._swap_ready.eq(self._vector_good & ~self._hold[1] & vector.swap)]
         with m.If(self._abort):
-            m.d.sync += [self._vector_valid.eq(0), self._vector_good.eq(0), self._vector_ready.eq(0)]
+            m.d.sync += [self._vector_valid.eq(0), self._vector_good.eq(0), self._vector_ready.eq(0),
+                         self._swap_ready.eq(0)]
 
     def _fetch_scales(self, m, can_go, load):
         """Ask for the vector's scale line once; whether the vector may be issued."""
@@ -180,10 +189,8 @@ class MatmulUnit(wiring.Component):
                    for cycle in range(self._hazard - 1))
 
     def _issue_weights(self, m, weights):
-        row = weights.o.p
-        swap = Signal()
+        row, swap = weights.o.p, self._swap
         m.d.comb += [
-            swap.eq(self._issue & self._vector.swap),
             self.w.request.payload.eq(row.line[:LINE_ADDRESS]),
             self.w.request.valid.eq(weights.o.valid & ~row.no_line & (~row.first | self._free | swap)),
             self._issue_row.eq(self.w.request.valid & self.w.request.ready),

@@ -95,11 +95,12 @@ class _Sequencer(wiring.Component):
     def _pointer(self, m, name, base, strides, carry=None):
         """A pointer that goes from the coming instruction's `base` with the loop nest; returns its value."""
         m.submodules[name] = pointer = Pointer(len(strides))
+        carries = self._nest.carry if carry is None else Cat(carry)
         m.d.comb += [
             pointer.load.eq(self._nest.load),
             pointer.base.eq(base),
             pointer.step.eq(self._nest.step),
-            pointer.carry.eq(self._nest.carry if carry is None else Cat(carry)),
+            pointer.carry.eq(carries & ~self._nest.load.replicate(len(strides))),
         ]
         for level, stride in enumerate(strides):
             if isinstance(stride, int):

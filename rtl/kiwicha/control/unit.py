@@ -45,7 +45,7 @@ class UnitPort(wiring.Signature):
     activity : Out(Activity)
         What the unit does in this cycle; exactly one, IDLE only if `quiet`.
     progress : Out(1)
-        Something moved in this cycle; holds off the watchdog.
+        Something moved in this cycle, or in the one before; holds off the watchdog.
     """
 
     def __init__(self, unit: Unit):

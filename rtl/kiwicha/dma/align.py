@@ -162,7 +162,7 @@ class ByteQueue(wiring.Component):
         with m.If(valid):
             m.d.sync += pointer.eq(pointer + count)
 
-        # Only the count is reset: it says whether there is a word at all.
+        # Only the count is reset. A word on its way is still written, before any that comes after the reset.
         place = data.StructLayout({"turn": low, "offset": low, "word": len(pointer) - low,
                                    "next": len(pointer) - low})
         at = Signal(place, name="at0", reset_less=True)
@@ -194,7 +194,7 @@ class ByteQueue(wiring.Component):
                 m.d.comb += [
                     port.addr.eq(where[shift:]),
                     port.data.eq(lane[:8]),
-                    port.en.eq(lane[8] & (where[:shift] == group) & (at_count != 0)),
+                    port.en.eq(lane[8] & (where[:shift] == group)),
                 ]
 
     def _read(self, m, ports, taken):

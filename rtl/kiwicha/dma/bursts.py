@@ -76,7 +76,7 @@ class BurstGenerator(wiring.Component):
             pointer.strides[0].eq(job.row_stride),
             pointer.strides[1].eq(job.plane_stride),
             pointer.step.eq(moves),
-            pointer.carry.eq(nest.carry),
+            pointer.carry.eq(nest.carry & active.replicate(2)),
         ]
         with m.If(~active):
             m.d.sync += [job.eq(self.i.payload), active.eq(self.i.valid)]

@@ -65,7 +65,7 @@ class ChunkWalker(wiring.Component):
         lines = (self.config.scratchpad_lines - 1).bit_length()
         m.d.comb += [
             # The next job is loaded in the step that ends this one; without one, what is loaded does not matter.
-            final.eq(~active | (ends_row & nest.done) | job.bad),
+            final.eq(~active | (ends_row & nest.done)),
             step.eq(~active | self.o.ready),
             self.i.ready.eq(~waits),
             nest.load.eq(final),
@@ -76,7 +76,8 @@ class ChunkWalker(wiring.Component):
             pointer.base.eq(new.line),
             pointer.strides.eq(job.strides),
             pointer.step.eq(step),
-            pointer.carry.eq(Cat(~ends_row, nest.carry & ends_row.replicate(2))),
+            # The loop nest's have none at their end, which is when it loads.
+            pointer.carry.eq(Cat(~ends_row, nest.carry & ends_row.replicate(2)) & active.replicate(3)),
             self.o.valid.eq(active),
             self.o.payload.line.eq(pointer.value),
             self.o.payload.count.eq(count),

@@ -223,10 +223,10 @@ class LoadUnit(wiring.Component):
             m.d.sync += control.error.valid.eq(0)
         with m.Elif(failing & idle_bus & (pending == 0)):
             m.d.sync += control.error.valid.eq(1)
-        m.d.comb += [
-            control.quiet.eq(idle_bus & (jobs == 0) & ~came),
-            control.progress.eq((ar.valid & ar.ready) | (r.valid & r.ready) | (request.valid & request.ready)),
-        ]
+        m.d.comb += control.quiet.eq(idle_bus & (jobs == 0) & ~came)
+        # A register, for control is far away.
+        m.d.sync += control.progress.eq((ar.valid & ar.ready) | (r.valid & r.ready)
+                                        | (request.valid & request.ready))
         with m.If(control.quiet):
             m.d.comb += control.activity.eq(Activity.IDLE)
         with m.Elif(request.valid & request.ready):

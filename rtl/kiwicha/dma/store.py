@@ -83,22 +83,24 @@ class StoreUnit(wiring.Component):
             bursts.window.eq(self.window),
             idle_bus.eq((flying == 0) & ~self.bus.aw.valid),
         ]
-        # The byte queue also carries the strobeless beats of a flush: it is emptied after that.
-        empty = Signal()
-        m.d.comb += empty.eq(flush & idle_bus)
+        # The byte queue also carries the strobeless beats of a flush: it is emptied after that. A burst may still
+        # be announced in a flush's first cycle.
+        empty, flushed = Signal(), Signal()
+        m.d.sync += flushed.eq(flush)
+        m.d.comb += empty.eq(flush & flushed & idle_bus)
         tag = data.StructLayout({"last": 1, "keep": 1})
         m.submodules.bytes = queue = ResetInserter(empty)(ByteQueue(config.line_bytes, config.bus_bytes, tag))
-        plans, answers = self._announce(m, bursts, flush, empty, flying)
+        plans, answers = self._announce(m, bursts, empty, flying)
         beats = self._plan(m, plans, empty)
         fault, reading, taken, denied = self._fetch(m, chunks.o, queue, failing)
         mute = Signal()         # after a BUS_WRITE error: queued beats come after it in the program
         sent = self._send(m, beats, queue, flush, mute, empty)
         wrong = self._judge(m, beats.o, queue, answers, fault, sent, failing, flush, mute)
         self._explain(m, chunks.o.payload, walker.stop_index, bursts, queue, answers.o.payload, wrong, failing)
-        self._report(m, failing, idle_bus, reading, taken, denied)
+        self._report(m, failing & flushed, idle_bus, reading, taken, denied)
         return m
 
-    def _announce(self, m, bursts, flush, empty, flying):
+    def _announce(self, m, bursts, empty, flying):
         """Bursts to AW; their shape to the beats, what their answer means to `answers`."""
         layout = burst_layout(self.config)
         depth = self.config.writes_in_flight
@@ -111,10 +113,9 @@ class StoreUnit(wiring.Component):
         low = (self.config.bus_bytes - 1).bit_length()
         m.d.sync += room.eq((flying < depth) & plans.i.ready & answers.i.ready)
         m.d.comb += [
-            # A flush resets the bursts, so that what it takes from there does not matter.
             bursts.o.ready.eq(~aw.valid & room),
-            issue.eq(bursts.o.valid & bursts.o.ready & ~burst.fail & ~flush),
-            plans.i.valid.eq(bursts.o.valid & bursts.o.ready & ~flush),
+            issue.eq(bursts.o.valid & bursts.o.ready & ~burst.fail),
+            plans.i.valid.eq(bursts.o.valid & bursts.o.ready),
             plans.i.payload.eq(burst),
             answers.i.valid.eq(issue),
             answers.i.payload.eq(burst),
@@ -292,11 +293,10 @@ class StoreUnit(wiring.Component):
             m.d.sync += control.error.valid.eq(0)
         with m.Elif(failing & idle_bus):
             m.d.sync += control.error.valid.eq(1)
-        m.d.comb += [
-            # A line that is asked for when an abort begins comes later.
-            control.quiet.eq(idle_bus & (jobs == 0) & ~came & ~reading),
-            control.progress.eq((aw.valid & aw.ready) | (w.valid & w.ready) | b.valid | taken),
-        ]
+        # A line that is asked for when an abort begins comes later.
+        m.d.comb += control.quiet.eq(idle_bus & (jobs == 0) & ~came & ~reading)
+        # A register, for control is far away.
+        m.d.sync += control.progress.eq((aw.valid & aw.ready) | (w.valid & w.ready) | b.valid | taken)
         with m.If(control.quiet):
             m.d.comb += control.activity.eq(Activity.IDLE)
         with m.Elif(w.valid):

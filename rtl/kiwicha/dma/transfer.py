@@ -28,7 +28,8 @@ def run_job() -> data.StructLayout:
 def chunk_job() -> data.StructLayout:
     """The scratchpad side: rows with `behind` + 1 bytes after their first chunk, or none if that is negative.
 
-    `first`: bytes that the first chunk takes from memory. With `bad`, `line` is the value of the field at fault.
+    `first`: bytes that the first chunk takes from memory. With `bad` it is a single chunk, and `line` the value of
+    the field at fault.
     """
     return data.StructLayout({
         "chunk_bytes": 8, "first": 8, "behind": signed(25), "rows": 16, "planes": 16, "line": 16,
@@ -128,8 +129,8 @@ class Transfer(wiring.Component):
             run.address.eq(job.address), run.length.eq(product), run.runs.eq(runs), run.planes.eq(job.planes),
             run.row_stride.eq(job.row_stride), run.plane_stride.eq(job.plane_stride), run.index.eq(job.index),
             run.bad.eq(bad), run.beyond.eq(beyond),
-            chunk.chunk_bytes.eq(job.chunk_bytes), chunk.behind.eq(behind), chunk.rows.eq(job.rows),
-            chunk.planes.eq(job.planes),
+            chunk.chunk_bytes.eq(job.chunk_bytes), chunk.behind.eq(behind | bad.replicate(len(behind))),
+            chunk.rows.eq(Mux(bad, 1, job.rows)), chunk.planes.eq(Mux(bad, 1, job.planes)),
             chunk.first.eq(Mux(fill_only | bad, 0, Mux(behind[-1], job.row_bytes, job.chunk_bytes))),
             chunk.line.eq(Mux(bad, Mux(zero, 0, job.chunk_bytes), job.line)),
             chunk.strides[0].eq(job.chunk_line_stride), chunk.strides[1].eq(job.row_line_stride),

@@ -1,7 +1,7 @@
 """Walks a job's loops: accumulator reads, in the order pixel, part, step, window; and where lines go."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
@@ -11,12 +11,6 @@ from ..memory.walker import POINTER_WIDTH, LoopNest, Pointer
 from .shapes import SETS, Geometry, Size, job_layout, line_order, request_layout, size_shape
 
 __all__ = ["Walk"]
-
-
-class _State(enum.Enum, shape=2):
-    TAKE = 0
-    WALK = 1
-    FAILED = 2
 
 
 class Walk(wiring.Component):
@@ -68,6 +62,7 @@ class Walk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        walking = Signal()
         load = Signal()         # what comes is loaded; without a job, that does not matter
         take = Signal()
         step = Signal()
@@ -110,34 +105,30 @@ class Walk(wiring.Component):
             wrong_address.eq(Mux(outside, loops.read, wrong_line)), bad_read.eq(outside),
             bad.eq(outside | bad_line | bad_scale),
         ]
-        state = Signal(_State)
-        with m.Switch(state):
-            with m.Case(_State.TAKE):
-                m.d.comb += [self.i.ready.eq(may_take & ~wrong), load.eq(1)]
-                with m.If(~wrong):
-                    m.d.sync += [
-                        self.code.eq(self.i.p.code),
-                        self.index.eq(self.i.p.instruction.index),
-                        self.address.eq(self.i.p.address),
-                    ]
-                with m.If(take):
-                    m.d.sync += state.eq(Mux(self.i.p.code == ErrorCode.NONE, _State.WALK, _State.FAILED))
-            with m.Case(_State.WALK):
-                m.d.comb += step.eq(self.room)
-                with m.If(step & loops.end):
-                    m.d.sync += state.eq(_State.TAKE)
+        takes = ~walking & ~self.failed
+        m.d.comb += [load.eq(~walking), step.eq(walking & self.room), self.i.ready.eq(takes & may_take & ~wrong)]
+        with m.If(takes & ~wrong):
+            m.d.sync += [
+                self.code.eq(self.i.p.code),
+                self.index.eq(self.i.p.instruction.index),
+                self.address.eq(self.i.p.address),
+            ]
+        good = self.i.p.code == ErrorCode.NONE
+        with m.If(take):
+            m.d.sync += [walking.eq(good), self.failed.eq(~good)]
+        with m.Elif(step & loops.end):
+            m.d.sync += walking.eq(0)
         with m.If(wrong):
             m.d.sync += [
                 self.code.eq(Mux(bad_read, ErrorCode.ACCUMULATOR_RANGE, ErrorCode.SCRATCHPAD_RANGE)),
                 self.address.eq(wrong_address),
-                state.eq(_State.FAILED), valid.eq(0),
+                walking.eq(0), self.failed.eq(1), valid.eq(0),
             ]
         with m.If(self.clear):
-            m.d.sync += [state.eq(_State.TAKE), valid.eq(0)]
-        m.d.comb += [self.busy.eq((state == _State.WALK) | valid), self.pending.eq(valid),
-                     self.failed.eq(state == _State.FAILED)]
+            m.d.sync += [walking.eq(0), self.failed.eq(0), valid.eq(0)]
+        m.d.comb += [self.busy.eq(walking | valid), self.pending.eq(valid)]
         if self._config.block_scaled:
-            m.d.comb += self.waits.eq((state == _State.TAKE) & self.i.valid & ~may_take)
+            m.d.comb += self.waits.eq(takes & self.i.valid & ~may_take)
         return m
 
 
@@ -181,9 +172,10 @@ class _Loops:
             # Each step starts at the same line.
             *(read.strides[level].eq(read_strides[own]) for own, level in enumerate(stepping)),
             nest.load.eq(load), nest.step.eq(step | load),
-            read.load.eq(load), read.step.eq(step | load), read.base.eq(i.acc_line), read.carry.eq(nest.carry),
+            read.load.eq(load), read.step.eq(step | load), read.base.eq(i.acc_line),
+            read.carry.eq(nest.carry & ~load.replicate(levels)),
             line.load.eq(load), line.step.eq(step | load), line.base.eq(i.out_line), line.strides.eq(line_strides),
-            line.carry.eq(Cat(line_carry, nest.carry[-2:])),
+            line.carry.eq(Cat(line_carry, nest.carry[-2:]) & ~load.replicate(3)),
         ]
         with m.If(load):
             m.d.sync += [set_.eq(job.set), size.eq(job.size), column.eq(0)]

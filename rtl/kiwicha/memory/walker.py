@@ -99,7 +99,7 @@ class Pointer(wiring.Component):
     base : In(16)
     strides : In(signed(16) array)
     step, carry
-        From the loop nest.
+        From the loop nest; with `load`, none may carry.
     value : Out(signed(18))
         The current address; a register.
     """
@@ -122,7 +122,7 @@ class Pointer(wiring.Component):
                   for level in range(self.levels)]
         # All additions at once, for `carry` comes late; and nothing but the choice of one after them.
         choices = [(self.load, self.base)]
-        choices += [(carry & ~self.load, (start + stride)[:self.width])
+        choices += [(carry, (start + stride)[:self.width])
                     for carry, start, stride in zip(self.carry, starts, self.strides, strict=True)]
         following = Signal(self.width)
         m.d.comb += [
