@@ -91,11 +91,28 @@ async def clear_drops_what_is_held(dut):
     assert sink.received == [1, 2, 3]
 
 
+@cocotb.test()
+@cocotb.parametrize(p_valid=[0.3, 1], p_ready=[0.3, 1])
+async def foretells(dut, p_valid, p_ready):
+    """Each item is `following` once, with `renews`, in the cycle before it comes."""
+    source, sink = await attach(dut, p_valid=p_valid, p_ready=p_ready)
+    source.send(items(100))
+    foretold, due = [], None
+    while len(sink.received) < 100:
+        await bounded(cycles(dut, 1), 2)
+        if due is not None:
+            assert port(dut, "o__valid").value == 1 and int(port(dut, "o__payload").value) == due
+        due = int(port(dut, "following").value) if port(dut, "renews").value == 1 else None
+        foretold += [due] if due is not None else []
+        assert len(foretold) <= 100
+    assert foretold == items(100)
+
+
 def queue_bench(depth):
     return Bench(name=f"queue_{depth}", build=lambda: Queue(ITEM, depth), params={"depth": depth})
 
 
 BENCHES = [
     *(queue_bench(depth) for depth in (1, 2, 3, 8)),
-    Bench(name="skid", build=lambda: Skid(ITEM), testcase=COMMON),
+    Bench(name="skid", build=lambda: Skid(ITEM), testcase=(*COMMON, "foretells")),
 ]
