@@ -29,7 +29,7 @@ def tables(results: dict[str, Any]) -> str:
     lines += ["", f"Digits: {digits['accuracy']:.1%} of {digits['images']} test images right on "
               f"`{digits['config']}`, {digits['cycles_per_image']:,.0f} cycles an image.", "",
               f"Simulation: {speed['cycles_per_cpu_second']:,.0f} cycles of the whole `{speed['config']}` chip "
-              "per CPU second on the machine that measured last, array busy."]
+              f"per CPU second, array busy: the fastest of {speed['runs']} runs on the last machine."]
     if row := results.get("synth"):
         lines += ["", f"Board: `make synth BOARD={row['board']}` places and routes the whole chip of "
                   f"configuration `{row['config']}`: {row['fmax_mhz']:.1f} MHz (clock {row['clock_mhz']:g} MHz), "

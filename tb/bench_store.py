@@ -38,6 +38,7 @@ class Env:
         self.p_read = 1.0
         self.snapshots = []     # bytes in memory at each retirement
         self.control.on_retire = lambda: self.snapshots.append(len(self.bus.log))
+        self.control.while_error = self._check_silence
         cocotb.start_soon(self._read_port())
         return self
 
@@ -45,6 +46,10 @@ class Env:
         self.bus.latency = lambda: self.rng.choice([0, 5, self.rng.randrange(200)])
         self.bus.p_aw, self.bus.p_w, self.p_read = (self.rng.choice([0.2, 0.6, 1]) for _ in range(3))
         self.control.p_valid = 0.3
+
+    def _check_silence(self):
+        waits = port(self.dut, "bus__aw__valid").value
+        assert self.checker.outstanding == 0 and not waits, "a burst after an error"
 
     async def _read_port(self):
         edge = RisingEdge(port(self.dut, "clk"))
@@ -203,6 +208,40 @@ async def two_errors_in_one_job(dut):
 
 
 @cocotb.test()
+async def error_meets_next_burst(dut):
+    """A bus error comes about when the next job's burst leaves: it is not told before that has been answered."""
+    env = await Env.start(dut, "meets")
+    env.bus.latency = lambda: 20
+    bus, first = env.config.bus_bytes, env.memory.first
+    for gap in range(10, 60):
+        env.memory.bad = {first}
+        env.control.send([simple(address=first, row_bytes=bus, index=1)])
+        await cycles(dut, gap)
+        env.control.send([simple(address=first + 4096, row_bytes=bus, index=2)])
+        await env.control.settle(2, 200)
+        assert env.control.error and env.control.error["index"] == 1
+        await cycles(dut, 5)
+        await env.control.abort()
+
+
+@cocotb.test()
+@cocotb.parametrize(fields=[{"row_bytes": 0}, {"line": 0xFFFF}, {"address": 0}])
+async def earlier_error_found_later(dut, fields):
+    """The second job's error is known long before the first job's burst is answered with one."""
+    env = await Env.start(dut, "earlier")
+    bus, first = env.config.bus_bytes, env.memory.first
+    for latency in range(20, 60, 3):
+        env.bus.latency = lambda latency=latency: latency
+        env.memory.bad = {first}
+        env.control.send([simple(address=first, row_bytes=bus, index=1),
+                          simple(**{"address": first + bus, "row_bytes": bus, "index": 2, **fields})])
+        await env.control.settle(2, 300)
+        error = env.control.error
+        assert error and (error["code"], error["index"]) == (ErrorCode.BUS_WRITE, 1), error
+        await env.control.abort()
+
+
+@cocotb.test()
 async def address_below_zero_and_above_the_top(dut):
     env = await Env.start(dut, "overflow")
     top = 1 << env.config.address_width
@@ -272,6 +311,7 @@ async def throughput(dut, shape):
 
 # The time limits assume 8 writes in flight.
 WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_job",
+                 "error_meets_next_burst", "earlier_error_found_later",
                  "address_below_zero_and_above_the_top", "abort_at_any_moment")
 BENCHES = [Bench(name=f"store_{name}", build=lambda config=config: StoreUnit(config), params={"config": name},
                  testcase=() if config.writes_in_flight >= 8 else WITHOUT_SPEED)

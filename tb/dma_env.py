@@ -17,8 +17,8 @@ __all__ = ["Control", "draw_jobs"]
 class Control:
     """Hands jobs (dicts of fields) to the unit; counts retirements and cycles by activity.
 
-    `on_retire` is called at each. Asserts that IDLE and `quiet` agree, that an error stays as it is, and that
-    nothing retires after it.
+    `on_retire` is called at each, `while_error` in each cycle from an error to the abort. Asserts that IDLE and
+    `quiet` agree, that an error stays as it is, and that nothing retires after it.
     """
 
     def __init__(self, dut, unit, memory):
@@ -34,6 +34,7 @@ class Control:
         self.activities = dict.fromkeys(Activity, 0)
         self.now = 0
         self.on_retire = lambda: None
+        self.while_error = lambda: None
         self.aborting = False
         port(dut, "window").value = pack(Window(memory.config), memory.window)
         cocotb.start_soon(self._run())
@@ -99,6 +100,8 @@ class Control:
             seen = unpack(ErrorReport, report) if report & 1 else None
             assert self.aborting or self.error is None or seen == self.error, "the error changed"
             self.error = seen
+            if seen and not self.aborting:
+                self.while_error()
 
 
 def draw_jobs(config, memory, rng, count, *, load, rows=4, length=None, spread=None):
