@@ -1,5 +1,7 @@
 """Everything around the control unit: a host, units that take their time, and a memory with the program."""
 
+import dataclasses
+
 import cocotb
 from amaranth.hdl import Module
 from amaranth.lib import wiring
@@ -8,8 +10,9 @@ from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
 import harness
-from harness import pack, port, unpack
+from harness import Bench, pack, port, unpack
 from kiwicha.bus.axi import AxiRead, ReadId, Resp
+from kiwicha.config import ChipConfig
 from kiwicha.control.controller import Controller
 from kiwicha.control.unit import ErrorReport, UnitPort, Window
 from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, Activity, Unit, counter_address, unit_layout
@@ -335,3 +338,12 @@ class World:
             assert sum(counts) == total, f"{unit}: {counts} do not sum up to {total}"
         assert await self.read("CYCLES") == total, "counting goes on after the end"
         return total
+
+
+def benches(module, prefix):
+    """The benches of `module`, one for each of some configurations."""
+    tiny, small, large = map(ChipConfig.preset, ("tiny", "small", "ulx3s_85f"))
+    wide = dataclasses.replace(tiny, name="wide_address", address_width=64, queue_depth=1, bus_width=128,
+                               columns=16)
+    return [Bench(name=f"{prefix}_{config.name}", module=module, params={"config": config},
+                  build=lambda config=config: FlatController(config)) for config in (tiny, small, large, wide)]
