@@ -5,7 +5,6 @@ Exit status 0: done; 1: it failed, and one line on standard error says why; 2: w
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import sys
 import warnings
@@ -17,6 +16,8 @@ import click
 
 from kiwicha import ChipConfig
 from kiwicha.config import PRESETS
+
+from .tables import print_json, show_figures, show_rows
 
 __all__ = ["main"]
 
@@ -130,7 +131,7 @@ def configs(as_json: bool) -> None:
                  "multiplier": row["multiplier"], "formats": row["formats"], "bus, bits": row["bus_bits"],
                  "scratchpad, KiB": row["scratchpad_kib"], "accumulators, KiB": row["accumulator_kib"],
                  "MACs/cycle": row["peak_macs_per_cycle"]} for row in rows]
-    _show_rows("configurations", rows, as_json)
+    show_rows("configurations", rows, as_json)
 
 
 @_commands.command()
@@ -138,57 +139,7 @@ def configs(as_json: bool) -> None:
 def boards(as_json: bool) -> None:
     """List the boards that bitstreams can be built for."""
     from .fpga import board_rows
-    _show_rows("boards", board_rows(), as_json)
-
-
-def _show_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        _print_json({title: rows})
-        return
-    from rich.table import Table
-    table = Table()
-    for column in rows[0] if rows else ():
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    _print_table(table)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False))
-
-
-def _print_table(table) -> None:
-    from rich.console import Console
-    # In a pipe nobody has a width; in a terminal its own.
-    width = None if sys.stdout.isatty() else 120
-    Console(file=sys.stdout, markup=False, highlight=False, width=width).print(table)
-
-
-def _show_figures(figures: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(figures)
-        return
-    from rich.table import Table
-    table = Table(show_header=False)
-    for name, value in figures.items():
-        if not isinstance(value, dict | list):
-            table.add_row(name.replace("_", " "), _cell(value))
-    _print_table(table)
-    if figures.get("layers"):
-        _show_rows("layers", figures["layers"], False)
-    if figures["counters"]:
-        _show_rows("counters", [{"unit": unit, **{name: f"{count / max(1, sum(row.values())):.1%}"
-                                                  for name, count in row.items()}}
-                                for unit, row in figures["counters"].items()], False)
+    show_rows("boards", board_rows(), as_json)
 
 
 # Work.
@@ -256,7 +207,7 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
     figures = {"m": spec.m, "n": spec.n, "k": spec.k, **metrics.figures(device, chip, work, result)}
     if report is not None:
         write_report(report, chip, work, result, figures=figures)
-    _show_figures(figures, as_json)
+    show_figures(figures, as_json)
 
 
 def _check_report(folder: Path | None) -> None:
@@ -339,7 +290,7 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
         parts = Layers([layer.name for layer in network.layers], network.layer_works(len(images)),
                        network.instruction_layers(len(images)))
         write_report(report, chip, work, result, figures=figures, layers=parts)
-    _show_figures(figures, as_json)
+    show_figures(figures, as_json)
 
 
 # The hardware.
@@ -363,7 +314,7 @@ def verilog(folder: Path | None, config: str) -> None:
 def synth(board: str, config: str | None, seed: int | None, as_json: bool) -> None:
     """Build a bitstream; prints the report as JSON."""
     from .fpga import synthesise
-    _print_json(synthesise(board, None if config is None else ChipConfig.load(config), seed))
+    print_json(synthesise(board, None if config is None else ChipConfig.load(config), seed))
 
 
 if __name__ == "__main__":
