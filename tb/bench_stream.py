@@ -10,6 +10,7 @@ from kiwicha.stream import Queue, Skid
 
 ITEM = data.StructLayout({"value": signed(20), "tags": data.ArrayLayout(3, 4)})
 COMMON = ("keeps_order", "full_throughput", "one_cycle_latency")
+OF_QUEUES, OF_SKIDS = (*COMMON, "fills_to_its_depth", "clear_drops_what_is_held"), (*COMMON, "foretells")
 
 
 async def attach(dut, **options):
@@ -109,10 +110,11 @@ async def foretells(dut, p_valid, p_ready):
 
 
 def queue_bench(depth):
-    return Bench(name=f"queue_{depth}", build=lambda: Queue(ITEM, depth), params={"depth": depth})
+    return Bench(name=f"queue_{depth}", build=lambda: Queue(ITEM, depth), params={"depth": depth},
+                 testcase=OF_QUEUES)
 
 
 BENCHES = [
     *(queue_bench(depth) for depth in (1, 2, 3, 8)),
-    Bench(name="skid", build=lambda: Skid(ITEM), testcase=(*COMMON, "foretells")),
+    Bench(name="skid", build=lambda: Skid(ITEM), testcase=OF_SKIDS),
 ]
