@@ -34,7 +34,8 @@ def tables(results: dict[str, Any]) -> str:
         lines += ["", f"Board: `make synth BOARD={row['board']}` places and routes the whole chip of "
                   f"configuration `{row['config']}`: {row['fmax_mhz']:.1f} MHz (clock {row['clock_mhz']:g} MHz), "
                   f"{row['lut']:,} LUT, {row['ff']:,} FF, {row['dsp']} DSP, {row['bram']} block RAMs, "
-                  f"{row['peak_macs_per_cycle']} MACs per cycle."]
+                  f"{row['peak_macs_per_cycle']} MACs per cycle; {row['wall_s'] / 60:.0f} minutes on the last "
+                  "machine, one core of it."]
     return "\n".join(lines)
 
 
