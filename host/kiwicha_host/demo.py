@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -20,16 +22,16 @@ from . import models
 from .compiler.network import CompiledNetwork, compile_onnx
 from .devices import Device, open_device
 from .job import Result
+from .models import reference
+from .timeline import time_line
 
 __all__ = ["Mismatch", "main"]
 
 GEMMS = ((1, 1, 1), (3, 5, 7), (64, 64, 64), (512, 512, 512))
 BATCH = 100
 SHADES = " .:-=+*#%@"
-#: Colours of a unit's time line by what it did.
-_COLOURS = {"BUSY": "green", "IDLE": "grey50", "DRAIN": "blue", "SEMAPHORE": "yellow", "MEMORY": "red",
-            "PORT": "magenta", "OPERAND": "cyan", "QUEUE": "bright_red"}
-_BAR = 60
+#: Images that the time line shows: few enough to see the layers.
+DRAWN = 4
 
 
 class Mismatch(Exception):
@@ -54,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             _show_chip(console, device)
             for file in (models.DIGITS_CONV, models.DIGITS_MLP):
                 _network(console, device, file, options.images)
+                if file == models.DIGITS_CONV and device.name == "verilated":
+                    _show_time(console, config, file)
             _gemms(console, device)
     except Exception as error:
         print(f"demo: {str(error).strip() or type(error).__name__}".splitlines()[0], file=sys.stderr)
@@ -79,15 +83,14 @@ def _network(console: Console, device: Device, file: Path, count: int) -> None:
     console.print(f"\n[bold]{file.name}[/]: {count} handwritten digits, {network.macs(1):,} "
                   "multiply-accumulates each")
     codes, logits, result = _classify(console, device, network, images)
-    checks = [_check(name, reference(), codes, logits) for name, reference in _references(file, images)]
+    got = {"codes": codes, "logits": logits}
+    checks = [_check(name, compute(), got) for name, compute in _references(file, network, device, images)]
     if file == models.DIGITS_CONV:
         _show_digit(console, images[0, 0], logits[0], int(labels[0]))
     right = int((logits.argmax(1) == labels).sum())
     console.print(f"  {right} of {count} right ({right / count:.1%}); "
-                  f"every logit equals that of {' and '.join(checks)}")
+                  f"every logit equals that of {', '.join(checks[:-1])} and {checks[-1]}")
     _show_run(console, device.config, result, network.macs(count), f"{count} images", count)
-    if file == models.DIGITS_CONV:
-        _show_units(console, result)
 
 
 def _classify(console: Console, device: Device, network: CompiledNetwork,
@@ -109,23 +112,21 @@ def _classify(console: Console, device: Device, network: CompiledNetwork,
     return np.concatenate(codes), np.concatenate(logits), total
 
 
-def _references(file: Path, images: np.ndarray) -> Iterable[tuple[str, Callable[[], dict[str, np.ndarray]]]]:
-    """Independent ways to the same numbers: values by tensor name, "codes" before and "logits" after scaling."""
-    import onnx
-
-    from .models import reference
+def _references(file: Path, network: CompiledNetwork, device: Device,
+                images: np.ndarray) -> Iterable[tuple[str, Callable[[], dict[str, np.ndarray]]]]:
+    """Other ways to the same numbers: values by tensor name, "codes" before and "logits" after scaling."""
     model = onnx.load(file)
     before = model.graph.node[-1].input[0]
+
+    def on_golden() -> dict[str, np.ndarray]:
+        with open_device("golden", device.config) as golden:
+            job = network.batch_job(images)
+            golden.run(job)
+        return {"codes": network.codes(job), "logits": network.outputs(job)}
 
     def in_numpy() -> dict[str, np.ndarray]:
         values = reference.run(model, images)
         return {"codes": values[before], "logits": values["logits"]}
-
-    yield "the numpy reference", in_numpy
-    try:
-        import onnxruntime
-    except ImportError:
-        return
 
     def in_onnxruntime() -> dict[str, np.ndarray]:
         model.graph.output.append(onnx.helper.make_tensor_value_info(before, onnx.TensorProto.INT8, None))
@@ -136,18 +137,20 @@ def _references(file: Path, images: np.ndarray) -> Iterable[tuple[str, Callable[
         logits, codes = session.run(["logits", before], {model.graph.input[0].name: images})
         return {"codes": codes, "logits": logits}
 
+    yield "the golden machine", on_golden
+    yield "numpy", in_numpy
     yield "ONNX Runtime", in_onnxruntime
 
 
-def _check(name: str, expected: dict[str, np.ndarray], codes: np.ndarray, logits: np.ndarray) -> str:
-    for what, got in (("codes", codes), ("logits", logits)):
-        if expected[what].shape != got.shape:
-            raise Mismatch(f"{what} have shape {list(got.shape)}, those of {name} {list(expected[what].shape)}")
-        wrong = np.argwhere(expected[what] != got)
+def _check(name: str, expected: dict[str, np.ndarray], got: dict[str, np.ndarray]) -> str:
+    for what, values in got.items():
+        if expected[what].shape != values.shape:
+            raise Mismatch(f"{what} have shape {list(values.shape)}, those of {name} {list(expected[what].shape)}")
+        wrong = np.argwhere(expected[what] != values)
         if len(wrong):
             where = tuple(int(i) for i in wrong[0])
-            raise Mismatch(f"{len(wrong)} of {got.size} {what} differ from {name}, the first at {list(where)}: "
-                           f"{got[where]}, not {expected[what][where]}")
+            raise Mismatch(f"{len(wrong)} of {values.size} {what} differ from {name}, the first at {list(where)}: "
+                           f"{values[where]}, not {expected[what][where]}")
     return name
 
 
@@ -164,6 +167,17 @@ def _show_digit(console: Console, image: np.ndarray, logits: np.ndarray, label: 
                            style="bold" if row == best else ""))
 
 
+def _show_time(console: Console, config: ChipConfig, file: Path) -> None:
+    """What each unit did when, in a small batch."""
+    job = compile_onnx(config, file).batch_job(models.digits_test()[0][:DRAWN])
+    with open_device("verilated", config, trace=True) as device:
+        trace = device.run(job).trace
+    assert trace is not None
+    console.print(f"  {DRAWN} images in {trace.cycles:,} cycles, from left to right:")
+    for line in time_line(trace):
+        console.print(line)
+
+
 # Matrix products.
 
 def _gemms(console: Console, device: Device) -> None:
@@ -174,7 +188,7 @@ def _gemms(console: Console, device: Device) -> None:
         a, b = (rng.integers(-128, 128, shape, np.int8) for shape in ((m, k), (k, n)))
         c = device.gemm(a, b)
         # float64 holds every sum of these exactly, and is much faster in numpy.
-        _check("numpy", {"codes": c, "logits": (a.astype(np.float64) @ b).astype(np.int64)}, c, c.astype(np.int64))
+        _check("numpy", {"sums": (a.astype(np.float64) @ b).astype(np.int64)}, {"sums": c})
         result = device.last_result
         assert result is not None
         table.add_row(f"{m} x {n} x {k}", "exact", *_figures(device.config, result, m * n * k))
@@ -199,32 +213,6 @@ def _show_run(console: Console, config: ChipConfig, result: Result, macs: int, w
     cycles, utilization, speed = _figures(config, result, macs)
     console.print(f"  {cycles} cycles, {result.cycles / count:,.0f} per image; utilization {utilization}; "
                   f"{speed} simulated cycles per second")
-
-
-def _show_units(console: Console, result: Result) -> None:
-    """A bar per unit: what it did with its cycles."""
-    if not result.counters:
-        return
-    used: list[str] = []
-    for unit, row in result.counters.items():
-        total = max(1, sum(row.values()))
-        line, done, cells = Text(f"  {unit.lower():9}"), 0, 0
-        ordered = sorted(row.items(), key=lambda item: list(_COLOURS).index(item[0]) if item[0] != "IDLE" else 99)
-        for activity, count in ordered:
-            done += count
-            length = round(_BAR * done / total) - cells
-            cells += length
-            if count and activity not in used:
-                used.append(activity)
-            line.append("█" * length, style=_COLOURS[activity])
-        shares = [f"{name.lower()} {count / total:.0%}" for name, count in ordered if count >= total / 100]
-        line.append("  " + ", ".join(shares))
-        console.print(line)
-    legend = Text("  cycles: ")
-    for activity in used:
-        legend.append("█ ", style=_COLOURS[activity]).append(
-            f"{activity.lower() if activity in ('BUSY', 'IDLE', 'DRAIN') else 'waits: ' + activity.lower()}  ")
-    console.print(legend)
 
 
 if __name__ == "__main__":

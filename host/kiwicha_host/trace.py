@@ -77,6 +77,22 @@ class Trace:
         return {unit.name: {activity.name: int(sums[unit.value * len(Activity) + activity.value])
                             for activity in Activity} for unit in Unit}
 
+    def shares(self, columns: int) -> np.ndarray:
+        """How much of each of `columns` equal parts of the time each unit spent on each activity.
+
+        float64 [units, activities, columns], by the values of :class:`Unit` and :class:`Activity`; over the
+        activities the sum is 1.
+        """
+        edges = np.linspace(0, self.covered, columns + 1)
+        shares = np.empty((len(Unit), len(Activity), columns))
+        for unit in Unit:
+            spans = self.of(unit)
+            knots = np.append(0, spans["end"])
+            for activity in Activity:
+                spent = np.where(spans["activity"] == activity.value, spans["end"] - spans["start"], 0)
+                shares[unit.value, activity.value] = np.diff(np.interp(edges, knots, np.append(0, spent.cumsum())))
+        return shares * columns / max(1, self.covered)
+
     def instructions(self, unit: Unit) -> np.ndarray:
         """What `unit` worked on, one span per instruction, in order; `activity` is BUSY.
 
