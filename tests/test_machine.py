@@ -112,7 +112,6 @@ def random_fields(unit, rng):
                 "clamp_low": rng.choice(special), "clamp_high": rng.choice(special)}
 
 
-#: A chip with every output format, whose results take two lines as BF16 and E2M1 fills half of one.
 def slow_scaled_epilogue(f, pad, acc):
     """Writes to `pad` what an EPILOGUE without parameters per column does, one pixel after the other."""
     bits, parts, pixels = [], f["parts"], []

@@ -59,7 +59,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         return _say(f"{name}{error.strerror or error or type(error).__name__}", 1)
-    except (ValueError, RuntimeError, TimeoutError) as error:
+    except (ValueError, RuntimeError) as error:
         # What Kiwicha raises says by itself what is wrong and what to do.
         return _say(str(error) or type(error).__name__, 1)
     except Exception as error:
@@ -169,7 +169,7 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
          config: str, device: str, report: Path | None, as_json: bool) -> None:
     """Multiply A [M, K] by B [K, N] on a device."""
     from . import metrics, operands
-    from .files import check_writable, read_array, write_array
+    from .files import check_writable, read_array, write_arrays
     from .report import write_report
 
     group, out = int(block), out or ("fp32" if int(block) else "int32")
@@ -196,9 +196,8 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
         raise RuntimeError(f"device {device!r} has not said how the program ran")
     fresh = c[1] if spec.out_block else None
     if output is not None:
-        write_array(output, _codes(c[0] if spec.out_block else c))
-        if fresh is not None:
-            write_array(output.with_suffix(".scale.npy"), fresh)
+        scale_file = {} if fresh is None else {output.with_suffix(".scale.npy"): fresh}
+        write_arrays({output: _codes(c[0] if spec.out_block else c)} | scale_file)
     shape = spec.shape(chip)
     scales = sum(item.size for item in (arguments.get("a_scale"), arguments.get("b_scale"), fresh)
                  if item is not None)
@@ -313,8 +312,14 @@ def verilog(folder: Path | None, config: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Accepted for symmetry: the report is JSON anyway.")
 def synth(board: str, config: str | None, seed: int | None, as_json: bool) -> None:
     """Build a bitstream; prints the report as JSON."""
+    from rich.console import Console
+
     from .fpga import synthesise
-    print_json(synthesise(board, None if config is None else ChipConfig.load(config), seed))
+    chip = None if config is None else ChipConfig.load(config)
+    # On a terminal only: in a file, standard error has at most one line, which says what is wrong.
+    with Console(stderr=True).status("") as status:
+        report = synthesise(board, chip, seed, status.update)
+    print_json(report)
 
 
 if __name__ == "__main__":

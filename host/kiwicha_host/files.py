@@ -5,14 +5,14 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
 
 __all__ = ["FileProblem", "check_folder", "check_writable", "make_folder", "read_array", "replacing",
-           "write_array"]
+           "write_array", "write_arrays"]
 
 _MAGIC = b"\x93NUMPY"
 _READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -124,5 +124,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """`array` as ``.npy``, at exactly this path."""
-    with replacing(path) as work, open(work, "wb") as file:
-        np.save(file, array, allow_pickle=False)
+    write_arrays({path: array})
+
+
+def write_arrays(arrays: Mapping[Path, np.ndarray]) -> None:
+    """Each array as ``.npy``, at exactly its path; none, if one of them cannot be written."""
+    with contextlib.ExitStack() as stack:
+        for path, array in arrays.items():
+            with open(stack.enter_context(replacing(path)), "wb") as file:
+                np.save(file, array, allow_pickle=False)

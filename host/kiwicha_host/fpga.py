@@ -3,15 +3,13 @@
 import dataclasses
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kiwicha import ChipConfig
 
 __all__ = ["board_rows", "synthesise"]
-
-#: What a board is built with unless it says otherwise.
-_DEFAULT_CONFIG = "ulx3s_85f"
 
 
 def _module(name: str) -> Any:
@@ -34,17 +32,7 @@ def board_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def synthesise(board: str, config: ChipConfig | None, seed: int | None) -> dict[str, Any]:
-    """Build `board`'s bitstream with the chip of `config` (None: the board's default); the report.
-
-    Raises
-    ------
-    ValueError
-        There is no such board.
-    """
-    known = _module("boards").BOARDS
-    if board not in known:
-        raise ValueError(f"no board named {board!r}; there are {', '.join(known)}")
-    if config is None:
-        config = ChipConfig.load(getattr(known[board], "config", _DEFAULT_CONFIG))
-    return _module("build").synthesise(board, config, seed)
+def synthesise(board: str, config: ChipConfig | None, seed: int | None,
+               progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """The report of :func:`fpga.build.synthesise`, which see."""
+    return _module("build").synthesise(board, config, seed, progress=progress)

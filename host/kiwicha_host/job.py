@@ -103,7 +103,7 @@ class Result:
 
     @property
     def simulated_cycles_per_second(self) -> float | None:
-        """Cycles of the chip per second of this computer; None without either, or where nothing is simulated."""
+        """Cycles of the chip per second of this computer; None without either. A board's include the link."""
         if self.cycles is None or self.predicted or self.wall_s <= 0:
             return None
         return self.cycles / self.wall_s

@@ -17,7 +17,6 @@ __all__ = ["Accumulators", "Emitter", "Place", "Weights", "epilogue", "load_inpu
            "store_output", "unit"]
 
 _MAX_ROW_BYTES = (1 << 24) - 1
-_MAX_LINES = (1 << 16) - 1
 
 
 class Emitter:

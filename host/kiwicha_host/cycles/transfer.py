@@ -6,7 +6,7 @@ from typing import Any
 
 from .timing import MEASURED
 
-__all__ = ["Bursts", "Transfer", "beats_of"]
+__all__ = ["Bursts", "Transfer"]
 
 
 @dataclass(slots=True)
@@ -93,8 +93,3 @@ class Bursts:
                 offset = start % bus
                 yield stop - start, (offset + stop - start + bus - 1) // bus, offset, first
                 start, first = stop, False
-
-
-def beats_of(transfer: Transfer, bus_bytes: int) -> int:
-    """Beats of all bursts."""
-    return sum(beats for _, beats, _, _ in Bursts(transfer, bus_bytes))

@@ -1,6 +1,5 @@
 """What runs programs: one interface, several devices."""
 
-import importlib
 from typing import Any
 
 from kiwicha import ChipConfig
@@ -39,12 +38,6 @@ def open_device(name: str = "verilated", config: str | ChipConfig = "ulx3s_85f",
         from .verilated import VerilatedDevice
         return VerilatedDevice(config, **options)
     if kind == "serial" and port:
-        try:
-            module = importlib.import_module(".serial", __name__)
-        except ModuleNotFoundError as error:
-            if error.name != f"{__name__}.serial":
-                raise
-            raise ValueError(f"device {name!r}: serial boards are not supported yet; use verilated or golden"
-                             ) from None
-        return module.SerialDevice(config, port, **options)
+        from .serial import SerialDevice
+        return SerialDevice(config, port, **options)
     raise ValueError(f"device must be golden, verilated or serial:PORT, not {name!r}")

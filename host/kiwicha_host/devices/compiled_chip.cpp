@@ -104,7 +104,6 @@ struct Device {
     bool silent = false;                        // the memory takes nothing and answers nothing
     std::deque<Burst> reads, writes, answers;
     int write_resp = kOkay;
-    uint64_t beats_read = 0, beats_written = 0;
     Recorder recorder;
 
     int response(uint64_t address) const {
@@ -149,7 +148,6 @@ struct Device {
             for (int i = 0; i < kBusBytes; ++i)
                 if (strobe >> i & 1) memory[burst.address - base + i] = data[i];
         }
-        ++beats_written;
         burst.address += kBusBytes;
         if (--burst.beats == 0) {
             answers.push_back({0, cycle + latency, 1, static_cast<uint8_t>(write_resp)});
@@ -172,7 +170,6 @@ struct Device {
         if (recorder.on) recorder.cycle(t);
         // What the chip shows and what was driven meet at the next rising edge.
         if (t.m_axi_rvalid && t.m_axi_rready) {
-            ++beats_read;
             Burst& burst = reads.front();
             burst.address += kBusBytes;
             if (--burst.beats == 0) reads.pop_front();
@@ -222,10 +219,6 @@ void kiwicha_fault(Device* d, uint64_t first, uint64_t last, int silent) {
     d->fault_last = last;
     d->silent = silent != 0;
 }
-
-uint64_t kiwicha_beats(Device* d, int written) { return written ? d->beats_written : d->beats_read; }
-
-uint64_t kiwicha_cycle(Device* d) { return d->cycle; }
 
 // Forget what was recorded, and record at most `limit` spans of the next run; 0: none.
 void kiwicha_record(Device* d, uint64_t limit) { d->recorder.start(limit); }

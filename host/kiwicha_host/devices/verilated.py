@@ -115,8 +115,7 @@ def _load(path: Path) -> ctypes.CDLL:
     u64, u32, device = ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
     for name, result, arguments in (
             ("open", device, [u64]), ("close", None, [device]), ("memory", None, [device, device, u64, u64]),
-            ("fault", None, [device, u64, u64, ctypes.c_int]), ("beats", u64, [device, ctypes.c_int]),
-            ("cycle", u64, [device]), ("waves", ctypes.c_int, [device, ctypes.c_char_p]),
+            ("fault", None, [device, u64, u64, ctypes.c_int]), ("waves", ctypes.c_int, [device, ctypes.c_char_p]),
             ("write", ctypes.c_int, [device, u32, u32]), ("run", ctypes.c_int, [device, u64]),
             ("read", ctypes.c_int, [device, u32, ctypes.POINTER(u32)]), ("record", None, [device, u64]),
             ("spans", u64, [device, ctypes.POINTER(device), ctypes.POINTER(u64)])):
