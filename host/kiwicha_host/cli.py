@@ -298,7 +298,7 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
 @click.option("-o", "folder", type=_PATH, metavar="DIR", help="Default: build/verilog.")
 @_config_option
 def verilog(folder: Path | None, config: str) -> None:
-    """Write the chip as Verilog, with a map of its names and the C header."""
+    """Write the chip as Verilog, with a map of its names, lint waivers and the C header."""
     from . import toolchain
     from .verilog import write_verilog
     for path in write_verilog(ChipConfig.load(config), folder or toolchain.build_root() / "verilog"):

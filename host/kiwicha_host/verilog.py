@@ -1,4 +1,4 @@
-"""The chip as files for other tools: Verilog, what is called what in it, and the C header."""
+"""The chip as files for other tools: Verilog, what is called what in it, lint waivers and the C header."""
 
 import dataclasses
 import json
@@ -10,11 +10,18 @@ from kiwicha.isa import REGISTERS
 from .assembler import c_header
 from .files import make_folder, replacing
 
-__all__ = ["write_verilog"]
+__all__ = ["lint_waivers", "write_verilog"]
+
+_WAIVERS = Path(__file__).with_name("kiwicha.vlt")
+
+
+def lint_waivers(config: ChipConfig) -> str:
+    """Verilator's control file for `config`'s Verilog: with it, and all warnings on, there is none."""
+    return _WAIVERS.read_text().replace("{name}", config.name)
 
 
 def write_verilog(config: ChipConfig, folder: Path) -> list[Path]:
-    """Write NAME.v, NAME.json and kiwicha.h of `config` to `folder`; equal configurations, equal bytes.
+    """Write NAME.v, NAME.json, NAME.vlt and kiwicha.h of `config` to `folder`; equal configurations, equal bytes.
 
     Returns
     -------
@@ -36,7 +43,7 @@ def write_verilog(config: ChipConfig, folder: Path) -> list[Path]:
                        for port, (direction, width) in port_table(top).items()},
              "registers": registers, "names": names}
     files = {f"{config.name}.v": text, f"{config.name}.json": json.dumps(about, indent=1) + "\n",
-             "kiwicha.h": c_header()}
+             f"{config.name}.vlt": lint_waivers(config), "kiwicha.h": c_header()}
     make_folder(folder)
     for file, content in files.items():
         with replacing(folder / file) as work:

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import re
 
 from amaranth.back import verilog
 from amaranth.hdl import ClockDomain, Const, Fragment, Value, ValueCastable
@@ -87,8 +88,13 @@ def to_verilog(component, name, ports=None):
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
     text, signals = verilog.convert_fragment(fragment, ports, name, emit_src=False, strip_internal_attrs=True)
 
+    # Yosys declares a signal of no bits as one of two, which nothing drives or reads.
+    text = re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)
+
     name_map = {}
     for signal, path in signals.items():
+        if len(signal) == 0:
+            continue
         where = ".".join(path[1:])
         key = ".".join([*path[1:-1], signal.name])
         # Two signals of one name in one module: the Verilog name tells them apart.
