@@ -1,17 +1,14 @@
 """The whole chip on buses that we did not write: random programs against the golden machine, and bad programs."""
 
-import random
-
 import cocotb
 import numpy as np
-from cocotb.triggers import RisingEdge
-from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
 import harness
-from harness import Bench, bounded, port, rng
+from chip_env import BUSY, ERROR, Host
+from harness import Bench, cycles, rng
 from kiwicha import ChipConfig
 from kiwicha.array.multiplier import simulation_models
-from kiwicha.isa import REGISTERS, Activity, ErrorCode, Unit, counter_address
+from kiwicha.isa import ErrorCode, Unit
 from kiwicha.top import Top
 from kiwicha_host.assembler import encode
 from kiwicha_host.compiler.gemm import GemmSpec, compile_gemm
@@ -19,102 +16,39 @@ from kiwicha_host.golden.machine import Machine
 from kiwicha_host.job import DeviceError, Job
 from programs import random_job
 
-_DONE, _ERROR = 2, 4
-_BOUND = 200_000
+
+def outcome(config: ChipConfig, job: Job, instructions: int | None = None) -> np.ndarray:
+    """The memory that the golden machine leaves after `job`, or after its first `instructions`."""
+    count = job.program_count if instructions is None else instructions
+    golden = Job(job.memory.copy(), job.program_address, count, job.window)
+    Machine(config).run(golden)
+    return golden.memory
 
 
-class Host:
-    """Drives the chip as a host would, over cocotbext-axi's AXI4-Lite master and memory."""
-
-    def __init__(self, dut, size):
-        self.dut = dut
-        self.ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), port(dut, "clk"), port(dut, "rst"), size=size)
-        self.lite = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), port(dut, "clk"), port(dut, "rst"))
-
-    def pause(self, label, p_pause):
-        """Stop each channel of the memory in random cycles."""
-        ram = self.ram
-        for name, channel in (("ar", ram.read_if.ar_channel), ("r", ram.read_if.r_channel),
-                              ("aw", ram.write_if.aw_channel), ("w", ram.write_if.w_channel),
-                              ("b", ram.write_if.b_channel)):
-            channel.set_pause_generator(_pauses(rng(f"{label}/{name}"), p_pause))
-
-    async def read(self, name):
-        return int.from_bytes((await self.lite.read(REGISTERS[name].offset, 4)).data, "little")
-
-    async def write(self, name, value):
-        await self.lite.write(REGISTERS[name].offset, value.to_bytes(4, "little"))
-
-    async def run(self, job: Job):
-        """Run `job` to its interrupt; its memory is changed in place, an error raised as a device's is."""
-        self.ram.write(job.base, job.memory.tobytes())
-        for name, value in (("PROGRAM", job.program_address), ("WINDOW_FIRST", job.window[0]),
-                            ("WINDOW_LAST", job.window[1])):
-            await self.write(f"{name}_LOW", value & 0xFFFF_FFFF)
-            await self.write(f"{name}_HIGH", value >> 32)
-        await self.write("PROGRAM_COUNT", job.program_count)
-        await self.write("WATCHDOG", 3000)
-        await self.write("IRQ_ENABLE", 3)
-        await self.write("CONTROL", 1)
-        await bounded(_until(self.dut, "irq"), _BOUND)
-        await self.write("IRQ_PENDING", 3)
-        for _ in range(1000):
-            status = await self.read("STATUS")
-            if not status & 1:
-                break
-        job.memory[:] = np.frombuffer(self.ram.read(job.base, job.memory.size), np.uint8)
-        await self.check_counters()
-        if status & _ERROR:
-            error = await self.read("ERROR")
-            raise job.error(ErrorCode(error & 0xFF), Unit(error >> 8), await self.read("ERROR_INSTRUCTION"),
-                            await self.read("ERROR_ADDRESS_LOW") | await self.read("ERROR_ADDRESS_HIGH") << 32)
-        assert status == _DONE, f"STATUS {status:#x}"
-
-    async def check_counters(self):
-        """Each unit was in exactly one activity in each cycle."""
-        cycles = await self.read("CYCLES")
-        for unit in Unit:
-            block = (await self.lite.read(counter_address(unit, Activity.IDLE), 4 * len(Activity))).data
-            counts = np.frombuffer(block, "<u4")
-            assert counts.sum() == cycles, f"{unit.name}: {dict(zip(Activity, counts, strict=True))} in {cycles}"
-
-
-async def _until(dut, name):
-    while not port(dut, name).value:
-        await RisingEdge(port(dut, "clk"))
-
-
-def _pauses(generator: random.Random, p_pause: float):
-    while True:
-        yield generator.random() < p_pause
-
-
-async def _start(dut, size=1 << 18):
-    host = Host(dut, size)
-    await harness.start(dut)
-    return host
+async def check_run(host: Host, job: Job, expected: np.ndarray, label: str):
+    """A copy of `job` leaves the memory `expected`."""
+    own = Job(job.memory.copy(), job.program_address, job.program_count, job.window)
+    await host.run(own)
+    bad = np.flatnonzero(own.memory != expected)
+    assert not bad.size, f"{label}: {bad.size} bytes differ, the first at {bad[0]:#x}"
 
 
 @cocotb.test()
 async def random_programs(dut):
     """Random programs leave the memory that the golden machine leaves, at any speed of the bus."""
     config = harness.current().params["config"]
-    host, machine = await _start(dut), Machine(config)
+    host = await Host.make(dut)
     for number in range(harness.current().params["programs"]):
         job = random_job(config, rng(f"program {number}"), 30)
-        expected = Job(job.memory.copy(), job.program_address, job.program_count, job.window)
-        machine.run(expected)
         host.pause(str(number), (0.0, 0.2, 0.7)[number % 3])
-        await host.run(job)
-        bad = np.flatnonzero(job.memory != expected.memory)
-        assert not bad.size, f"program {number}: {bad.size} bytes differ, the first at {bad[0]:#x}"
+        await check_run(host, job, outcome(config, job), f"program {number}")
 
 
 @cocotb.test()
 async def small_gemms(dut):
     """GEMMs whose shapes are no multiple of anything."""
     config = harness.current().params["config"]
-    host = await _start(dut)
+    host = await Host.make(dut)
     values = np.random.default_rng(rng("gemm").getrandbits(32))
     for m, n, k in ((1, 1, 1), (3, 5, 7), (1, 33, 40), (20, 18, 35)):
         a = values.integers(-128, 128, (m, k), np.int8)
@@ -171,12 +105,11 @@ def bad_programs(config: ChipConfig) -> dict[str, tuple[Job, ErrorCode, Unit, in
 
 @cocotb.test()
 async def bad_programs_end_in_typed_errors(dut):
-    """Each names its unit, instruction and address; nothing is written; the next program is right."""
+    """Each names its unit, instruction and address; no byte of the RAM is written; the next program is right."""
     config = harness.current().params["config"]
-    host, machine = await _start(dut), Machine(config)
+    host = await Host.make(dut)
     after = random_job(config, rng("after"), 6)
-    expected = Job(after.memory.copy(), after.program_address, after.program_count, after.window)
-    machine.run(expected)
+    expected = outcome(config, after)
     for name, (job, code, unit, address) in bad_programs(config).items():
         before = job.memory.copy()
         try:
@@ -187,9 +120,66 @@ async def bad_programs_end_in_typed_errors(dut):
         else:
             raise AssertionError(f"{name}: no error")
         assert (job.memory == before).all(), f"{name}: memory changed"
-        following = Job(after.memory.copy(), after.program_address, after.program_count, after.window)
-        await host.run(following)
-        assert (following.memory == expected.memory).all(), f"after {name}: wrong results"
+        await check_run(host, after, expected, f"after {name}")
+
+
+def copying(config: ChipConfig) -> Job:
+    """Copies a few bytes, then twelve rows, each in a burst of its own; one LOAD or STORE at a time."""
+    line, source, target = config.line_bytes, 0, 8192
+    few = {"rows": 1, "planes": 1, "row_bytes": 4, "chunk_bytes": 4}
+    rows = {"rows": 12, "planes": 1, "row_bytes": line, "chunk_bytes": line, "row_stride": 2 * line,
+            "row_line_stride": 1, "line": 1}
+    program = b"".join([
+        encode(Unit.LOAD, address=source, signal=1, **few),
+        encode(Unit.STORE, address=target, wait=1, signal=2, **few),
+        encode(Unit.LOAD, address=source + 64, wait=2, signal=4, **rows),
+        encode(Unit.STORE, address=target + 64, wait=4, signal=8, **rows),
+        # Waits all the time: younger than what hangs, hence never to blame.
+        encode(Unit.MATMUL, wait=8, count0=1, count1=1, count2=1, count3=1),
+    ])
+    memory = np.frombuffer(rng("copying").randbytes(3 * 4096), np.uint8).copy()
+    memory[4096:4096 + len(program)] = np.frombuffer(program, np.uint8)
+    return Job(memory, 4096, 5)
+
+
+#: A channel, and whose instruction of :func:`copying` hangs when it falls silent after the first STORE.
+_HANGS = {"ar": (Unit.LOAD, 2), "r": (Unit.LOAD, 2), "aw": (Unit.STORE, 3), "w": (Unit.STORE, 3),
+          "b": (Unit.STORE, 3)}
+
+
+@cocotb.test()
+@cocotb.parametrize(channel=list(_HANGS))
+async def a_silent_channel_ends_in_the_watchdog(dut, channel):
+    """It names unit and instruction; the chip is busy until the memory works; the next program is right."""
+    config = harness.current().params["config"]
+    unit, index = _HANGS[channel]
+    host = await Host.make(dut)
+    again, after = copying(config), random_job(config, rng("after"), 6)
+    right = outcome(config, again), outcome(config, after)
+    possible = outcome(config, again, index), outcome(config, again, index + 1)
+    for number, passing in enumerate((0, rng(f"{channel} passing").randint(1, 8))):
+        host.pause(f"{channel} {number}", 0.2 * number)
+        job = copying(config)
+        silence = cocotb.start_soon(host.fall_silent(channel, passing))
+        await host.start(job)
+        await host.interrupt(2 * Host.WATCHDOG)
+        assert silence.done(), f"{channel}, {passing} passing: it ended before the silence"
+        for _ in range(2):
+            assert await host.read("STATUS") == BUSY | ERROR
+            error = await host.error(job)
+            found = (error.code, error.unit, error.index, error.address)
+            assert found == (ErrorCode.WATCHDOG, unit, index, 0), f"{channel}, {passing} passing: {error}"
+            await cycles(dut, 500)
+        ending = cocotb.start_soon(host.abort())
+        await cycles(dut, 100)
+        assert not ending.done()
+        host.wake()
+        await ending
+        host.fetch(job)
+        # What the instruction has not written is as it was, and so is all else.
+        assert ((job.memory == possible[0]) | (job.memory == possible[1])).all(), f"{channel}: wrong bytes"
+        await check_run(host, after, right[1], f"after {channel}, {passing} passing")
+        await check_run(host, again, right[0], f"{channel} again")
 
 
 def _bench(name: str, config: ChipConfig, programs: int) -> Bench:
