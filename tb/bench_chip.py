@@ -1,4 +1,4 @@
-"""The whole chip on buses that we did not write: random programs against the golden machine, and bad programs."""
+"""The whole chip on buses that we did not write: random and bad programs, and a memory that falls silent."""
 
 import cocotb
 import numpy as np
