@@ -8,6 +8,7 @@ from kiwicha.isa import Activity, Unit
 from kiwicha_host import demo, models
 from kiwicha_host.devices import open_device
 from kiwicha_host.models import reference
+from kiwicha_host.timeline import time_line
 from kiwicha_host.trace import SPAN, Trace
 
 CONFIG = "ulx3s_85f"
@@ -60,15 +61,33 @@ def test_a_bad_configuration_is_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def small_trace():
+    """LOAD is busy for 3 of 8 cycles, STORE waits for memory in the last 2, and nothing else happens."""
+    rows = [(unit.value, Activity.IDLE.value, -1, 0, 8) for unit in Unit if unit not in (Unit.LOAD, Unit.STORE)]
+    rows += [(Unit.LOAD.value, Activity.BUSY.value, 0, 0, 3), (Unit.LOAD.value, Activity.IDLE.value, -1, 3, 8),
+             (Unit.STORE.value, Activity.IDLE.value, -1, 0, 6), (Unit.STORE.value, Activity.MEMORY.value, 1, 6, 8)]
+    return Trace(np.array(sorted(rows, key=lambda row: row[0]), SPAN), 8, 8, b"")
+
+
 def test_shares_of_a_trace():
     """Parts of a run need not end where spans do."""
-    rows = [(unit.value, Activity.IDLE.value, -1, 0, 8) for unit in Unit if unit is not Unit.LOAD]
-    rows += [(Unit.LOAD.value, Activity.BUSY.value, 0, 0, 3), (Unit.LOAD.value, Activity.IDLE.value, -1, 3, 8)]
-    trace = Trace(np.array(sorted(rows, key=lambda row: row[0]), SPAN), 8, 8, b"")
-    shares = trace.shares(4)
+    shares = small_trace().shares(4)
     assert shares.shape == (len(Unit), len(Activity), 4)
     np.testing.assert_array_equal(shares[Unit.LOAD.value, Activity.BUSY.value], [1, 0.5, 0, 0])
+    np.testing.assert_array_equal(shares[Unit.STORE.value, Activity.MEMORY.value], [0, 0, 0, 1])
     np.testing.assert_array_equal(shares.sum(axis=1), 1)
+
+
+def test_time_line():
+    *lines, legend = (line.plain for line in time_line(small_trace(), columns=8))
+    assert lines == [
+        "  fetch     ········  busy 0%, idle 100%",
+        "  load      ███·····  busy 38%, idle 62%",
+        "  matmul    ········  busy 0%, idle 100%",
+        "  epilogue  ········  busy 0%, idle 100%",
+        "  store     ······mm  busy 0%, idle 75%",
+    ]
+    assert all(f" {activity.name.lower()} " in legend for activity in Activity)
 
 
 def test_shares_add_up_to_the_counters():

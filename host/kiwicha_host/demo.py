@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -129,6 +128,7 @@ def _references(file: Path, network: CompiledNetwork, device: Device,
         return {"codes": values[before], "logits": values["logits"]}
 
     def in_onnxruntime() -> dict[str, np.ndarray]:
+        import onnxruntime  # a tool of development: an installed package may lack it
         model.graph.output.append(onnx.helper.make_tensor_value_info(before, onnx.TensorProto.INT8, None))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
