@@ -10,4 +10,4 @@ PAGES = {"reference.md": reference_markdown}
 
 if __name__ == "__main__":
     for name, write in PAGES.items():
-        Path(__file__).with_name(name).write_text(write())
+        Path(__file__).with_name(name).write_text(write(), encoding="utf-8")

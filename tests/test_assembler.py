@@ -152,7 +152,7 @@ def test_the_reference_names_everything():
 def test_the_header_compiles_and_encodes(compiler, options, tmp_path):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    (tmp_path / "kiwicha.h").write_text(assembler.c_header())
+    (tmp_path / "kiwicha.h").write_text(assembler.c_header(), encoding="utf-8")
     (tmp_path / "main.c").write_text("""
 #include <stdio.h>
 #include "kiwicha.h"
@@ -167,7 +167,7 @@ int main(void)
     fwrite(code, 1, sizeof code, stdout);
     return KIWICHA_REG_STATUS != 0x24u || KIWICHA_REG_STATUS_ERROR_MASK != 4u;
 }
-""")
+""", encoding="utf-8")
     subprocess.run([compiler, *options, "-Wall", "-Wextra", "-pedantic", "-Werror", "main.c", "-o", "main"],
                    cwd=tmp_path, check=True, timeout=60)
     code = subprocess.run([tmp_path / "main"], check=True, stdout=subprocess.PIPE, timeout=10).stdout

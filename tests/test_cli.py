@@ -97,7 +97,7 @@ def test_arrays_of_other_orders(run):
 
 
 def test_the_output_name_is_taken_as_it_is(run):
-    Path("target").write_text("old")
+    Path("target").write_text("old", encoding="utf-8")
     Path("link").symlink_to("target")
     assert run("gemm", "a.npy", "b.npy", "-o", "link", *GOLDEN)[0] == 0
     assert Path("link").is_symlink()
@@ -119,7 +119,7 @@ def test_people_get_tables(run):
 
 
 def test_a_configuration_file(run):
-    Path("mine.toml").write_text('base = "tiny"\nrows = 2\n')
+    Path("mine.toml").write_text('base = "tiny"\nrows = 2\n', encoding="utf-8")
     status, out, _ = run("gemm", "a.npy", "b.npy", "--config", "mine.toml", "--json", *GOLDEN)
     assert status == 0
     assert (json.loads(out)["config"], json.loads(out)["peak_macs_per_cycle"]) == ("mine", 8)
@@ -185,7 +185,7 @@ def bad_files():
     np.save("int4_-9.npy", np.full((M, K), -9, np.int8))
     Path("empty.npy").touch()
     Path("garbage.npy").write_bytes(os.urandom(100))
-    Path("words.npy").write_text("not an array\n")
+    Path("words.npy").write_text("not an array\n", encoding="utf-8")
     Path("pickle.npy").write_bytes(pickle.dumps([1, 2]))
     Path("folder.npy").mkdir()
     good = Path("a.npy").read_bytes()
@@ -396,14 +396,14 @@ def test_nothing_surprises_the_user(run, monkeypatch):
 
 
 def test_a_failed_write_leaves_the_old_file(run, monkeypatch):
-    Path("c.npy").write_text("old")
+    Path("c.npy").write_text("old", encoding="utf-8")
 
     def save(file, *_, **__):
         file.write(b"half")
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(np, "save", save)
     fails(run, 1, "c.npy: No space left on device", "gemm", "a.npy", "b.npy", "-o", "c.npy", *GOLDEN)
-    assert Path("c.npy").read_text() == "old"
+    assert Path("c.npy").read_text(encoding="utf-8") == "old"
 
 
 # As a process.
@@ -414,14 +414,14 @@ def environment():
 
 def test_as_a_process(run):
     process = subprocess.run([sys.executable, "-m", "kiwicha_host.cli", "gemm", "a.npy", "no.npy"],
-                             env=environment(), capture_output=True, text=True, timeout=60)
+                             env=environment(), capture_output=True, timeout=60, encoding="utf-8")
     assert (process.returncode, process.stdout) == (1, "")
     assert process.stderr == "kiwicha: no such file: no.npy\n"
 
 
 def test_a_closed_pipe_is_no_traceback(run):
     process = subprocess.Popen([sys.executable, "-m", "kiwicha_host.cli", "configs", "--json"], env=environment(),
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     with process:
         process.stdout.close()
         assert process.stderr.read() == ""
@@ -432,7 +432,7 @@ def test_an_interrupt_is_one_line(run):
     np.save("big.npy", np.zeros((3000, 3000), np.int8))
     process = subprocess.Popen(
         [sys.executable, "-m", "kiwicha_host.cli", "gemm", "big.npy", "big.npy", "-o", "c.npy", "--config", "tiny",
-         *GOLDEN], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+         *GOLDEN], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     time.sleep(3)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)

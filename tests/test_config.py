@@ -116,13 +116,13 @@ def test_toml_there_and_back(name, tmp_path):
     config = PRESETS[name]
     assert ChipConfig.from_toml(config.to_toml()) == config
     path = tmp_path / "mine.toml"
-    path.write_text(config.to_toml())
+    path.write_text(config.to_toml(), encoding="utf-8")
     assert ChipConfig.load(str(path)) == config
 
 
 def test_toml_from_a_preset(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('base = "tiny"\nrows = 8\n')
+    path.write_text('base = "tiny"\nrows = 8\n', encoding="utf-8")
     config = ChipConfig.load(path)
     assert config == dataclasses.replace(PRESETS["tiny"], rows=8, name="mine")
 
@@ -141,7 +141,7 @@ def test_toml_from_a_preset(tmp_path):
 ])
 def test_bad_toml(text, message, tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message) as caught:
         ChipConfig.load(str(path))
     assert str(caught.value).startswith(f"{path}: ")
@@ -158,5 +158,5 @@ def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match="cannot read .*folder.toml: Is a directory"):
         ChipConfig.load(str(tmp_path / "folder.toml"))
     # A file name that is no identifier must not make a chip without a usable name.
-    (tmp_path / "my-chip.toml").write_text("rows = 4\n")
+    (tmp_path / "my-chip.toml").write_text("rows = 4\n", encoding="utf-8")
     assert ChipConfig.load(str(tmp_path / "my-chip.toml")).name == "my_chip"

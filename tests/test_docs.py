@@ -11,4 +11,4 @@ PAGES = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
 
 @pytest.mark.parametrize("name", PAGES)
 def test_up_to_date(name):
-    assert (DOCS / name).read_text() == PAGES[name](), f"docs/{name} is stale; run 'make docs'"
+    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), f"docs/{name} is stale; run 'make docs'"

@@ -17,7 +17,7 @@ def test_arrays_are_written(tmp_path):
 
 def test_one_that_fails_leaves_none(tmp_path, monkeypatch):
     """The second file meets a full disk."""
-    (tmp_path / "c.npy").write_text("before")
+    (tmp_path / "c.npy").write_text("before", encoding="utf-8")
     save = np.save
 
     def until_full(file, array, **options):
@@ -30,4 +30,4 @@ def test_one_that_fails_leaves_none(tmp_path, monkeypatch):
     with pytest.raises(FileProblem, match=r"^cannot write .*c\.scale\.npy: No space left on device$"):
         write_arrays({tmp_path / "c.npy": ONE, tmp_path / "c.scale.npy": TWO})
     assert [path.name for path in tmp_path.iterdir()] == ["c.npy"]
-    assert (tmp_path / "c.npy").read_text() == "before"
+    assert (tmp_path / "c.npy").read_text(encoding="utf-8") == "before"

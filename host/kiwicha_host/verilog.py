@@ -17,7 +17,7 @@ _WAIVERS = Path(__file__).with_name("kiwicha.vlt")
 
 def lint_waivers(config: ChipConfig) -> str:
     """Verilator's control file for `config`'s Verilog: with it, and all warnings on, there is none."""
-    return _WAIVERS.read_text().replace("{name}", config.name)
+    return _WAIVERS.read_text(encoding="utf-8").replace("{name}", config.name)
 
 
 def write_verilog(config: ChipConfig, folder: Path) -> list[Path]:
@@ -47,5 +47,5 @@ def write_verilog(config: ChipConfig, folder: Path) -> list[Path]:
     make_folder(folder)
     for file, content in files.items():
         with replacing(folder / file) as work:
-            work.write_text(content)
+            work.write_text(content, encoding="utf-8")
     return [folder / file for file in files]

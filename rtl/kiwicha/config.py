@@ -181,7 +181,7 @@ class ChipConfig:
             return cls.preset(str(name_or_path))
         path = Path(name_or_path)
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise ConfigError(f"cannot read {path}: {reason}") from None

@@ -86,7 +86,7 @@ def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
 
 def _build(work: Path, verilog: str, models: list[Path], flags: tuple[str, ...], defines: tuple[str, ...],
            waves: bool) -> None:
-    (work / f"{_TOP}.v").write_text(verilog)
+    (work / f"{_TOP}.v").write_text(verilog, encoding="utf-8")
     toolchain.run(["verilator", *flags, "--Mdir", "obj", "--top-module", _SIM, f"{_TOP}.v", *models],
                   cwd=work, log=work / "verilator.log", timeout=_BUILD_TIMEOUT)
     root = Path(toolchain.environment()["VERILATOR_ROOT"]) / "include"
