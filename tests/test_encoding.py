@@ -36,7 +36,8 @@ def silent(source: str) -> list[int]:
 
 
 def test_every_text_says_its_encoding():
-    found = [f"{path.relative_to(ROOT)}:{line}" for path in SOURCES for line in silent(path.read_text(encoding="utf-8"))]
+    found = [f"{path.relative_to(ROOT)}:{line}" for path in SOURCES
+             for line in silent(path.read_text(encoding="utf-8"))]
     assert len(SOURCES) > 100 and not found
 
 
