@@ -344,7 +344,7 @@ def test_the_option(run, tmp_path, command):
 @pytest.mark.parametrize("options, status, message", [
     ("--report a.npy", 1, "cannot write to {here}/a.npy: it is not a folder"),
     ("--report a.npy/r", 1, "cannot make {here}/a.npy/r: {here}/a.npy is not a folder"),
-    ("--report full", 1, "cannot write {here}/full/report.html: it is not a file"),
+    ("--report full", 1, "cannot write {here}/full/report.html: it is a folder"),
     ("--report r --device golden", 2, "--report needs --device verilated, not golden."),
     ("--device serial:/dev/null --report r", 2, "--report needs --device verilated, not serial:/dev/null."),
 ])

@@ -4,6 +4,7 @@ from typing import Any
 
 from kiwicha import ChipConfig
 
+from .. import arguments
 from .base import Device
 
 __all__ = ["Device", "open_device"]
@@ -25,9 +26,13 @@ def open_device(name: str = "verilated", config: str | ChipConfig = "ulx3s_85f",
     ------
     ConfigError
         There is no such configuration.
+    TypeError
+        An argument is of a wrong kind, or the device does not take it.
     ValueError
         There is no such device.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a device's name, not {arguments.shown(name)}")
     if not isinstance(config, ChipConfig):
         config = ChipConfig.load(config)
     kind, _, port = name.partition(":")
