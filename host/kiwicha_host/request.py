@@ -89,7 +89,7 @@ class GemmRequest:
 
     def __post_init__(self) -> None:
         # Whoever only looks at requests needs no compiler.
-        from .compiler.spec import GemmSpec
+        from .compiler.lower.gemm.spec import GemmSpec
 
         a, a_format = as_operand("A", self.a)
         b, b_format = as_operand("B", self.b)
