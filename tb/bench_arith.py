@@ -11,10 +11,10 @@ from amaranth.lib.wiring import In, Out
 
 from kiwicha.arith.add import FloatAdd
 from kiwicha.arith.convert import FloatToInt8, IntToFloat
-from kiwicha.arith.delay import Delay
 from kiwicha.arith.mult18x18d import MODEL
 from kiwicha.arith.multiply import FloatMultiply
 from kiwicha.arith.order import total_order
+from kiwicha.lib.delay import Delay
 from lanes import EDGES, NAN, any_floats, apply, check, generator, lanes_bench
 
 

@@ -6,7 +6,7 @@ from amaranth.lib import data
 
 import harness
 from harness import Bench, StreamDriver, StreamMonitor, bounded, cycles, port
-from kiwicha.stream import Queue, Skid
+from kiwicha.lib.stream import Queue, Skid
 
 ITEM = data.StructLayout({"value": signed(20), "tags": data.ArrayLayout(3, 4)})
 COMMON = ("keeps_order", "full_throughput", "one_cycle_latency")

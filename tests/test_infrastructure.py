@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 
 import harness
 from kiwicha.export import port_table, to_verilog
-from kiwicha.stream import Queue, Skid
+from kiwicha.lib.stream import Queue, Skid
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,7 +70,7 @@ def test_name_map_reaches_into_submodules():
 
 
 def test_export_is_the_same_everywhere(tmp_path):
-    script = ("from kiwicha.export import to_verilog; from kiwicha.stream import Queue;"
+    script = ("from kiwicha.export import to_verilog; from kiwicha.lib.stream import Queue;"
               "print(to_verilog(Queue(8, 3), 'queue'))")
     texts = set()
     for seed, folder in (("1", ROOT), ("2", tmp_path)):

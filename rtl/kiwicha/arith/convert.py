@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .delay import later
+from ..lib.delay import later
 
 __all__ = ["FloatToInt8", "IntToFloat"]
 

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..formats import ElementFormat
-from .delay import later
+from ..lib.delay import later
 from .normalise import count_zeros
 
 __all__ = ["BlockScale", "FloatToBf16", "FloatToElement", "SCALE_NAN"]

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, Const, Mux
 
-from .delay import later
+from ..lib.delay import later
 
 __all__ = ["ShiftWindow", "count_zeros", "leading_zeros", "pack"]
 

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .delay import later
+from ..lib.delay import later
 from .multiply import QUIET_NAN
 from .normalise import ShiftWindow, leading_zeros, pack
 

@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..config import ChipConfig
 from ..formats import FORMATS, ElementFormat
+from ..lib.delay import later
 
 __all__ = ["EdgeDecoder"]
 

@@ -6,7 +6,7 @@ from amaranth.lib import data
 from ..config import ChipConfig
 from ..formats import ElementFormat
 from ..isa import INDEX_WIDTH
-from ..memory.walker import POINTER_WIDTH
+from ..lib.loop_nest import POINTER_WIDTH
 
 __all__ = ["Vector", "WeightRow"]
 

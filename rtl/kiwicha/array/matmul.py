@@ -4,10 +4,10 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
-from ..arith.delay import Delay, later
 from ..config import READ_LATENCY, ChipConfig
 from ..control.unit import UnitPort
 from ..isa import Activity, ErrorCode, Unit
+from ..lib.delay import Delay, later
 from ..memory.accumulator import Accumulator, accumulation
 from ..memory.ports import LINE_ADDRESS, ReadPort
 from .decode import EdgeDecoder

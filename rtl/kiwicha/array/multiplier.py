@@ -6,9 +6,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..arith.mult18x18d import MODEL, mult18x18d
 from ..config import ChipConfig
+from ..lib.delay import later
 
 __all__ = ["Ecp5MagnitudeMultiplier", "Ecp5Multiplier", "Ecp5PackedMultiplier", "Multiplier",
            "PortableMultiplier", "multiplier", "multiplier_class", "operand_shape", "simulation_models"]

@@ -4,10 +4,10 @@ from amaranth import Array, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import Delay, later
 from ..config import READ_LATENCY, ChipConfig
 from ..formats import FORMATS
-from ..stream import Queue
+from ..lib.delay import Delay, later
+from ..lib.stream import Queue
 
 __all__ = ["EXPONENT", "NAN_SCALE", "TileScales", "VectorScales"]
 

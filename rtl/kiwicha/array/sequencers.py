@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out
 from ..config import ChipConfig
 from ..formats import FORMATS, MAX_BLOCK
 from ..isa import LEVELS, Unit, unit_layout
-from ..memory.walker import LoopNest, Pointer
-from ..stream import Skid
+from ..lib.loop_nest import LoopNest, Pointer
+from ..lib.stream import Skid
 from .blocks import Blocks
 from .items import Vector, WeightRow
 

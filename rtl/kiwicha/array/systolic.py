@@ -4,8 +4,8 @@ from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..config import ChipConfig
+from ..lib.delay import later
 from .multiplier import multiplier, multiplier_class, operand_shape
 
 __all__ = ["SystolicArray"]

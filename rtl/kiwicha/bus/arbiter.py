@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import ChipConfig
-from ..stream import Skid
+from ..lib.stream import Skid
 from .axi import AxiRead, ReadId
 
 __all__ = ["ReadArbiter"]

@@ -11,7 +11,7 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..stream import Queue
+from ..lib.stream import Queue
 from .word import BusGuard, WordBus
 
 __all__ = ["Command", "UartBone", "UartReceiver", "UartTransmitter"]

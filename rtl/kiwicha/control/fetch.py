@@ -5,10 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, INSTRUCTIONS, ErrorCode
+from ..lib.delay import later
 from .check import Check, Verdict
 from .unit import ErrorReport, Window
 

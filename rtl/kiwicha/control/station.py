@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa import INDEX_WIDTH, SEMAPHORES, Unit, unit_layout
-from ..stream import Queue
+from ..lib.stream import Queue
 
 __all__ = ["OPEN_INSTRUCTIONS", "Station", "station_entry"]
 

@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
+from ..lib.delay import later
 
 __all__ = ["ByteQueue", "Settled"]
 

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH
-from ..memory.walker import POINTER_WIDTH, LoopNest, Pointer
+from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from .transfer import chunk_job
 
 __all__ = ["ChunkWalker", "chunk_layout"]

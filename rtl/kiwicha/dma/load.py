@@ -8,8 +8,8 @@ from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..control.unit import UnitPort, Window
 from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit
+from ..lib.stream import Queue, Skid
 from ..memory.ports import LINE_ADDRESS, WritePort
-from ..stream import Queue, Skid
 from .align import ByteQueue, Settled
 from .bursts import BurstGenerator, burst_layout
 from .chunks import ChunkWalker, chunk_layout

@@ -6,13 +6,13 @@ from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..arith.delay import later
 from ..bus.axi import AxiWrite, is_error
 from ..config import READ_LATENCY, ChipConfig
 from ..control.unit import UnitPort, Window
 from ..isa import Activity, ErrorCode, Unit
+from ..lib.delay import later
+from ..lib.stream import Queue, Skid
 from ..memory.ports import LINE_ADDRESS, ReadPort
-from ..stream import Queue, Skid
 from .align import ByteQueue, Settled
 from .bursts import BurstGenerator, burst_layout
 from .chunks import ChunkWalker, chunk_layout

@@ -5,8 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..config import ChipConfig
+from ..lib.delay import later
 from .shapes import SETS, Geometry
 
 __all__ = ["ColumnParameters", "ColumnSelect"]

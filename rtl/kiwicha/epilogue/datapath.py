@@ -5,8 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..config import READ_LATENCY, ChipConfig
+from ..lib.delay import later
 from .assemble import Assemble
 from .columns import ColumnParameters, ColumnSelect
 from .lane import Lane

@@ -6,11 +6,11 @@ from amaranth.lib.wiring import In, Out
 
 from ..arith.add import FloatAdd
 from ..arith.convert import FloatToInt8, IntToFloat
-from ..arith.delay import Delay, later
 from ..arith.multiply import FloatMultiply
 from ..arith.narrow import FloatToBf16
 from ..arith.order import total_order
 from ..config import ChipConfig
+from ..lib.delay import Delay, later
 
 __all__ = ["Lane"]
 

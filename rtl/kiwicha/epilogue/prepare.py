@@ -4,10 +4,10 @@ from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..arith.order import total_order
 from ..config import ChipConfig
 from ..isa import ErrorCode, OutFormat, ScaleMode, Unit, unit_layout
+from ..lib.delay import later
 from ..memory.ports import ReadPort
 from .shapes import SETS, Geometry, Size, job_layout, settings_layout
 

@@ -5,12 +5,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..arith.narrow import SCALE_NAN, BlockScale, FloatToElement
 from ..config import ChipConfig
 from ..formats import MAX_BLOCK, ElementFormat
 from ..isa import ScaleRule
-from ..stream import Queue
+from ..lib.delay import later
+from ..lib.stream import Queue
 from .shapes import Geometry
 
 __all__ = ["Quantise"]

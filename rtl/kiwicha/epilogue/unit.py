@@ -7,8 +7,8 @@ from amaranth.lib.wiring import Out, connect, flipped
 from ..config import READ_LATENCY, ChipConfig
 from ..control.unit import UnitPort
 from ..isa import Activity, Unit
+from ..lib.stream import Queue
 from ..memory.ports import LINE_ADDRESS, ReadPort, WritePort
-from ..stream import Queue
 from .assemble import Assemble
 from .columns import ColumnSelect
 from .datapath import Datapath

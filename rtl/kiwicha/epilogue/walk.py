@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, ErrorCode
+from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from ..memory.ports import LINE_ADDRESS
-from ..memory.walker import POINTER_WIDTH, LoopNest, Pointer
 from .shapes import SETS, Geometry, Size, job_layout, line_order, request_layout, size_shape
 
 __all__ = ["Walk"]

@@ -7,8 +7,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
 from ..arith.add import FloatAdd
-from ..arith.delay import Delay, copies, later
 from ..config import READ_LATENCY, ChipConfig
+from ..lib.delay import Delay, copies, later
 from .block_sum import BlockSum, accumulation
 from .ports import LINE_ADDRESS, ReadPort
 from .ram import WideRam

@@ -4,10 +4,10 @@ from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import Delay, later
 from ..arith.scaled import ScaledToFloat
 from ..array.scales import EXPONENT, NAN_SCALE
 from ..config import READ_LATENCY, ChipConfig
+from ..lib.delay import Delay, later
 from .ports import LINE_ADDRESS
 from .ram import Ram
 

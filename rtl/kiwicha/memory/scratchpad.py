@@ -4,8 +4,8 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from ..arith.delay import copies, later
 from ..config import READ_LATENCY, ChipConfig
+from ..lib.delay import copies, later
 from .ports import ReadPort, WritePort
 from .ram import Ram
 
