@@ -8,10 +8,10 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 import harness
 from harness import StreamDriver, bounded, cycles, port
-from kiwicha.array.matmul import MatmulUnit
 from kiwicha.config import READ_LATENCY
 from kiwicha.control.unit import ErrorReport, UnitPort
 from kiwicha.isa import Activity, Unit, unit_layout
+from kiwicha.matmul.unit import MatmulUnit
 from kiwicha.memory.accumulator import Accumulator, accumulation
 from kiwicha.memory.ports import ReadPort, WritePort, line_write
 from kiwicha.memory.scratchpad import Scratchpad

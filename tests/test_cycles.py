@@ -5,10 +5,10 @@ import pytest
 
 from bench.cycles import MOST_MEAN, MOST_WORST, cases, chip, compare, unit_cases
 from kiwicha import ChipConfig
-from kiwicha.array.matmul import MatmulUnit
 from kiwicha.config import PRESETS
 from kiwicha.epilogue.unit import EpilogueUnit
 from kiwicha.isa import Unit
+from kiwicha.matmul.unit import MatmulUnit
 from kiwicha.memory.accumulator import Accumulator
 from kiwicha_host import open_device
 from kiwicha_host.assembler import encode

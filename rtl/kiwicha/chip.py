@@ -4,7 +4,6 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from .array.matmul import MatmulUnit
 from .bus.arbiter import ReadArbiter
 from .bus.axi import AxiLite, AxiRead, AxiWrite
 from .config import ChipConfig
@@ -13,6 +12,7 @@ from .control.probe import Probe
 from .dma.load import LoadUnit
 from .dma.store import StoreUnit
 from .epilogue.unit import EpilogueUnit
+from .matmul.unit import MatmulUnit
 from .memory.accumulator import Accumulator
 from .memory.scratchpad import Scratchpad
 

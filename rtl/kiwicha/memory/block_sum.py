@@ -5,9 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arith.scaled import ScaledToFloat
-from ..array.scales import EXPONENT, NAN_SCALE
 from ..config import READ_LATENCY, ChipConfig
 from ..lib.delay import Delay, later
+from ..matmul.scales import EXPONENT, NAN_SCALE
 from .ports import LINE_ADDRESS
 from .ram import Ram
 

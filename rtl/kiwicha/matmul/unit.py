@@ -4,17 +4,17 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
+from ..array.decode import EdgeDecoder
+from ..array.systolic import SystolicArray
 from ..config import READ_LATENCY, ChipConfig
 from ..control.unit import UnitPort
 from ..isa import Activity, ErrorCode, Unit
 from ..lib.delay import Delay, later
 from ..memory.accumulator import Accumulator, accumulation
 from ..memory.ports import LINE_ADDRESS, ReadPort
-from .decode import EdgeDecoder
+from .address_generators import VectorSequencer, WeightSequencer
 from .items import Vector
 from .scales import TileScales, VectorScales
-from .sequencers import VectorSequencer, WeightSequencer
-from .systolic import SystolicArray
 
 __all__ = ["MatmulUnit"]
 
