@@ -9,8 +9,8 @@ from epilogue_model import FRESH, formats, result_lines
 from epilogue_programs import FLOATS, INTS, errors, instruction, run_of
 from harness import Bench, cycles
 from kiwicha import ChipConfig
-from kiwicha.epilogue.unit import EpilogueUnit
 from kiwicha.isa import Activity, OutFormat, ScaleMode
+from kiwicha.vector.unit import EpilogueUnit
 
 
 @cocotb.test()

@@ -12,8 +12,8 @@ from epilogue_programs import FLOATS, INTS
 from harness import cycles, port
 from kiwicha.config import READ_LATENCY
 from kiwicha.control.unit import ErrorReport
-from kiwicha.epilogue.unit import EpilogueUnit
 from kiwicha.isa import Activity, Unit, unit_layout
+from kiwicha.vector.unit import EpilogueUnit
 
 __all__ = ["surround"]
 

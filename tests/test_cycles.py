@@ -6,10 +6,10 @@ import pytest
 from bench.cycles import MOST_MEAN, MOST_WORST, cases, chip, compare, unit_cases
 from kiwicha import ChipConfig
 from kiwicha.config import PRESETS
-from kiwicha.epilogue.unit import EpilogueUnit
 from kiwicha.isa import Unit
 from kiwicha.matmul.unit import MatmulUnit
 from kiwicha.memory.accumulator import Accumulator
+from kiwicha.vector.unit import EpilogueUnit
 from kiwicha_host import open_device
 from kiwicha_host.assembler import encode
 from kiwicha_host.cycles import Endless, Timing, predict

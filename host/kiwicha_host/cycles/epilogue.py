@@ -6,8 +6,8 @@ from typing import Any
 
 from kiwicha import ChipConfig
 from kiwicha.config import READ_LATENCY
-from kiwicha.epilogue.shapes import SETS, Geometry
 from kiwicha.isa import OutFormat, ScaleMode
+from kiwicha.vector.shapes import SETS, Geometry
 
 from .events import Events
 from .matmul import MatmulModel

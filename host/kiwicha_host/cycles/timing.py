@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from kiwicha import ChipConfig
 from kiwicha.array.multiplier import multiplier_class
 from kiwicha.config import READ_LATENCY
-from kiwicha.epilogue.assemble import Assemble
-from kiwicha.epilogue.columns import ColumnSelect
-from kiwicha.epilogue.lane import Lane
-from kiwicha.epilogue.quantise import Quantise
-from kiwicha.epilogue.shapes import Geometry
 from kiwicha.formats import FORMATS
 from kiwicha.memory.accumulator import Accumulator
 from kiwicha.memory.block_sum import BlockSum
+from kiwicha.vector.columns import ColumnSelect
+from kiwicha.vector.lane import Lane
+from kiwicha.vector.line_packer import Assemble
+from kiwicha.vector.quantize import Quantise
+from kiwicha.vector.shapes import Geometry
 
 __all__ = ["MEASURED", "Timing", "turn_stages"]
 

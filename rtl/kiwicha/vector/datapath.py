@@ -7,10 +7,10 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import READ_LATENCY, ChipConfig
 from ..lib.delay import later
-from .assemble import Assemble
 from .columns import ColumnParameters, ColumnSelect
 from .lane import Lane
-from .quantise import Quantise
+from .line_packer import Assemble
+from .quantize import Quantise
 from .shapes import SETS, Geometry, Size, settings_layout, tag_layout
 
 __all__ = ["Datapath"]

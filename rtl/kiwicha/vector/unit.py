@@ -9,14 +9,14 @@ from ..control.unit import UnitPort
 from ..isa import Activity, Unit
 from ..lib.stream import Queue
 from ..memory.ports import LINE_ADDRESS, ReadPort, WritePort
-from .assemble import Assemble
+from .address_generator import Walk
 from .columns import ColumnSelect
 from .datapath import Datapath
 from .lane import Lane
-from .prepare import Prepare
-from .quantise import Quantise
+from .line_packer import Assemble
+from .parameter_fetch import Prepare
+from .quantize import Quantise
 from .shapes import Geometry, line_order, request_layout
-from .walk import Walk
 
 __all__ = ["EpilogueUnit"]
 
