@@ -6,7 +6,7 @@ import cocotb
 
 from control_world import UNITS, World, benches
 from harness import cycles, port
-from kiwicha.control.station import OPEN_INSTRUCTIONS
+from kiwicha.control.issue_queue import OPEN_INSTRUCTIONS
 from kiwicha.isa import INSTRUCTIONS, Activity, ErrorCode, Unit, counter_address
 
 LOAD, MATMUL, EPILOGUE, STORE = UNITS

@@ -10,9 +10,9 @@ from kiwicha.isa import OutFormat, ScaleMode
 from kiwicha.vector.shapes import SETS, Geometry
 
 from .events import Events
+from .issue_queue import Instruction
 from .matmul import MatmulModel
 from .spans import Spans
-from .station import Instruction
 from .timing import MEASURED, Timing
 
 __all__ = ["EpilogueModel"]

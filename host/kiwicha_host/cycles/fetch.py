@@ -8,7 +8,7 @@ from kiwicha.isa import INSTRUCTION_BYTES, Unit
 
 from .bus import ReadBus
 from .events import DECIDE, Events
-from .station import Instruction, Station
+from .issue_queue import Instruction, Station
 from .timing import MEASURED
 
 __all__ = ["Fetch"]

@@ -8,8 +8,8 @@ from kiwicha import ChipConfig
 
 from .bus import ReadBus
 from .events import Events
+from .issue_queue import Instruction
 from .spans import Spans
-from .station import Instruction
 from .timing import MEASURED, Timing
 from .transfer import Bursts, Transfer
 

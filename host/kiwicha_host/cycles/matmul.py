@@ -9,8 +9,8 @@ import numpy as np
 from kiwicha import ChipConfig
 
 from .events import Events
+from .issue_queue import Instruction
 from .spans import Spans
-from .station import Instruction
 from .timing import MEASURED, Timing
 
 __all__ = ["MatmulModel"]

@@ -11,9 +11,9 @@ from .bus import ReadBus
 from .epilogue import EpilogueModel
 from .events import Events
 from .fetch import Fetch
+from .issue_queue import Instruction, Semaphores, Station, UnitModel
 from .load import LoadModel
 from .matmul import MatmulModel
-from .station import Instruction, Semaphores, Station, UnitModel
 from .store import StoreModel
 from .timing import MEASURED, Timing
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from kiwicha import ChipConfig
 
 from .events import Events
+from .issue_queue import Instruction
 from .spans import Spans
-from .station import Instruction
 from .timing import MEASURED, Timing
 from .transfer import Bursts, Transfer
 

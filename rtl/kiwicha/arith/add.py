@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..lib.delay import later
 from .multiply import QUIET_NAN
-from .normalise import leading_zeros, pack
+from .normalize import leading_zeros, pack
 
 __all__ = ["FloatAdd"]
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..lib.delay import later
 from .mult18x18d import mult18x18d
-from .normalise import ShiftWindow, count_zeros
+from .normalize import ShiftWindow, count_zeros
 
 __all__ = ["FloatMultiply", "QUIET_NAN"]
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..formats import ElementFormat
 from ..lib.delay import later
-from .normalise import count_zeros
+from .normalize import count_zeros
 
 __all__ = ["BlockScale", "FloatToBf16", "FloatToElement", "SCALE_NAN"]
 

@@ -10,10 +10,10 @@ from ..isa import INSTRUCTIONS, Activity, Unit
 from .counters import Counters
 from .dispatch import Dispatch
 from .fetch import Fetch
+from .issue_queue import Station
 from .probe import Probe
 from .registers import ADDRESS_WIDTH, Registers
 from .semaphores import Semaphores
-from .station import Station
 from .supervisor import Supervisor
 from .unit import UnitPort, Window
 

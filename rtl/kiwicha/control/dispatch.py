@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from ..isa import INDEX_WIDTH, INSTRUCTIONS, Activity, ErrorCode, Unit, instruction_layout
 from .check import Verdict
 from .fetch import Fetched
-from .station import station_entry
+from .issue_queue import station_entry
 from .unit import ErrorReport
 
 __all__ = ["Dispatch"]

@@ -10,9 +10,9 @@ from ..control.unit import UnitPort, Window
 from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit
 from ..lib.stream import Queue, Skid
 from ..memory.ports import LINE_ADDRESS, WritePort
-from .align import ByteQueue, Settled
 from .bursts import BurstGenerator, burst_layout
-from .chunks import ChunkWalker, chunk_layout
+from .realigner import ByteQueue, Settled
+from .segments import ChunkWalker, chunk_layout
 from .transfer import Transfer, chunk_job
 
 __all__ = ["LoadUnit"]

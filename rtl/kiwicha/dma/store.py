@@ -13,9 +13,9 @@ from ..isa import Activity, ErrorCode, Unit
 from ..lib.delay import later
 from ..lib.stream import Queue, Skid
 from ..memory.ports import LINE_ADDRESS, ReadPort
-from .align import ByteQueue, Settled
 from .bursts import BurstGenerator, burst_layout
-from .chunks import ChunkWalker, chunk_layout
+from .realigner import ByteQueue, Settled
+from .segments import ChunkWalker, chunk_layout
 from .transfer import Transfer, chunk_job
 
 __all__ = ["StoreUnit"]

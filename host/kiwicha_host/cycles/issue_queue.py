@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from kiwicha.control.station import OPEN_INSTRUCTIONS
+from kiwicha.control.issue_queue import OPEN_INSTRUCTIONS
 from kiwicha.isa import SEMAPHORE_MAX, SEMAPHORES, Unit
 
 from .events import DECIDE, Events
