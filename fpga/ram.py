@@ -7,8 +7,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
+from fpga.word_bus import WordBus
 from kiwicha.bus.axi import AxiRead, AxiWrite, Resp
-from kiwicha.bus.word import WordBus
 from kiwicha.config import ChipConfig
 from kiwicha.lib.stream import Queue
 

@@ -6,10 +6,10 @@ import cocotb
 from cocotb.triggers import RisingEdge, Timer
 
 import harness
+from fpga.uartbone import UartBone
+from fpga.word_bus import WordDecoder, WordToAxiLite
 from harness import Bench, StreamDriver, StreamMonitor, bounded, cycles, port
 from kiwicha.bus.axi import Resp
-from kiwicha.bus.uartbone import UartBone
-from kiwicha.bus.word import WordDecoder, WordToAxiLite
 
 DIVISOR, TIMEOUT, BUS_TIMEOUT = 8, 2000, 64
 BIT_NS = 10 * DIVISOR

@@ -11,8 +11,9 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..lib.stream import Queue
-from .word import BusGuard, WordBus
+from kiwicha.lib.stream import Queue
+
+from .word_bus import BusGuard, WordBus
 
 __all__ = ["Command", "UartBone", "UartReceiver", "UartTransmitter"]
 

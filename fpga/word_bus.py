@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .axi import AxiLite, Resp
+from kiwicha.bus.axi import AxiLite, Resp
 
 __all__ = ["BusGuard", "WordBus", "WordDecoder", "WordToAxiLite"]
 
