@@ -138,7 +138,7 @@ def configs(as_json: bool) -> None:
 @_json_option
 def boards(as_json: bool) -> None:
     """List the boards that bitstreams can be built for."""
-    from .fpga import board_rows
+    from ..fpga import board_rows
     show_rows("boards", board_rows(), as_json)
 
 
@@ -168,9 +168,9 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
          out_scale: str | None, out_zero_point: int, relu: bool, out_block: str | None, scale_rule: str | None,
          config: str, device: str, report: Path | None, as_json: bool) -> None:
     """Multiply A [M, K] by B [K, N] on a device."""
-    from . import metrics, operands
-    from .files import check_writable, read_array, write_arrays
-    from .report import write_report
+    from .. import metrics, operands
+    from ..files import check_writable, read_array, write_arrays
+    from ..report import write_report
 
     group, out = int(block), out or ("fp32" if int(block) else "int32")
     _check_combinations(group, a_scale_file, b_scale_file, out, out_block, scale_rule)
@@ -210,14 +210,14 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
 
 
 def _check_report(folder: Path | None) -> None:
-    from .report import check_report
+    from ..report import check_report
     if folder is not None:
         check_report(folder)
 
 
 def _open(device: str, chip: ChipConfig, report: Path | None) -> Any:
     """The device; with a trace if there is to be a report."""
-    from .devices import open_device
+    from ..devices import open_device
     return open_device(device, chip, **({} if report is None else {"trace": True}))
 
 
@@ -243,7 +243,7 @@ def _check_combinations(group: int, a_scale: Path | None, b_scale: Path | None, 
 
 def _factor(text: str | None) -> Any:
     """--out-scale: a number or the array in a file."""
-    from .files import read_array
+    from ..files import read_array
     if text is None:
         return None
     try:
@@ -262,11 +262,11 @@ def _factor(text: str | None) -> Any:
 def run(model: Path, input_file: Path, output: Path | None, config: str, device: str, report: Path | None,
         as_json: bool) -> None:
     """Run a quantised ONNX model on a device."""
-    from . import metrics
-    from .compiler import compile_onnx
-    from .files import FileProblem, check_writable, read_array, write_array
-    from .inference import infer
-    from .report import Layers, write_report
+    from .. import metrics
+    from ..compiler import compile_onnx
+    from ..files import FileProblem, check_writable, read_array, write_array
+    from ..inference import infer
+    from ..report import Layers, write_report
 
     chip = ChipConfig.load(config)
     if output is not None:
@@ -299,8 +299,8 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
 @_config_option
 def verilog(folder: Path | None, config: str) -> None:
     """Write the chip as Verilog, with a map of its names, lint waivers and the C header."""
-    from . import toolchain
-    from .verilog import write_verilog
+    from .. import toolchain
+    from ..verilog import write_verilog
     for path in write_verilog(ChipConfig.load(config), folder or toolchain.build_root() / "verilog"):
         print(path)
 
@@ -314,7 +314,7 @@ def synth(board: str, config: str | None, seed: int | None, as_json: bool) -> No
     """Build a bitstream; prints the report as JSON."""
     from rich.console import Console
 
-    from .fpga import synthesise
+    from ..fpga import synthesise
     chip = None if config is None else ChipConfig.load(config)
     # On a terminal only: in a file, standard error has at most one line, which says what is wrong.
     with Console(stderr=True).status("") as status:

@@ -1,6 +1,6 @@
 """What ``make sim`` shows: a network and some matrix products on the chip, each result checked.
 
-``python -m kiwicha_host.demo [--device NAME] [--config NAME|FILE.toml] [--images N]``
+``python -m kiwicha_host.cli.demo [--device NAME] [--config NAME|FILE.toml] [--images N]``
 """
 
 import argparse
@@ -17,12 +17,12 @@ from rich.text import Text
 
 from kiwicha import ChipConfig
 
-from . import models
-from .compiler.network import CompiledNetwork, compile_onnx
-from .devices import Device, open_device
-from .job import Result
-from .models import reference
-from .timeline import time_line
+from .. import models
+from ..compiler.network import CompiledNetwork, compile_onnx
+from ..devices import Device, open_device
+from ..job import Result
+from ..models import reference
+from .time_line import time_line
 
 __all__ = ["Mismatch", "main"]
 
@@ -39,7 +39,7 @@ class Mismatch(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demonstration; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m kiwicha_host.demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m kiwicha_host.cli.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="verilated", help="golden, verilated or serial:PORT")
     parser.add_argument("--config", default="ulx3s_85f", help="a preset's name or a .toml file")
     parser.add_argument("--images", type=int, default=500, help="how many test images, 1 to 500")

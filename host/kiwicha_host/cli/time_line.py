@@ -4,7 +4,7 @@ from rich.text import Text
 
 from kiwicha.isa import Activity, Unit
 
-from .trace import Trace
+from ..trace import Trace
 
 __all__ = ["time_line"]
 
