@@ -11,7 +11,7 @@ from kiwicha.array.multiplier import simulation_models
 from kiwicha.isa import ErrorCode, Unit
 from kiwicha.top import Top
 from kiwicha_host.assembler import encode
-from kiwicha_host.compiler.gemm import GemmSpec, compile_gemm
+from kiwicha_host.compiler.lower.gemm.compiled import GemmSpec, compile_gemm
 from kiwicha_host.golden.machine import Machine
 from kiwicha_host.job import DeviceError, Job
 from programs import random_job

@@ -1,7 +1,7 @@
 """Random programs without races, for comparing the chip with the golden machine.
 
 The scratchpad, the accumulators and the results' memory are cut into segments; each instruction walks at
-random inside segments, and :class:`kiwicha_host.compiler.builder.ProgramBuilder` orders instructions that
+random inside segments, and :class:`kiwicha_host.compiler.program.builder.ProgramBuilder` orders instructions that
 share one. In the end everything is stored, so that equal memory images mean equal machines.
 """
 
@@ -12,8 +12,8 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.formats import FORMATS, MAX_BLOCK
 from kiwicha.isa import INSTRUCTION_BYTES, OutFormat, ScaleMode, ScaleRule, Unit
-from kiwicha_host.compiler.builder import ProgramBuilder
-from kiwicha_host.compiler.layout import MemoryMap, Region, ceil_div
+from kiwicha_host.compiler.program.builder import ProgramBuilder
+from kiwicha_host.compiler.program.memory_map import MemoryMap, Region, ceil_div
 from kiwicha_host.job import Job
 
 __all__ = ["random_job"]

@@ -18,14 +18,14 @@ from kiwicha.isa import INSTRUCTION_BYTES
 
 from ..job import Job
 from ..metrics import Work
-from .builder import CompileError
-from .conv import ConvPlan, plan_layer
-from .emit import Emitter
-from .graph import Graph
-from .layout import MemoryMap, Region, ceil_div
-from .reader import load_graph
-from .resident import Resident
-from .streamed import Streamed
+from .frontend.onnx.importer import load_graph
+from .ir.graph import Graph
+from .lower.conv.emitter import Emitter
+from .lower.conv.plan import ConvPlan, plan_layer
+from .lower.conv.resident import Resident
+from .lower.conv.streamed import Streamed
+from .program.builder import CompileError
+from .program.memory_map import MemoryMap, Region, ceil_div
 
 __all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "compile_onnx"]
 

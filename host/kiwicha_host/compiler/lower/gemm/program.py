@@ -10,12 +10,12 @@ import numpy as np
 from kiwicha.formats import FORMATS
 from kiwicha.isa import ScaleRule, Unit
 
-from .builder import ProgramBuilder
-from .layout import ceil_div
+from ...program.builder import ProgramBuilder
+from ...program.memory_map import ceil_div
 from .tiling import Span, falling, rising, slot, split, split_units
 
 if TYPE_CHECKING:
-    from .gemm import CompiledGemm
+    from .compiled import CompiledGemm
 
 __all__ = ["emit"]
 

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES
 
-from ..cycles import predict
+from ...cycles import predict
 
 __all__ = ["fastest"]
 

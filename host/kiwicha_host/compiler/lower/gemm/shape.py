@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kiwicha import ChipConfig
 
-from .layout import ceil_div
+from ...program.memory_map import ceil_div
 
 __all__ = ["Shape"]
 

@@ -4,8 +4,8 @@ from collections.abc import Hashable
 
 from kiwicha import ChipConfig
 
-from .conv import ConvPlan, Rect
-from .emit import (
+from ..gemm.tiling import split
+from .emitter import (
     Accumulators,
     Emitter,
     Place,
@@ -17,7 +17,7 @@ from .emit import (
     store_output,
     unit,
 )
-from .tiling import split
+from .plan import ConvPlan, Rect
 
 __all__ = ["Resident"]
 

@@ -7,8 +7,8 @@ from itertools import product
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES
 
-from .builder import CompileError
-from .layout import Region, ScratchpadMap, ceil_div
+from ...program.builder import CompileError
+from ...program.memory_map import Region, ScratchpadMap, ceil_div
 from .shape import Shape
 
 __all__ = ["Span", "Tiling", "falling", "rising", "slot", "split", "split_units", "tilings"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Graph, Layer, Pool, Step
+from ...ir.graph import Graph, Layer, Pool, Step
 from .node import Node
 
 __all__ = ["Chain"]

@@ -8,10 +8,10 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.isa import OutFormat, ScaleMode, Unit
 
-from .builder import ProgramBuilder
-from .conv import ConvPlan, Rect, Window
-from .layout import ceil_div
-from .loops import Dim, nests, reductions
+from ...program.builder import ProgramBuilder
+from ...program.loops import Dim, nests, reductions
+from ...program.memory_map import ceil_div
+from .plan import ConvPlan, Rect, Window
 
 __all__ = ["Accumulators", "Emitter", "Place", "Weights", "epilogue", "load_input", "load_lines", "pad_input",
            "store_output", "unit"]

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ..models.reference import requantize_scale
+from ....models.reference import requantize_scale
+from ...ir.graph import SHIFT, Layer, Pool
 from .chain import Chain
-from .graph import SHIFT, Layer, Pool
 from .node import Node
 
 __all__ = ["clip", "max_constant", "max_pool", "qlinear_conv", "qlinear_matmul", "relu"]

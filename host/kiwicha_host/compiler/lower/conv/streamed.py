@@ -5,10 +5,11 @@ from itertools import product
 
 from kiwicha import ChipConfig
 
-from .builder import CompileError
-from .choice import fastest
-from .conv import ConvPlan, Rect
-from .emit import (
+from ...program.builder import CompileError
+from ...program.memory_map import Region
+from ..autotune import fastest
+from ..gemm.tiling import falling, split
+from .emitter import (
     Accumulators,
     Emitter,
     Place,
@@ -20,8 +21,7 @@ from .emit import (
     store_output,
     unit,
 )
-from .layout import Region
-from .tiling import falling, split
+from .plan import ConvPlan, Rect
 
 __all__ = ["Streamed"]
 

@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .builder import CompileError
-from .graph import SHIFT
+from ...ir.graph import SHIFT
+from ...program.builder import CompileError
 
 __all__ = ["Node"]
 

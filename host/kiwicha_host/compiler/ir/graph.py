@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .builder import CompileError
+from ..program.builder import CompileError
 
 __all__ = ["Graph", "Layer", "Pool", "SHIFT", "Step"]
 

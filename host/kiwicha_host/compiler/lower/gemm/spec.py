@@ -8,7 +8,7 @@ from kiwicha import ChipConfig
 from kiwicha.formats import BLOCKS, FORMATS
 from kiwicha.isa import OutFormat
 
-from .builder import CompileError
+from ...program.builder import CompileError
 from .shape import Shape
 
 __all__ = ["GemmSpec"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from kiwicha.isa import INDEX_WIDTH, SEMAPHORE_MAX, Unit
 
-from ..assembler import encode
+from ...assembler import encode
 
 __all__ = ["CompileError", "ProgramBuilder", "semaphore"]
 

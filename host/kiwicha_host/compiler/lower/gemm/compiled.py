@@ -8,12 +8,12 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, ScaleMode
 
-from ..job import Job
-from .builder import CompileError
-from .choice import fastest
-from .gemm_program import emit
-from .layout import MemoryMap, Region, ScratchpadMap, column_parameters, result_lines
-from .packing import pack_elements, unpack_elements
+from ....job import Job
+from ...program.builder import CompileError
+from ...program.memory_map import MemoryMap, Region, ScratchpadMap, column_parameters, result_lines
+from ...program.packing import pack_elements, unpack_elements
+from ..autotune import fastest
+from .program import emit
 from .spec import GemmSpec
 from .tiling import Tiling, slot, tilings
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from kiwicha import ChipConfig
 
-from .graph import Layer, Pool
-from .layout import ceil_div, column_parameters
-from .tiling import split
+from ...ir.graph import Layer, Pool
+from ...program.memory_map import ceil_div, column_parameters
+from ..gemm.tiling import split
 
 __all__ = ["ConvPlan", "Rect", "Window", "plan_layer"]
 

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from . import arithmetic
-from .builder import CompileError
+from ...ir.graph import SHIFT, Graph
+from ...program.builder import CompileError
+from . import ops as arithmetic
 from .chain import Chain
-from .graph import SHIFT, Graph
 from .node import Node
 
 __all__ = ["SUPPORTED", "load_graph"]
