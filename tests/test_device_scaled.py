@@ -12,7 +12,7 @@ from kiwicha.formats import FORMATS
 from kiwicha_host.devices import open_device
 from kiwicha_host.golden import gemm_block, quantize_block, to_bf16
 from kiwicha_host.job import Job
-from programs import random_job
+from tb.chip.programs import random_job
 
 SEED = 3
 SMALL = {"bus_width": 64, "epilogue_lanes": 2, "bank_lines": 512, "accumulator_lines": 256, "queue_depth": 2,

@@ -11,9 +11,9 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-import harness
 from kiwicha.export import port_table, to_verilog
 from kiwicha.lib.stream import Queue, Skid
+from tb import harness
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,7 +15,7 @@ from kiwicha.arith.mult18x18d import MODEL
 from kiwicha.arith.multiply import FloatMultiply
 from kiwicha.arith.order import total_order
 from kiwicha.lib.delay import Delay
-from lanes import EDGES, NAN, any_floats, apply, check, generator, lanes_bench
+from tb.arith.lanes import EDGES, NAN, any_floats, apply, check, generator, lanes_bench
 
 
 class TotalOrder(wiring.Component):

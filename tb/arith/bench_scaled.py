@@ -9,11 +9,11 @@ from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-import harness
 from kiwicha.arith.narrow import BlockScale, FloatToBf16, FloatToElement
 from kiwicha.arith.scaled import ScaledToFloat
 from kiwicha.formats import ElementFormat
-from lanes import NAN, any_floats, apply, check, generator, lanes_bench
+from tb import harness
+from tb.arith.lanes import NAN, any_floats, apply, check, generator, lanes_bench
 
 
 class Scaled(wiring.Component):

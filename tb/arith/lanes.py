@@ -5,8 +5,8 @@ from amaranth.hdl import Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-import harness
-from harness import Bench, cycles, port
+from tb import harness
+from tb.harness import Bench, cycles, port
 
 __all__ = ["EDGES", "LANES", "NAN", "Lanes", "any_floats", "apply", "check", "generator", "lanes_bench"]
 

@@ -4,12 +4,12 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-import harness
-from formats_env import chip
-from harness import Bench, port
 from kiwicha.array.multiplier import multiplier_class, simulation_models
 from kiwicha.array.systolic import SystolicArray
 from kiwicha.formats import FORMATS
+from tb import harness
+from tb.array.formats import chip
+from tb.harness import Bench, port
 
 
 def limits(config):

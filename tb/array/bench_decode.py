@@ -4,11 +4,11 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-import harness
-from formats_env import chip, significands
-from harness import Bench, port
 from kiwicha.array.decode import EdgeDecoder
 from kiwicha.formats import FORMATS
+from tb import harness
+from tb.array.formats import chip, significands
+from tb.harness import Bench, port
 
 COUNT = 6
 

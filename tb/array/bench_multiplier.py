@@ -7,11 +7,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from cocotb.triggers import RisingEdge
 
-import harness
-from formats_env import chip, significands
-from harness import Bench, bounded, cycles, port
 from kiwicha.array.multiplier import multiplier, multiplier_class, simulation_models
 from kiwicha.config import MULTIPLIERS
+from tb import harness
+from tb.array.formats import chip, significands
+from tb.harness import Bench, bounded, cycles, port
 
 LANES = 64
 EVERY = np.arange(1 << 16)

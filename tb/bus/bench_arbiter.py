@@ -2,11 +2,11 @@
 
 import cocotb
 
-import harness
-from harness import Bench, StreamDriver, StreamMonitor, bounded, cycles, port
 from kiwicha import ChipConfig
 from kiwicha.bus.arbiter import ReadArbiter
 from kiwicha.bus.axi import AxiRead, ReadId
+from tb import harness
+from tb.harness import Bench, StreamDriver, StreamMonitor, bounded, cycles, port
 
 CONFIG = ChipConfig.preset("tiny")
 _CHANNELS = AxiRead(CONFIG).members

@@ -3,9 +3,6 @@
 import cocotb
 import numpy as np
 
-import harness
-from chip_env import BUSY, ERROR, Host
-from harness import Bench, cycles, rng
 from kiwicha import ChipConfig
 from kiwicha.array.multiplier import simulation_models
 from kiwicha.isa import ErrorCode, Unit
@@ -14,7 +11,10 @@ from kiwicha_host.assembler import encode
 from kiwicha_host.compiler.lower.gemm.compiled import GemmSpec, compile_gemm
 from kiwicha_host.golden.machine import Machine
 from kiwicha_host.job import DeviceError, Job
-from programs import random_job
+from tb import harness
+from tb.chip.environment import BUSY, ERROR, Host
+from tb.chip.programs import random_job
+from tb.harness import Bench, cycles, rng
 
 
 def outcome(config: ChipConfig, job: Job, instructions: int | None = None) -> np.ndarray:

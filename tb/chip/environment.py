@@ -6,10 +6,10 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
-import harness
-from harness import bounded, port, rng
 from kiwicha.isa import REGISTERS, Activity, ErrorCode, Unit, counter_address
 from kiwicha_host.job import DeviceError, Job
+from tb import harness
+from tb.harness import bounded, port, rng
 
 __all__ = ["BUSY", "DONE", "ERROR", "Host"]
 

@@ -4,10 +4,10 @@ import itertools
 
 import cocotb
 
-from control_world import UNITS, World, benches
-from harness import cycles, port
 from kiwicha.control.issue_queue import OPEN_INSTRUCTIONS
 from kiwicha.isa import INSTRUCTIONS, Activity, ErrorCode, Unit, counter_address
+from tb.control.environment import UNITS, World, benches
+from tb.harness import cycles, port
 
 LOAD, MATMUL, EPILOGUE, STORE = UNITS
 

@@ -2,11 +2,11 @@
 
 import cocotb
 
-import harness
-from control_world import HOST, UNITS, World, benches
-from harness import bounded, cycles, port
 from kiwicha.bus.axi import Resp
 from kiwicha.isa import REGISTERS
+from tb import harness
+from tb.control.environment import HOST, UNITS, World, benches
+from tb.harness import bounded, cycles, port
 
 LOAD, MATMUL, EPILOGUE, STORE = UNITS
 

@@ -2,9 +2,9 @@
 
 import cocotb
 
-import harness
-from harness import Bench, cycles, port
 from kiwicha.control.semaphores import Arbiter
+from tb import harness
+from tb.harness import Bench, cycles, port
 
 SIZE = 4
 

@@ -9,13 +9,13 @@ from amaranth.lib.wiring import In, Out
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
-import harness
-from harness import Bench, pack, port, unpack
 from kiwicha.bus.axi import AxiRead, ReadId, Resp
 from kiwicha.config import ChipConfig
 from kiwicha.control.controller import Controller
 from kiwicha.control.unit import ErrorReport, UnitPort, Window
 from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, Activity, Unit, counter_address, unit_layout
+from tb import harness
+from tb.harness import Bench, pack, port, unpack
 
 UNITS = list(INSTRUCTIONS)
 HOST = {"awaddr": In(12), "awvalid": In(1), "awready": Out(1), "wdata": In(32), "wstrb": In(4), "wvalid": In(1),

@@ -3,16 +3,16 @@
 import cocotb
 from cocotb.triggers import RisingEdge
 
-import harness
-from axi_checker import AxiReadChecker
-from dma_env import Control, draw_jobs
-from dma_model import CONFIGS, AxiReadMemory, Memory, load_lines
-from harness import Bench, cycles, port
 from kiwicha.bus.axi import AxiRead
 from kiwicha.control.unit import Window
 from kiwicha.dma.load import LoadUnit
 from kiwicha.isa import Unit
 from kiwicha.memory.ports import line_write
+from tb import harness
+from tb.axi_checker import AxiReadChecker
+from tb.dma.environment import Control, draw_jobs
+from tb.dma.model import CONFIGS, AxiReadMemory, Memory, load_lines
+from tb.harness import Bench, cycles, port
 
 
 class Env:

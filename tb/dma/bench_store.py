@@ -6,16 +6,16 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-import harness
-from axi_checker import AxiWriteChecker
-from dma_env import Control, draw_jobs
-from dma_model import CONFIGS, AxiWriteMemory, Memory, store_bytes
-from harness import Bench, cycles, port
 from kiwicha.bus.axi import AxiWrite
 from kiwicha.config import READ_LATENCY
 from kiwicha.control.unit import Window
 from kiwicha.dma.store import StoreUnit
 from kiwicha.isa import ErrorCode, Unit
+from tb import harness
+from tb.axi_checker import AxiWriteChecker
+from tb.dma.environment import Control, draw_jobs
+from tb.dma.model import CONFIGS, AxiWriteMemory, Memory, store_bytes
+from tb.harness import Bench, cycles, port
 
 
 class Env:

@@ -5,11 +5,11 @@ from collections import deque
 import cocotb
 from cocotb.triggers import RisingEdge
 
-import harness
-from drivers import cycles, port
 from kiwicha.control.unit import SETTLE, ErrorReport, Window
 from kiwicha.isa import Activity, unit_layout
-from payload import pack, unpack
+from tb import harness
+from tb.drivers import cycles, port
+from tb.payload import pack, unpack
 
 __all__ = ["Control", "draw_jobs"]
 

@@ -6,10 +6,10 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-from drivers import port
 from kiwicha.config import ChipConfig
 from kiwicha.isa import ErrorCode
-from payload import pack, unpack
+from tb.drivers import port
+from tb.payload import pack, unpack
 
 __all__ = ["CONFIGS", "AxiReadMemory", "AxiWriteMemory", "Memory", "chunks", "field_error", "load_lines",
            "store_bytes"]

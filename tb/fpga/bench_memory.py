@@ -3,11 +3,11 @@
 import cocotb
 from cocotb.utils import get_sim_time
 
-import harness
 from fpga.ram import Ram
-from harness import Bench, StreamDriver, StreamMonitor, bounded, cycles
 from kiwicha.bus.axi import ReadId, Resp
 from kiwicha.config import ChipConfig
+from tb import harness
+from tb.harness import Bench, StreamDriver, StreamMonitor, bounded, cycles
 
 SIZE = 4096
 LATENCY = 6

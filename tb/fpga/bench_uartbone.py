@@ -5,11 +5,11 @@ import struct
 import cocotb
 from cocotb.triggers import RisingEdge, Timer
 
-import harness
 from fpga.uartbone import UartBone
 from fpga.word_bus import WordDecoder, WordToAxiLite
-from harness import Bench, StreamDriver, StreamMonitor, bounded, cycles, port
 from kiwicha.bus.axi import Resp
+from tb import harness
+from tb.harness import Bench, StreamDriver, StreamMonitor, bounded, cycles, port
 
 DIVISOR, TIMEOUT, BUS_TIMEOUT = 8, 2000, 64
 BIT_NS = 10 * DIVISOR

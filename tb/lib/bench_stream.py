@@ -4,9 +4,9 @@ import cocotb
 from amaranth.hdl import signed
 from amaranth.lib import data
 
-import harness
-from harness import Bench, StreamDriver, StreamMonitor, bounded, cycles, port
 from kiwicha.lib.stream import Queue, Skid
+from tb import harness
+from tb.harness import Bench, StreamDriver, StreamMonitor, bounded, cycles, port
 
 ITEM = data.StructLayout({"value": signed(20), "tags": data.ArrayLayout(3, 4)})
 COMMON = ("keeps_order", "full_throughput", "one_cycle_latency")

@@ -4,13 +4,13 @@ import itertools
 
 import cocotb
 
-import harness
-from harness import Bench, bounded, cycles, port
 from kiwicha import ChipConfig
 from kiwicha.config import READ_LATENCY
 from kiwicha.isa import Activity, Unit, unit_layout
-from matmul_env import MatmulBench, World
-from matmul_programs import bad_instructions, instruction, random_instruction, random_scaled
+from tb import harness
+from tb.harness import Bench, bounded, cycles, port
+from tb.matmul.environment import MatmulBench, World
+from tb.matmul.programs import bad_instructions, instruction, random_instruction, random_scaled
 
 
 @cocotb.test()

@@ -6,8 +6,6 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-import harness
-from harness import StreamDriver, bounded, cycles, port
 from kiwicha.config import READ_LATENCY
 from kiwicha.control.unit import ErrorReport, UnitPort
 from kiwicha.isa import Activity, Unit, unit_layout
@@ -15,8 +13,10 @@ from kiwicha.matmul.unit import MatmulUnit
 from kiwicha.memory.accumulator import Accumulator, accumulation
 from kiwicha.memory.ports import ReadPort, WritePort, line_write
 from kiwicha.memory.scratchpad import Scratchpad
-from matmul_model import Model, ports
-from matmul_programs import instruction
+from tb import harness
+from tb.harness import StreamDriver, bounded, cycles, port
+from tb.matmul.model import Model, ports
+from tb.matmul.programs import instruction
 
 __all__ = ["MatmulBench", "World"]
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from scaled_model import BlockModel, bad_field, elements
+from tb.matmul.scaled_model import BlockModel, bad_field, elements
 
 __all__ = ["Model", "ports"]
 

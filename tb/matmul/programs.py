@@ -6,7 +6,7 @@ import numpy as np
 
 from kiwicha.formats import ElementFormat
 from kiwicha.isa import ErrorCode
-from scaled_model import random_scaled_fields
+from tb.matmul.scaled_model import random_scaled_fields
 
 __all__ = ["bad_instructions", "instruction", "random_instruction", "random_scaled"]
 

@@ -3,11 +3,11 @@
 import cocotb
 import numpy as np
 
-import harness
-from harness import Bench, cycles, port
 from kiwicha import ChipConfig
 from kiwicha.config import READ_LATENCY
 from kiwicha.memory.accumulator import Accumulator, accumulation
+from tb import harness
+from tb.harness import Bench, cycles, port
 
 #: Cycles from a sum to the next use of its line, without block scaling.
 REST = READ_LATENCY + 2

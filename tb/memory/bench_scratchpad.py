@@ -4,12 +4,12 @@ from collections import deque
 
 import cocotb
 
-import harness
-from harness import Bench, cycles, port
 from kiwicha import ChipConfig
 from kiwicha.config import READ_LATENCY
 from kiwicha.memory.ports import WRITE_LATENCY, line_write
 from kiwicha.memory.scratchpad import Scratchpad
+from tb import harness
+from tb.harness import Bench, cycles, port
 
 READERS = ("a", "w", "params", "store")
 WRITERS = ("epilogue", "load")

@@ -3,14 +3,14 @@
 import cocotb
 import numpy as np
 
-import harness
-from epilogue_env import surround
-from epilogue_model import FRESH, formats, result_lines
-from epilogue_programs import FLOATS, INTS, errors, instruction, run_of
-from harness import Bench, cycles
 from kiwicha import ChipConfig
 from kiwicha.isa import Activity, OutFormat, ScaleMode
 from kiwicha.vector.unit import EpilogueUnit
+from tb import harness
+from tb.harness import Bench, cycles
+from tb.vector.environment import surround
+from tb.vector.model import FRESH, formats, result_lines
+from tb.vector.programs import FLOATS, INTS, errors, instruction, run_of
 
 
 @cocotb.test()

@@ -6,14 +6,14 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-import harness
-from epilogue_model import expected
-from epilogue_programs import FLOATS, INTS
-from harness import cycles, port
 from kiwicha.config import READ_LATENCY
 from kiwicha.control.unit import ErrorReport
 from kiwicha.isa import Activity, Unit, unit_layout
 from kiwicha.vector.unit import EpilogueUnit
+from tb import harness
+from tb.harness import cycles, port
+from tb.vector.model import expected
+from tb.vector.programs import FLOATS, INTS
 
 __all__ = ["surround"]
 

@@ -1,7 +1,7 @@
 """Instructions for the epilogue: random ones, ones with an error, and the values at which results turn."""
 
-from epilogue_model import FRESH, NAN, formats, order, result_lines
 from kiwicha.isa import OutFormat, ScaleMode, ScaleRule
+from tb.vector.model import FRESH, NAN, formats, order, result_lines
 
 __all__ = ["FLOATS", "INTS", "errors", "instruction", "run_of"]
 
