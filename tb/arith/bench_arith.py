@@ -187,14 +187,14 @@ async def random_sums(dut):
 
 # FP32 to int8.
 
-def quantise(bits, zero_point):
+def quantize(bits, zero_point):
     value = bits.view(np.float32).astype(np.float64)
     value = np.where(np.isnan(value), 0, np.clip(value, -1000, 1000))
     return np.clip(np.rint(value).astype(np.int64) + zero_point, -128, 127)
 
 
 @cocotb.test()
-async def floats_quantise(dut):
+async def floats_quantize(dut):
     random = generator("int8")
     halves = (np.arange(-1200, 1201) / 4).astype(np.float32).view(np.uint32)
     halves = np.concatenate([halves, halves + 1, halves - 1])
@@ -205,7 +205,7 @@ async def floats_quantise(dut):
     zero_point[::4] = random.choice([-128, -1, 0, 127], len(zero_point[::4]))
     got = await apply(dut, i=values, zero_point=(zero_point & 0xFF).astype(np.uint32))
     # The lane's signed(8) result is sign-extended to its 32 bits.
-    check(got, (quantise(values, zero_point) & 0xFFFFFFFF).astype(np.uint32), i=values, zp=zero_point & 255)
+    check(got, (quantize(values, zero_point) & 0xFFFFFFFF).astype(np.uint32), i=values, zp=zero_point & 255)
 
 
 # Order.
@@ -266,7 +266,7 @@ BENCHES = [
     lanes_bench(__name__, "add", FloatAdd, ["a", "b"], FloatAdd.LATENCY,
                 ["sums_of_every_pair_of_exponents", "edges_plus_edges", "sums_of_near_exponents",
                  "sums_that_cancel", "random_sums"]),
-    lanes_bench(__name__, "float_to_int8", FloatToInt8, ["i", "zero_point"], 4, ["floats_quantise"]),
+    lanes_bench(__name__, "float_to_int8", FloatToInt8, ["i", "zero_point"], 4, ["floats_quantize"]),
     lanes_bench(__name__, "order", TotalOrder, ["a", "b"], 0, ["floats_compare"]),
     *(lanes_bench(__name__, f"delay_{n}", lambda n=n: SignedDelay(n), ["i"], n, ["delays"]) for n in (2, 3, 13)),
 ]

@@ -161,12 +161,12 @@ async def floats_to_bf16(dut):
 
 # FP32 to elements of a block.
 
-#: (dtype, largest value, exponent of the largest value) of the formats that blocks are quantised to.
+#: (dtype, largest value, exponent of the largest value) of the formats that blocks are quantized to.
 TARGETS = {ElementFormat.E4M3: (ml_dtypes.float8_e4m3fn, 448.0, 8),
            ElementFormat.E2M1: (ml_dtypes.float4_e2m1fn, 6.0, 2)}
 
 
-class Quantise(wiring.Component):
+class Quantize(wiring.Component):
     """A FloatToElement with its small inputs in one word: scale, format, bad."""
 
     i: In(32)
@@ -265,6 +265,6 @@ def _scaled(width, *tests):
 BENCHES = [
     _scaled(44, "ties_and_neighbours"), _scaled(21, "ties_and_neighbours"), _scaled(2),
     lanes_bench(__name__, "bf16", FloatToBf16, ["i"], FloatToBf16.LATENCY, ["floats_to_bf16"]),
-    lanes_bench(__name__, "element", Quantise, ["i", "how"], FloatToElement.LATENCY, ["floats_to_elements"]),
+    lanes_bench(__name__, "element", Quantize, ["i", "how"], FloatToElement.LATENCY, ["floats_to_elements"]),
     lanes_bench(__name__, "block_scale", Scale, ["i", "how"], BlockScale.LATENCY, ["scales_of_blocks"]),
 ]

@@ -223,7 +223,7 @@ async def reset_forgets(dut):
 
 
 def _bench(rows, columns, multiplier="portable", formats=("int8",)):
-    config = chip(formats, rows=rows, columns=columns, multiplier=multiplier, epilogue_lanes=1)
+    config = chip(formats, rows=rows, columns=columns, multiplier=multiplier, vector_lanes=1)
     variant = multiplier_class(config)
     latency = rows + columns // variant.columns + variant.latency + 1
 

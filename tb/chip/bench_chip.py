@@ -62,7 +62,7 @@ async def small_gemms(dut):
 def bad_programs(config: ChipConfig) -> dict[str, tuple[Job, ErrorCode, Unit, int]]:
     """Programs of a right first and a wrong second instruction: name -> job, code, unit, address."""
     one = {"count0": 1, "count1": 1, "count2": 1, "count3": 1}
-    row = {"rows": 1, "planes": 1, "row_bytes": 4, "chunk_bytes": 4}
+    row = {"rows": 1, "planes": 1, "row_bytes": 4, "segment_bytes": 4}
     lines, accs = config.scratchpad_lines, config.accumulator_lines
     outside = 1 << 16
 
@@ -84,7 +84,7 @@ def bad_programs(config: ChipConfig) -> dict[str, tuple[Job, ErrorCode, Unit, in
         "load_window": (encode(Unit.LOAD, address=outside, **row), ErrorCode.WINDOW, Unit.LOAD, outside),
         "store_window": (encode(Unit.STORE, address=outside, **row), ErrorCode.WINDOW, Unit.STORE, outside),
         "rows": (encode(Unit.LOAD, **row | {"rows": 0}), ErrorCode.FIELD, Unit.LOAD, 0),
-        "chunk": (encode(Unit.STORE, **row | {"chunk_bytes": config.line_bytes + 1}), ErrorCode.FIELD,
+        "segment": (encode(Unit.STORE, **row | {"segment_bytes": config.line_bytes + 1}), ErrorCode.FIELD,
                   Unit.STORE, config.line_bytes + 1),
         "count": (encode(Unit.MATMUL, **one | {"count1": 0}), ErrorCode.FIELD, Unit.MATMUL, 0),
         "matmul_acc": (encode(Unit.MATMUL, **one, acc_line=accs), acc, Unit.MATMUL, accs),
@@ -126,8 +126,8 @@ async def bad_programs_end_in_typed_errors(dut):
 def copying(config: ChipConfig) -> Job:
     """Copies a few bytes, then twelve rows, each in a burst of its own; one LOAD or STORE at a time."""
     line, source, target = config.line_bytes, 0, 8192
-    few = {"rows": 1, "planes": 1, "row_bytes": 4, "chunk_bytes": 4}
-    rows = {"rows": 12, "planes": 1, "row_bytes": line, "chunk_bytes": line, "row_stride": 2 * line,
+    few = {"rows": 1, "planes": 1, "row_bytes": 4, "segment_bytes": 4}
+    rows = {"rows": 12, "planes": 1, "row_bytes": line, "segment_bytes": line, "row_stride": 2 * line,
             "row_line_stride": 1, "line": 1}
     program = b"".join([
         encode(Unit.LOAD, address=source, signal=1, **few),
@@ -191,7 +191,7 @@ BENCHES = [
     _bench("tiny", ChipConfig.preset("tiny"), 12),
     _bench("small", ChipConfig.preset("small"), 8),
     _bench("oblong", ChipConfig(name="oblong", rows=3, columns=6, multiplier="ecp5_packed", bus_width=64,
-                                scratchpad_banks=2, bank_lines=512, accumulator_lines=64, epilogue_lanes=1,
+                                scratchpad_banks=2, bank_lines=512, accumulator_lines=64, vector_lanes=1,
                                 queue_depth=1, reads_in_flight=4, writes_in_flight=2), 8),
     _bench("ulx3s_85f", ChipConfig.preset("ulx3s_85f"), 4),
 ]

@@ -69,10 +69,10 @@ class _Generator:
 
     def transfer(self, unit: Unit, memory: Region, pad: Region) -> dict:
         rng, config = self.rng, self.config
-        chunk = rng.choice((config.line_bytes, rng.randint(1, config.line_bytes)))
+        segment = rng.choice((config.line_bytes, rng.randint(1, config.line_bytes)))
         while True:
             rows, planes = self.counts(2, 12)
-            row_bytes = rng.choice((chunk, rng.randint(1, 4 * chunk)))
+            row_bytes = rng.choice((segment, rng.randint(1, 4 * segment)))
             contiguous = rng.random() < 0.4
             row_stride = row_bytes if contiguous else rng.randint(-150, 150)
             plane_stride = rng.randint(-300, 300)
@@ -82,10 +82,10 @@ class _Generator:
             if span <= memory.size:
                 break
         address = memory.base + rng.randrange(memory.size - span + 1) - sum(r for r in reach if r < 0)
-        line, strides = self.walk(pad, [ceil_div(row_bytes, chunk), rows, planes])
+        line, strides = self.walk(pad, [ceil_div(row_bytes, segment), rows, planes])
         return {"address": address, "row_bytes": row_bytes, "rows": rows, "planes": planes,
-                "row_stride": row_stride, "plane_stride": plane_stride, "chunk_bytes": chunk, "line": line,
-                "chunk_line_stride": strides[0], "row_line_stride": strides[1],
+                "row_stride": row_stride, "plane_stride": plane_stride, "segment_bytes": segment, "line": line,
+                "segment_line_stride": strides[0], "row_line_stride": strides[1],
                 "plane_line_stride": strides[2]}
 
     def load(self) -> None:
@@ -141,15 +141,15 @@ class _Generator:
         rng, config = self.rng, self.config
         acc, pad, scale_pad = rng.choice(self.accs), rng.choice(self.pads), rng.choice(self.pads)
         out_format = rng.choice(self.out_formats()) if out_format is None else out_format
-        fresh = out_format in (OutFormat.E4M3, OutFormat.E2M1)
-        parts = rng.choice((1, 2, rng.randint(1, min(MAX_BLOCK // config.columns, 16)))) if fresh else 1
+        dynamic_scale = out_format in (OutFormat.E4M3, OutFormat.E2M1)
+        parts = rng.choice((1, 2, rng.randint(1, min(MAX_BLOCK // config.columns, 16)))) if dynamic_scale else 1
         size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
-        lines = parts if fresh else ceil_div(size * config.columns, config.line_bytes)
+        lines = parts if dynamic_scale else ceil_div(size * config.columns, config.line_bytes)
         mode = ScaleMode.NONE if out_format == OutFormat.INT32 else rng.choice(list(ScaleMode))
         bias = rng.randrange(2)
         if parts > 1:
             mode, bias = rng.choice((ScaleMode.NONE, ScaleMode.SCALAR)), 0
-        counts = [*self.counts(2, 6), *self.counts(2, 24 if fresh else 8)]
+        counts = [*self.counts(2, 6), *self.counts(2, 24 if dynamic_scale else 8)]
         acc_line, acc_strides = self.walk(acc, [*counts, parts])
         out_line, out_strides = self.walk(pad, [*counts[2:], lines])
         scale_lines = ceil_div(counts[2] * counts[3], config.line_bytes)
@@ -160,7 +160,7 @@ class _Generator:
         bounds = [self.float_bits() for _ in range(2)]
         self.builder.add(
             Unit.EPILOGUE, reads=[acc, self.params],
-            writes=[pad, scale_pad] if fresh and scale_pad != pad else [pad],
+            writes=[pad, scale_pad] if dynamic_scale and scale_pad != pad else [pad],
             out_format=out_format, bias=bias,
             scale_mode=mode, clamp=rng.randrange(2), zero_point=rng.randint(-128, 127),
             acc_line=acc_line, out_line=out_line,
@@ -206,7 +206,7 @@ class _Generator:
         line = self.config.line_bytes
         memory = self.memory.region(pad.size * line)
         self.builder.add(Unit.STORE, reads=[key], writes=[memory], address=memory.base, rows=1, planes=1,
-                         row_bytes=pad.size * line, chunk_bytes=line, line=pad.base, chunk_line_stride=1)
+                         row_bytes=pad.size * line, segment_bytes=line, line=pad.base, segment_line_stride=1)
 
 
 def random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Job:
@@ -214,8 +214,8 @@ def random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Job
     generator = _Generator(config, rng)
     for pad in [*generator.pads, generator.params]:     # nothing is read before it was written
         generator.builder.add(
-            Unit.LOAD, reads=[generator.source], writes=[pad], rows=1, planes=1, chunk_line_stride=1,
-            address=generator.source.base + rng.randrange(64), chunk_bytes=config.line_bytes, line=pad.base,
+            Unit.LOAD, reads=[generator.source], writes=[pad], rows=1, planes=1, segment_line_stride=1,
+            address=generator.source.base + rng.randrange(64), segment_bytes=config.line_bytes, line=pad.base,
             row_bytes=min(pad.size * config.line_bytes, _SOURCE - 64))
     for acc in generator.accs:
         generator.builder.add(Unit.MATMUL, reads=[generator.pads[0]], writes=[acc], count0=acc.size, count1=1,
@@ -226,7 +226,7 @@ def random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Job
         rng.choice(kinds)()
     # The dump reuses the parameters' segment, after every reader of it.
     generator.builder.add(Unit.LOAD, reads=[], writes=[generator.params, "dump"], fill_only=1, rows=1, planes=1,
-                          row_bytes=1, chunk_bytes=1, line=generator.params.base)
+                          row_bytes=1, segment_bytes=1, line=generator.params.base)
     generator.dump()
     program = generator.builder.assemble()
     where = generator.memory.region(len(program))

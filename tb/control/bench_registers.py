@@ -22,7 +22,7 @@ async def register_resets(dut):
         # A bit for each format, in the order that the ISA gives them.
         "FORMATS": sum(1 << ("int8", "int4", "e4m3", "e3m2", "e2m3", "e2m1").index(name)
                        for name in config.formats),
-        "ARRAY": config.rows | config.columns << 8 | config.epilogue_lanes << 16 | config.line_bytes << 24,
+        "ARRAY": config.rows | config.columns << 8 | config.vector_lanes << 16 | config.line_bytes << 24,
         "BUS": config.bus_width // 8 | config.address_width << 8 | config.reads_in_flight << 16
         | config.writes_in_flight << 24,
         "SCRATCHPAD": config.bank_lines | config.scratchpad_banks << 16 | config.queue_depth << 24,

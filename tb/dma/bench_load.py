@@ -86,8 +86,8 @@ class Env:
 
 
 def simple(**fields):
-    return {"chunk_bytes": 8, "rows": 1, "planes": 1, "row_stride": 0, "plane_stride": 0, "line": 0,
-            "chunk_line_stride": 1, "row_line_stride": 0, "plane_line_stride": 0, "fill": 0xA5, "fill_only": 0,
+    return {"segment_bytes": 8, "rows": 1, "planes": 1, "row_stride": 0, "plane_stride": 0, "line": 0,
+            "segment_line_stride": 1, "row_line_stride": 0, "plane_line_stride": 0, "fill": 0xA5, "fill_only": 0,
             "index": 0, **fields}
 
 
@@ -102,7 +102,7 @@ async def every_alignment_and_length(dut):
             start = env.memory.first + env.rng.randrange(0, 3000, beat) + offset
             stride = env.rng.choice([length, 37, -length])
             jobs.append(simple(address=start + 600, row_bytes=length, rows=2, row_stride=stride,
-                               chunk_bytes=env.rng.choice([line, line, beat, 5]), row_line_stride=5,
+                               segment_bytes=env.rng.choice([line, line, beat, 5]), row_line_stride=5,
                                index=len(jobs)))
     await env.run(jobs)
 
@@ -125,11 +125,11 @@ async def pages(dut):
     for edge in range(memory.first + 4096, memory.last, 4096):
         for before in (0, 1, env.config.bus_bytes, 50):
             for after in (1, env.config.bus_bytes + 1, 49):
-                jobs.append(simple(address=edge - before, row_bytes=before + after, chunk_bytes=line))
+                jobs.append(simple(address=edge - before, row_bytes=before + after, segment_bytes=line))
     size = memory.last + 1 - memory.first
     jobs.append(simple(address=memory.first, row_bytes=size // 64, row_stride=size // 64, rows=64,
-                       chunk_bytes=line, row_line_stride=2))
-    jobs.append(simple(address=memory.first + 1, row_bytes=size - 1, chunk_bytes=line, chunk_line_stride=0))
+                       segment_bytes=line, row_line_stride=2))
+    jobs.append(simple(address=memory.first + 1, row_bytes=size - 1, segment_bytes=line, segment_line_stride=0))
     await env.run(jobs)
     assert max(beats for _, beats in env.checker.bursts) == 256
 
@@ -139,11 +139,11 @@ def spoil(env, job, kind):
     memory, rng, config = env.memory, env.rng, env.config
     top = 1 << config.address_width
     if kind == "field":
-        name = rng.choice(["row_bytes", "rows", "planes", "chunk_bytes", "over"])
-        job.update({"chunk_bytes": rng.randint(config.line_bytes + 1, 255)} if name == "over" else {name: 0})
+        name = rng.choice(["row_bytes", "rows", "planes", "segment_bytes", "over"])
+        job.update({"segment_bytes": rng.randint(config.line_bytes + 1, 255)} if name == "over" else {name: 0})
     elif kind == "range":
         job["line"] = rng.choice([0, config.scratchpad_lines - 1, min(config.scratchpad_lines, 0xFFFF)])
-        job["chunk_line_stride"] = job["row_line_stride"] = rng.choice([-3, 3, -32768, 32767])
+        job["segment_line_stride"] = job["row_line_stride"] = rng.choice([-3, 3, -32768, 32767])
     elif kind == "window":
         job["fill_only"] = 0
         job["address"] = rng.choice([
@@ -179,7 +179,7 @@ async def two_errors_in_one_job(dut):
     line = env.config.line_bytes
     for good_lines in range(1, 8):
         start = env.memory.last + 1 - 4 * line + env.rng.randrange(-3, 4)
-        await env.run([simple(address=start, row_bytes=9 * line, chunk_bytes=line,
+        await env.run([simple(address=start, row_bytes=9 * line, segment_bytes=line,
                               line=env.config.scratchpad_lines - good_lines, index=good_lines)])
         assert env.control.error is None
 
@@ -233,7 +233,7 @@ async def timed(env, jobs, beats):
 async def throughput(dut, shape):
     env = await Env.start(dut, "speed")
     beat, line, first = env.config.bus_bytes, env.config.line_bytes, env.memory.first
-    common = {"chunk_bytes": line, "row_line_stride": 128 // line, "row_bytes": 128, "index": 1}
+    common = {"segment_bytes": line, "row_line_stride": 128 // line, "row_bytes": 128, "index": 1}
     per_row = 128 // beat
     if shape == "rows":
         jobs, beats = [simple(address=first, rows=100, row_stride=160, **common)], 100 * per_row

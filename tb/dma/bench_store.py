@@ -111,8 +111,8 @@ class Env:
 
 
 def simple(**fields):
-    return {"chunk_bytes": 8, "rows": 1, "planes": 1, "row_stride": 0, "plane_stride": 0, "line": 0,
-            "chunk_line_stride": 1, "row_line_stride": 0, "plane_line_stride": 0, "index": 0, **fields}
+    return {"segment_bytes": 8, "rows": 1, "planes": 1, "row_stride": 0, "plane_stride": 0, "line": 0,
+            "segment_line_stride": 1, "row_line_stride": 0, "plane_line_stride": 0, "index": 0, **fields}
 
 
 @cocotb.test()
@@ -127,7 +127,7 @@ async def every_alignment_and_length(dut):
                 start = (start + beat - 1) // beat * beat + offset
                 jobs.append(simple(address=start, row_bytes=length, rows=2,
                                    row_stride=length + env.rng.choice([0, 3]),
-                                   chunk_bytes=env.rng.choice([line, line, beat, 5]), row_line_stride=5,
+                                   segment_bytes=env.rng.choice([line, line, beat, 5]), row_line_stride=5,
                                    line=env.rng.randrange(100), index=len(jobs)))
                 start += 2 * length + 3
         await env.run(jobs)
@@ -150,12 +150,13 @@ async def pages(dut):
     memory, line = env.memory, env.config.line_bytes
     for before in (0, 1, env.config.bus_bytes, 50):
         for after in (1, env.config.bus_bytes + 1, 49):
-            await env.run([simple(address=edge - before, row_bytes=before + after, chunk_bytes=line)
+            await env.run([simple(address=edge - before, row_bytes=before + after, segment_bytes=line)
                            for edge in range(memory.first + 4096, memory.last, 4096)])
     size = memory.last + 1 - memory.first
     await env.run([simple(address=memory.first, row_bytes=size // 64, row_stride=size // 64, rows=64,
-                          chunk_bytes=line, row_line_stride=2)])
-    await env.run([simple(address=memory.first + 1, row_bytes=size - 1, chunk_bytes=line, chunk_line_stride=0)])
+                          segment_bytes=line, row_line_stride=2)])
+    await env.run([simple(address=memory.first + 1, row_bytes=size - 1, segment_bytes=line,
+                          segment_line_stride=0)])
     assert max(beats for _, beats in env.checker.bursts) == 256
 
 
@@ -164,11 +165,11 @@ def spoil(env, job, kind):
     memory, rng, config = env.memory, env.rng, env.config
     top = 1 << config.address_width
     if kind == "field":
-        name = rng.choice(["row_bytes", "rows", "planes", "chunk_bytes", "over"])
-        job.update({"chunk_bytes": rng.randint(config.line_bytes + 1, 255)} if name == "over" else {name: 0})
+        name = rng.choice(["row_bytes", "rows", "planes", "segment_bytes", "over"])
+        job.update({"segment_bytes": rng.randint(config.line_bytes + 1, 255)} if name == "over" else {name: 0})
     elif kind == "range":
         job["line"] = rng.choice([0, config.scratchpad_lines - 1, min(config.scratchpad_lines, 0xFFFF)])
-        job["chunk_line_stride"] = job["row_line_stride"] = rng.choice([-3, 3, -32768, 32767])
+        job["segment_line_stride"] = job["row_line_stride"] = rng.choice([-3, 3, -32768, 32767])
     elif kind == "window":
         # From the window's end outwards or from outside, so that the good jobs' bytes stay alone.
         job["address"] = rng.choice([memory.first - rng.randint(1, 40), memory.last + 1, 0, 3, top - 1, top - 20,
@@ -203,7 +204,7 @@ async def two_errors_in_one_job(dut):
     line = env.config.line_bytes
     for good_lines in range(1, 8):
         start = env.memory.last + 1 - 4 * line + env.rng.randrange(-3, 4)
-        await env.run([simple(address=start, row_bytes=9 * line, chunk_bytes=line,
+        await env.run([simple(address=start, row_bytes=9 * line, segment_bytes=line,
                               line=env.config.scratchpad_lines - good_lines, index=good_lines)])
 
 
@@ -286,7 +287,7 @@ async def throughput(dut, shape):
     env = await Env.start(dut, "speed")
     env.bus.latency = lambda: 30
     beat, line, first = env.config.bus_bytes, env.config.line_bytes, env.memory.first
-    common = {"chunk_bytes": line, "row_line_stride": 128 // line, "row_bytes": 128, "index": 1}
+    common = {"segment_bytes": line, "row_line_stride": 128 // line, "row_bytes": 128, "index": 1}
     per_row = 128 // beat
     if shape == "rows":
         jobs, beats = [simple(address=first, rows=100, row_stride=160, **common)], 100 * per_row

@@ -130,17 +130,17 @@ def draw_jobs(config, memory, rng, count, *, load, rows=4, length=None, spread=N
 def _draw(config, rng, most, rows):
     size = config.line_bytes
     row_bytes = rng.randint(1, most)
-    chunk = rng.choice([size, size, size, rng.randint(1, size), config.bus_bytes, 1 if row_bytes < 20 else size])
-    if chunk < size and -(-row_bytes // chunk) * rows * 3 >= config.scratchpad_lines // 2:
-        chunk = size
-    chunk_count = -(-row_bytes // chunk)
+    segment = rng.choice([size, size, size, rng.randint(1, size), config.bus_bytes, 1 if row_bytes < 20 else size])
+    if segment < size and -(-row_bytes // segment) * rows * 3 >= config.scratchpad_lines // 2:
+        segment = size
+    segment_count = -(-row_bytes // segment)
     row_count, planes = rng.randint(1, rows), rng.randint(1, 3)
     row_stride = rng.choice([row_bytes, row_bytes, row_bytes + rng.randrange(20), -row_bytes - rng.randrange(20)])
     plane_stride = rng.choice([1, -1]) * (abs(row_stride) * row_count + row_bytes + rng.randrange(9))
     down = rng.choice([1, -1])
-    total = chunk_count * row_count * planes
+    total = segment_count * row_count * planes
     line = rng.randrange(config.scratchpad_lines - total) + (0 if down > 0 else total)
-    return {"chunk_bytes": chunk, "row_bytes": row_bytes, "rows": row_count, "planes": planes,
-            "row_stride": row_stride, "plane_stride": plane_stride, "line": line, "chunk_line_stride": down,
-            "row_line_stride": down * chunk_count, "plane_line_stride": down * chunk_count * row_count,
+    return {"segment_bytes": segment, "row_bytes": row_bytes, "rows": row_count, "planes": planes,
+            "row_stride": row_stride, "plane_stride": plane_stride, "line": line, "segment_line_stride": down,
+            "row_line_stride": down * segment_count, "plane_line_stride": down * segment_count * row_count,
             "fill": rng.randrange(256), "fill_only": 0}

@@ -11,7 +11,7 @@ from kiwicha.isa import ErrorCode
 from tb.drivers import port
 from tb.payload import pack, unpack
 
-__all__ = ["CONFIGS", "AxiReadMemory", "AxiWriteMemory", "Memory", "chunks", "field_error", "load_lines",
+__all__ = ["CONFIGS", "AxiReadMemory", "AxiWriteMemory", "Memory", "segments", "field_error", "load_lines",
            "store_bytes"]
 
 CONFIGS = {
@@ -25,20 +25,20 @@ CONFIGS = {
 
 def field_error(config, job):
     """The value of the field at fault, or None."""
-    if 0 in (job["row_bytes"], job["rows"], job["planes"], job["chunk_bytes"]):
+    if 0 in (job["row_bytes"], job["rows"], job["planes"], job["segment_bytes"]):
         return 0
-    return job["chunk_bytes"] if job["chunk_bytes"] > config.line_bytes else None
+    return job["segment_bytes"] if job["segment_bytes"] > config.line_bytes else None
 
 
-def chunks(job):
-    """Yields (line, memory address of the first byte, bytes) for each chunk of a good job, in order."""
+def segments(job):
+    """Yields (line, memory address of the first byte, bytes) for each segment of a good job, in order."""
     for plane in range(job["planes"]):
         for row in range(job["rows"]):
             start = job["address"] + plane * job["plane_stride"] + row * job["row_stride"]
-            for number, offset in enumerate(range(0, job["row_bytes"], job["chunk_bytes"])):
-                line = (job["line"] + number * job["chunk_line_stride"] + row * job["row_line_stride"]
+            for number, offset in enumerate(range(0, job["row_bytes"], job["segment_bytes"])):
+                line = (job["line"] + number * job["segment_line_stride"] + row * job["row_line_stride"]
                         + plane * job["plane_line_stride"])
-                yield line, start + offset, min(job["chunk_bytes"], job["row_bytes"] - offset)
+                yield line, start + offset, min(job["segment_bytes"], job["row_bytes"] - offset)
 
 
 def locate(config, job, address, plane_of):
@@ -211,7 +211,7 @@ def load_lines(config, memory, jobs):
         if (value := field_error(config, job)) is not None:
             return written, ends, (ErrorCode.FIELD, job["index"], value)
         number = 0
-        for line, address, count in chunks(job):
+        for line, address, count in segments(job):
             content = b""
             for i in range(0 if job["fill_only"] else count):
                 if not memory.inside(address + i):
@@ -235,7 +235,7 @@ def store_bytes(config, memory, scratchpad, jobs):
         if (value := field_error(config, job)) is not None:
             return written, ends, (ErrorCode.FIELD, job["index"], value)
         number, broken = 0, None
-        for line, address, count in chunks(job):
+        for line, address, count in segments(job):
             if broken is None and not 0 <= line < config.scratchpad_lines:
                 return written, ends, (ErrorCode.SCRATCHPAD_RANGE, job["index"], signed_address(line))
             for i in range(count):

@@ -4,13 +4,13 @@ import cocotb
 from amaranth.hdl import signed
 from amaranth.lib import data
 
-from kiwicha.lib.stream import Queue, Skid
+from kiwicha.lib.stream import Queue, RegisterSlice
 from tb import harness
 from tb.harness import Bench, StreamDriver, StreamMonitor, bounded, cycles, port
 
 ITEM = data.StructLayout({"value": signed(20), "tags": data.ArrayLayout(3, 4)})
 COMMON = ("keeps_order", "full_throughput", "one_cycle_latency")
-OF_QUEUES, OF_SKIDS = (*COMMON, "fills_to_its_depth", "clear_drops_what_is_held"), (*COMMON, "foretells")
+OF_QUEUES, OF_REGISTER_SLICES = (*COMMON, "fills_to_its_depth", "clear_drops_what_is_held"), (*COMMON, "foretells")
 
 
 async def attach(dut, **options):
@@ -116,5 +116,5 @@ def queue_bench(depth):
 
 BENCHES = [
     *(queue_bench(depth) for depth in (1, 2, 3, 8)),
-    Bench(name="skid", build=lambda: Skid(ITEM), testcase=OF_SKIDS),
+    Bench(name="register_slice", build=lambda: RegisterSlice(ITEM), testcase=OF_REGISTER_SLICES),
 ]

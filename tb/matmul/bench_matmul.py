@@ -210,7 +210,7 @@ COMMON = ("random_programs", "tiles_follow_without_a_bubble", "sums_to_one_line_
 
 
 def matmul_bench(name, rows, columns, lines=64, **parameters):
-    config = ChipConfig(name=name, rows=rows, columns=columns, bus_width=64, epilogue_lanes=2, bank_lines=64,
+    config = ChipConfig(name=name, rows=rows, columns=columns, bus_width=64, vector_lanes=2, bank_lines=64,
                         accumulator_lines=lines, **parameters)
     scaled = config.block_scaled
     return Bench(name=f"matmul_{name}", build=lambda: MatmulBench(config),

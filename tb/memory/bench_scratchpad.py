@@ -136,7 +136,7 @@ def scratchpad_bench(name, **parameters):
 
 
 BENCHES = [
-    scratchpad_bench("four", rows=4, columns=4, bus_width=64, epilogue_lanes=2, scratchpad_banks=4, bank_lines=64,
+    scratchpad_bench("four", rows=4, columns=4, bus_width=64, vector_lanes=2, scratchpad_banks=4, bank_lines=64,
                      accumulator_lines=16),
     scratchpad_bench("two", rows=2, columns=17, bus_width=64, scratchpad_banks=2, bank_lines=16,
                      accumulator_lines=16),

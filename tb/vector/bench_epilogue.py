@@ -9,7 +9,7 @@ from kiwicha.vector.unit import EpilogueUnit
 from tb import harness
 from tb.harness import Bench, cycles
 from tb.vector.environment import surround
-from tb.vector.model import FRESH, formats, result_lines
+from tb.vector.model import DYNAMIC_SCALE, formats, result_lines
 from tb.vector.programs import FLOATS, INTS, errors, instruction, run_of
 
 
@@ -47,7 +47,7 @@ async def extremes(dut):
 
 @cocotb.test()
 async def like_onnx(dut):
-    """Ties of the kind that quantised networks meet: factors with few bits, every zero point's sign."""
+    """Ties of the kind that quantized networks meet: factors with few bits, every zero point's sign."""
     around = await surround(dut, "onnx")
     random = harness.rng("onnx instructions")
     shape = around.accumulator.shape
@@ -65,9 +65,9 @@ async def one_read_per_cycle(dut):
     around = await surround(dut, "throughput")
     random = harness.rng("throughput instructions")
     config = around.config
-    steps = -(-config.columns // config.epilogue_lanes)
+    steps = -(-config.columns // config.vector_lanes)
     for form in formats(config):
-        if form in FRESH:
+        if form in DYNAMIC_SCALE:
             continue
         for window in (1, 3):
             pixels = 24
@@ -80,12 +80,12 @@ async def one_read_per_cycle(dut):
 
 
 @cocotb.test()
-async def one_read_per_cycle_with_fresh_scales(dut):
+async def one_read_per_cycle_with_dynamic_scales(dut):
     around = await surround(dut, "fresh throughput")
     random = harness.rng("fresh throughput instructions")
     config = around.config
-    steps = -(-config.columns // config.epilogue_lanes)
-    for form in set(FRESH) & set(formats(config)):
+    steps = -(-config.columns // config.vector_lanes)
+    for form in set(DYNAMIC_SCALE) & set(formats(config)):
         for window, block in ((1, 32), (1, 128), (2, 32), (1, config.columns)):
             pixels, parts = 24, block // config.columns
             await around.run([run_of(config, random, form, pixels, window, parts=parts,
@@ -93,15 +93,15 @@ async def one_read_per_cycle_with_fresh_scales(dut):
             took = around.acc_reads[-1] - around.acc_reads[0] + 1
             assert took == pixels * parts * window * steps, f"{form}: {pixels} pixels took {took} cycles"
             latency = around.write_cycles[-1 - parts] - around.acc_reads[-1]
-            assert latency == around.fresh_latency, f"latency {latency}"
+            assert latency == around.dynamic_scale_latency, f"latency {latency}"
             # All lines of the last pixel, and the scales right behind them.
             tail = np.diff(around.write_cycles[-1 - parts:])
             assert (tail == [*[steps] * (parts - 1), 1]).all(), tail
-    if not set(FRESH) <= set(formats(config)):
+    if not set(DYNAMIC_SCALE) <= set(formats(config)):
         return
     # From one instruction to the next, of any block's size; and where the datapath must run empty.
     most = 128 // config.columns
-    alone = most * steps + around.fresh_latency + 8
+    alone = most * steps + around.dynamic_scale_latency + 8
     for forms, gap in (((OutFormat.E4M3, OutFormat.E2M1, OutFormat.E4M3), 2),
                        ((OutFormat.E2M1, OutFormat.BF16, OutFormat.E4M3), alone)):
         batch = [run_of(config, random, form, 24, parts=parts, bias=0,
@@ -126,7 +126,7 @@ async def bubbles_between_instructions(dut):
         assert gaps.max() <= most, f"{pixels} pixels: {gaps} cycles from one instruction to the next"
     # An instruction alone, from its acceptance to its end.
     await around.run(batch[:1])
-    steps = -(-config.columns // config.epilogue_lanes)
+    steps = -(-config.columns // config.vector_lanes)
     assert around.elapsed <= 2 * lines + 10 + steps + around.latency + 6, around.elapsed
 
 
@@ -141,7 +141,7 @@ async def stalled_output_keeps_everything(dut):
         pixels = min(2 * under_way, around.config.scratchpad_lines // result_lines(around.config, form))
         batch = [run_of(around.config, random, form, pixels, scale_mode=ScaleMode.NONE) for _ in range(2)]
         job = cocotb.start_soon(around.run(batch, limit=100_000))
-        steps = -(-around.config.columns // around.config.epilogue_lanes)
+        steps = -(-around.config.columns // around.config.vector_lanes)
         await cycles(dut, 100 + (under_way + 8) * steps)
         assert around.activity[-1] == Activity.QUEUE
         assert not around.writes
@@ -184,7 +184,7 @@ async def abort_at_any_time(dut):
 
 def shape_bench(columns, lanes, bus_width, testcase=(), formats=("int8",), **more):
     config = ChipConfig(name=f"c{columns}e{lanes}", rows=4, columns=columns, bus_width=bus_width,
-                        epilogue_lanes=lanes, scratchpad_banks=2, formats=formats,
+                        vector_lanes=lanes, scratchpad_banks=2, formats=formats,
                         **{"bank_lines": 64, "accumulator_lines": 64, **more})
     name = f"epilogue_{columns}_{lanes}_{config.line_bytes}{'_scaled' if config.block_scaled else ''}"
     return Bench(name=name, build=lambda: EpilogueUnit(config), testcase=testcase, params={"config": config})
@@ -205,7 +205,7 @@ BENCHES = [
     shape_bench(4, 2, 64, **SCALED),
     shape_bench(8, 2, 64, **SCALED),
     shape_bench(16, 4, 128, **SCALED),
-    # The most parts, a line of each in every cycle, and lanes beyond the last column; and no fresh scales at all.
+    # The most parts, a line of each in every cycle, and lanes beyond the last column; and no scales at all.
     shape_bench(2, 4, 128, testcase=["random_instructions", "extremes", "stalled_output_keeps_everything"],
                 **SCALED),
     shape_bench(6, 2, 64, testcase=["random_instructions", "errors_then_a_good_end"], formats=("int8", "e2m1")),

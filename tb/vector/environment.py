@@ -27,8 +27,9 @@ class Surroundings:
         self.dut, self.config = dut, config
         # Made in the simulator only: elsewhere Amaranth may warn of a unit that is never elaborated.
         unit = EpilogueUnit(config)
-        #: Cycles from the last read to the write, without and with fresh scales; room for lines between the two.
-        self.latency, self.fresh_latency, self.under_way = unit.latency, unit.fresh_latency, unit.lines_under_way
+        #: Cycles from the last read to the write, without and with dynamic scales; room for lines between the two.
+        self.latency, self.dynamic_scale_latency = unit.latency, unit.dynamic_scale_latency
+        self.under_way = unit.lines_under_way
         self.random = harness.rng(label)
         self.clk = port(dut, "clk")
         self.instructions = deque()

@@ -4,10 +4,10 @@ import numpy as np
 
 from kiwicha.isa import ErrorCode, OutFormat, ScaleMode, ScaleRule
 
-__all__ = ["FRESH", "NAN", "expected", "formats", "order", "result_lines"]
+__all__ = ["DYNAMIC_SCALE", "NAN", "expected", "formats", "order", "result_lines"]
 
 NAN = 0x7FC00000
-FRESH = (OutFormat.E4M3, OutFormat.E2M1)
+DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1)
 #: The magnitudes of an element format, by code; its sign's bit; its largest exponent; the largest fraction there.
 ELEMENTS = {
     OutFormat.E4M3: ([(code % 8 + 8 * (code > 7)) * 2.0 ** (max(code >> 3, 1) - 10) for code in range(127)],
@@ -20,7 +20,7 @@ def formats(config):
     """What results can be in a chip of `config`."""
     if not config.block_scaled:
         return [OutFormat.INT8, OutFormat.INT32, OutFormat.FP32]
-    return [form for form in OutFormat if form not in FRESH or not config.columns & (config.columns - 1)]
+    return [form for form in OutFormat if form not in DYNAMIC_SCALE or not config.columns & (config.columns - 1)]
 
 
 def result_lines(config, form):
@@ -88,7 +88,7 @@ def model(config, f, acc, bias, scale):
     return [raw[at:at + config.line_bytes] for at in range(0, len(raw), config.line_bytes)]
 
 
-def fresh_model(config, f, parts):
+def dynamic_scale_model(config, f, parts):
     """The lines of one pixel and its scale, from the bits of each part's results."""
     values, sign_bit, largest, fraction = ELEMENTS[f["out_format"]]
     real = np.concatenate(parts).view(np.float32).astype(np.float64)
@@ -119,13 +119,13 @@ def expected(config, f, accumulator, scratchpad):
     try:
         check_fields(config, f)
         bias, scale = parameters(config, f, scratchpad)
-        steps = -(-config.columns // config.epilogue_lanes)
-        fresh = f["out_format"] in FRESH
+        steps = -(-config.columns // config.vector_lanes)
+        dynamic_scale = f["out_format"] in DYNAMIC_SCALE
         scales, scale_line = b"", f["scale_line"]
         for i3 in range(f["count3"]):
             for i2 in range(f["count2"]):
                 results = []
-                for part in range(f["parts"] if fresh else 1):
+                for part in range(f["parts"] if dynamic_scale else 1):
                     origin = (f["acc_line"] + i2 * f["acc_stride2"] + i3 * f["acc_stride3"]
                               + part * f["part_stride"])
                     lines = [origin + i0 * f["acc_stride0"] + i1 * f["acc_stride1"]
@@ -134,7 +134,7 @@ def expected(config, f, accumulator, scratchpad):
                         within(line, config.accumulator_lines, ErrorCode.ACCUMULATOR_RANGE)
                     reads += len(lines) * steps
                     first = f["out_line"] + i2 * f["out_stride2"] + i3 * f["out_stride3"]
-                    if fresh:
+                    if dynamic_scale:
                         line = first + part * f["out_step"]
                         within(line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
                         results.append((line, maxima(f, accumulator[lines], bias, scale)))
@@ -143,11 +143,11 @@ def expected(config, f, accumulator, scratchpad):
                         line = first + number * f["out_step"]
                         within(line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
                         writes.append((line, data))
-                if not fresh:
+                if not dynamic_scale:
                     continue
                 # A pixel whose last read cannot be made is not written at all.
                 within(scale_line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
-                lines, code = fresh_model(config, f, [bits for _, bits in results])
+                lines, code = dynamic_scale_model(config, f, [bits for _, bits in results])
                 writes += [(line, data) for (line, _), data in zip(results, lines, strict=True)]
                 scales += bytes([code])
                 if len(scales) == config.line_bytes or (i2, i3) == (f["count2"] - 1, f["count3"] - 1):
@@ -165,7 +165,8 @@ def check_fields(config, f):
             (form not in formats(config), form),
             (not isinstance(mode, ScaleMode) or (form == OutFormat.INT32 and mode != ScaleMode.NONE), mode),
             (f["float"] and (form == OutFormat.INT32 or not config.block_scaled), f["float"]),
-            (form in FRESH and (not 1 <= f["parts"] <= 128 // config.columns or (f["parts"] > 1 and per_column)),
+            (form in DYNAMIC_SCALE
+             and (not 1 <= f["parts"] <= 128 // config.columns or (f["parts"] > 1 and per_column)),
              f["parts"]),
             (0 in (f["count0"], f["count1"], f["count2"], f["count3"]), 0)):
         if wrong:

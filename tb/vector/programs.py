@@ -1,7 +1,7 @@
 """Instructions for the epilogue: random ones, ones with an error, and the values at which results turn."""
 
 from kiwicha.isa import OutFormat, ScaleMode, ScaleRule
-from tb.vector.model import FRESH, NAN, formats, order, result_lines
+from tb.vector.model import DYNAMIC_SCALE, NAN, formats, order, result_lines
 
 __all__ = ["FLOATS", "INTS", "errors", "instruction", "run_of"]
 
@@ -28,7 +28,7 @@ def instruction(config, random, index=0, **fixed):
     lines = result_lines(config, f["out_format"])
     small = [0, 1, -1, 2, 3, -5]
     parts = []
-    if f["out_format"] in FRESH:
+    if f["out_format"] in DYNAMIC_SCALE:
         most = 128 // config.columns
         f["parts"] = lines = fixed.get("parts", random.choice([1, 2, max(1, most // 4), most]))
         # More work a pixel, fewer of them; but often more than one line of scales.
@@ -76,7 +76,7 @@ def place(f, random, base, depth, levels, strides):
 
 def run_of(config, random, form, pixels, window=1, **fixed):
     # There are not enough lines for all parts of all pixels.
-    lines = 0 if form in FRESH else result_lines(config, form)
+    lines = 0 if form in DYNAMIC_SCALE else result_lines(config, form)
     fixed = {"out_line": 0, "out_stride2": lines, "out_step": 1, "part_stride": 1} | fixed
     return instruction(config, random, out_format=form, count0=window, count1=1, count2=pixels, count3=1,
                        acc_line=0, acc_stride0=1, acc_stride2=0, **fixed)
@@ -110,8 +110,8 @@ def errors(config, random):
         if pad < 1 << 16:
             yield make(**good, **mode, out_line=pad)
             yield make(**good, **mode, out_line=65535)
-    if set(FRESH) <= set(formats(config)):
-        yield from fresh_errors(config, make)
+    if set(DYNAMIC_SCALE) <= set(formats(config)):
+        yield from dynamic_scale_errors(config, make)
     if lines > 1:
         yield make(**good, out_format=OutFormat.FP32, out_line=pad - 2, out_stride2=0, out_stride3=0, out_step=2)
         yield make(**good, out_format=OutFormat.INT32, out_line=0, out_stride2=0, out_stride3=0, out_step=-1)
@@ -122,11 +122,11 @@ def errors(config, random):
     yield make(**good, **(mode | {"bias": 0}), param_line=pad - lines + 1)
 
 
-def fresh_errors(config, make):
-    """The same, of fresh scales."""
+def dynamic_scale_errors(config, make):
+    """The same, of dynamic scales."""
     most, pad, acc = 128 // config.columns, config.scratchpad_lines, config.accumulator_lines
     plain = {"bias": 0, "scale_mode": ScaleMode.NONE, "count0": 1, "count1": 1, "acc_line": 0}
-    for form in FRESH:
+    for form in DYNAMIC_SCALE:
         yield from (make(out_format=form, parts=parts, **plain, part_stride=0, out_step=0)
                     for parts in (0, most + 1, 127))
         yield make(out_format=form, **plain | {"bias": 1}, parts=2, part_stride=0)

@@ -261,7 +261,7 @@ def _factor(text: str | None) -> Any:
 @_device_options
 def run(model: Path, input_file: Path, output: Path | None, config: str, device: str, report: Path | None,
         as_json: bool) -> None:
-    """Run a quantised ONNX model on a device."""
+    """Run a quantized ONNX model on a device."""
     from .. import metrics
     from ..compiler import compile_onnx
     from ..files import FileProblem, check_writable, read_array, write_array

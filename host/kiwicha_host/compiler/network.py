@@ -199,7 +199,7 @@ def _cut(config: ChipConfig, plans: list[ConvPlan]) -> list["Resident | Streamed
     while first < len(plans):
         best = None
         for last in range(first + 1, len(plans) + 1):
-            # Output blocks are the next layer's input chunks only if the array is square.
+            # Output blocks are the next layer's input segments only if the array is square.
             if last - first > 1 and config.rows != config.columns:
                 break
             fitting = Resident.of(config, first, plans[first:last])

@@ -1,4 +1,4 @@
-"""Stations and semaphores: which instruction a unit is offered, and when."""
+"""Issue queues and semaphores: which instruction a unit is offered, and when."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from kiwicha.isa import SEMAPHORE_MAX, SEMAPHORES, Unit
 
 from .events import DECIDE, Events
 
-__all__ = ["Instruction", "Semaphores", "Station", "UnitModel"]
+__all__ = ["Instruction", "Semaphores", "IssueQueue", "UnitModel"]
 
 #: From one decision about semaphores to the next of its kind.
 _PERIOD = 3
@@ -28,7 +28,7 @@ class Instruction:
 
 
 class UnitModel(Protocol):
-    """What a station needs of a unit."""
+    """What an issue queue needs of a unit."""
 
     busy: int
 
@@ -113,7 +113,7 @@ def _bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
-class Station:
+class IssueQueue:
     """One unit's queue, its head, and its open instructions; counts what the unit waits for."""
 
     def __init__(self, events: Events, semaphores: Semaphores, unit: Unit, model: UnitModel, depth: int):

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, Const, Mux
 
-from ..lib.delay import later
+from ..lib.delay import delay
 
 __all__ = ["ShiftWindow", "count_zeros", "leading_zeros", "pack"]
 
@@ -59,8 +59,8 @@ class ShiftWindow:
             self.lost = self.lost | bits[:cut].any() if cut else self.lost
             self.bits = bits[cut:self._top - self._low]
             self._low = low
-        self.bits = later(m, self.bits, name)
-        self.lost = later(m, self.lost, f"{name}_lost")
+        self.bits = delay(m, self.bits, name)
+        self.lost = delay(m, self.lost, f"{name}_lost")
 
 
 def pack(field, significand, up):

@@ -7,18 +7,18 @@ from amaranth.lib.wiring import In, Out
 from ..isa import INDEX_WIDTH, SEMAPHORES, Unit, unit_layout
 from ..lib.stream import Queue
 
-__all__ = ["OPEN_INSTRUCTIONS", "Station", "station_entry"]
+__all__ = ["OPEN_INSTRUCTIONS", "IssueQueue", "issue_entry"]
 
 #: Instructions that a unit may have accepted before the first of them has retired and signalled.
 OPEN_INSTRUCTIONS = 4
 
 
-def station_entry(unit: Unit) -> data.StructLayout:
-    """What the dispatcher hands to the station: the unit's instruction and its semaphores."""
+def issue_entry(unit: Unit) -> data.StructLayout:
+    """What the dispatcher hands to the issue queue: the unit's instruction and its semaphores."""
     return data.StructLayout({"unit": unit_layout(unit), "wait": SEMAPHORES, "signal": SEMAPHORES})
 
 
-class Station(wiring.Component):
+class IssueQueue(wiring.Component):
     """Queues instructions for one unit and hands each over when its semaphores have been taken.
 
     Up to `queue_depth` instructions wait in the queue and one more at its head, where it asks for its
@@ -53,7 +53,7 @@ class Station(wiring.Component):
         self._unit = unit
         self._queue_depth = queue_depth
         super().__init__({
-            "i": In(stream.Signature(station_entry(unit))),
+            "i": In(stream.Signature(issue_entry(unit))),
             "o": Out(stream.Signature(unit_layout(unit))),
             "retire": In(1),
             "want": Out(1),
@@ -72,12 +72,12 @@ class Station(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = Queue(station_entry(self._unit), self._queue_depth)
+        m.submodules.queue = queue = Queue(issue_entry(self._unit), self._queue_depth)
         m.submodules.open = opened = Queue(data.StructLayout({"index": INDEX_WIDTH, "signal": SEMAPHORES}),
                                            OPEN_INSTRUCTIONS)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
         m.d.comb += [queue.clear.eq(self.clear), opened.clear.eq(self.clear)]
-        head = Signal(station_entry(self._unit))
+        head = Signal(issue_entry(self._unit))
         head_valid = Signal()
         self._elaborate_head(m, queue, opened, head, head_valid)
         self._elaborate_retire(m, opened)

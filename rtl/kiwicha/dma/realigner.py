@@ -7,9 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..lib.delay import later
+from ..lib.delay import delay
 
-__all__ = ["ByteQueue", "Settled"]
+__all__ = ["Realigner", "Settled"]
 
 
 class Settled(wiring.Component):
@@ -47,7 +47,7 @@ def _turns(lanes, ascending):
     return stages if ascending else stages[::-1]
 
 
-class ByteQueue(wiring.Component):
+class Realigner(wiring.Component):
     """Bytes in as words with a gap at either end, bytes out the same way: one word in, one out, each cycle.
 
     The bytes wait in one LUT RAM of 16 rows per lane, a lane being a byte of the wider side. A word is turned on
@@ -139,7 +139,7 @@ class ByteQueue(wiring.Component):
         """Free bytes, from registers only: `room` is three cycles late, hence the margin of three more words."""
         free = Signal(range(self.capacity + 1), init=self.capacity)
         reserved = Signal()
-        count = later(m, self.reserve_count, "reserved_count")
+        count = delay(m, self.reserve_count, "reserved_count")
         m.d.sync += [
             reserved.eq(self.reserve),
             free.eq(free + taken - Mux(reserved, count, 0)),
@@ -207,7 +207,7 @@ class ByteQueue(wiring.Component):
         row = Signal(range(self.ROWS), reset_less=True)
         offset = Signal(low, reset_less=True)
         at = Signal(fate, name="fate0", reset_less=True)
-        first, tag = later(m, self.first, "first_then"), later(m, self.tag, "tag_then")
+        first, tag = delay(m, self.first, "first_then"), delay(m, self.tag, "tag_then")
         valids = [Signal(name=f"fate{number}_valid") for number in range(3 + len(_turns(self.lanes, False)))]
         m.d.sync += [late.eq(early) for early, late in pairwise([self.take, *valids])]
         m.d.sync += [

@@ -8,41 +8,41 @@ from amaranth.lib.wiring import In, Out
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
-from .transfer import chunk_job
+from .transfer import segment_job
 
-__all__ = ["ChunkWalker", "chunk_layout"]
+__all__ = ["SegmentGenerator", "segment_layout"]
 
 
-def chunk_layout(config: ChipConfig) -> data.StructLayout:
+def segment_layout(config: ChipConfig) -> data.StructLayout:
     """The first `count` bytes of `line` (0 if the line is all `fill`); `last` of its instruction.
 
-    `bad`: no chunk, but an instruction with a FIELD error; `line` is the value. `stop`: bad, or the scratchpad
-    has no such line; ChunkWalker.stop_index says whose.
+    `bad`: no segment, but an instruction with a FIELD error; `line` is the value. `stop`: bad, or the scratchpad
+    has no such line; SegmentGenerator.stop_index says whose.
     """
     return data.StructLayout({
         "line": signed(POINTER_WIDTH), "count": range(config.line_bytes + 1), "fill": 8, "last": 1, "bad": 1,
         "stop": 1})
 
 
-class ChunkWalker(wiring.Component):
-    """Emits a transfer's chunks in order, one per cycle, from two cycles after the job was taken, without a gap
-    between jobs of two chunks and more.
+class SegmentGenerator(wiring.Component):
+    """Emits a transfer's segments in order, one per cycle, from two cycles after the job was taken, without a gap
+    between jobs of two segments and more.
 
-    Whoever takes chunks stops at the first with `stop`. All of `o` but `line` and `stop` are registers.
+    Whoever takes segments stops at the first with `stop`. All of `o` but `line` and `stop` are registers.
 
     Members
     -------
-    i : In(stream of chunk_job())
-    o : Out(stream of chunk_layout())
+    i : In(stream of segment_job())
+    o : Out(stream of segment_layout())
     stop_index : Out(24)
-        After a chunk with `stop`, until reset: the instruction's index.
+        After a segment with `stop`, until reset: the instruction's index.
     """
 
     def __init__(self, config: ChipConfig):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(chunk_job())),
-            "o": Out(stream.Signature(chunk_layout(config))),
+            "i": In(stream.Signature(segment_job())),
+            "o": Out(stream.Signature(segment_layout(config))),
             "stop_index": Out(INDEX_WIDTH),
         })
 
@@ -51,12 +51,12 @@ class ChunkWalker(wiring.Component):
         m.submodules.nest = nest = LoopNest(2)
         m.submodules.pointer = pointer = Pointer(3)
         active = Signal()
-        job = Signal(chunk_job(), reset_less=True)
+        job = Signal(segment_job(), reset_less=True)
         step = Signal()
         final = Signal()
         # The next job: LUT RAM is slow, and the loops' registers many.
-        new, waits = Signal(chunk_job(), reset_less=True), Signal()
-        # Bytes of the row behind this chunk, minus one: negative in the row's last chunk, which so shows in
+        new, waits = Signal(segment_job(), reset_less=True), Signal()
+        # Bytes of the row behind this segment, minus one: negative in the row's last segment, which so shows in
         # one bit of a register and needs no division.
         behind = Signal(signed(25), reset_less=True)
         ends_row = behind[-1]
@@ -91,7 +91,7 @@ class ChunkWalker(wiring.Component):
         with m.Elif(step & final):
             m.d.sync += waits.eq(0)
         after = Signal.like(behind)
-        m.d.comb += after.eq(behind - job.chunk_bytes)
+        m.d.comb += after.eq(behind - job.segment_bytes)
         with m.If(step & final):
             m.d.sync += [job.eq(new), active.eq(waits), behind.eq(new.behind), count.eq(new.first)]
         with m.Elif(step):
@@ -99,7 +99,7 @@ class ChunkWalker(wiring.Component):
             with m.If(ends_row | job.fill_only):
                 m.d.sync += count.eq(job.first)
             with m.Else():
-                m.d.sync += count.eq(Mux(after[-1], behind + 1, job.chunk_bytes))
+                m.d.sync += count.eq(Mux(after[-1], behind + 1, job.segment_bytes))
         with m.If(step & ~stopped):
             m.d.sync += [self.stop_index.eq(job.index), stopped.eq(active & self.o.payload.stop)]
         return m

@@ -5,10 +5,10 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Delay", "copies", "later"]
+__all__ = ["Delay", "copies", "delay"]
 
 
-def later(m, value, name, cycles=1):
+def delay(m, value, name, cycles=1):
     """*value*, *cycles* later: registers that no reset touches, called *name*."""
     for cycle in range(cycles):
         register = Signal.like(value, name=name if cycles == 1 else f"{name}_{cycle}", reset_less=True)
@@ -75,5 +75,5 @@ class Delay(wiring.Component):
             write.en.eq(1),
             read.addr.eq(at),
         ]
-        m.d.comb += self.o.eq(later(m, read.data, "out"))
+        m.d.comb += self.o.eq(delay(m, read.data, "out"))
         return m

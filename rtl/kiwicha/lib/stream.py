@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Queue", "Skid"]
+__all__ = ["Queue", "RegisterSlice"]
 
 
 class Queue(wiring.Component):
@@ -102,7 +102,7 @@ class Queue(wiring.Component):
         return Mux(pointer == self._depth - 1, 0, pointer + 1)
 
 
-class Skid(wiring.Component):
+class RegisterSlice(wiring.Component):
     """A register slice: no combinational path from one stream to the other.
 
     An item appears on ``o`` one cycle after ``i`` took it, and one item moves every cycle. A

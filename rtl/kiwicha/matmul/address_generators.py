@@ -8,22 +8,22 @@ from ..config import ChipConfig
 from ..formats import FORMATS, MAX_BLOCK
 from ..isa import LEVELS, Unit, unit_layout
 from ..lib.loop_nest import LoopNest, Pointer
-from ..lib.stream import Skid
+from ..lib.stream import RegisterSlice
 from .blocks import Blocks
 from .items import Vector, WeightRow
 
-__all__ = ["VectorSequencer", "WeightSequencer"]
+__all__ = ["ActivationAddressGenerator", "WeightAddressGenerator"]
 
 #: Levels 2 and 3 go from one weight tile to the next.
 TILE_LEVEL = 2
 
 
-class _Sequencer(wiring.Component):
+class _AddressGenerator(wiring.Component):
     """Takes instructions and makes a stream of items of each, with a cycle in between.
 
     An item passes loop nest and pointers, a register behind the range checks, and a register slice: it
     appears on `o` three cycles after `i` took its instruction, and then one in each cycle. Whether there is room
-    is known late, and what an instruction loads is much and far apart: so it is loaded, unless the sequencer is
+    is known late, and what an instruction loads is much and far apart: so it is loaded, unless the generator is
     active, in any case. `i.ready` is a register.
 
     Members
@@ -52,24 +52,24 @@ class _Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.nest = self._nest = nest = LoopNest(self._levels)
-        m.submodules.skid = skid = Skid(self._item)
+        m.submodules.register_slice = register_slice = RegisterSlice(self._item)
         active, valid = Signal(), Signal()
         self._room = room = Signal()        # the register in front of the slice takes an item
         self._item_now = Signal(self._item, reset_less=True)
         #: An item leaves the walk; it is not the loop nest's, which has to wait for it.
         self._advance, self._extra = Signal(), Signal()
         m.d.comb += [
-            room.eq(~valid | skid.i.ready),
+            room.eq(~valid | register_slice.i.ready),
             self.i.ready.eq(~active),
             nest.load.eq(~active),
             nest.step.eq(~active | (room & ~self._extra)),
             self._advance.eq(active & room),
-            skid.i.valid.eq(valid),
-            skid.i.payload.eq(self._item_now),
-            self.o.valid.eq(skid.o.valid),
-            self.o.payload.eq(skid.o.payload),
-            skid.o.ready.eq(self.o.ready | self.abort),
-            self.busy.eq(active | valid | skid.o.valid),
+            register_slice.i.valid.eq(valid),
+            register_slice.i.payload.eq(self._item_now),
+            self.o.valid.eq(register_slice.o.valid),
+            self.o.payload.eq(register_slice.o.payload),
+            register_slice.o.ready.eq(self.o.ready | self.abort),
+            self.busy.eq(active | valid | register_slice.o.valid),
         ]
         with m.If(~active):
             m.d.sync += active.eq(self.i.valid)
@@ -79,10 +79,10 @@ class _Sequencer(wiring.Component):
             m.d.sync += valid.eq(active)
         with m.If(self.abort):
             m.d.sync += [active.eq(0), valid.eq(0)]
-        self._walk(m)
+        self._generate(m)
         return m
 
-    def _walk(self, m):
+    def _generate(self, m):
         raise NotImplementedError
 
     def _held(self, m, name, value):
@@ -121,13 +121,13 @@ class _Sequencer(wiring.Component):
         return blocks
 
 
-class VectorSequencer(_Sequencer):
+class ActivationAddressGenerator(_AddressGenerator):
     """The vectors of A: all four levels."""
 
     def __init__(self, config: ChipConfig):
         super().__init__(config, Vector(config), LEVELS)
 
-    def _walk(self, m):
+    def _generate(self, m):
         fields, nest, vector = self.i.p, self._nest, self._item_now
         counts, a_strides, acc_strides = ([fields[f"{name}{level}"] for level in range(LEVELS)]
                                           for name in ("count", "a_stride", "acc_stride"))
@@ -140,7 +140,9 @@ class VectorSequencer(_Sequencer):
                            for name, found in zip(("no_field", "value"), self._check(m, counts), strict=True))
         reduces = self._held(m, "reduces", Cat(*(stride == 0 for stride in acc_strides)))
         format_ = self._held(m, "format", fields.a_format)
-        first, no_scale = self._walk_scales(m, vector) if self.config.block_scaled else (nest.first, Const(0, 1))
+        first, no_scale = nest.first, Const(0, 1)
+        if self.config.block_scaled:
+            first, no_scale = self._generate_scales(m, vector)
         no_line = _outside(line, self.config.scratchpad_lines)
         no_acc = _outside(acc, self.config.accumulator_lines)
         with m.If(self._room):
@@ -174,7 +176,7 @@ class VectorSequencer(_Sequencer):
             m.d.comb += [found.eq(1), value.eq(fields.block_tiles)]
         return found, value
 
-    def _walk_scales(self, m, vector):
+    def _generate_scales(self, m, vector):
         """A byte of a scale line for each vector of a block's last tile.
 
         Returns which levels are in their first (in the first block, all of level 2 is), and whether a scale line
@@ -203,13 +205,13 @@ class VectorSequencer(_Sequencer):
         return first, fetch & no_scale
 
 
-class WeightSequencer(_Sequencer):
+class WeightAddressGenerator(_AddressGenerator):
     """The rows of the weight tiles: levels 2 and 3, and below them the rows of a tile, one line each."""
 
     def __init__(self, config: ChipConfig):
         super().__init__(config, WeightRow(config), 1 + LEVELS - TILE_LEVEL)
 
-    def _walk(self, m):
+    def _generate(self, m):
         fields, nest, item = self.i.p, self._nest, self._item_now
         m.d.comb += [port.eq(count) for port, count in
                      zip(nest.counts, (self.config.rows, fields.count2, fields.count3), strict=True)]
@@ -220,7 +222,7 @@ class WeightSequencer(_Sequencer):
         format_ = self._held(m, "format", fields.w_format)
         ahead = 0
         if self.config.block_scaled:
-            ahead, line = self._walk_scales(m, line)
+            ahead, line = self._generate_scales(m, line)
             with m.If(self._room):
                 m.d.sync += item.scale.eq(self._extra)
         with m.If(self._room):
@@ -233,7 +235,7 @@ class WeightSequencer(_Sequencer):
                 item.no_line.eq(_outside(line, self.config.scratchpad_lines)),
             ]
 
-    def _walk_scales(self, m, line):
+    def _generate_scales(self, m, line):
         """A scale line ahead of a block's last tile; returns whether it has gone ahead, and the line to read."""
         fields, nest = self.i.p, self._nest
         blocks = self._blocks(m, 1)

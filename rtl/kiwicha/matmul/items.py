@@ -1,4 +1,4 @@
-"""What the sequencers hand on: a vector of A, a row of a weight tile."""
+"""What the address generators hand on: a vector of A, a row of a weight tile."""
 
 from amaranth import signed
 from amaranth.lib import data

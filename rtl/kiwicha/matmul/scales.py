@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import READ_LATENCY, ChipConfig
 from ..formats import FORMATS
-from ..lib.delay import Delay, later
+from ..lib.delay import Delay, delay
 from ..lib.stream import Queue
 
 __all__ = ["EXPONENT", "NAN_SCALE", "TileScales", "VectorScales"]
@@ -62,12 +62,12 @@ class VectorScales(wiring.Component):
         with m.If(self.line_valid):
             m.d.sync += line.eq(self.line)
         # A line that was asked for before or with a vector is in the register by now, and no later one.
-        byte = later(m, self.byte, "byte", READ_LATENCY + 1)
-        scale = later(m, Array(line.word_select(i, 8) for i in range(self._config.line_bytes))[byte], "scale")
+        byte = delay(m, self.byte, "byte", READ_LATENCY + 1)
+        scale = delay(m, Array(line.word_select(i, 8) for i in range(self._config.line_bytes))[byte], "scale")
         exponent = Signal(EXPONENT, reset_less=True)
-        m.d.sync += exponent.eq(scale + later(m, self.exponent, "exponent_early", READ_LATENCY + 2) - 2 * BIAS)
-        nan = later(m, self.nan.any(), "nan_any", self._KNOWN - self._edge)
-        nan = nan | later(m, (scale == NAN_SCALE) & later(m, self.end, "end", READ_LATENCY + 2), "nan_scale")
+        m.d.sync += exponent.eq(scale + delay(m, self.exponent, "exponent_early", READ_LATENCY + 2) - 2 * BIAS)
+        nan = delay(m, self.nan.any(), "nan_any", self._KNOWN - self._edge)
+        nan = nan | delay(m, (scale == NAN_SCALE) & delay(m, self.end, "end", READ_LATENCY + 2), "nan_scale")
         m.submodules.way = way = Delay(data.StructLayout({"exponent": EXPONENT, "nan": 1}),
                                        self._latency - self._KNOWN)
         m.d.comb += [way.i.exponent.eq(exponent), way.i.nan.eq(nan),

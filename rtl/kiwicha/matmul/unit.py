@@ -9,10 +9,10 @@ from ..array.systolic import SystolicArray
 from ..config import READ_LATENCY, ChipConfig
 from ..control.unit import UnitPort
 from ..isa import Activity, ErrorCode, Unit
-from ..lib.delay import Delay, later
+from ..lib.delay import Delay, delay
 from ..memory.accumulator import Accumulator, accumulation
 from ..memory.ports import LINE_ADDRESS, ReadPort
-from .address_generators import VectorSequencer, WeightSequencer
+from .address_generators import ActivationAddressGenerator, WeightAddressGenerator
 from .items import Vector
 from .scales import TileScales, VectorScales
 
@@ -81,8 +81,8 @@ class MatmulUnit(wiring.Component):
         m = Module()
         m.submodules.array = self._array
         m.submodules.decode_a, m.submodules.decode_w = self._decode_a, self._decode_w
-        m.submodules.vectors = vectors = VectorSequencer(self.config)
-        m.submodules.weights = weights = WeightSequencer(self.config)
+        m.submodules.vectors = vectors = ActivationAddressGenerator(self.config)
+        m.submodules.weights = weights = WeightAddressGenerator(self.config)
         #: The vector to be issued next, whether it is there (and can be), and a one for each cycle it must still
         #: wait. The request for its line goes all over the chip and so has but one LUT before it.
         self._vector = Signal(Vector(self.config), reset_less=True)
@@ -110,19 +110,19 @@ class MatmulUnit(wiring.Component):
         return m
 
     def _fork(self, m, vectors, weights):
-        """Hand each instruction to both sequencers, to each when it likes; whether one of them has it already."""
+        """Hand each instruction to both address generators, each when it likes; whether one has it already."""
         control = self.control
         taken = Signal(2)
-        # A cycle after the second has it: from a register, for a sequencer is ready late and control is far away.
+        # A cycle after the second has it: from a register, for a generator is ready late and control is far away.
         # What comes during an abort is dropped.
         m.d.comb += control.i.ready.eq(taken.all() | self._abort)
-        for done, sequencer in zip(taken, (vectors, weights), strict=True):
+        for done, address_generator in zip(taken, (vectors, weights), strict=True):
             m.d.comb += [
-                sequencer.abort.eq(self._abort),
-                sequencer.i.valid.eq(control.i.valid & ~done & ~self._abort),
-                sequencer.i.payload.eq(control.i.payload),
+                address_generator.abort.eq(self._abort),
+                address_generator.i.valid.eq(control.i.valid & ~done & ~self._abort),
+                address_generator.i.payload.eq(control.i.payload),
             ]
-            m.d.sync += done.eq(control.i.valid & ~control.i.ready & (done | sequencer.i.ready))
+            m.d.sync += done.eq(control.i.valid & ~control.i.ready & (done | address_generator.i.ready))
         return taken.any()
 
     def _issue_vectors(self, m, vectors):
@@ -180,7 +180,7 @@ class MatmulUnit(wiring.Component):
         past = [(self._vector.acc[:bits], self._vector_valid)]
         issued = self._issue
         for age in range(1, self._hazard - 1):
-            line = later(m, past[-1][0], f"line{age}")
+            line = delay(m, past[-1][0], f"line{age}")
             valid = Signal(name=f"line{age}_valid")
             m.d.sync += valid.eq(issued)
             past.append((line, valid))
@@ -209,14 +209,14 @@ class MatmulUnit(wiring.Component):
         """From the ports through the decoders to the array's edge."""
         array, a, w = self._array, self._decode_a, self._decode_w
         row = weights.o.p
-        valid_w = self.w.valid & ~later(m, row.scale, "is_scale", READ_LATENCY) if self.config.block_scaled else \
+        valid_w = self.w.valid & ~delay(m, row.scale, "is_scale", READ_LATENCY) if self.config.block_scaled else \
             self.w.valid
         m.d.comb += [
-            a.i.eq(self.a.data), a.format.eq(later(m, self._vector.format, "a_format", READ_LATENCY)),
-            w.i.eq(self.w.data), w.format.eq(later(m, row.format, "w_format", READ_LATENCY)),
+            a.i.eq(self.a.data), a.format.eq(delay(m, self._vector.format, "a_format", READ_LATENCY)),
+            w.i.eq(self.w.data), w.format.eq(delay(m, row.format, "w_format", READ_LATENCY)),
             array.a.data.eq(a.o), array.w.data.eq(w.o),
-            array.a.swap.eq(later(m, self._vector.swap, "swap", self._edge)),
-            array.w.row.eq(later(m, row.row, "row", self._edge)),
+            array.a.swap.eq(delay(m, self._vector.swap, "swap", self._edge)),
+            array.w.row.eq(delay(m, row.row, "row", self._edge)),
         ]
         for port, valid, name in ((array.a, self.a.valid, "a"), (array.w, valid_w, "w")):
             for cycle in range(self._decode_a.latency):
@@ -260,7 +260,7 @@ class MatmulUnit(wiring.Component):
         m.d.comb += [
             vectors.byte.eq(vector.scale_byte), vectors.exponent.eq(vector.exponent), vectors.end.eq(vector.end),
             vectors.line_valid.eq(self.s.valid), vectors.line.eq(self.s.data), vectors.nan.eq(self._decode_a.nan),
-            tiles.scale_valid.eq(self.w.valid & later(m, row.scale, "scale_row", READ_LATENCY)),
+            tiles.scale_valid.eq(self.w.valid & delay(m, row.scale, "scale_row", READ_LATENCY)),
             tiles.scale.eq(self.w.data),
             tiles.row_valid.eq(self._array.w.valid),
             tiles.row_first.eq(self._array.w.row == 0), tiles.row_last.eq(self._array.w.row == config.rows - 1),

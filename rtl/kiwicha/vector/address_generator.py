@@ -10,15 +10,15 @@ from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from ..memory.ports import LINE_ADDRESS
 from .shapes import SETS, Geometry, Size, job_layout, line_order, request_layout, size_shape
 
-__all__ = ["Walk"]
+__all__ = ["AddressGenerator"]
 
 
-class Walk(wiring.Component):
+class AddressGenerator(wiring.Component):
     """One accumulator read per cycle, and one line order with the read that completes a line.
 
     Reads and lines pass a register, where it is known whether they exist, so that no range check delays the
     loops. A job's first read comes two cycles after the last read of the job before; but a job whose results take
-    fresh scales and one whose results do not wait for each other's last write. Errors are found as lines are
+    dynamic scales and one whose results do not wait for each other's last write. Errors are found as lines are
     reached: ACCUMULATOR_RANGE at a read, SCRATCHPAD_RANGE at the read that completes the line. A line of scales is
     checked at the last read of the first pixel with a scale there, after that pixel's lines.
 
@@ -83,7 +83,7 @@ class Walk(wiring.Component):
             scale, flush = Signal.like(loops.scale, reset_less=True), Signal(reset_less=True)
             bad_scale = loops.scale_begins & ~_within(loops.scale, self._config.scratchpad_lines)
             wrong_line = Mux(bad_line, loops.line, loops.scale)
-            may_take = (self.i.p.fresh == loops.fresh) | (self.settled & ~valid)
+            may_take = (self.i.p.dynamic_scale == loops.dynamic_scale) | (self.settled & ~valid)
             m.d.sync += [scale.eq(loops.scale), flush.eq(loops.flush)]
             m.d.comb += [
                 self.orders.p.flush.eq(flush),
@@ -151,7 +151,7 @@ class _Loops:
         counts = [(i.count0, i.acc_stride0), (i.count1, i.acc_stride1), (self._geometry.steps, None),
                   (i.count2, i.acc_stride2), (i.count3, i.acc_stride3)]
         if scaled:
-            counts.insert(3, (Mux(job.fresh, i.parts, 1), i.part_stride))
+            counts.insert(3, (Mux(job.dynamic_scale, i.parts, 1), i.part_stride))
         levels = len(counts)
         read_strides = Signal(data.ArrayLayout(signed(16), levels - 1), name="acc_strides")
         line_strides = Signal(data.ArrayLayout(signed(16), 3), name="out_strides")
@@ -207,15 +207,16 @@ class _Loops:
     def _scales(self, m, job, take, step, nest):
         """Lines of scales: a byte for each pixel."""
         line_bytes = self._config.line_bytes
-        self.fresh = Signal(name="fresh")
+        self.dynamic_scale = Signal(name="dynamic_scale")
         self.scale = Signal(signed(POINTER_WIDTH), name="scale")        # the line
         byte = Signal(range(line_bytes), name="scale_byte")
         full = byte == line_bytes - 1
         with m.If(take):
-            m.d.sync += [self.fresh.eq(job.fresh), self.scale.eq(job.instruction.scale_line), byte.eq(0)]
+            m.d.sync += [self.dynamic_scale.eq(job.dynamic_scale), self.scale.eq(job.instruction.scale_line),
+                         byte.eq(0)]
         with m.Elif(step & nest.carry[4:].any()):
             m.d.sync += [byte.eq(byte + 1), self.scale.eq(self.scale + full)]
         pixel_end = nest.last[:4].all()
-        self.scale_begins = self.fresh & pixel_end & (byte == 0)
-        self.flush = self.fresh & pixel_end & (full | nest.last[4:].all())
+        self.scale_begins = self.dynamic_scale & pixel_end & (byte == 0)
+        self.flush = self.dynamic_scale & pixel_end & (full | nest.last[4:].all())
         self.tag |= {"end": pixel_end, "flush": self.flush}

@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..lib.delay import later
+from ..lib.delay import delay
 from .shapes import SETS, Geometry
 
 __all__ = ["ColumnParameters", "ColumnSelect"]
@@ -47,9 +47,9 @@ class ColumnSelect(wiring.Component):
         groups = [line[at:at + width] for at in range(0, len(line), width)]
         step = self.step
         for level in range(self.latency):
-            groups = [later(m, _choose(groups[at:at + 4], step[:2]), f"level{level}_{at // 4}")
+            groups = [delay(m, _choose(groups[at:at + 4], step[:2]), f"level{level}_{at // 4}")
                       for at in range(0, len(groups), 4)]
-            step = later(m, step[2:], f"step{level}") if len(step) > 2 else Signal(2)
+            step = delay(m, step[2:], f"step{level}") if len(step) > 2 else Signal(2)
         m.d.comb += self.o.eq(groups[0])
         return m
 
@@ -99,10 +99,10 @@ class ColumnParameters(wiring.Component):
             write.en.eq(self.enable),
             read.addr.eq(Cat(number, self.set)),
         ]
-        line = later(m, read.data, "line")
-        slot = later(m, self.step[:slot_width], "slot") if slot_width else None
+        line = delay(m, read.data, "line")
+        slot = delay(m, self.step[:slot_width], "slot") if slot_width else None
         width = len(self.o)
         groups = [line[at:at + width] for at in range(0, len(line), width)]
         chosen = groups[0] if slot is None else Array(groups)[slot]
-        m.d.comb += self.o.eq(later(m, chosen, "out"))
+        m.d.comb += self.o.eq(delay(m, chosen, "out"))
         return m

@@ -6,11 +6,11 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import READ_LATENCY, ChipConfig
-from ..lib.delay import later
+from ..lib.delay import delay
 from .columns import ColumnParameters, ColumnSelect
 from .lane import Lane
-from .line_packer import Assemble
-from .quantize import Quantise
+from .line_packer import LinePacker
+from .quantize import BlockQuantizer
 from .shapes import SETS, Geometry, Size, settings_layout, tag_layout
 
 __all__ = ["Datapath"]
@@ -23,7 +23,7 @@ class Datapath(wiring.Component):
     """Column selection, lanes and assembly, with the parameters of all sets.
 
     Latency READ_LATENCY + ColumnSelect.latency + Lane.OUT + Assemble.LATENCY cycles from an accepted read to
-    its line, one read per cycle. Results that take fresh scales go through :class:`.quantise.Quantise` instead of
+    its line, one read per cycle. Results that take dynamic scales go through :class:`.BlockQuantizer` instead of
     to the lanes' end; both kinds must not be here at once.
 
     Members
@@ -38,13 +38,13 @@ class Datapath(wiring.Component):
         A line of results is complete; only in this cycle.
     scales : Out(line)
     scales_done : Out(1)
-        A line of fresh scales is complete; only in this cycle. These two come with block scaling only.
+        A line of dynamic scales is complete; only in this cycle. These two come with block scaling only.
     idle : Out(1)
         Nothing is in the datapath, or nothing but results of a block that is not complete.
     clear : In(1)
-        Forget fresh scales and what waits for them; what else is in the datapath still comes.
+        Forget dynamic scales and what waits for them; what else is in the datapath still comes.
     set, settings, settings_enable, bias, bias_line, bias_enable, scale, scale_line, scale_enable : In
-        Write ports, as :class:`.prepare.Prepare` has them. A set in use must not be written.
+        Write ports, as :class:`.parameter_fetch.ParameterFetch` has them. A set in use must not be written.
     """
 
     def __init__(self, config: ChipConfig):
@@ -65,7 +65,7 @@ class Datapath(wiring.Component):
         m.submodules.select = select = ColumnSelect(self._config)
         m.submodules.bias_words = bias = self._parameters(m, "bias")
         m.submodules.scale_words = scale = self._parameters(m, "scale")
-        m.submodules.assemble = assemble = Assemble(self._config)
+        m.submodules.line_packer = line_packer = LinePacker(self._config)
         # Cycles from the read on; `start` is when the lanes have their accumulators.
         start = READ_LATENCY + select.latency
         valid, tags = self._tags(m, start + Lane.OUT)
@@ -83,7 +83,7 @@ class Datapath(wiring.Component):
 
         if self._config.block_scaled:
             at_scale = self._settings(m, settings, tags[start + Lane.SCALE - 1].set, "scale")
-        lanes = [Lane(self._config) for _ in range(self._config.epilogue_lanes)]
+        lanes = [Lane(self._config) for _ in range(self._config.vector_lanes)]
         for index, lane in enumerate(lanes):
             m.submodules[f"lane{index}"] = lane
             word = slice(32 * index, 32 * index + 32)
@@ -98,52 +98,52 @@ class Datapath(wiring.Component):
                 lane.first.eq(tags[start + Lane.MAXIMUM].first),
                 lane.integer_result.eq(at_result.integer),
                 lane.zero_point.eq(at_result.zero_point),
-                assemble.word[index].eq(lane.word),
-                assemble.byte[index].eq(lane.byte),
+                line_packer.word[index].eq(lane.word),
+                line_packer.byte[index].eq(lane.byte),
             ]
             if self._config.block_scaled:
-                m.d.comb += [lane.float.eq(at_scale.float), assemble.half[index].eq(lane.half)]
+                m.d.comb += [lane.float.eq(at_scale.float), line_packer.half[index].eq(lane.half)]
         m.d.comb += [
-            assemble.valid.eq(valid[-1] & tags[-1].last),
-            assemble.step.eq(tags[-1].step),
-            assemble.size.eq(at_out.size),
-            self.result.eq(assemble.line),
-            self.done.eq(assemble.done),
+            line_packer.valid.eq(valid[-1] & tags[-1].last),
+            line_packer.step.eq(tags[-1].step),
+            line_packer.size.eq(at_out.size),
+            self.result.eq(line_packer.line),
+            self.done.eq(line_packer.done),
         ]
         flight = Signal(range(MAX_FLIGHT))
         landed = Signal()
         m.d.sync += [landed.eq(valid[-1]), flight.eq(flight + self.read - landed)]
         m.d.comb += self.idle.eq(flight == 0)
         if self._config.block_scaled:
-            self._quantise(m, assemble, lanes, valid, tags, start + Lane.RESULT, at_result, at_out)
+            self._quantize(m, line_packer, lanes, valid, tags, start + Lane.RESULT, at_result, at_out)
         return m
 
-    def _quantise(self, m, assemble, lanes, valid, tags, at, settings, at_out):
-        """Results that take fresh scales leave the lanes at `at`, and come to `assemble` from elsewhere."""
-        m.submodules.quantise = quantise = Quantise(self._config)
+    def _quantize(self, m, line_packer, lanes, valid, tags, at, settings, at_out):
+        """Results that take dynamic scales leave the lanes at `at`, and come to `line_packer` from elsewhere."""
+        m.submodules.quantize = quantize = BlockQuantizer(self._config)
         m.d.comb += [
-            quantise.valid.eq(valid[at] & tags[at].last & settings.fresh),
-            *(word.eq(lane.result) for word, lane in zip(quantise.i.word, lanes, strict=False)),
-            quantise.i.step.eq(tags[at].step),
-            quantise.i.e2m1.eq(settings.size == Size.NIBBLE.value),
-            quantise.i.rule.eq(settings.rule),
-            quantise.i.end.eq(tags[at].end),
-            quantise.i.flush.eq(tags[at].flush),
-            quantise.clear.eq(self.clear),
-            self.scales.eq(quantise.scales),
-            self.scales_done.eq(quantise.scales_done),
+            quantize.valid.eq(valid[at] & tags[at].last & settings.dynamic_scale),
+            *(word.eq(lane.result) for word, lane in zip(quantize.i.word, lanes, strict=False)),
+            quantize.i.step.eq(tags[at].step),
+            quantize.i.e2m1.eq(settings.size == Size.NIBBLE.value),
+            quantize.i.rule.eq(settings.rule),
+            quantize.i.end.eq(tags[at].end),
+            quantize.i.flush.eq(tags[at].flush),
+            quantize.clear.eq(self.clear),
+            self.scales.eq(quantize.scales),
+            self.scales_done.eq(quantize.scales_done),
         ]
-        with m.If(at_out.fresh):
-            m.d.comb += assemble.valid.eq(0)
-        with m.If(quantise.o_valid):
+        with m.If(at_out.dynamic_scale):
+            m.d.comb += line_packer.valid.eq(0)
+        with m.If(quantize.o_valid):
             m.d.comb += [
-                assemble.valid.eq(1),
-                assemble.step.eq(quantise.step),
-                assemble.size.eq(Mux(quantise.e2m1, Size.NIBBLE.value, Size.BYTE.value)),
-                *(byte.eq(code) for byte, code in zip(assemble.byte, quantise.element, strict=True)),
+                line_packer.valid.eq(1),
+                line_packer.step.eq(quantize.step),
+                line_packer.size.eq(Mux(quantize.e2m1, Size.NIBBLE.value, Size.BYTE.value)),
+                *(byte.eq(code) for byte, code in zip(line_packer.byte, quantize.element, strict=True)),
             ]
-        m.d.comb += [nibble.eq(code) for nibble, code in zip(assemble.nibble, quantise.element, strict=True)]
-        with m.If(~quantise.idle):
+        m.d.comb += [nibble.eq(code) for nibble, code in zip(line_packer.nibble, quantize.element, strict=True)]
+        with m.If(~quantize.idle):
             m.d.comb += self.idle.eq(0)
 
     def _parameters(self, m, name):
@@ -163,7 +163,7 @@ class Datapath(wiring.Component):
             register = Signal(name=f"valid_{cycle}")
             m.d.sync += register.eq(valid[-1])
             valid.append(register)
-            tags.append(later(m, tags[-1], f"tag_{cycle}"))
+            tags.append(delay(m, tags[-1], f"tag_{cycle}"))
         return valid, tags
 
     def _settings(self, m, settings, set_, name):

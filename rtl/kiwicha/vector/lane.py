@@ -10,7 +10,7 @@ from ..arith.multiply import FloatMultiply
 from ..arith.narrow import FloatToBf16
 from ..arith.order import total_order
 from ..config import ChipConfig
-from ..lib.delay import Delay, later
+from ..lib.delay import Delay, delay
 
 __all__ = ["Lane"]
 
@@ -83,7 +83,7 @@ class Lane(wiring.Component):
         m.submodules.to_int8 = to_int8 = FloatToInt8()
         m.submodules.beside = beside = Delay(32, self.OUT - self.RESULT)
 
-        total = later(m, (self.acc + self.bias)[:32], "total")
+        total = delay(m, (self.acc + self.bias)[:32], "total")
         m.d.comb += [
             to_float.i.eq(total),
             around.i.eq(total),
@@ -92,7 +92,7 @@ class Lane(wiring.Component):
         ]
         key = Signal(signed(32))
         m.d.comb += key.eq(Mux(self.integer_key, around.o.as_signed(), total_order(multiply.o)))
-        clamped = self._clamp(m, later(m, key, "key_late"))
+        clamped = self._clamp(m, delay(m, key, "key_late"))
 
         maximum = Signal(signed(32), reset_less=True)
         with m.If(self.valid & (self.first | (clamped > maximum))):
@@ -123,7 +123,7 @@ class Lane(wiring.Component):
         return Mux(self.float, add.o, converted)
 
     def _clamp(self, m, key):
-        low, high = (later(m, bound, name) for bound, name in ((self.low, "low_late"), (self.high, "high_late")))
-        is_low = later(m, key < self.low, "is_low")
-        is_high = later(m, key > self.high, "is_high")
-        return later(m, Mux(is_high, high, Mux(is_low, low, later(m, key, "key_compared"))), "clamped")
+        low, high = (delay(m, bound, name) for bound, name in ((self.low, "low_late"), (self.high, "high_late")))
+        is_low = delay(m, key < self.low, "is_low")
+        is_high = delay(m, key > self.high, "is_high")
+        return delay(m, Mux(is_high, high, Mux(is_low, low, delay(m, key, "key_compared"))), "clamped")

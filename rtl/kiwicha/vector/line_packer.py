@@ -7,10 +7,10 @@ from amaranth.lib.wiring import In, Out
 from ..config import ChipConfig
 from .shapes import Geometry, Size, size_shape
 
-__all__ = ["Assemble"]
+__all__ = ["LinePacker"]
 
 
-class Assemble(wiring.Component):
+class LinePacker(wiring.Component):
     """Results of successive steps, 4 to 32 bits wide, into a line, whose rest is zero.
 
     Latency :data:`LATENCY` = 1 cycle from the step that completes a line, one step per cycle. A line begins

@@ -7,11 +7,11 @@ from amaranth.lib.wiring import In, Out
 from ..arith.order import total_order
 from ..config import ChipConfig
 from ..isa import ErrorCode, OutFormat, ScaleMode, Unit, unit_layout
-from ..lib.delay import later
+from ..lib.delay import delay
 from ..memory.ports import ReadPort
 from .shapes import SETS, Geometry, Size, job_layout, settings_layout
 
-__all__ = ["Prepare"]
+__all__ = ["ParameterFetch"]
 
 ONE = 0x3F800000
 #: What an FP32 addition leaves as it is, a zero of either sign too.
@@ -25,7 +25,7 @@ class _State(enum.Enum, shape=2):
     OFFER = 3       # wait for the job before it to be walked
 
 
-class Prepare(wiring.Component):
+class ParameterFetch(wiring.Component):
     """From instructions to jobs whose parameters are in place, one at a time, while the last one runs.
 
     A job takes about `2 * word_lines + 6` cycles at most; the parameters that memory does not hold (no bias,
@@ -34,7 +34,7 @@ class Prepare(wiring.Component):
 
     Errors do not stop anything here. They are handed on as a job with a `code`, so that they are told after
     everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not; an unknown
-    `scale_mode`, or a scale for INT32; `float` for INT32 or without block scaling; with a fresh scale, `parts`
+    `scale_mode`, or a scale for INT32; `float` for INT32 or without block scaling; with a dynamic scale, `parts`
     of zero, too many, or more than one with parameters per column; or a count of zero, looked for in this
     order; SCRATCHPAD_RANGE for a parameter line.
 
@@ -83,7 +83,7 @@ class Prepare(wiring.Component):
         checking = Signal()
         # A register more: what comes is a multiplexer of banks, and much hangs on it.
         self._comes = Signal()
-        self._coming = later(m, self.params.data, "coming_data")
+        self._coming = delay(m, self.params.data, "coming_data")
         m.d.sync += self._comes.eq(self.params.valid)
         fetched = self._fetch(m, job, checking, error, address)
         m.d.comb += [
@@ -143,26 +143,26 @@ class Prepare(wiring.Component):
 
     @property
     def _last_format(self):
-        """The last format that this chip has: fresh scales need a number of columns that divides a block."""
+        """The last format that this chip has: dynamic scales need a number of columns that divides a block."""
         if not self._config.block_scaled:
             return OutFormat.FP32
         return OutFormat.E2M1 if Geometry.of(self._config).most_parts else OutFormat.BF16
 
-    def _fresh(self, job):
-        """Whether results take a fresh scale, for a format that this chip has."""
+    def _dynamic_scale(self, job):
+        """Whether results take a dynamic scale, for a format that this chip has."""
         if self._last_format != OutFormat.E2M1:
             return Const(0, 1)
         return (job.out_format == OutFormat.E4M3) | (job.out_format == OutFormat.E2M1)
 
     def _bad_parts(self, job):
         per_column = job.bias | (job.scale_mode == ScaleMode.COLUMN)
-        return self._fresh(job) & ((job.parts == 0) | (job.parts > Geometry.of(self._config).most_parts)
+        return self._dynamic_scale(job) & ((job.parts == 0) | (job.parts > Geometry.of(self._config).most_parts)
                                    | (per_column & (job.parts != 1)))
 
     def _settings(self, m, job, checking):
         """Bounds as keys; without `clamp`, those that every key is between. Made, compared, written: 3 cycles."""
         integer = job.out_format == OutFormat.INT32
-        low, high = (later(m, Mux(integer, bound.as_signed(), total_order(bound)), name)
+        low, high = (delay(m, Mux(integer, bound.as_signed(), total_order(bound)), name)
                      for bound, name in ((job.clamp_low, "low"), (job.clamp_high, "high")))
         checked, crossed = Signal(), Signal()
         m.d.sync += [checked.eq(checking), crossed.eq(low > high), self.settings_enable.eq(checked)]
@@ -177,9 +177,9 @@ class Prepare(wiring.Component):
         if self._config.block_scaled:
             m.d.comb += [
                 self.settings.float.eq(job.float),
-                self.settings.fresh.eq(self._fresh(job)),
+                self.settings.dynamic_scale.eq(self._dynamic_scale(job)),
                 self.settings.rule.eq(job.scale_rule),
-                self.o.p.fresh.eq(self.settings.fresh),
+                self.o.p.dynamic_scale.eq(self.settings.dynamic_scale),
             ]
 
     def _size(self, job):

@@ -9,11 +9,11 @@ from ..arith.narrow import SCALE_NAN, BlockScale, FloatToElement
 from ..config import ChipConfig
 from ..formats import MAX_BLOCK, ElementFormat
 from ..isa import ScaleRule
-from ..lib.delay import later
+from ..lib.delay import delay
 from ..lib.stream import Queue
 from .shapes import Geometry
 
-__all__ = ["Quantise"]
+__all__ = ["BlockQuantizer"]
 
 
 def _lanes(geometry: Geometry) -> int:
@@ -21,8 +21,8 @@ def _lanes(geometry: Geometry) -> int:
     return min(geometry.lanes, geometry.columns)
 
 
-class Quantise(wiring.Component):
-    """FP32 results to E4M3 or E2M1, with a fresh E8M0 scale per block.
+class BlockQuantizer(wiring.Component):
+    """FP32 results to E4M3 or E2M1, with a dynamic E8M0 scale per block.
 
     Steps wait in a ring of LUT RAM for the scale of their block, whose largest magnitude is found as they come;
     the next block comes in while one goes out. From the last step of a block to its first step's elements
@@ -79,7 +79,7 @@ class Quantise(wiring.Component):
         m = Module()
         m.submodules.codes = codes = Queue(8, self._depth)
         m.d.comb += codes.clear.eq(self.clear)
-        came = later(m, self.i, "came")
+        came = delay(m, self.i, "came")
         came_valid = self._valid(m, self.valid, "came_valid")
         self._find_scale(m, came, came_valid, codes.i)
         now, now_valid, code = self._read(m, came, came_valid, codes.o)
@@ -93,7 +93,7 @@ class Quantise(wiring.Component):
                 convert.bad.eq(code == SCALE_NAN),
                 self.element[lane].eq(convert.o),
             ]
-        beside = later(m, Cat(now.step, now.e2m1, now.end), "beside", FloatToElement.LATENCY)
+        beside = delay(m, Cat(now.step, now.e2m1, now.end), "beside", FloatToElement.LATENCY)
         ends = beside[-1]
         m.d.comb += [
             Cat(self.step, self.e2m1).eq(beside),
@@ -120,11 +120,11 @@ class Quantise(wiring.Component):
         largest = [came.word[lane][:31] for lane in range(self._lanes)]
         level = 0
         while len(largest) > 1:
-            largest = [later(m, Mux(a > b, a, b), f"largest{level}_{number}") for number, (a, b) in
+            largest = [delay(m, Mux(a > b, a, b), f"largest{level}_{number}") for number, (a, b) in
                        enumerate(zip(largest[::2], largest[1::2], strict=True))]
             level += 1
         valid = self._valid(m, valid, "found", level)
-        about = later(m, Cat(came.end, came.e2m1, came.rule), "about", level)
+        about = delay(m, Cat(came.end, came.e2m1, came.rule), "about", level)
         ends = valid & about[0]
         begins = Signal(init=1)
         amax = Signal(31, reset_less=True)
@@ -136,7 +136,7 @@ class Quantise(wiring.Component):
             m.d.sync += begins.eq(1)
 
         m.submodules.block_scale = block_scale = BlockScale()
-        about = later(m, about, "about_block")
+        about = delay(m, about, "about_block")
         m.d.comb += [
             block_scale.i.eq(amax),
             block_scale.format.eq(_format(about[1])),
@@ -161,8 +161,8 @@ class Quantise(wiring.Component):
             tail.eq(Mux(self.clear, 0, tail + came_valid)),
             head.eq(Mux(self.clear, 0, head + codes.valid)),
         ]
-        return (later(m, read.data, "now"), self._valid(m, codes.valid, "now_valid"),
-                later(m, codes.payload, "code"))
+        return (delay(m, read.data, "now"), self._valid(m, codes.valid, "now_valid"),
+                delay(m, codes.payload, "code"))
 
     def _collect(self, m, valid, flush, code):
         """Scales into lines."""
@@ -187,7 +187,7 @@ def _format(e2m1):
 
 
 def step_layout(config: ChipConfig) -> data.StructLayout:
-    """A step of a block on its way through :class:`Quantise`."""
+    """A step of a block on its way through :class:`BlockQuantizer`."""
     geometry = Geometry.of(config)
     return data.StructLayout({
         "word": data.ArrayLayout(32, min(geometry.lanes, geometry.columns)),

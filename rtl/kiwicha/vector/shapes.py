@@ -43,7 +43,7 @@ class Geometry:
 
     @classmethod
     def of(cls, config: ChipConfig) -> "Geometry":
-        return cls(config.columns, config.epilogue_lanes, config.line_bytes)
+        return cls(config.columns, config.vector_lanes, config.line_bytes)
 
     @property
     def steps(self) -> int:
@@ -61,7 +61,7 @@ class Geometry:
 
     @property
     def most_parts(self) -> int:
-        """Column blocks that may share a fresh scale; none unless `columns` is a power of two."""
+        """Column blocks that may share a dynamic scale; none unless `columns` is a power of two."""
         return 0 if self.columns & (self.columns - 1) else MAX_BLOCK // self.columns
 
     @property
@@ -91,7 +91,7 @@ def settings_layout(config: ChipConfig) -> data.StructLayout:
     are INT32. With block scaling, `float` says that accumulators are FP32, and `fresh` that results take a fresh
     scale, by `rule`.
     """
-    scaled = {"float": 1, "fresh": 1, "rule": ScaleRule}
+    scaled = {"float": 1, "dynamic_scale": 1, "rule": ScaleRule}
     return data.StructLayout({
         "low": signed(32),
         "high": signed(32),
@@ -128,7 +128,7 @@ def job_layout(config: ChipConfig) -> data.StructLayout:
         "instruction": unit_layout(Unit.EPILOGUE),
         "set": range(SETS),
         "size": size_shape(config),
-        **({"fresh": 1} if config.block_scaled else {}),
+        **({"dynamic_scale": 1} if config.block_scaled else {}),
         "code": ErrorCode,
         "address": signed(LINE_ADDRESS + 2),
     })

@@ -107,7 +107,7 @@ def _read(chain: Chain, proto: onnx.NodeProto, number: int, constants: dict[str,
         raise node.error("only the first output is supported")
     if node.op not in _SHAPERS:
         if chain.dequantized:
-            raise node.error("comes after DequantizeLinear; models must be of quantised operators "
+            raise node.error("comes after DequantizeLinear; models must be of quantized operators "
                              "(QLinearConv, QLinearMatMul), not pairs of QuantizeLinear and DequantizeLinear")
         if not chain.quantized and node.op != "QuantizeLinear":
             raise node.error("needs int8 or uint8 codes; put a QuantizeLinear before it")
@@ -132,7 +132,7 @@ def _finish(chain: Chain, output: str) -> None:
 def _quantize_linear(chain: Chain, node: Node) -> None:
     node.only("axis", "saturate", "block_size", "output_dtype", "precision")
     if chain.quantized:
-        raise node.error("its input is quantised already")
+        raise node.error("its input is quantized already")
     scale = node.scale(1, "the scale")
     zero, chain.unsigned = node.zero_point(2, "the zero point")
     # Saturation at int8 of shifted codes is that of uint8.

@@ -97,7 +97,7 @@ class Accumulators:
 def load_lines(emitter: Emitter, config: ChipConfig, address: int, line: int, lines: int, key: Hashable) -> None:
     """Bring whole lines, one after the other in memory and in the scratchpad."""
     emitter.add(Unit.LOAD, writes=[key], address=address, row_bytes=lines * config.line_bytes, rows=1, planes=1,
-                chunk_bytes=config.line_bytes, line=line, chunk_line_stride=1)
+                segment_bytes=config.line_bytes, line=line, segment_line_stride=1)
 
 
 def load_input(emitter: Emitter, plan: ConvPlan, address: int, place: Place, region: Rect) -> None:
@@ -106,10 +106,10 @@ def load_input(emitter: Emitter, plan: ConvPlan, address: int, place: Place, reg
     if not (h and w):
         return
     memory = address + (y - plan.pads[0]) * plan.y_bytes + (x - plan.pads[1]) * plan.x_bytes
-    chunks = plan.chunks
-    _transfer(emitter, Unit.LOAD, memory, place, ((y - region.y) * place.width + x - region.x) * chunks,
+    segments = plan.segments
+    _transfer(emitter, Unit.LOAD, memory, place, ((y - region.y) * place.width + x - region.x) * segments,
               plan.channels, plan.config.rows, [
-        (w, (plan.x_bytes, chunks)), (h, (plan.y_bytes, place.width * chunks)),
+        (w, (plan.x_bytes, segments)), (h, (plan.y_bytes, place.width * segments)),
         (len(place.keys), (plan.image_bytes, place.stride))])
 
 
@@ -128,13 +128,13 @@ def store_output(emitter: Emitter, plan: ConvPlan, address: int, place: Place, r
         (len(place.keys), (height * width * channels, place.stride))])
 
 
-def _transfer(emitter: Emitter, unit: Unit, address: int, place: Place, offset: int, row_bytes: int, chunk: int,
+def _transfer(emitter: Emitter, unit: Unit, address: int, place: Place, offset: int, row_bytes: int, segment: int,
               dims: Sequence[Dim]) -> None:
-    """Rows of `row_bytes` bytes, cut into chunks; rows that follow each other on both sides become one."""
-    chunk = min(chunk, row_bytes)
-    lines = ceil_div(row_bytes, chunk)
+    """Rows of `row_bytes` bytes, cut into segments; rows that follow each other on both sides become one."""
+    segment = min(segment, row_bytes)
+    lines = ceil_div(row_bytes, segment)
     dims = list(dims)
-    while dims and row_bytes % chunk == 0:
+    while dims and row_bytes % segment == 0:
         count, (bytes_apart, lines_apart) = dims[0]
         if count > 1 and ((bytes_apart, lines_apart) != (row_bytes, lines) or row_bytes * count > _MAX_ROW_BYTES):
             break
@@ -144,7 +144,7 @@ def _transfer(emitter: Emitter, unit: Unit, address: int, place: Place, offset: 
         (rows, (row_stride, row_lines)), (planes, (plane_stride, plane_lines)) = nest.dims
         emitter.add(unit, **{"writes" if unit == Unit.LOAD else "reads": place.keys},
                     address=address + nest.offsets[0], line=place.line + offset + nest.offsets[1],
-                    row_bytes=row_bytes, chunk_bytes=chunk, chunk_line_stride=1,
+                    row_bytes=row_bytes, segment_bytes=segment, segment_line_stride=1,
                     rows=rows, row_stride=row_stride, row_line_stride=row_lines,
                     planes=planes, plane_stride=plane_stride, plane_line_stride=plane_lines)
 
@@ -172,14 +172,15 @@ def pad_input(emitter: Emitter, plan: ConvPlan, place: Place, region: Rect) -> N
     for strip in strips:
         if not strip.size:
             continue
-        line = place.line + ((strip.y - region.y) * place.width + strip.x - region.x) * plan.chunks
-        dims = [(strip.w * plan.chunks, (1,)), (strip.h, (place.width * plan.chunks,)),
+        line = place.line + ((strip.y - region.y) * place.width + strip.x - region.x) * plan.segments
+        dims = [(strip.w * plan.segments, (1,)), (strip.h, (place.width * plan.segments,)),
                 (len(place.keys), (place.stride,))]
         for nest in nests(dims, 3):
-            (chunks, (chunk_lines,)), (rows, (row_lines,)), (planes, (plane_lines,)) = nest.dims
-            emitter.add(Unit.LOAD, writes=place.keys, fill_only=1, fill=plan.layer.x_zero & 0xFF, chunk_bytes=1,
-                        address=0, row_bytes=chunks, rows=rows, planes=planes, line=line + nest.offsets[0],
-                        chunk_line_stride=chunk_lines, row_line_stride=row_lines, plane_line_stride=plane_lines)
+            (segments, (segment_lines,)), (rows, (row_lines,)), (planes, (plane_lines,)) = nest.dims
+            emitter.add(Unit.LOAD, writes=place.keys, fill_only=1, fill=plan.layer.x_zero & 0xFF, segment_bytes=1,
+                        address=0, row_bytes=segments, rows=rows, planes=planes, line=line + nest.offsets[0],
+                        segment_line_stride=segment_lines, row_line_stride=row_lines,
+                        plane_line_stride=plane_lines)
 
 
 def unit(emitter: Emitter, plan: ConvPlan, source: Place, parts: Sequence[Weights], slot: tuple[int, Hashable],
@@ -191,8 +192,8 @@ def unit(emitter: Emitter, plan: ConvPlan, source: Place, parts: Sequence[Weight
     conv = plan.conv_rect(out)
     offsets = plan.offsets(source.width)
     rows, (acc_line, acc_key) = plan.config.rows, slot
-    (sy, sx), chunks = plan.strides, plan.chunks
-    pixels = [(conv.w, (sx * chunks, 1)), (conv.h, (sy * source.width * chunks, conv.w)),
+    (sy, sx), segments = plan.strides, plan.segments
+    pixels = [(conv.w, (sx * segments, 1)), (conv.h, (sy * source.width * segments, conv.w)),
               (len(source.keys), (source.stride, conv.size))]
     for part in parts:
         for first, reduction in reductions(offsets[part.first:part.first + part.tiles]):

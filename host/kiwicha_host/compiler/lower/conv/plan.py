@@ -65,7 +65,7 @@ class ConvPlan:
     # The input.
 
     @property
-    def chunks(self) -> int:
+    def segments(self) -> int:
         """Lines per pixel of the input."""
         return ceil_div(self.channels, self.config.rows)
 
@@ -79,7 +79,7 @@ class ConvPlan:
     @property
     def lines(self) -> int:
         """Scratchpad lines of one padded input image."""
-        return self.padded[0] * self.padded[1] * self.chunks
+        return self.padded[0] * self.padded[1] * self.segments
 
     def reach(self, axis: int, count: int) -> int:
         """Padded input pixels that `count` pixels of the convolution need along an axis."""
@@ -87,8 +87,8 @@ class ConvPlan:
 
     def offsets(self, width: int) -> list[int]:
         """For each weight tile, the line of its first input pixel, in an input `width` pixels wide."""
-        return [(y * self.dilations[0] * width + x * self.dilations[1]) * self.chunks + chunk
-                for y in range(self.kernel[0]) for x in range(self.kernel[1]) for chunk in range(self.chunks)]
+        return [(y * self.dilations[0] * width + x * self.dilations[1]) * self.segments + segment
+                for y in range(self.kernel[0]) for x in range(self.kernel[1]) for segment in range(self.segments)]
 
     def arrange(self, images: np.ndarray) -> np.ndarray:
         """Input codes [N, H, W, C] as they have to be in memory, [N, image_bytes]."""
@@ -174,7 +174,7 @@ class ConvPlan:
     @property
     def weight_tiles(self) -> int:
         """Weight tiles per block of output channels."""
-        return self.kernel[0] * self.kernel[1] * self.chunks
+        return self.kernel[0] * self.kernel[1] * self.segments
 
     @property
     def param_lines(self) -> int:
@@ -194,7 +194,7 @@ class ConvPlan:
         config, layer = self.config, self.layer
         outputs = self.blocks * config.columns
         weights = _folded_weights(layer.weights, self.fold)             # [ky, kx, channels, outputs]
-        padded = np.zeros((*self.kernel, self.chunks * config.rows, outputs), np.int8)
+        padded = np.zeros((*self.kernel, self.segments * config.rows, outputs), np.int8)
         padded[:, :, :self.channels, :layer.out_channels] = weights
         packed = np.zeros((self.blocks, self.block_lines, config.line_bytes), np.uint8)
         tiles = self.weight_tiles * config.rows

@@ -133,7 +133,7 @@ class Resident:
         for first, count in split(images, self._together(plan, rects)):
             for rect in rects:
                 conv = plan.conv_rect(rect)
-                start = (conv.y * plan.strides[0] * source.width + conv.x * plan.strides[1]) * plan.chunks
+                start = (conv.y * plan.strides[0] * source.width + conv.x * plan.strides[1]) * plan.segments
                 out = ((rect.y + top) * target.width + rect.x + left) * plan.blocks
                 for block in range(plan.blocks):
                     line = self._weight_line[layer] + block * plan.block_lines

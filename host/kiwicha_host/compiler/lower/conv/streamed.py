@@ -95,7 +95,7 @@ class Streamed:
             pixels = plan.conv_pixels(rect.h, rect.w) * together
             products += plan.blocks * plan.weight_tiles * max(pixels, self.config.rows)
             conv = plan.conv_rect(rect)
-            loads += plan.reach(0, conv.h) * plan.reach(1, conv.w) * plan.chunks * together
+            loads += plan.reach(0, conv.h) * plan.reach(1, conv.w) * plan.segments * together
             if plan.blocks * len(self._parts) > self._slots:
                 loads += plan.weight_lines
         return max(products, loads) / together
@@ -104,7 +104,7 @@ class Streamed:
         """What a tile of h x w outputs takes of each resource, and what there is."""
         conv_h, conv_w = plan.conv_bound(0, h), plan.conv_bound(1, w)
         return {"accumulator lines": (conv_h * conv_w, self.config.accumulator_lines // 2),
-                "scratchpad lines for input": (plan.reach(0, conv_h) * plan.reach(1, conv_w) * plan.chunks,
+                "scratchpad lines for input": (plan.reach(0, conv_h) * plan.reach(1, conv_w) * plan.segments,
                                                self._input.size // self._places),
                 "scratchpad lines for results": (h * w * plan.blocks, self._output.size // self._places)}
 
@@ -202,7 +202,7 @@ class _Stream:
         conv = plan.conv_rect(rect)
         region = Rect(conv.y * plan.strides[0], conv.x * plan.strides[1],
                       plan.reach(0, conv.h), plan.reach(1, conv.w))
-        lines = region.size * plan.chunks
+        lines = region.size * plan.segments
         number %= self._layer._places
         line = self._layer._input.base + number * (self._layer._input.size // self._layer._places)
         place = Place(line, region.w, lines, (("in", self._layer.first, number),) * count)

@@ -105,7 +105,7 @@ class CompiledGemm:
         return data.copy().view(self.spec.dtype)
 
     def output_scales(self, job: Job) -> np.ndarray:
-        """The fresh E8M0 scales [M, ceil(N / out_block)] of an e4m3 or e2m1 output."""
+        """The dynamic E8M0 scales [M, ceil(N / out_block)] of an e4m3 or e2m1 output."""
         data = job.memory[self.c_scale.base:self.c_scale.end]
         return np.ascontiguousarray(data.reshape(-1, self.spec.m).T)
 

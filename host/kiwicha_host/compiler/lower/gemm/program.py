@@ -182,10 +182,11 @@ def _emit_load(builder: ProgramBuilder, gemm: "CompiledGemm", buffers: _Buffers,
 
 
 def _emit_rows(builder: ProgramBuilder, keys: list[Hashable], address: int, rows: int, stride: int, row_bytes: int,
-               chunk: int, line: int, chunk_lines: int, row_lines: int) -> None:
-    """LOAD of `rows` rows of `row_bytes` bytes, `stride` bytes apart, in chunks."""
+               segment: int, line: int, segment_lines: int, row_lines: int) -> None:
+    """LOAD of `rows` rows of `row_bytes` bytes, `stride` bytes apart, in segments."""
     builder.add(Unit.LOAD, writes=keys, address=address, row_bytes=row_bytes, rows=rows, row_stride=stride,
-                planes=1, chunk_bytes=chunk, line=line, chunk_line_stride=chunk_lines, row_line_stride=row_lines)
+                planes=1, segment_bytes=segment, line=line, segment_line_stride=segment_lines,
+                row_line_stride=row_lines)
 
 
 def _emit_matmul(builder: ProgramBuilder, gemm: "CompiledGemm", buffers: _Buffers, step: _Step) -> None:
@@ -243,9 +244,9 @@ class _Results:
         index = self._params.take(step.tile, step.n, step.n, loads)
         if loads:
             lines, line_bytes = step.n[1] * gemm.param_lines, gemm.config.line_bytes
-            self.builder.add(Unit.LOAD, writes=[("params", index)], rows=1, planes=1, chunk_line_stride=1,
+            self.builder.add(Unit.LOAD, writes=[("params", index)], rows=1, planes=1, segment_line_stride=1,
                              address=gemm.params.base + step.n[0] * gemm.param_lines * line_bytes,
-                             row_bytes=lines * line_bytes, chunk_bytes=line_bytes, line=self._param_line(index))
+                             row_bytes=lines * line_bytes, segment_bytes=line_bytes, line=self._param_line(index))
         return index
 
     def _param_line(self, index: int) -> int:
@@ -255,7 +256,7 @@ class _Results:
         return slot(self.gemm.where.out, self.gemm.where.out.size // 2, output)
 
     def _scale_line(self, step: _Step, size: int, output: int, block: int) -> int:
-        """Where the fresh scales of column block `block` of `size` in an output slot are: behind the results."""
+        """Where the dynamic scales of column block `block` of `size` in an output slot are: behind the results."""
         shape, m = self.gemm.shape, step.m[1]
         return (self._output_line(output) + m * size * shape.result_lines
                 + block // shape.out_parts * ceil_div(m, shape.config.line_bytes))
@@ -290,12 +291,13 @@ class _Results:
         self.builder.add(
             Unit.STORE, reads=[("out", output)], address=gemm.c.base + step.m[0] * row + first,
             row_bytes=min(row, first + size * shape.block_bytes) - first, rows=step.m[1], row_stride=row, planes=1,
-            chunk_bytes=min(config.line_bytes, shape.block_bytes),
-            line=self._output_line(output), chunk_line_stride=1, row_line_stride=size * shape.result_lines)
+            segment_bytes=min(config.line_bytes, shape.block_bytes),
+            line=self._output_line(output), segment_line_stride=1, row_line_stride=size * shape.result_lines)
         if shape.out_block:
             scales = ceil_div(size, shape.out_parts)
             self.builder.add(
                 Unit.STORE, reads=[("out", output)], row_bytes=step.m[1], rows=scales, row_stride=shape.m,
                 planes=1, address=gemm.c_scale.base + (step.n[0] + start) // shape.out_parts * shape.m + step.m[0],
-                chunk_bytes=config.line_bytes, line=self._scale_line(step, size, output, 0), chunk_line_stride=1,
+                segment_bytes=config.line_bytes, segment_line_stride=1,
+                line=self._scale_line(step, size, output, 0),
                 row_line_stride=ceil_div(step.m[1], config.line_bytes))

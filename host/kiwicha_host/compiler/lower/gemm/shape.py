@@ -24,7 +24,7 @@ class Shape:
     element_bits : int
         Of a result.
     out_block : int
-        Results of a row that share a fresh scale, a multiple of the array's columns; 0 without such scales.
+        Results of a row that share a dynamic scale, a multiple of the array's columns; 0 without such scales.
     """
 
     config: ChipConfig
@@ -91,12 +91,12 @@ class Shape:
 
     @property
     def out_parts(self) -> int:
-        """Column blocks that share a fresh scale; those along N are cut only between such groups."""
+        """Column blocks that share a dynamic scale; those along N are cut only between such groups."""
         return self.out_block // self.config.columns if self.out_block else 1
 
     @property
     def out_blocks(self) -> int:
-        """Fresh scales of a row."""
+        """Dynamic scales of a row."""
         return ceil_div(self.n_blocks, self.out_parts) if self.out_block else 0
 
     def out_lines(self, m: int, n: int) -> int:

@@ -26,7 +26,7 @@ class GemmSpec:
     `block` elements along K share a scale; 0 is an integer GEMM. `scale` is None, a number (for all columns) or
     "column" (FP32 [N], given with the arrays); `bias` says that [N] is given with the arrays, int32 or, with
     blocks, FP32. With `relu`, results below zero (before the zero point) become zero. `out_block` columns of an
-    e4m3 or e2m1 output share a fresh scale by `scale_rule`, "rceil" or "floor".
+    e4m3 or e2m1 output share a dynamic scale by `scale_rule`, "rceil" or "floor".
     """
     m: int
     n: int

@@ -169,7 +169,7 @@ def _cycles(shape: Shape, tiling: Tiling) -> float:
     a_span, w_span = (m_parts * k_parts, k_parts) if tiling.n_outer else (k_parts, n_parts * k_parts)
     a_loads = 1 if a_span <= tiling.a_slots else n_parts
     w_loads = 1 if w_span <= tiling.w_slots else m_parts
-    steps = ceil_div(config.columns, config.epilogue_lanes)
+    steps = ceil_div(config.columns, config.vector_lanes)
     tiles = m_parts * n_parts
     loads = a_loads * m_parts * k_parts + w_loads * n_parts * k_parts
     # As if every column block had parameters; without, there are fewer EPILOGUEs.
