@@ -187,7 +187,8 @@ class ChipConfig:
         ``8x8.toml`` is `chip_8x8`.
         """
         if not isinstance(name_or_path, str | os.PathLike):
-            raise TypeError(f"a configuration is a name or a .toml file, not {shown(name_or_path)}")
+            raise TypeError("name_or_path must be a configuration's name or a .toml file, "
+                            f"not {shown(name_or_path)}")
         given = os.fspath(name_or_path)
         if not given.lower().endswith(".toml") and os.sep not in given:
             return cls.preset(given)

@@ -55,8 +55,7 @@ def _real(path: Path) -> Path:
 
 def check_folder(folder: Path, files: Iterable[str] = ()) -> None:
     """:exc:`FileProblem` if `folder` is none and cannot be made, or one of `files` cannot be put into it."""
-    folder = _real(folder)
-    found = status(folder)
+    found, folder = status(folder), _real(folder)
     if found is not None:
         if not stat.S_ISDIR(found.st_mode):
             raise FileProblem(f"cannot write to {folder}: it is not a folder")

@@ -52,6 +52,8 @@ def decode_scales(codes: np.ndarray) -> np.ndarray:
 def spread(scales: np.ndarray, shape: tuple[int, ...], block: int) -> np.ndarray:
     """One scale per element of a matrix of `shape`, from scales that are per block along one axis or both."""
     scales, block = arguments.array("scales", scales), arguments.integer("block", block, 1)
+    if not is_real(scales):
+        raise ValueError(f"scales must be real numbers, not {arguments.described(scales)}")
     if len(shape) != scales.ndim:
         raise ValueError(f"scales must have the {len(shape)} dimensions of shape, not {list(scales.shape)}")
     for axis, size in enumerate(shape):

@@ -93,8 +93,11 @@ class GemmSpec:
             if self.bias or self.scale == "column":
                 raise CompileError(f"an {self.out} output takes no bias and no factor per column; "
                                    "use bf16 or fp32")
-        elif self.out_block:
+            return
+        if self.out_block:
             raise CompileError(f"an output of {self.out} has no scale blocks")
+        if self.scale_rule != RULES[0]:
+            raise CompileError(f"a scale rule is for e4m3 and e2m1 outputs, not {self.out}")
 
     @property
     def out_format(self) -> OutFormat:
@@ -141,6 +144,8 @@ class GemmSpec:
                 raise ValueError(f"{name} must be {TYPES[fmt]} {list(shape)}, not {arguments.described(array)}")
         for name, value, wanted in (("bias", bias, self.bias), ("scale", scale, self.scale == "column"),
                                     ("a_scale", a_scale, self.block), ("b_scale", b_scale, self.block)):
+            if value is not None:
+                arguments.array(name, value)
             if (value is not None) != bool(wanted):
                 raise ValueError(f"this GEMM {'needs' if wanted else 'takes no'} {name}, "
                                  f"not {arguments.described(value)}")
