@@ -1,7 +1,7 @@
 """One GEMM as users ask for it, and what they get: typed, and checked before anything is compiled."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,11 +9,9 @@ from numpy.typing import ArrayLike
 from kiwicha import ChipConfig
 
 from . import arguments
+from .compiler import GemmSpec
 from .job import Result
 from .operands import as_operand, check_bias, check_block_scales, check_inner, check_scale
-
-if TYPE_CHECKING:
-    from .compiler import GemmSpec
 
 __all__ = ["BlockScaled", "GemmOptions", "GemmRequest", "GemmResult"]
 
@@ -85,12 +83,9 @@ class GemmRequest:
     relu: bool = False
     out_block: int = 0
     scale_rule: str = "rceil"
-    spec: "GemmSpec" = field(init=False, repr=False)
+    spec: GemmSpec = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # Whoever only looks at requests needs no compiler.
-        from .compiler.lower.gemm.spec import GemmSpec
-
         a, a_format = as_operand("A", self.a)
         b, b_format = as_operand("B", self.b)
         check_inner(a, b)
@@ -112,7 +107,7 @@ class GemmRequest:
         for name, value in kept.items():
             object.__setattr__(self, name, value)
 
-    def _checked_scales(self, spec: "GemmSpec") -> dict[str, np.ndarray]:
+    def _checked_scales(self, spec: GemmSpec) -> dict[str, np.ndarray]:
         given = self.a_scale is not None, self.b_scale is not None
         if not spec.block:
             if any(given):

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from kiwicha import ChipConfig
 
 from .. import arguments
+from ..compiler import compile_gemm
 from ..job import Job, Result
 from ..operands import FORMATS
 from ..request import BlockScaled, GemmOptions, GemmRequest, GemmResult
@@ -102,9 +103,6 @@ class Device(abc.ABC):
         DeviceError
             The program ended in an error.
         """
-        # The compiler needs devices' jobs; devices need the compiler only here.
-        from ..compiler import compile_gemm
-
         spec = arguments.instance("request", request, GemmRequest).spec
         compiled = compile_gemm(self.config, spec, memory_limit=self.memory_limit)
         job = compiled.job(**request.arrays())
