@@ -150,7 +150,7 @@ class CompiledNetwork:
         CompileError
             `inputs` has a wrong shape, type or value, or the program would be too long.
         """
-        codes = self.plans[0].arrange(self.graph.encode(inputs))
+        codes = self.plans[0].arrange(self.graph.encode(arguments.array("inputs", inputs)))
         program = self._program(len(codes))
         memory = np.zeros(program.memory_bytes, np.uint8)
         memory[:self._weights.size] = self._weights
@@ -162,7 +162,7 @@ class CompiledNetwork:
 
     def check(self, inputs: np.ndarray) -> None:
         """Raise :exc:`CompileError` unless the model takes `inputs`."""
-        self.graph.check(inputs)
+        self.graph.check(arguments.array("inputs", inputs))
 
     def codes(self, job: NetworkJob) -> np.ndarray:
         """The last layer's int8 (or uint8) codes after the run."""
