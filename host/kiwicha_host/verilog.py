@@ -8,6 +8,7 @@ from kiwicha import ChipConfig
 from kiwicha.isa import REGISTERS
 
 from .assembler import c_header
+from .extras import extra
 from .files import make_folder, replacing
 
 __all__ = ["lint_waivers", "write_verilog"]
@@ -29,8 +30,9 @@ def write_verilog(config: ChipConfig, folder: Path) -> list[Path]:
         The files, all whole.
     """
     # All of the RTL is needed here and by no other command but the simulation.
-    from kiwicha.export import port_table, to_verilog
-    from kiwicha.top import Top
+    with extra("sim"):
+        from kiwicha.export import port_table, to_verilog
+        from kiwicha.top import Top
 
     top, name = Top(config), f"kiwicha_{config.name}"
     text, names = to_verilog(top, name)

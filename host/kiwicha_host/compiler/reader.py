@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
+
+from ..extras import extra
+
+with extra("onnx"):
+    import onnx
+    from onnx import helper, numpy_helper
 
 from . import arithmetic
 from .builder import CompileError

@@ -5,13 +5,16 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import serial
 
 from kiwicha import ChipConfig
 
+from ..extras import extra
 from ..job import Job, Result
 from .base import Device
 from .registers import LinkError, RegisterFile
+
+with extra("serial"):
+    import serial
 
 __all__ = ["SerialDevice", "Uartbone"]
 
