@@ -29,7 +29,7 @@ lock:
 	mv build/lock/requirements.lock requirements.lock
 
 sim: setup
-	$(BIN)/python -m kiwicha_host.demo
+	$(BIN)/python -m kiwicha_host.cli.demo
 
 test: lint
 	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(BIN)/pytest -n 2 --dist worksteal tests
