@@ -170,7 +170,8 @@ def constants():
                                 ("SCALE_MODE", isa.ScaleMode), ("ELEMENT_FORMAT", formats.ElementFormat)):
         assert modules.pop(enumeration.__name__) is enumeration
         yield from ((f"{prefix}_{member.name}", member.value) for member in enumeration)
-    assert not [name for name, item in modules.items() if isinstance(item, enum.EnumMeta) and len(item)], "not in the header"
+    others = [name for name, item in modules.items() if isinstance(item, enum.EnumMeta) and len(item)]
+    assert not others, f"not in the header: {others}"
     for unit, instruction in INSTRUCTIONS.items():
         for field in instruction.all_fields:
             name = f"{unit.name}_{field.name.upper()}"

@@ -143,7 +143,8 @@ def _operands(instruction: isa.Instruction, fields: dict[str, Any]) -> Iterator[
 
 def enumerations() -> list[type[enum.Enum]]:
     """Every enumeration that instructions and registers use."""
-    return [item for item in vars(isa).values() if isinstance(item, enum.EnumMeta) and len(item)]
+    return [item for item in vars(isa).values() if isinstance(item, type) and issubclass(item, enum.Enum)
+            and len(item)]
 
 
 def _prefix(enumeration: type) -> str:
