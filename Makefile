@@ -55,8 +55,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The committed pages that are made from the sources; and the API, as pages under build/docs.
 docs: setup
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/api.py
 
 clean:
 	rm -rf build
