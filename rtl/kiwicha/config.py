@@ -15,10 +15,6 @@ __all__ = ["ConfigError", "ChipConfig", "MULTIPLIERS", "PRESETS"]
 #: Multiplier variants (see :mod:`kiwicha.array.multiplier`).
 MULTIPLIERS = ("portable", "ecp5", "ecp5_packed")
 
-#: Cycles from an accepted scratchpad read request to its data: a register before block RAM, the block RAM itself,
-#: and a register behind it.
-READ_LATENCY = 3
-
 
 #: Parameters of earlier versions, and their names today.
 _RENAMED = {"epilogue_lanes": "vector_lanes"}
