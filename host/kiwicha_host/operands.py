@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from kiwicha import ChipConfig
+from kiwicha import ChipConfig, formats
 
 if TYPE_CHECKING:
     from .compiler import GemmSpec
 
 __all__ = ["FORMATS", "as_operand", "check_inner", "from_codes", "gemm_request"]
 
-#: Element formats by name, as numpy types.
+#: Element formats by name, as numpy types: what their codes mean is those types' business.
 FORMATS: dict[str, np.dtype] = {name: np.dtype(dtype) for name, dtype in (
     ("int8", np.int8), ("int4", ml_dtypes.int4), ("e4m3", ml_dtypes.float8_e4m3fn),
     ("e2m1", ml_dtypes.float4_e2m1fn), ("e2m3", ml_dtypes.float6_e2m3fn), ("e3m2", ml_dtypes.float6_e3m2fn))}
@@ -36,15 +36,17 @@ def as_operand(operand: str, array: Any) -> tuple[np.ndarray, str]:
 
 def from_codes(operand: str, array: np.ndarray, name: str) -> np.ndarray:
     """An operand from a file, one element per item: int8 for the integers, uint8 codes for the floats."""
-    stored = np.dtype(np.int8 if name.startswith("int") else np.uint8)
+    about = formats.FORMATS[name]
+    stored = np.dtype(np.uint8 if about.is_float else np.int8)
     if array.dtype != stored:
         raise ValueError(f"{operand} must be {stored} for format {name}, not {array.dtype}")
     check_shape(operand, array)
-    low, high = {"int4": (-8, 7), "e2m1": (0, 15), "e2m3": (0, 63), "e3m2": (0, 63)}.get(name, (-128, 255))
-    outside = array[(array < low) | (array > high)] if (low, high) != (-128, 255) else array[:0]
+    low = 0 if about.is_float else -(1 << about.bits - 1)
+    high = low + (1 << about.bits) - 1
+    outside = array[(array < low) | (array > high)]
     if outside.size:
         raise ValueError(f"{operand} must be from {low} to {high} for format {name}, not {outside.flat[0]}")
-    return array.astype(FORMATS[name]) if name == "int4" else array.view(FORMATS[name])
+    return array.view(FORMATS[name]) if about.is_float else array.astype(FORMATS[name])
 
 
 def check_block_scales(a: np.ndarray, b: np.ndarray, block: int, a_scale: np.ndarray, b_scale: np.ndarray) -> None:

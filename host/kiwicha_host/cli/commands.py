@@ -16,13 +16,14 @@ import click
 
 from kiwicha import ChipConfig
 from kiwicha.config import PRESETS
+from kiwicha.formats import FORMATS
 
 from ..extras import extra
 from .tables import print_json, show_figures, show_rows
 
 __all__ = ["main"]
 
-_A_FORMATS = ("int8", "int4", "e4m3", "e2m1", "e2m3", "e3m2")
+_A_FORMATS = tuple(FORMATS)
 _OUT = ("int32", "fp32", "bf16", "int8", "e4m3", "e2m1")
 _BLOCK_OUT = ("e4m3", "e2m1")
 _BLOCKS = ("16", "32", "64", "128")
