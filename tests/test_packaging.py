@@ -113,6 +113,34 @@ def test_packages_say_that_they_are_typed(package):
     assert (ROOT / package / "py.typed").is_file()
 
 
+# What is written down twice.
+
+def test_the_version_is_the_same_everywhere():
+    version = PROJECT["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
+
+
+def test_ci_runs_once_with_few_rights_and_named_commits():
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert "\npermissions:\n  contents: read\n" in text and text.count("permissions:") == 1
+    # A branch's push does not run what its pull request runs.
+    assert "  push:\n    branches: [main]\n" in text
+    actions = re.findall(r"uses: (\S+)", text)
+    assert len(actions) >= 7 and all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", item) for item in actions)
+
+
+def test_every_link_between_pages_leads_somewhere():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text()
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)", text):
+            goal = page.parent / target if target else page
+            assert goal.exists(), f"{page.name}: {target}"
+            heads = [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-")
+                     for head in re.findall(r"^#+ (.*)$", goal.read_text(), re.MULTILINE)] if anchor else []
+            assert not anchor or anchor in heads, f"{page.name}: {target}#{anchor}"
+
+
 # Extras.
 
 def test_an_extra_is_named_and_other_mistakes_are_not_hidden():
