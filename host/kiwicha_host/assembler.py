@@ -3,15 +3,13 @@
 Nothing here knows a particular instruction: fields, widths and documentation all come from the tables.
 """
 
-import enum
-import inspect
 import operator
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from kiwicha import isa
-from kiwicha.formats import FORMATS
+from kiwicha.formats import FORMATS, DocumentedEnum
 from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, ErrorCode, Unit
 
 __all__ = ["DecodeError", "c_header", "decode", "disassemble", "encode", "reference_markdown"]
@@ -141,22 +139,15 @@ def _operands(instruction: isa.Instruction, fields: dict[str, Any]) -> Iterator[
             yield f"{field.name}={number}"
 
 
-def enumerations() -> list[type[enum.Enum]]:
+def enumerations() -> list[type[DocumentedEnum]]:
     """Every enumeration that instructions and registers use."""
-    return [item for item in vars(isa).values() if isinstance(item, type) and issubclass(item, enum.Enum)
-            and len(item)]
+    return [item for item in vars(isa).values()
+            if isinstance(item, type) and issubclass(item, DocumentedEnum) and item is not DocumentedEnum]
 
 
 def _prefix(enumeration: type) -> str:
     """ElementFormat is KIWICHA_ELEMENT_FORMAT_..., and ErrorCode KIWICHA_ERROR_..."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enumeration.__name__.removesuffix("Code")).upper()
-
-
-def member_docs(enumeration: type) -> dict[str, str]:
-    """What the ``#:`` comment beside each member of an enumeration in isa.py says."""
-    source = inspect.getsource(enumeration)
-    found = re.findall(r"^\s+(\w+) = \d+(?:[ \t]+#:[ \t]*(.*))?$", source, re.MULTILINE)
-    return {name: doc.strip() for name, doc in found}
 
 
 # The C header.
@@ -209,9 +200,8 @@ def c_header() -> str:
               for name, value in vars(isa).items() if type(value) is int and not name.startswith("_")]
     for enumeration in enumerations():
         lines += ["", f"/* {enumeration.__name__} */"]
-        docs = member_docs(enumeration)
         lines += [f"#define KIWICHA_{_prefix(enumeration)}_{item.name} {item.value}u"
-                  + (f" /* {docs[item.name]} */" if docs[item.name] else "") for item in enumeration]
+                  + (f" /* {item.doc} */" if item.doc else "") for item in enumeration]
     for instruction in INSTRUCTIONS.values():
         lines += ["", f"/* Instruction {instruction.name}: first bit and width of each field */"]
         for field in instruction.all_fields:
@@ -235,11 +225,9 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     return ["| " + " | ".join(map(str, row)) + " |" for row in (head, ("---",) * len(head), *rows)] + [""]
 
 
-def _enumeration(title: str, text: str, head: str, enumeration: type) -> list[str]:
-    docs = member_docs(enumeration)
-    described = any(docs.values())
-    rows = [(item.value, f"`{item.name}`", *([docs[item.name]] if described else []))
-            for item in enumeration]  # type: ignore[attr-defined]
+def _enumeration(title: str, text: str, head: str, enumeration: type[DocumentedEnum]) -> list[str]:
+    described = any(item.doc for item in enumeration)
+    rows = [(item.value, f"`{item.name}`", *([item.doc] if described else [])) for item in enumeration]
     return [f"## {title}", "", text, "", *_table(("value", head, *(["meaning"] if described else [])), rows)]
 
 
