@@ -52,7 +52,7 @@ def _dequantize_linear(q, scale, zero_point):
 
 
 def _linear(a, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias):
-    """Rows of codes ``a`` [M, K] by codes ``w`` [K, N], requantised."""
+    """Rows of codes ``a`` [M, K] by codes ``w`` [K, N], requantized."""
     acc = (a.astype(np.int32) - np.int32(x_zero)) @ (w.astype(np.int32) - w_zero.astype(np.int32))
     return requantize(acc + bias, requantize_scale(x_scale, w_scale, y_scale), y_zero)
 
