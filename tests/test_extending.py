@@ -51,7 +51,7 @@ def write(content):
 
 def checked(folder, changes, script):
     """What `script` prints with a copy of our sources in which `changes` were made: {file: list of changes}."""
-    for package in (RTL, HOST):
+    for package in (RTL, HOST, "fpga"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "models"))
     for name, steps in changes.items():
         path = folder / name
@@ -59,11 +59,76 @@ def checked(folder, changes, script):
         for step in steps:
             text = step(text)
         path.write_text(text)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "rtl"), str(folder / "host")])}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(folder / name) for name in ("rtl", "host", ""))}
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=folder, env=env, timeout=300,
                           text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+# A multiplier: one for any technology, with a register more.
+
+MULTIPLIER = {
+    f"{RTL}/array/multiplier.py": [
+        instead("_VARIANTS = {", """class DummyMultiplier(Multiplier):
+    columns, latency = CELLS["dummy"]
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.p[0].eq(delay(m, self.a * self.b[0], "product", 2))
+        return m
+
+
+_VARIANTS = {"dummy": DummyMultiplier, """),
+        instead('if config.multiplier == "portable":', 'if config.multiplier in ("portable", "dummy"):')],
+    f"{RTL}/config.py": [instead('MULTIPLIERS = ("portable", ', 'MULTIPLIERS = ("portable", "dummy", ')],
+    f"{RTL}/timing.py": [instead('CELLS = {', 'CELLS = {"dummy": Cell(1, 2), ')],
+    f"{RTL}/vector/lane.py": [instead('multiplier != "portable"', 'multiplier not in ("portable", "dummy")')],
+    "fpga/floorplan.py": [instead('multiplier == "portable"', 'multiplier in ("portable", "dummy")')],
+}
+MULTIPLIER_SCRIPT = """
+import dataclasses
+import numpy as np
+from amaranth.back import rtlil
+from amaranth.sim import Simulator
+from fpga.floorplan import array_sites
+from kiwicha import ChipConfig
+from kiwicha.array.multiplier import multiplier, simulation_models
+from kiwicha.vector.lane import Lane
+from kiwicha_host import open_device
+
+portable = ChipConfig.preset("tiny")
+config = dataclasses.replace(portable, multiplier="dummy")
+assert ChipConfig.from_toml(config.to_toml()) == config
+assert simulation_models(config) == [] and array_sites(config, "LFE5U-25F") == {}
+assert "MULT18X18D" not in rtlil.convert(Lane(config))
+
+ones = np.ones((9, 9), np.int8)
+cycles = []
+for each in (portable, config):
+    with open_device("golden", each) as device:
+        device.gemm(ones, ones)
+        cycles.append(device.last_result.cycles)
+assert cycles[1] > cycles[0], cycles        # the cycle model knows its latency
+
+unit = multiplier(config)
+async def multiply(context):
+    for a, b in ((-128, -128), (127, -128), (5, -3)):
+        context.set(unit.a, a)
+        context.set(unit.b[0], b)
+        await context.tick().repeat(unit.latency)
+        assert context.get(unit.p[0]) + context.get(unit.carry) == a * b
+simulator = Simulator(unit)
+simulator.add_clock(1e-6)
+simulator.add_testbench(multiply)
+simulator.run()
+print("all there")
+"""
+
+
+def test_a_multiplier(tmp_path):
+    assert listed("A multiplier") == set(MULTIPLIER)
+    assert checked(tmp_path, MULTIPLIER, MULTIPLIER_SCRIPT).endswith("all there\n")
 
 
 # A format: INT2, an element to a byte.
