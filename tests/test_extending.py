@@ -200,6 +200,52 @@ def test_a_format(tmp_path):
     assert checked(tmp_path, FORMAT, FORMAT_SCRIPT).endswith("all there\n")
 
 
+# An ONNX operator: Min with a constant.
+
+OPERATOR = {
+    f"{HOST}/compiler/frontend/onnx/ops.py": [
+        instead("def max_pool(", """def min_constant(chain: Chain, node: Node) -> None:
+    _clamp(chain, node, -128, int(node.scalar(1, "the constant")))
+
+
+def max_pool(""")],
+    f"{HOST}/compiler/frontend/onnx/importer.py": [
+        instead('    "MaxPool":', '    "Min": arithmetic.min_constant,\n    "MaxPool":')],
+}
+OPERATOR_SCRIPT = """
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+from kiwicha import ChipConfig
+from kiwicha_host import open_device
+from kiwicha_host.compiler import compile_onnx
+from kiwicha_host.inference import infer
+
+rng = np.random.default_rng(0)
+constants = {"x_scale": np.float32(0.1), "zero": np.int8(0), "weights": rng.integers(-128, 128, (6, 5), np.int8),
+             "w_scale": np.float32(0.01), "y_scale": np.float32(0.1), "limit": np.int8(20)}
+inputs = ["x", "x_scale", "zero", "weights", "w_scale", "zero", "y_scale", "zero"]
+matmul = helper.make_node("QLinearMatMul", inputs, ["y"], name="product")
+least = helper.make_node("Min", ["y", "limit"], ["z"], name="least")
+x, results = rng.integers(-128, 128, (4, 6), np.int8), []
+for nodes in ([matmul], [matmul, least]):
+    output = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.INT8, ["batch", 5])
+    graph = helper.make_graph(nodes, "dummy", [helper.make_tensor_value_info("x", TensorProto.INT8, ["batch", 6])],
+                              [output], [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()
+                                         if any(k in node.input for node in nodes)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    network = compile_onnx(ChipConfig.preset("tiny"), model)
+    with open_device("golden", "tiny") as device:
+        results.append(infer(device, network, x)[0])
+assert results[0].max() > 20 and (results[1] == np.minimum(results[0], 20)).all(), results
+print("all there")
+"""
+
+
+def test_an_onnx_operator(tmp_path):
+    assert listed("An ONNX operator") == set(OPERATOR)
+    assert checked(tmp_path, OPERATOR, OPERATOR_SCRIPT).endswith("all there\n")
+
+
 # An instruction: NOP, for a unit of its own that does nothing.
 
 INSTRUCTION = {
