@@ -9,15 +9,24 @@ TEST_LIMIT ?= 4500
 
 with_config = $(if $(CONFIG),--config $(CONFIG))
 
-.PHONY: setup sim test synth verilog bench bench-check campaign lint docs clean
+.PHONY: setup lock sim test synth verilog bench bench-check campaign lint docs clean
 
 setup: .venv/.stamp
 
-.venv/.stamp: pyproject.toml
+.venv/.stamp: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Kiwicha needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	touch $@
+
+# The newest versions that pyproject.toml admits. CONTRIBUTING.md says what to look at before they are committed.
+lock:
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	build/lock/bin/pip freeze --exclude kiwicha > build/lock/versions
+	(grep '^#' requirements.lock && cat build/lock/versions) > build/lock/requirements.lock
+	mv build/lock/requirements.lock requirements.lock
 
 sim: setup
 	$(BIN)/python -m kiwicha_host.cli.demo
@@ -46,8 +55,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The committed pages that are made from the sources; and the API, as pages under build/docs.
 docs: setup
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/api.py
 
 clean:
 	rm -rf build

@@ -4,6 +4,7 @@ Nothing here knows a particular instruction: fields, widths and documentation al
 """
 
 import operator
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -141,6 +142,17 @@ def _operands(instruction: isa.Instruction, fields: dict[str, Any]) -> Iterator[
             yield f"{field.name}={number}"
 
 
+def enumerations() -> list[type[DocumentedEnum]]:
+    """Every enumeration that instructions and registers use."""
+    return [item for item in vars(isa).values()
+            if isinstance(item, type) and issubclass(item, DocumentedEnum) and item is not DocumentedEnum]
+
+
+def _prefix(enumeration: type) -> str:
+    """ElementFormat is KIWICHA_ELEMENT_FORMAT_..., and ErrorCode KIWICHA_ERROR_..."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enumeration.__name__.removesuffix("Code")).upper()
+
+
 # The C header.
 
 _HEADER = """\
@@ -184,19 +196,14 @@ static inline void kiwicha_set(uint8_t *instruction, unsigned offset, unsigned w
 
 
 def c_header() -> str:
-    """``kiwicha.h``: C99 and C++, every constant a program for the chip needs, and a field setter."""
+    """``kiwicha.h``: C99 and C++, every constant and enumeration of :mod:`kiwicha.isa`, and a field setter."""
     lines = [_HEADER]
-    constants = (("INSTRUCTION_BYTES", INSTRUCTION_BYTES), ("SEMAPHORES", isa.SEMAPHORES),
-                 ("SEMAPHORE_MAX", isa.SEMAPHORE_MAX), ("MAX_PROGRAM", isa.MAX_PROGRAM),
-                 ("ID_VALUE", f"{isa.ID_VALUE:#x}"), ("VERSION_VALUE", f"{isa.VERSION_VALUE:#x}"))
-    lines += [f"#define KIWICHA_{name} {value}u" for name, value in constants]
-    for title, prefix, enumeration in (("Units; the value is the opcode", "UNIT", Unit),
-                                       ("Error codes", "ERROR", ErrorCode),
-                                       ("Activities", "ACTIVITY", isa.Activity),
-                                       ("EPILOGUE out_format", "OUT_FORMAT", isa.OutFormat),
-                                       ("EPILOGUE scale_mode", "SCALE_MODE", isa.ScaleMode)):
-        lines += ["", f"/* {title} */"]
-        lines += [f"#define KIWICHA_{prefix}_{item.name} {item.value}u"
+    lines += [f"#define KIWICHA_{name} {value:#x}u" if name.endswith(("_BASE", "_VALUE"))
+              else f"#define KIWICHA_{name} {value}u"
+              for name, value in vars(isa).items() if type(value) is int and not name.startswith("_")]
+    for enumeration in enumerations():
+        lines += ["", f"/* {enumeration.__name__} */"]
+        lines += [f"#define KIWICHA_{_prefix(enumeration)}_{item.name} {item.value}u"
                   + (f" /* {item.doc} */" if item.doc else "") for item in enumeration]
     for instruction in INSTRUCTIONS.values():
         lines += ["", f"/* Instruction {instruction.name}: first bit and width of each field */"]

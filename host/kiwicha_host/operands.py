@@ -5,6 +5,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from kiwicha import formats
 from kiwicha.isa import ScaleRule
 
 from . import arguments
@@ -12,7 +13,7 @@ from .arguments import described
 
 __all__ = ["FORMATS", "RULES", "as_operand", "check_inner", "from_codes", "is_real", "as_fp32"]
 
-#: Element formats by name, as numpy types.
+#: Element formats by name, as numpy types: what their codes mean is those types' business.
 FORMATS: dict[str, np.dtype] = {name: np.dtype(dtype) for name, dtype in (
     ("int8", np.int8), ("int4", ml_dtypes.int4), ("e4m3", ml_dtypes.float8_e4m3fn),
     ("e2m1", ml_dtypes.float4_e2m1fn), ("e2m3", ml_dtypes.float6_e2m3fn), ("e3m2", ml_dtypes.float6_e3m2fn))}
@@ -46,15 +47,17 @@ def from_codes(name: str, array: np.ndarray, fmt: str) -> np.ndarray:
     """An operand from a file, one element per item: int8 for the integers, uint8 codes for the floats."""
     array = arguments.array(name, array)
     arguments.choice("fmt", fmt, FORMATS)
-    stored = np.dtype(np.int8 if fmt.startswith("int") else np.uint8)
+    about = formats.FORMATS[fmt]
+    stored = np.dtype(np.uint8 if about.is_float else np.int8)
     if array.dtype != stored:
         raise ValueError(f"{name} must be {stored} for format {fmt}, not {array.dtype}")
     check_shape(name, array)
-    low, high = {"int4": (-8, 7), "e2m1": (0, 15), "e2m3": (0, 63), "e3m2": (0, 63)}.get(fmt, (-128, 255))
-    outside = array[(array < low) | (array > high)] if (low, high) != (-128, 255) else array[:0]
+    low = 0 if about.is_float else -(1 << about.bits - 1)
+    high = low + (1 << about.bits) - 1
+    outside = array[(array < low) | (array > high)]
     if outside.size:
         raise ValueError(f"{name} must be from {low} to {high} for format {fmt}, not {outside.flat[0]}")
-    return array.astype(FORMATS[fmt]) if fmt == "int4" else array.view(FORMATS[fmt])
+    return array.view(FORMATS[fmt]) if about.is_float else array.astype(FORMATS[fmt])
 
 
 def check_inner(a: np.ndarray, b: np.ndarray) -> None:

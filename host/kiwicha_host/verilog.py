@@ -10,6 +10,7 @@ from kiwicha.isa import REGISTERS
 
 from . import arguments
 from .assembler import c_header
+from .extras import extra
 from .files import check_folder, write_texts
 
 __all__ = ["lint_waivers", "write_verilog"]
@@ -33,8 +34,9 @@ def write_verilog(config: ChipConfig, folder: str | os.PathLike[str]) -> list[Pa
     arguments.chip(config)
     folder = arguments.path("folder", folder)
     # All of the RTL is needed here and by no other command but the simulation.
-    from kiwicha.export import port_table, to_verilog
-    from kiwicha.top import Top
+    with extra("sim"):
+        from kiwicha.export import port_table, to_verilog
+        from kiwicha.top import Top
 
     check_folder(folder)
     top, name = Top(config), f"kiwicha_{config.name}"

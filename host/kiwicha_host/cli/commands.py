@@ -17,12 +17,14 @@ import click
 
 from kiwicha import ChipConfig
 from kiwicha.config import PRESETS
+from kiwicha.formats import FORMATS
 
+from ..extras import extra
 from .tables import print_json, show_figures, show_line, show_rows, standard_output
 
 __all__ = ["main"]
 
-_A_FORMATS = ("int8", "int4", "e4m3", "e2m1", "e2m3", "e3m2")
+_A_FORMATS = tuple(FORMATS)
 _OUT = ("int32", "fp32", "bf16", "int8", "e4m3", "e2m1")
 _BLOCK_OUT = ("e4m3", "e2m1")
 _BLOCKS = ("16", "32", "64", "128")
@@ -171,7 +173,8 @@ def configs(as_json: bool) -> None:
 @_json_option
 def boards(as_json: bool) -> None:
     """List the boards that bitstreams can be built for."""
-    from ..fpga import board_rows
+    with extra("synth"):
+        from fpga.boards import board_rows
     show_rows("boards", board_rows(), as_json)
 
 
@@ -374,9 +377,10 @@ def synth(board: str, config: str | None, seed: int | None, as_json: bool) -> No
     """Build a bitstream; prints the report as JSON."""
     from rich.console import Console
 
-    from ..fpga import synthesise
+    with extra("synth"):
+        from fpga.build import synthesise
     chip = None if config is None else ChipConfig.load(config)
     # On a terminal only: in a file, standard error has at most one line, which says what is wrong.
     with Console(stderr=True).status("") as status:
-        report = synthesise(board, chip, seed, status.update)
+        report = synthesise(board, chip, seed, progress=status.update)
     print_json(report)

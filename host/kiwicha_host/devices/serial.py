@@ -5,14 +5,17 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import serial
 
 from kiwicha import ChipConfig
 
 from .. import arguments
+from ..extras import extra
 from ..job import Job, Result
 from .base import Device
 from .registers import LinkError, RegisterFile
+
+with extra("serial"):
+    import serial
 
 __all__ = ["SerialDevice", "Uartbone"]
 

@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.array.multiplier import simulation_models
-from kiwicha.export import port_table, to_verilog
 from kiwicha.isa import INSTRUCTION_BYTES, REGISTERS
-from kiwicha.top import Top
 
 from .. import arguments, toolchain
+from ..extras import extra
 from ..job import Job, Result
 from ..trace import SPAN_LIMIT, Trace
 from .base import Device
 from .registers import RegisterFile
+
+with extra("sim"):
+    from kiwicha.array.multiplier import simulation_models
+    from kiwicha.export import port_table, to_verilog
+    from kiwicha.top import Top
 
 __all__ = ["VerilatedDevice", "build_library"]
 

@@ -10,6 +10,8 @@ of DeepSeek-V3 (arXiv 2412.19437, section 3.3) with its scales rounded up to pow
 import ml_dtypes
 import numpy as np
 
+from kiwicha import formats
+
 from .. import arguments
 from ..operands import (
     FORMATS,
@@ -27,18 +29,17 @@ from .numerics import CANONICAL_NAN
 __all__ = ["RULES", "block_scales", "decode", "decode_scales", "gemm_block", "quantize_block", "round_elements",
            "spread"]
 
-#: Per format, the largest finite magnitude; the integers use a symmetric range.
-_LARGEST = {"int8": 127 / 64, "int4": 7., "e4m3": 448., "e2m1": 6., "e2m3": 7.5, "e3m2": 28.}
 #: The value of an integer element of 1; MXINT8 has 6 fractional bits.
-_STEP = {"int8": 2. ** -6, "int4": 1.}
+_STEP = {name: 2. ** item.exponent for name, item in formats.FORMATS.items() if not item.is_float}
+#: Per format, the largest finite magnitude; the integers use a symmetric range.
+_LARGEST = {name: ml_dtypes.iinfo(dtype).max * _STEP[name] if name in _STEP else float(ml_dtypes.finfo(dtype).max)
+            for name, dtype in FORMATS.items()}
 
 
 def decode(elements: np.ndarray) -> np.ndarray:
-    """Values of elements in any of the six formats, as float64; int8 counts sixty-fourths."""
+    """Values of elements in any of the formats, as float64; int8 counts sixty-fourths."""
     elements = arguments.array("elements", elements)
-    check_element_type("elements", elements)
-    values = elements.astype(np.float64)
-    return values * _STEP["int8"] if elements.dtype == np.int8 else values
+    return elements.astype(np.float64) * _STEP.get(check_element_type("elements", elements), 1.)
 
 
 def decode_scales(codes: np.ndarray) -> np.ndarray:

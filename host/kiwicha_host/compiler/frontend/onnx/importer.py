@@ -4,8 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
+
+from ....extras import extra
+
+with extra("onnx"):
+    import onnx
+    from onnx import helper, numpy_helper
 
 from .... import arguments
 from ...ir.graph import SHIFT, Graph
