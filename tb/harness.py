@@ -91,9 +91,9 @@ def build(bench):
     with toolchain.locked(folder.with_suffix(".lock")):
         if not folder.exists():
             with toolchain.publish(folder) as work:
-                (work / "dut.v").write_text(verilog)
-                (work / "public.vlt").write_text(control)
-                (work / "ports.json").write_text(json.dumps(table))
+                (work / "dut.v").write_text(verilog, encoding="utf-8")
+                (work / "public.vlt").write_text(control, encoding="utf-8")
+                (work / "ports.json").write_text(json.dumps(table), encoding="utf-8")
                 spec = {"sources": [str(work / "public.vlt"), str(work / "dut.v"),
                                     *(str(Path(source).resolve()) for source in bench.extra_sources)],
                         "build_dir": str(work), "build_args": _BUILD_ARGS, "waves": waves,

@@ -153,8 +153,8 @@ def compiled(main, compiler, options, folder):
     """What a C program with our header writes."""
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    (folder / "kiwicha.h").write_text(assembler.c_header())
-    (folder / "main.c").write_text(main)
+    (folder / "kiwicha.h").write_text(assembler.c_header(), encoding="utf-8")
+    (folder / "main.c").write_text(main, encoding="utf-8")
     subprocess.run([compiler, *options, "-Wall", "-Wextra", "-pedantic", "-Werror", "main.c", "-o", "main"],
                    cwd=folder, check=True, timeout=60)
     return subprocess.run([folder / "main"], check=True, stdout=subprocess.PIPE, timeout=10).stdout

@@ -96,4 +96,4 @@ def test_a_wave_form_is_written(tmp_path):
     path = tmp_path / "run.vcd"
     with open_device("verilated", config=TINY, waves=str(path)) as device:
         device.run(job)
-    assert "$enddefinitions" in path.read_text()
+    assert "$enddefinitions" in path.read_text(encoding="utf-8")

@@ -14,15 +14,15 @@ PAGES = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
 
 @pytest.mark.parametrize("name", PAGES)
 def test_up_to_date(name):
-    assert (DOCS / name).read_text() == PAGES[name](), f"docs/{name} is stale; run 'make docs'"
+    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), f"docs/{name} is stale; run 'make docs'"
 
 
 def test_the_glossary_points_at_what_exists():
-    page = (DOCS / "glossary.md").read_text()
+    page = (DOCS / "glossary.md").read_text(encoding="utf-8")
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| **")]
     words = [word for row in rows for word in re.findall(r"\*\*(.+?)\*\*", row[0])]
     assert len(words) > 60 and len(set(words)) == len(words), "a word twice"
-    sources = {path: path.read_text() for folder in ("rtl", "host", "fpga")
+    sources = {path: path.read_text(encoding="utf-8") for folder in ("rtl", "host", "fpga")
                for path in (DOCS.parent / folder).rglob("*.py")}
     for row in rows:
         for name in re.findall(r"`([\w/.]+)`", row[-1]):
@@ -54,5 +54,5 @@ def test_one_word_for_each_thing():
     sources = [path for folder in ("rtl", "host", "fpga", "tb", "bench", "tests")
                for path in (DOCS.parent / folder).rglob("*.py")]
     found = [f"{path.name}: {match[0]}" for path in (*pages, *sources)
-             for match in RETIRED.finditer(path.read_text())]
+             for match in RETIRED.finditer(path.read_text(encoding="utf-8"))]
     assert not found, found

@@ -41,7 +41,7 @@ def write_report(folder, *, achieved=93.456, cells=None, **changes):
              "critical_paths": [{"from": "async", "to": f"posedge {CLOCK}", "path": path[:2]},
                                 {"from": f"posedge {CLOCK}", "to": f"posedge {CLOCK}", "path": path}]}
     target = folder / "nextpnr.json"
-    target.write_text(json.dumps(whole | changes))
+    target.write_text(json.dumps(whole | changes), encoding="utf-8")
     return target
 
 
@@ -208,7 +208,7 @@ def test_too_fast_a_clock_is_an_error_that_keeps_the_report(tmp_path, monkeypatc
     without_tools(monkeypatch, 80.0)
     with pytest.raises(build.TimingError, match=r"reaches 70 MHz with seed 1, its clock is 80 MHz"):
         build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=80)
-    kept = json.loads((tmp_path / "report.json").read_text())
+    kept = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert (kept["fmax_mhz"], kept["lut"], kept["ff"], kept["dsp"], kept["bram"]) == (70, 1, 2, 3, 4)
     assert build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=80, allow_slow=True)["fmax_mhz"] == 70
 
@@ -233,7 +233,7 @@ def test_a_small_chip_becomes_a_bitstream(tmp_path):
     steps = []
     result = build.synthesise("ulx3s_85f", SMALLEST, seed=1, out=tmp_path / "out", clock_mhz=50,
                               progress=steps.append)
-    assert json.loads((tmp_path / "out" / "report.json").read_text()) == result
+    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8")) == result
     assert (result["board"], result["config"], result["seed"], result["clock_mhz"]) == (
         "ulx3s_85f", "smallest", 1, 50)
     assert 50 <= result["fmax_mhz"] <= 205

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kiwicha import isa
+from kiwicha.config import shown
 from kiwicha.formats import FORMATS, DocumentedEnum
 from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, ErrorCode, Unit
 
@@ -53,7 +54,7 @@ def _field_value(instruction: isa.Instruction, field: isa.Field, value: Any) -> 
     try:
         number = operator.index(getattr(value, "value", value))
     except TypeError:
-        raise ValueError(f"{where} must be an integer, not {value!r}") from None
+        raise ValueError(f"{where} must be an integer, not {shown(value)}") from None
     low = -(1 << field.width - 1) if field.signed else 0
     high = (1 << field.width - int(field.signed)) - 1
     if not low <= number <= high:
@@ -69,9 +70,9 @@ def encode(unit: Unit, **fields: Any) -> bytes:
     ValueError
         There is no such field, or its value does not fit; the message names both.
     """
-    instruction = INSTRUCTIONS.get(unit)
+    instruction = INSTRUCTIONS.get(unit) if isinstance(unit, Unit) else None
     if instruction is None:
-        raise ValueError(f"unit must be one of {', '.join(item.name for item in INSTRUCTIONS)}, not {unit!r}")
+        raise ValueError(f"unit must be one of {', '.join(item.name for item in INSTRUCTIONS)}, not {shown(unit)}")
     known = _FIELDS[unit]
     word = instruction.opcode
     for name, value in fields.items():
@@ -93,6 +94,8 @@ def decode(code: bytes) -> tuple[Unit, dict[str, Any]]:
     DecodeError
         No such opcode, or a reserved bit is set.
     """
+    if not isinstance(code, bytes | bytearray):
+        raise TypeError(f"code must be the bytes of an instruction, not {shown(code)}")
     if len(code) != INSTRUCTION_BYTES:
         raise ValueError(f"an instruction has {INSTRUCTION_BYTES} bytes, not {len(code)}")
     word = int.from_bytes(code, "little")

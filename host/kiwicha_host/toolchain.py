@@ -167,7 +167,7 @@ def content_hash(*parts: Any) -> str:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file *path*; other processes wait. The file stays, empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

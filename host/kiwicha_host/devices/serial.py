@@ -8,6 +8,7 @@ import numpy as np
 
 from kiwicha import ChipConfig
 
+from .. import arguments
 from ..extras import extra
 from ..job import Job, Result
 from .base import Device
@@ -119,11 +120,12 @@ class SerialDevice(Device):
     def __init__(self, config: ChipConfig, port: str, *, baud: int = 1_000_000, timeout_s: float = 2.0,
                  run_limit_s: float = 60.0):
         super().__init__(config)
-        if baud <= 0 or timeout_s <= 0 or run_limit_s <= 0:
-            raise ValueError(f"baud, timeout_s and run_limit_s must be positive, not {baud}, {timeout_s}, "
-                             f"{run_limit_s}")
+        if not isinstance(port, str):
+            raise TypeError(f"port must be a serial port's name, not {arguments.shown(port)}")
+        baud = arguments.integer("baud", baud, 1)
+        timeout_s = arguments.number("timeout_s", timeout_s, positive=True)
         self.name = f"serial:{port}"
-        self._run_limit_s = run_limit_s
+        self._run_limit_s = arguments.number("run_limit_s", run_limit_s, positive=True)
         self._link = Uartbone(port, baud, timeout_s)
         try:
             self.registers = RegisterFile(

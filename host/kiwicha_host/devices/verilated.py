@@ -1,6 +1,7 @@
 """The compiled device: the chip's Verilog, Verilated into a shared library and called once per job."""
 
 import ctypes
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, REGISTERS
 
-from .. import toolchain
+from .. import arguments, toolchain
 from ..extras import extra
 from ..job import Job, Result
 from ..trace import SPAN_LIMIT, Trace
@@ -89,7 +90,7 @@ def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
 
 def _build(work: Path, verilog: str, models: list[Path], flags: tuple[str, ...], defines: tuple[str, ...],
            waves: bool) -> None:
-    (work / f"{_TOP}.v").write_text(verilog)
+    (work / f"{_TOP}.v").write_text(verilog, encoding="utf-8")
     toolchain.run(["verilator", *flags, "--Mdir", "obj", "--top-module", _SIM, f"{_TOP}.v", *models],
                   cwd=work, log=work / "verilator.log", timeout=_BUILD_TIMEOUT)
     root = Path(toolchain.environment()["VERILATOR_ROOT"]) / "include"
@@ -116,14 +117,14 @@ def _build(work: Path, verilog: str, models: list[Path], flags: tuple[str, ...],
 def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     u64, u32, device = ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
-    for name, result, arguments in (
+    for name, result, takes in (
             ("open", device, [u64]), ("close", None, [device]), ("memory", None, [device, device, u64, u64]),
             ("fault", None, [device, u64, u64, ctypes.c_int]), ("waves", ctypes.c_int, [device, ctypes.c_char_p]),
             ("write", ctypes.c_int, [device, u32, u32]), ("run", ctypes.c_int, [device, u64]),
             ("read", ctypes.c_int, [device, u32, ctypes.POINTER(u32)]), ("record", None, [device, u64]),
             ("spans", u64, [device, ctypes.POINTER(device), ctypes.POINTER(u64)])):
         function = getattr(library, f"kiwicha_{name}")
-        function.restype, function.argtypes = result, arguments
+        function.restype, function.argtypes = result, takes
     return library
 
 
@@ -139,7 +140,7 @@ class VerilatedDevice(Device):
         Give each result a :class:`kiwicha_host.trace.Trace`; off, it costs nothing.
     trace_limit : int
         Spans that a trace may hold; of a run that has more, the trace has the first cycles.
-    waves : str or None
+    waves : path or None
         Write a wave form of everything to this file, VCD (and build a slower library for it).
     max_cycles : int
         A job that takes longer is given up with an error; the chip's own watchdog comes first.
@@ -148,19 +149,19 @@ class VerilatedDevice(Device):
     name = "verilated"
 
     def __init__(self, config: ChipConfig, *, latency: int = 30, trace: bool = False,
-                 trace_limit: int = SPAN_LIMIT, waves: str | None = None, max_cycles: int = 10**11):
+                 trace_limit: int = SPAN_LIMIT, waves: str | os.PathLike[str] | None = None,
+                 max_cycles: int = 10**11):
         super().__init__(config)
-        if latency < 0:
-            raise ValueError(f"memory latency must not be negative, got {latency}")
+        latency = arguments.integer("latency", latency, 0, (1 << 32) - 1)
         if not isinstance(trace, bool):
             raise TypeError(f"trace must be True or False, not {trace!r}; for a wave form use waves=PATH")
-        if trace_limit < 1:
-            raise ValueError(f"trace limit must be at least 1 span, got {trace_limit}")
-        self._max_cycles = max_cycles
-        self._trace_limit = trace_limit if trace else 0
-        self._library = _load(build_library(config, waves=waves is not None))
+        self._max_cycles = arguments.integer("max_cycles", max_cycles, 1)
+        spans = arguments.integer("trace_limit", trace_limit, 1)
+        self._trace_limit = spans if trace else 0
+        path = None if waves is None else os.fsencode(arguments.path("waves", waves))
+        self._library = _load(build_library(config, waves=path is not None))
         self._device: int | None = self._library.kiwicha_open(latency)
-        if waves is not None and not self._library.kiwicha_waves(self._device, waves.encode()):
+        if path is not None and not self._library.kiwicha_waves(self._device, path):
             raise ValueError(f"cannot write the wave form to {waves}")
         self.registers = RegisterFile(self._read, self._write)
         self.registers.check_identity(config)
