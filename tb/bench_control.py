@@ -311,7 +311,7 @@ async def abort_anywhere(dut):
         # An instruction is finished when its signals are applied, which may take some cycles more.
         finished = {index for _, index, cycle in world.retires if cycle < world.cycle - 20}
         await world.write("CONTROL", 2)
-        status = await world.finish(500)
+        status = await world.stopped()
         if not status["done"]:
             got = await world.check_error(ErrorCode.ABORTED, Unit.FETCH, None, 0)
             retired = {index for _, index, _ in world.retires}

@@ -106,6 +106,11 @@ class Memory:
 
     ready = False
 
+    @property
+    def owes(self):
+        """Whether a burst has been asked for that has not been answered to its end."""
+        return bool(self.waiting) or self.held is not None
+
     def accept(self, cycle, burst):
         beats, size = burst["length"] + 1, self.config.bus_bytes
         first, last = burst["address"], burst["address"] + beats * size - 1
@@ -169,10 +174,14 @@ class FakeUnit:
                     self.open.pop(0)
                     retire = 1
                     world.on_retire(self.unit, index, cycle)
-        quiet = not (self.open or self.failing or self.stopping)
+        quiet = not self.at_work
         pins["retire"].value = retire
         # What the unit says in the next cycle; a retire belongs to a cycle of work.
         self.say(quiet and not retire)
+
+    @property
+    def at_work(self):
+        return bool(self.open or self.failing or self.stopping)
 
     def say(self, quiet):
         pins = self.pins
@@ -203,7 +212,7 @@ class World:
         self.program = []
         self.durations = (1, 30)
         self.failures = {}
-        self.aborting_since = None
+        self.owed = 0               # the last cycle in which memory or a unit had something to finish
         self.forget()
 
     def forget(self):
@@ -234,6 +243,8 @@ class World:
             self.memory.step(self.cycle)
             for unit in self.units.values():
                 unit.step(self.cycle)
+            if self.memory.owes or any(unit.at_work for unit in self.units.values()):
+                self.owed = self.cycle
 
     # What the units tell.
 
@@ -308,6 +319,15 @@ class World:
             assert self.cycle - begin < limit, f"still busy after {limit} cycles"
         if counters:
             await self.check_counters()
+        return await self.status()
+
+    async def stopped(self, limit=40):
+        """Wait for the end of an abort: `limit` cycles, however long memory and units take to finish before."""
+        begin = self.cycle
+        while (await self.status())["busy"]:
+            late = self.cycle - max(begin, self.owed)
+            assert late < limit, f"still busy {late} cycles after memory and units have finished"
+        await self.check_counters()
         return await self.status()
 
     async def check_done(self, limit):
