@@ -199,7 +199,7 @@ class FakeUnit:
         pins["progress"].value = int(not quiet and not self.failing and not self.world.frozen)
 
 
-class World:
+class ControlEnv:
     """The control unit's surroundings, and an independent account of its semaphores."""
 
     def __init__(self, dut, label):

@@ -18,7 +18,7 @@ from kiwicha.memory.scratchpad import Scratchpad
 from matmul_model import Model, ports
 from matmul_programs import instruction
 
-__all__ = ["MatmulBench", "World"]
+__all__ = ["MatmulBench", "MatmulEnv"]
 
 
 class MatmulBench(wiring.Component):
@@ -59,7 +59,7 @@ class MatmulBench(wiring.Component):
         return m
 
 
-class World:
+class MatmulEnv:
     """The design, what it must compute, and the rules it must keep in every cycle."""
 
     def __init__(self, dut, label):

@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from unittest import mock
 
-from amaranth.hdl import Cat, Const, Fragment, Signal, Value
+from amaranth.hdl import Cat, Const, Fragment, Signal
 from amaranth.hdl._ast import Assign, Concat, Operator, Part, Switch, SwitchValue
 from amaranth.hdl._xfrm import FragmentTransformer, StatementTransformer, ValueTransformer
 from amaranth.lib import wiring
@@ -183,7 +183,7 @@ class _Mutator(FragmentTransformer, ValueTransformer, StatementTransformer):
         size = len(stmt.lhs)
         wrongs = [(text, value) for text, value in (("stuck at zeros", Const(0, size)),
                                                     ("stuck at ones", Const(-1, size)))
-                  if size and not (isinstance(right, Const) and right.value == value.value)]
+                  if size and not (isinstance(right, Const) and (right.value - value.value) % (1 << size) == 0)]
         if wrongs and self._is_mine(stmt):
             wide = Signal(stmt.lhs.shape())
             self._wires.append(wide.eq(right))
