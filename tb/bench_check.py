@@ -2,12 +2,12 @@
 
 import cocotb
 
-import harness
-from harness import cycles, pack, port
 from kiwicha.config import ChipConfig
 from kiwicha.control.check import Check, Verdict
 from kiwicha.isa import INSTRUCTIONS, Unit
 from mutation import block
+from tb import harness
+from tb.harness import cycles, pack, port
 
 LATENCY = 5
 KIND = {item.name: item.value for item in Verdict.Kind}

@@ -2,11 +2,11 @@
 
 import cocotb
 
-import harness
-from harness import cycles, port
 from kiwicha.control.counters import Counters
 from kiwicha.isa import Activity, Unit
 from mutation import block
+from tb import harness
+from tb.harness import cycles, port
 
 #: Cycles until a cycle is in the counters, and from a counter's address to its value.
 COUNTED, READ = 2, 2

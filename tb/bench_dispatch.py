@@ -2,15 +2,15 @@
 
 import cocotb
 
-import harness
-from harness import cycles, pack, port, unpack
 from kiwicha.control.check import Verdict
 from kiwicha.control.dispatch import Dispatch
 from kiwicha.control.fetch import Fetched
-from kiwicha.control.station import station_entry
+from kiwicha.control.issue_queue import issue_entry
 from kiwicha.control.unit import ErrorReport
 from kiwicha.isa import INSTRUCTIONS, Activity, ErrorCode, Unit
 from mutation import block
+from tb import harness
+from tb.harness import cycles, pack, port, unpack
 
 UNITS = list(INSTRUCTIONS)
 
@@ -40,7 +40,7 @@ async def routes_and_tells(dut):
         for place, unit in enumerate(UNITS):
             name = unit.name.lower()
             assert port(dut, f"{name}__valid").value == (valid and place == chosen), unit
-            entry = unpack(station_entry(unit), int(port(dut, f"{name}__payload").value))
+            entry = unpack(issue_entry(unit), int(port(dut, f"{name}__payload").value))
             assert entry["wait"] == bits >> 32 & 0xFFFF and entry["signal"] == bits >> 48 & 0xFFFF
             assert entry["unit"].pop("index") == index
             for item in INSTRUCTIONS[unit].fields:

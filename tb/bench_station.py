@@ -1,15 +1,15 @@
-"""A station, cycle by cycle against a model of it, between dispatch, semaphores and a unit that take their time."""
+"""An issue queue, cycle by cycle against a model of it, between dispatch, semaphores and a unit that take their time."""
 
 import dataclasses
 from collections import deque
 
 import cocotb
 
-import harness
-from harness import cycles, pack, port
-from kiwicha.control.station import OPEN_INSTRUCTIONS, Station, station_entry
+from kiwicha.control.issue_queue import OPEN_INSTRUCTIONS, IssueQueue, issue_entry
 from kiwicha.isa import INDEX_WIDTH, SEMAPHORES, Unit, unit_layout
 from mutation import Invisible, block
+from tb import harness
+from tb.harness import cycles, pack, port
 
 UNIT, DEPTH = Unit.STORE, 2
 
@@ -84,10 +84,10 @@ class StationModel:
 
 
 class StationEnv:
-    """Drives all sides of a station and compares each cycle with the model."""
+    """Drives all sides of an issue queue and compares each cycle with the model."""
 
     def __init__(self, dut):
-        self.dut, self.random = dut, harness.rng("station")
+        self.dut, self.random = dut, harness.rng("issue_queue")
         self.model = StationModel()
         self.oldest = None                          # of a cycle ago
         self.coming, self.signalled = None, False   # offered by dispatch; `signal` was high a cycle ago
@@ -110,7 +110,7 @@ class StationEnv:
         retire = len(model.open) > model.retired and self.draw("retire")
         applied = self.signalled and self.draw("apply")
         entry = self.coming
-        shape = station_entry(UNIT)
+        shape = issue_entry(UNIT)
         port(dut, "i__valid").value = int(entry is not None)
         port(dut, "i__payload").value = self.random.getrandbits(shape.size) if entry is None else pack(
             shape, unit=entry.bits, wait=entry.wait, signal=entry.signal)
@@ -196,7 +196,7 @@ async def clear_at_any_time(dut):
             await env.step()
 
 
-BENCHES = [block("station", lambda: Station(UNIT, DEPTH), "station.py", module=__name__, invisible=[
+BENCHES = [block("issue_queue", lambda: IssueQueue(UNIT, DEPTH), "issue queue.py", module=__name__, invisible=[
     Invisible("any_retired = ", "&: first operand alone", "nothing retires unless an instruction is open"),
     Invisible("m.d.sync += [head.eq(queue.o.payload)", "assignment left out",
               "`offered` is 0 already while there is no head", (1,))])]

@@ -4,12 +4,12 @@ import itertools
 
 import cocotb
 
-import harness
-from harness import cycles, pack, port, unpack
 from kiwicha.control.supervisor import ErrorRecord, Supervisor
 from kiwicha.control.unit import ErrorReport
 from kiwicha.isa import INDEX_WIDTH, INSTRUCTIONS, ErrorCode, Unit
 from mutation import Invisible, block
+from tb import harness
+from tb.harness import cycles, pack, port, unpack
 
 UNITS = list(INSTRUCTIONS)
 #: What the errors' inputs are, in their order.
@@ -19,7 +19,7 @@ FAILS, SETTLE, BEHIND = 3, 5, 3
 
 
 class SupervisorEnv:
-    """A supervisor, driven by name; `held` are the oldest index of each station, or None."""
+    """A supervisor, driven by name; `held` are the oldest index of each issue queue, or None."""
 
     def __init__(self, dut):
         self.dut, self.random = dut, harness.rng("supervisor")
@@ -51,7 +51,7 @@ class SupervisorEnv:
             for number, index in enumerate(held)), next_index=next_index)
 
     def anything(self):
-        """What stations may hold."""
+        """What issue queues may hold."""
         return [self.random.getrandbits(INDEX_WIDTH) if self.random.random() < 0.6 else None for _ in UNITS]
 
     def state(self):
@@ -93,7 +93,7 @@ class SupervisorEnv:
 
 @cocotb.test()
 async def good_end(dut):
-    """All dispatched, stations empty, all quiet: one missing is not the end."""
+    """All dispatched, issue queues empty, all quiet: one missing is not the end."""
     env = await SupervisorEnv.make(dut)
     before = []
     for number in range(12):
@@ -174,13 +174,13 @@ async def errors_of_one_cycle(dut):
 
 @cocotb.test()
 async def oldest_instruction(dut):
-    """An abort names the oldest instruction that any station holds, or the next to come, of BEHIND cycles ago."""
+    """An abort names the oldest instruction that any issue queue holds, or the next to come, of BEHIND cycles ago."""
     env = await SupervisorEnv.make(dut)
     before = []
     for _ in range(60):
         await env.start(*before)
         held, next_index = env.anything(), env.random.getrandbits(INDEX_WIDTH)
-        # What a station tells is a cycle old already.
+        # What an issue queue tells is a cycle old already.
         env.hold(env.anything(), next_index)
         await env.step("running", "busy")
         env.hold(held, env.random.getrandbits(INDEX_WIDTH))
@@ -251,7 +251,7 @@ async def watchdog_counts_from_the_start(dut):
 
 
 PENDING = "errors pend only while one of them is being chosen"
-UNIQUE = "no two stations hold instructions of the same index"
+UNIQUE = "no two issue queues hold instructions of the same index"
 BENCHES = [block("supervisor", Supervisor, "supervisor.py", module=__name__, invisible=[
     Invisible("self.expired.eq((self.limit", "&: first operand alone", "an error is seen only while a program runs"),
     Invisible("use_left =", "< -> <=", UNIQUE),

@@ -27,9 +27,9 @@ from amaranth.hdl._xfrm import FragmentTransformer, StatementTransformer, ValueT
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-import harness
-from drivers import MUTANT
-from harness import Bench
+from tb import harness
+from tb.drivers import MUTANT
+from tb.harness import Bench
 
 __all__ = ["Invisible", "Mutant", "Mutated", "block", "mutants", "sample", "survivors"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import cocotb
 from cocotb._decorators import Test, TestGenerator
 
-from drivers import MUTANT, PERIOD_NS, current, port
+from tb.drivers import MUTANT, PERIOD_NS, current, port
 
 #: Cycles that a test may take with a bug; without one it may take any time.
 LIMIT = 20_000

@@ -2,8 +2,8 @@
 
 import pytest
 
-import harness
 import mutation
+from tb import harness
 
 BENCHES = harness.benches()
 BLOCKS = [bench for bench in BENCHES if "mutated" in bench.params]
