@@ -5,8 +5,8 @@ one bug. The bugs are those that a typing error makes: another operator or opera
 or always or never true, branches swapped, a signal stuck at zeros or ones, an assignment forgotten, a number off
 by one, a wide value looked at in its lowest bit only.
 
-:func:`survivors` runs a block's own bench on such bugs and returns those that no test saw. ``python -m mutation``
-(``make mutants``) does so for every bug of every block and fails if one survives that the bench does not list as
+:func:`survivors` runs a block's own bench on such bugs and returns those that no test saw. ``make mutants``
+(``python -m tb.mutation``) does so for every bug of every block and fails if one survives that the bench does not list as
 invisible, with the reason why nothing can see it; ``make test`` takes a sample.
 """
 
@@ -257,9 +257,9 @@ def survivors(bench, chosen, seed=1):
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "alive.json"
-        wanted = {"KIWICHA_MUTATED": bench.module, "KIWICHA_MUTANTS": ",".join(str(item.number) for item in chosen),
-                  "KIWICHA_ALIVE": str(report)}
-        again = dataclasses.replace(bench, module="mutation_tests", testcase=(), timeout_s=3600)
+        wanted = {"KIWICHA_MUTATED": bench.module, "KIWICHA_ALIVE": str(report),
+                  "KIWICHA_MUTANTS": ",".join(str(item.number) for item in chosen)}
+        again = dataclasses.replace(bench, module="tb.mutation_tests", testcase=(), timeout_s=3600)
         failure = None
         with mock.patch.dict(os.environ, wanted):
             try:

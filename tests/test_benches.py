@@ -2,8 +2,7 @@
 
 import pytest
 
-import mutation
-from tb import harness
+from tb import harness, mutation
 
 BENCHES = harness.benches()
 BLOCKS = [bench for bench in BENCHES if "mutated" in bench.params]

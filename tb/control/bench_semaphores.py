@@ -6,9 +6,9 @@ import cocotb
 
 from kiwicha.control.semaphores import Arbiter, Semaphores
 from kiwicha.isa import SEMAPHORE_MAX, SEMAPHORES
-from mutation import block
 from tb import harness
 from tb.harness import Bench, cycles, port
+from tb.mutation import block
 
 SIZE = 4
 ALL = (1 << SEMAPHORES) - 1

@@ -6,10 +6,12 @@ from amaranth.lib.wiring import In, Out
 
 from ..arith.order import total_order
 from ..config import ChipConfig
-from ..isa import ErrorCode, OutFormat, ScaleMode, Unit, unit_layout
+from ..isa import ErrorCode, OutFormat, ScaleMode, Unit
+from ..layouts import unit_layout
 from ..lib.delay import delay
 from ..memory.ports import ReadPort
-from .shapes import SETS, Geometry, Size, job_layout, settings_layout
+from ..timing import PARAMETER_SETS
+from .shapes import Geometry, Size, job_layout, settings_layout
 
 __all__ = ["ParameterFetch"]
 
@@ -68,7 +70,7 @@ class ParameterFetch(wiring.Component):
             "o": Out(stream.Signature(job_layout(config))),
             "params": Out(ReadPort(width)),
             "hold": In(1), "free": In(1), "clear": In(1), "idle": Out(1), "busy": Out(1),
-            "set": Out(range(SETS)), "settings": Out(settings_layout(config)), "settings_enable": Out(1),
+            "set": Out(range(PARAMETER_SETS)), "settings": Out(settings_layout(config)), "settings_enable": Out(1),
             "bias": Out(width), "bias_line": Out(number), "bias_enable": Out(1),
             "scale": Out(width), "scale_line": Out(number), "scale_enable": Out(1),
         })
@@ -78,7 +80,7 @@ class ParameterFetch(wiring.Component):
         job = Signal(unit_layout(Unit.EPILOGUE))
         error = Signal(ErrorCode)
         address = Signal(signed(18))
-        used = Signal(range(SETS + 1))
+        used = Signal(range(PARAMETER_SETS + 1))
         taken = Signal()
         checking = Signal()
         # A register more: what comes is a multiplexer of banks, and much hangs on it.
@@ -99,7 +101,7 @@ class ParameterFetch(wiring.Component):
         state = Signal(_State)
         with m.Switch(state):
             with m.Case(_State.TAKE):
-                m.d.comb += self.i.ready.eq((used != SETS) & ~self.hold & ~self.clear)
+                m.d.comb += self.i.ready.eq((used != PARAMETER_SETS) & ~self.hold & ~self.clear)
                 m.d.sync += job.eq(self.i.payload)
                 with m.If(taken):
                     m.d.sync += [self.set.eq(self.set + 1), state.eq(_State.CHECK)]
@@ -129,11 +131,11 @@ class ParameterFetch(wiring.Component):
         integer = job.out_format == OutFormat.INT32
         has_float = Const(self._config.block_scaled, 1)
         m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
-        with m.If(job.out_format.as_value() > self._last_format.value):
-            m.d.sync += address.eq(job.out_format.as_value())
-        with m.Elif((job.scale_mode.as_value() > ScaleMode.COLUMN.value)
+        with m.If(job.out_format > self._last_format.value):
+            m.d.sync += address.eq(job.out_format)
+        with m.Elif((job.scale_mode > ScaleMode.COLUMN.value)
                     | (integer & (job.scale_mode != ScaleMode.NONE))):
-            m.d.sync += address.eq(job.scale_mode.as_value())
+            m.d.sync += address.eq(job.scale_mode)
         with m.Elif(job.float & (integer | ~has_float)):
             m.d.sync += address.eq(job.float)
         with m.Elif(self._bad_parts(job)):

@@ -4,9 +4,9 @@ import cocotb
 
 from kiwicha.control.counters import Counters
 from kiwicha.isa import Activity, Unit
-from mutation import block
 from tb import harness
 from tb.harness import cycles, port
+from tb.mutation import block
 
 #: Cycles until a cycle is in the counters, and from a counter's address to its value.
 COUNTED, READ = 2, 2

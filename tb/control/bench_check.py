@@ -5,9 +5,9 @@ import cocotb
 from kiwicha.config import ChipConfig
 from kiwicha.control.check import Check, Verdict
 from kiwicha.isa import INSTRUCTIONS, Unit
-from mutation import block
 from tb import harness
 from tb.harness import cycles, pack, port
+from tb.mutation import block
 
 LATENCY = 5
 KIND = {item.name: item.value for item in Verdict.Kind}

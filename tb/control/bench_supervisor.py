@@ -7,9 +7,9 @@ import cocotb
 from kiwicha.control.supervisor import ErrorRecord, Supervisor
 from kiwicha.control.unit import ErrorReport
 from kiwicha.isa import INDEX_WIDTH, INSTRUCTIONS, ErrorCode, Unit
-from mutation import Invisible, block
 from tb import harness
 from tb.harness import cycles, pack, port, unpack
+from tb.mutation import Invisible, block
 
 UNITS = list(INSTRUCTIONS)
 #: What the errors' inputs are, in their order.
@@ -174,7 +174,7 @@ async def errors_of_one_cycle(dut):
 
 @cocotb.test()
 async def oldest_instruction(dut):
-    """An abort names the oldest instruction that any issue queue holds, or the next to come, of BEHIND cycles ago."""
+    """An abort names the oldest instruction that an issue queue holds, or else the next to come."""
     env = await SupervisorEnv.make(dut)
     before = []
     for _ in range(60):
@@ -253,10 +253,9 @@ async def watchdog_counts_from_the_start(dut):
 PENDING = "errors pend only while one of them is being chosen"
 UNIQUE = "no two issue queues hold instructions of the same index"
 BENCHES = [block("supervisor", Supervisor, "supervisor.py", module=__name__, invisible=[
-    Invisible("self.expired.eq((self.limit", "&: first operand alone", "an error is seen only while a program runs"),
+    Invisible("self.expired.eq((self.limit", "&: first operand alone", "an error counts only in a run"),
     Invisible("use_left =", "< -> <=", UNIQUE),
-    Invisible("with m.If(pending[number])", "condition 0 always", "what is the candidate if nothing pends is not used",
-              (0,)),
+    Invisible("with m.If(pending[number])", "condition 0 always", "without a pending error no candidate is used", (0,)),
     *(Invisible("m.d.sync += [valid.eq(pending.any()", change, PENDING)
       for change in ("& -> |", "&: first operand alone", "&: second operand alone")),
     Invisible("m.d.sync += chosen.eq(", "&: first operand alone", PENDING, (1, 2)),

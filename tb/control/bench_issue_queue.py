@@ -1,4 +1,4 @@
-"""An issue queue, cycle by cycle against a model of it, between dispatch, semaphores and a unit that take their time."""
+"""An issue queue against a model of it, between dispatch, semaphores and a unit that take their time."""
 
 import dataclasses
 from collections import deque
@@ -7,9 +7,9 @@ import cocotb
 
 from kiwicha.control.issue_queue import OPEN_INSTRUCTIONS, IssueQueue, issue_entry
 from kiwicha.isa import INDEX_WIDTH, SEMAPHORES, Unit, unit_layout
-from mutation import Invisible, block
 from tb import harness
 from tb.harness import cycles, pack, port
+from tb.mutation import Invisible, block
 
 UNIT, DEPTH = Unit.STORE, 2
 
@@ -34,7 +34,7 @@ class Entry:
         return cls(index, mask(p_wait), mask(p_signal), bits)
 
 
-class StationModel:
+class IssueQueueModel:
     """The contract as a state: what is queued, at the head, on its way to being open, open."""
 
     def __init__(self):
@@ -88,7 +88,7 @@ class StationEnv:
 
     def __init__(self, dut):
         self.dut, self.random = dut, harness.rng("issue_queue")
-        self.model = StationModel()
+        self.model = IssueQueueModel()
         self.oldest = None                          # of a cycle ago
         self.coming, self.signalled = None, False   # offered by dispatch; `signal` was high a cycle ago
         self.p = dict.fromkeys(("offer", "ready", "retire", "grant", "apply", "wait", "signal"), 0.5)
@@ -155,7 +155,7 @@ class StationEnv:
             await cycles(self.dut, 1)
             assert port(self.dut, "o__valid").value == 0
         port(self.dut, "clear").value = 0
-        self.model, self.oldest, self.signalled = StationModel(), None, False
+        self.model, self.oldest, self.signalled = IssueQueueModel(), None, False
 
 
 @cocotb.test()
@@ -196,7 +196,7 @@ async def clear_at_any_time(dut):
             await env.step()
 
 
-BENCHES = [block("issue_queue", lambda: IssueQueue(UNIT, DEPTH), "issue queue.py", module=__name__, invisible=[
+BENCHES = [block("issue_queue", lambda: IssueQueue(UNIT, DEPTH), "issue_queue.py", module=__name__, invisible=[
     Invisible("any_retired = ", "&: first operand alone", "nothing retires unless an instruction is open"),
     Invisible("m.d.sync += [head.eq(queue.o.payload)", "assignment left out",
               "`offered` is 0 already while there is no head", (1,))])]

@@ -8,9 +8,9 @@ from kiwicha.control.fetch import Fetched
 from kiwicha.control.issue_queue import issue_entry
 from kiwicha.control.unit import ErrorReport
 from kiwicha.isa import INSTRUCTIONS, Activity, ErrorCode, Unit
-from mutation import block
 from tb import harness
 from tb.harness import cycles, pack, port, unpack
+from tb.mutation import block
 
 UNITS = list(INSTRUCTIONS)
 
