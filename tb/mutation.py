@@ -6,8 +6,8 @@ or always or never true, branches swapped, a signal stuck at zeros or ones, an a
 by one, a wide value looked at in its lowest bit only.
 
 :func:`survivors` runs a block's own bench on such bugs and returns those that no test saw. ``make mutants``
-(``python -m tb.mutation``) does so for every bug of every block and fails if one survives that the bench does not list as
-invisible, with the reason why nothing can see it; ``make test`` takes a sample.
+(``python -m tb.mutation``) does so for every bug of every block and fails if one survives that the bench does not
+list as invisible, with the reason why nothing can see it; ``make test`` takes a sample.
 """
 
 import dataclasses

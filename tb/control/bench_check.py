@@ -133,5 +133,5 @@ async def every_reserved_bit(dut, unit):
     await env.rest()
 
 
-BENCHES = [block("check", lambda: Check(CONFIG), "check.py", module=__name__, params={"config": CONFIG})
-           for CONFIG in (ChipConfig.preset("tiny"),)]
+CONFIG = ChipConfig.preset("tiny")
+BENCHES = [block("check", lambda: Check(CONFIG), "check.py", module=__name__, params={"config": CONFIG})]

@@ -33,7 +33,8 @@ async def routes_and_tells(dut):
         port(dut, "i__valid").value = valid
         port(dut, "i__payload").value = pack(Fetched, bits=bits, verdict=verdict,
                                              to=0 if chosen is None else 1 << chosen)
-        port(dut, "index").value, port(dut, "running").value, port(dut, "all_done").value = index, running, all_done
+        for name, value in (("index", index), ("running", running), ("all_done", all_done)):
+            port(dut, name).value = value
         for unit, value in zip(UNITS, ready, strict=True):
             port(dut, f"{unit.name.lower()}__ready").value = value
         await cycles(dut, 1)

@@ -83,7 +83,7 @@ class IssueQueueModel:
     had_room = True
 
 
-class StationEnv:
+class IssueQueueEnv:
     """Drives all sides of an issue queue and compares each cycle with the model."""
 
     def __init__(self, dut):
@@ -119,7 +119,8 @@ class StationEnv:
         await cycles(dut, 1)
         accepted = model.offered and ready
         signals = model.signals(retire)
-        self.compare(signals, progress=bool(accepted or granted or applied or (model.queue and model.head is None)))
+        advances = bool(model.queue) and model.head is None
+        self.compare(signals, progress=accepted or granted or applied or advances)
         took = entry if entry is not None and port(dut, "i__ready").value == 1 else None
         assert len(model.queue) < DEPTH or took is None, "more than its depth"
         assert len(model.queue) == DEPTH or entry is None or took is not None, "it has room and is not ready"
@@ -160,7 +161,7 @@ class StationEnv:
 
 @cocotb.test()
 async def random_surroundings(dut):
-    env = await StationEnv.make(dut)
+    env = await IssueQueueEnv.make(dut)
     for _ in range(14):
         env.p = {name: env.random.choice((0.1, 0.5, 1)) for name in env.p}
         for _ in range(100):
@@ -171,7 +172,7 @@ async def random_surroundings(dut):
 @cocotb.parametrize(p_wait=[0, 1], p_signal=[0, 1])
 async def slow_retires(dut, p_wait, p_signal):
     """All that may be open is, and the next one does not go on; then everything retires at once."""
-    env = await StationEnv.make(dut)
+    env = await IssueQueueEnv.make(dut)
     for _ in range(3):
         env.p |= {"offer": 1, "ready": 1, "retire": 0, "grant": 1, "apply": 1, "wait": p_wait, "signal": p_signal}
         for _ in range(60):
@@ -186,7 +187,7 @@ async def slow_retires(dut, p_wait, p_signal):
 
 @cocotb.test()
 async def clear_at_any_time(dut):
-    env = await StationEnv.make(dut)
+    env = await IssueQueueEnv.make(dut)
     for _ in range(60):
         env.p = {name: env.random.choice((0.5, 1)) for name in env.p} | {"retire": env.random.choice((0, 1))}
         for _ in range(env.random.randrange(14)):

@@ -182,7 +182,7 @@ async def semaphore_latency(dut):
                 ask(unit, 1 << unit)
             await users.step()
         times, order = zip(*log, strict=True)
-        gaps = {after - before for before, after in zip(times, times[1:], strict=False)}
+        gaps = {after - before for before, after in itertools.pairwise(times)}
         assert gaps == {PACE} and len(times) == number, f"{kind}: {log}"
         assert order[4:] == order[:-4] and len(set(order[:4])) == 4, f"{kind}: {log}"
         if kind == "signal":

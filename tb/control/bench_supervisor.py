@@ -255,7 +255,7 @@ UNIQUE = "no two issue queues hold instructions of the same index"
 BENCHES = [block("supervisor", Supervisor, "supervisor.py", module=__name__, invisible=[
     Invisible("self.expired.eq((self.limit", "&: first operand alone", "an error counts only in a run"),
     Invisible("use_left =", "< -> <=", UNIQUE),
-    Invisible("with m.If(pending[number])", "condition 0 always", "without a pending error no candidate is used", (0,)),
+    Invisible("with m.If(pending[number])", "condition 0 always", "no candidate is used if none pends", (0,)),
     *(Invisible("m.d.sync += [valid.eq(pending.any()", change, PENDING)
       for change in ("& -> |", "&: first operand alone", "&: second operand alone")),
     Invisible("m.d.sync += chosen.eq(", "&: first operand alone", PENDING, (1, 2)),
