@@ -17,12 +17,12 @@ from typing import Any
 
 from cocotb_tools import config as cocotb_config
 
-from drivers import StreamDriver, StreamMonitor, bounded, current, cycles, port, rng, start
 from kiwicha.export import port_table, to_verilog
 from kiwicha_host import toolchain
 from kiwicha_host.build_cache import build_root, locked
 from kiwicha_host.verilate import Simulation
-from payload import pack, unpack
+from tb.drivers import StreamDriver, StreamMonitor, bounded, current, cycles, port, rng, start
+from tb.payload import pack, unpack
 
 __all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "bounded", "build", "current", "cycles",
            "pack", "port", "rng", "run", "start", "unpack"]
