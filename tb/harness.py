@@ -1,6 +1,6 @@
 """The doorway to the cocotb benches: export, build with Verilator, run, report.
 
-A bench file ``tb/bench_<block>.py`` holds cocotb tests and a list ``BENCHES`` of :class:`Bench`.
+A bench file ``tb/<room>/bench_<block>.py`` holds cocotb tests and a list ``BENCHES`` of :class:`Bench`.
 pytest calls :func:`run` for each; inside the simulator the tests use the helpers of
 :mod:`drivers` and :mod:`payload`, which are offered here too, so that one import does.
 """
@@ -28,7 +28,7 @@ __all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "bounded", "b
            "pack", "port", "rng", "run", "start", "unpack"]
 
 TOP = "dut"
-_TB = Path(__file__).resolve().parent
+_ROOT = Path(__file__).resolve().parents[1]
 #: cocotb's main program, and its library, found by its absolute path: a simulation belongs to one environment.
 _MAIN = cocotb_config.share_dir / "lib" / "verilator" / "verilator.cpp"
 _LIBRARIES = str(cocotb_config.libs_dir)
@@ -155,12 +155,13 @@ def _waves():
 
 def _call_runner(spec, bench, log, env):
     """Run cocotb's runner in a process of its own, which can be ended in time."""
-    path = os.pathsep.join([str(_TB), str(_TB.parent / "rtl"), str(_TB.parent / "host"), str(_TB.parent)])
+    path = os.pathsep.join([str(_ROOT), str(_ROOT / "rtl"), str(_ROOT / "host")])
     if inherited := os.environ.get("PYTHONPATH"):
         path += os.pathsep + inherited
     # The runner changes its habits under pytest; an empty name keeps them as they are.
     env = {"PYTHONPATH": path, "PYTEST_CURRENT_TEST": "", "COCOTB_ANSI_OUTPUT": "0", **env}
-    toolchain.run([sys.executable, Path(__file__), json.dumps(spec)], timeout=bench.timeout_s, log=log, env=env)
+    toolchain.run([sys.executable, "-m", "tb.harness", json.dumps(spec)], timeout=bench.timeout_s, log=log,
+                  env=env)
 
 
 def _main(spec):

@@ -15,9 +15,9 @@ __all__ = ["ConfigError", "ChipConfig", "MULTIPLIERS", "PRESETS"]
 #: Multiplier variants (see :mod:`kiwicha.array.multiplier`).
 MULTIPLIERS = ("portable", "ecp5", "ecp5_packed")
 
-#: Cycles from an accepted scratchpad read request to its data: a register before block RAM, the block RAM itself,
-#: and a register behind it.
-READ_LATENCY = 3
+
+#: Parameters of earlier versions, and their names today.
+_RENAMED = {"epilogue_lanes": "vector_lanes"}
 
 
 class ConfigError(ValueError):
@@ -54,7 +54,7 @@ class ChipConfig:
     accumulator_lines: int = _param(1024, 16, 16384, power_of_two=True,
                                     doc="accumulator lines of `columns` int32 each, in two banks")
     vector_lanes: int = _param(4, 1, 8, power_of_two=True,
-                                 doc="accumulators that the epilogue converts per cycle")
+                               doc="accumulators that the epilogue converts per cycle")
     queue_depth: int = _param(4, 1, 16, doc="instructions that wait in front of each unit")
     reads_in_flight: int = _param(16, 4, 64, power_of_two=True, doc="read bursts outstanding on the bus")
     writes_in_flight: int = _param(8, 2, 64, power_of_two=True, doc="write bursts outstanding on the bus")
@@ -200,6 +200,8 @@ class ChipConfig:
         base = values.pop("base", None)
         known = {item.name for item in dataclasses.fields(cls)}
         for key in values:
+            if key in _RENAMED:
+                raise ConfigError(f"{key} is called {_RENAMED[key]} now; rename it")
             if key not in known:
                 raise ConfigError(f"unknown parameter {key!r}; there are {', '.join(sorted(known))}")
         values.setdefault("name", default_name)

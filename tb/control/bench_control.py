@@ -4,8 +4,8 @@ import itertools
 
 import cocotb
 
-from kiwicha.control.issue_queue import OPEN_INSTRUCTIONS
 from kiwicha.isa import INSTRUCTIONS, Activity, ErrorCode, Unit, counter_address
+from kiwicha.timing import OPEN_INSTRUCTIONS
 from tb.control.environment import UNITS, World, benches
 from tb.harness import cycles, port
 

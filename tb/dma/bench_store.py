@@ -7,10 +7,10 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from kiwicha.bus.axi import AxiWrite
-from kiwicha.config import READ_LATENCY
 from kiwicha.control.unit import Window
 from kiwicha.dma.store import StoreUnit
 from kiwicha.isa import ErrorCode, Unit
+from kiwicha.timing import READ_LATENCY
 from tb import harness
 from tb.axi_checker import AxiWriteChecker
 from tb.dma.environment import Control, draw_jobs

@@ -5,8 +5,8 @@ import itertools
 import cocotb
 
 from kiwicha import ChipConfig
-from kiwicha.config import READ_LATENCY
 from kiwicha.isa import Activity, Unit, unit_layout
+from kiwicha.timing import READ_LATENCY
 from tb import harness
 from tb.harness import Bench, bounded, cycles, port
 from tb.matmul.environment import MatmulBench, World

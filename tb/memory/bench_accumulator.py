@@ -4,8 +4,8 @@ import cocotb
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.config import READ_LATENCY
 from kiwicha.memory.accumulator import Accumulator, accumulation
+from kiwicha.timing import READ_LATENCY
 from tb import harness
 from tb.harness import Bench, cycles, port
 

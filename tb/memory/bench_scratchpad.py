@@ -5,9 +5,9 @@ from collections import deque
 import cocotb
 
 from kiwicha import ChipConfig
-from kiwicha.config import READ_LATENCY
-from kiwicha.memory.ports import WRITE_LATENCY, line_write
+from kiwicha.memory.ports import line_write
 from kiwicha.memory.scratchpad import Scratchpad
+from kiwicha.timing import READ_LATENCY, WRITE_LATENCY
 from tb import harness
 from tb.harness import Bench, cycles, port
 

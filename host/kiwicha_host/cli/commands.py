@@ -320,7 +320,3 @@ def synth(board: str, config: str | None, seed: int | None, as_json: bool) -> No
     with Console(stderr=True).status("") as status:
         report = synthesise(board, chip, seed, status.update)
     print_json(report)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.delay import delay
+from ..timing import FLOAT_ADD
 from .multiply import QUIET_NAN
 from .normalize import leading_zeros, pack
 
@@ -30,7 +31,7 @@ class FloatAdd(wiring.Component):
     o : Out(32)
     """
 
-    LATENCY = 5
+    LATENCY = FLOAT_ADD
 
     a: In(32)
     b: In(32)

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.delay import delay
+from ..timing import FLOAT_MULTIPLY
 from .mult18x18d import mult18x18d
 from .normalize import ShiftWindow, count_zeros
 
@@ -38,7 +39,7 @@ class FloatMultiply(wiring.Component):
     o : Out(32)
     """
 
-    LATENCY = 9
+    LATENCY = FLOAT_MULTIPLY
 
     def __init__(self, *, ecp5: bool = False):
         self._ecp5 = ecp5

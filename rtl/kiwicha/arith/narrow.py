@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..formats import ElementFormat
 from ..lib.delay import delay
+from ..timing import BLOCK_SCALE, FLOAT_TO_BF16, FLOAT_TO_ELEMENT
 from .normalize import count_zeros
 
 __all__ = ["BlockScale", "FloatToBf16", "FloatToElement", "SCALE_NAN"]
@@ -27,7 +28,7 @@ class FloatToBf16(wiring.Component):
     o : Out(16)
     """
 
-    LATENCY = 2
+    LATENCY = FLOAT_TO_BF16
 
     i: In(32)
     o: Out(16)
@@ -63,7 +64,7 @@ class BlockScale(wiring.Component):
     o : Out(8)
     """
 
-    LATENCY = 2
+    LATENCY = BLOCK_SCALE
 
     i: In(31)
     format: In(ElementFormat)
@@ -111,7 +112,7 @@ class FloatToElement(wiring.Component):
         The code, in the low bits.
     """
 
-    LATENCY = 5
+    LATENCY = FLOAT_TO_ELEMENT
 
     i: In(32)
     scale: In(8)

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.delay import delay
+from ..timing import SCALED_TO_FLOAT
 from .multiply import QUIET_NAN
 from .normalize import ShiftWindow, leading_zeros, pack
 
@@ -43,7 +44,7 @@ class ScaledToFloat(wiring.Component):
         `width` is not an integer, or out of range.
     """
 
-    LATENCY = 6
+    LATENCY = SCALED_TO_FLOAT
     MAX_WIDTH = 44
 
     def __init__(self, width):

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
 from ..lib.delay import delay
+from ..timing import array_latency
 from .multiplier import multiplier, multiplier_class, operand_shape
 
 __all__ = ["SystolicArray"]
@@ -74,7 +75,7 @@ class SystolicArray(wiring.Component):
     @property
     def latency(self) -> int:
         # The first cell's input; to the last row; through it; to the last cell.
-        return 2 + (self.config.rows - 1) + self._variant.latency + 1 + (self._cells - 1)
+        return array_latency(self.config)
 
     def elaborate(self, platform):
         m = Module()

@@ -6,11 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from ..isa import INDEX_WIDTH, SEMAPHORES, Unit, unit_layout
 from ..lib.stream import Queue
+from ..timing import OPEN_INSTRUCTIONS
 
-__all__ = ["OPEN_INSTRUCTIONS", "IssueQueue", "issue_entry"]
-
-#: Instructions that a unit may have accepted before the first of them has retired and signalled.
-OPEN_INSTRUCTIONS = 4
+__all__ = ["IssueQueue", "issue_entry"]
 
 
 def issue_entry(unit: Unit) -> data.StructLayout:
@@ -23,7 +21,7 @@ class IssueQueue(wiring.Component):
 
     Up to `queue_depth` instructions wait in the queue and one more at its head, where it asks for its
     semaphores. An instruction is open from two cycles after the unit accepted it until its signals have been
-    applied; with :data:`OPEN_INSTRUCTIONS` open the next one does not even ask for semaphores.
+    applied; with :data:`~kiwicha.timing.OPEN_INSTRUCTIONS` open the next one does not even ask for semaphores.
 
     Latency: an instruction that waits for nothing is offered on `o` 3 cycles after `i` took it; one
     that has to wait is offered in the cycle after `granted`. `signal` rises in the cycle of `retire`.

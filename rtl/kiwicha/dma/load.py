@@ -10,17 +10,13 @@ from ..control.unit import UnitPort, Window
 from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit
 from ..lib.stream import Queue, RegisterSlice
 from ..memory.ports import LINE_ADDRESS, WritePort
+from ..timing import LINE_QUEUE, TRANSFERS_AHEAD
 from .bursts import BurstGenerator, burst_layout
 from .realigner import Realigner, Settled
 from .segments import SegmentGenerator, segment_layout
 from .transfer import Transfer, segment_job
 
 __all__ = ["LoadUnit"]
-
-#: Lines between the realigner and the write port: its pipeline's depth, and room to ride out denials.
-LINE_QUEUE = 16
-#: Instructions that the memory side may be ahead of the scratchpad side.
-JOB_QUEUE = 4
 
 
 class LoadUnit(wiring.Component):
@@ -69,7 +65,7 @@ class LoadUnit(wiring.Component):
 
         m.submodules.transfer = transfer = ResetInserter(drop)(Transfer(self.config, Unit.LOAD))
         m.submodules.bursts = bursts = ResetInserter(drop)(BurstGenerator(self.config))
-        m.submodules.jobs = job_queue = ResetInserter(drop)(Queue(segment_job(), JOB_QUEUE))
+        m.submodules.jobs = job_queue = ResetInserter(drop)(Queue(segment_job(), TRANSFERS_AHEAD))
         m.submodules.segment_generator = segment_generator = ResetInserter(drop)(SegmentGenerator(self.config))
         m.submodules.segments = segments = ResetInserter(drop)(RegisterSlice(segment_layout(self.config)))
         connect(m, transfer.runs, bursts.i)

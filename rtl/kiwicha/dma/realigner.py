@@ -8,6 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..lib.delay import delay
+from ..timing import REALIGNER_IN, REALIGNER_ROWS, turn_stages
 
 __all__ = ["Realigner", "Settled"]
 
@@ -84,7 +85,7 @@ class Realigner(wiring.Component):
         The word taken: `data`, its `mask` of bytes that are meant, and `tag`.
     """
 
-    ROWS = 16
+    ROWS = REALIGNER_ROWS
 
     def __init__(self, in_bytes: int, out_bytes: int, tag):
         for name, value in (("in_bytes", in_bytes), ("out_bytes", out_bytes)):
@@ -116,7 +117,7 @@ class Realigner(wiring.Component):
 
     @property
     def push_latency(self) -> int:
-        return 3 + len(_turns(self.in_bytes, True))
+        return REALIGNER_IN + turn_stages(self.in_bytes)
 
     def elaborate(self, platform):
         m = Module()

@@ -7,23 +7,19 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..bus.axi import AxiWrite, is_error
-from ..config import READ_LATENCY, ChipConfig
+from ..config import ChipConfig
 from ..control.unit import UnitPort, Window
 from ..isa import Activity, ErrorCode, Unit
 from ..lib.delay import delay
 from ..lib.stream import Queue, RegisterSlice
 from ..memory.ports import LINE_ADDRESS, ReadPort
+from ..timing import BEAT_QUEUE, READ_LATENCY, TRANSFERS_AHEAD
 from .bursts import BurstGenerator, burst_layout
 from .realigner import Realigner, Settled
 from .segments import SegmentGenerator, segment_layout
 from .transfer import Transfer, segment_job
 
 __all__ = ["StoreUnit"]
-
-#: Beats between the realigner and the bus: its pipeline's depth, and room to ride out a busy bus.
-BEAT_QUEUE = 16
-#: Instructions that the scratchpad side may be behind the memory side.
-JOB_QUEUE = 4
 
 
 class StoreUnit(wiring.Component):
@@ -69,7 +65,7 @@ class StoreUnit(wiring.Component):
 
         m.submodules.transfer = transfer = ResetInserter(flush)(Transfer(config, Unit.STORE))
         m.submodules.bursts = bursts = ResetInserter(flush)(BurstGenerator(config))
-        m.submodules.jobs = job_queue = ResetInserter(flush)(Queue(segment_job(), JOB_QUEUE))
+        m.submodules.jobs = job_queue = ResetInserter(flush)(Queue(segment_job(), TRANSFERS_AHEAD))
         m.submodules.segment_generator = segment_generator = ResetInserter(flush)(SegmentGenerator(config))
         m.submodules.segments = segments = ResetInserter(flush)(RegisterSlice(segment_layout(config)))
         connect(m, transfer.runs, bursts.i)

@@ -4,10 +4,11 @@ from amaranth import Array, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import READ_LATENCY, ChipConfig
+from ..config import ChipConfig
 from ..formats import FORMATS
 from ..lib.delay import Delay, delay
 from ..lib.stream import Queue
+from ..timing import READ_LATENCY
 
 __all__ = ["EXPONENT", "NAN_SCALE", "TileScales", "VectorScales"]
 

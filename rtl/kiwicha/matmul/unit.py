@@ -6,12 +6,13 @@ from amaranth.lib.wiring import Out
 
 from ..array.decode import EdgeDecoder
 from ..array.systolic import SystolicArray
-from ..config import READ_LATENCY, ChipConfig
+from ..config import ChipConfig
 from ..control.unit import UnitPort
 from ..isa import Activity, ErrorCode, Unit
 from ..lib.delay import Delay, delay
-from ..memory.accumulator import Accumulator, accumulation
+from ..memory.accumulator import accumulation
 from ..memory.ports import LINE_ADDRESS, ReadPort
+from ..timing import READ_LATENCY, accumulator_hazard, accumulator_latency
 from .address_generators import ActivationAddressGenerator, WeightAddressGenerator
 from .items import Vector
 from .scales import TileScales, VectorScales
@@ -58,7 +59,7 @@ class MatmulUnit(wiring.Component):
         self.config = config
         self._array = SystolicArray(config)
         self._decode_a, self._decode_w = EdgeDecoder(config, config.rows), EdgeDecoder(config, config.columns)
-        self._hazard, self._accumulate = Accumulator.hazard_of(config), Accumulator.latency_of(config)
+        self._hazard, self._accumulate = accumulator_hazard(config), accumulator_latency(config)
         line = 8 * config.line_bytes
         super().__init__({
             "control": Out(UnitPort(Unit.MATMUL)),

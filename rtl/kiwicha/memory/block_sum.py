@@ -5,9 +5,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arith.scaled import ScaledToFloat
-from ..config import READ_LATENCY, ChipConfig
+from ..config import ChipConfig
 from ..lib.delay import Delay, delay
 from ..matmul.scales import EXPONENT, NAN_SCALE
+from ..timing import BLOCK_SUM, READ_LATENCY
 from .ports import LINE_ADDRESS
 from .ram import Ram
 
@@ -60,7 +61,7 @@ class BlockSum(wiring.Component):
 
     #: Block RAM, its register, the adder's, the write's: as for the accumulators.
     HAZARD = READ_LATENCY + 2
-    LATENCY = READ_LATENCY + 1 + ScaledToFloat.LATENCY
+    LATENCY = BLOCK_SUM
 
     def __init__(self, config: ChipConfig):
         self.config = config

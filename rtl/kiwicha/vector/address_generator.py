@@ -8,7 +8,8 @@ from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, ErrorCode
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from ..memory.ports import LINE_ADDRESS
-from .shapes import SETS, Geometry, Size, job_layout, line_order, request_layout, size_shape
+from ..timing import PARAMETER_SETS
+from .shapes import Geometry, Size, job_layout, line_order, request_layout, size_shape
 
 __all__ = ["AddressGenerator"]
 
@@ -155,7 +156,7 @@ class _Loops:
         levels = len(counts)
         read_strides = Signal(data.ArrayLayout(signed(16), levels - 1), name="acc_strides")
         line_strides = Signal(data.ArrayLayout(signed(16), 3), name="out_strides")
-        set_ = Signal(range(SETS), name="set")
+        set_ = Signal(range(PARAMETER_SETS), name="set")
         size = Signal(size_shape(config), name="size")
         column = Signal(self._geometry.step_width, name="column")       # number of the step
         m.submodules.nest = nest = LoopNest(levels)

@@ -5,13 +5,14 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..config import READ_LATENCY, ChipConfig
+from ..config import ChipConfig
 from ..lib.delay import delay
+from ..timing import PARAMETER_SETS, READ_LATENCY
 from .columns import ColumnParameters, ColumnSelect
 from .lane import Lane
 from .line_packer import LinePacker
 from .quantize import BlockQuantizer
-from .shapes import SETS, Geometry, Size, settings_layout, tag_layout
+from .shapes import Geometry, Size, settings_layout, tag_layout
 
 __all__ = ["Datapath"]
 
@@ -54,7 +55,7 @@ class Datapath(wiring.Component):
         super().__init__({
             "read": In(1), "tag": In(tag_layout(config)), "line": In(32 * config.columns),
             "result": Out(width), "done": Out(1), "idle": Out(1),
-            "set": In(range(SETS)), "settings": In(settings_layout(config)), "settings_enable": In(1),
+            "set": In(range(PARAMETER_SETS)), "settings": In(settings_layout(config)), "settings_enable": In(1),
             "bias": In(width), "bias_line": In(number), "bias_enable": In(1),
             "scale": In(width), "scale_line": In(number), "scale_enable": In(1),
             **(scaled if config.block_scaled else {}),
@@ -74,7 +75,8 @@ class Datapath(wiring.Component):
             tag = tags[at - ColumnParameters.LATENCY]
             m.d.comb += [words.set.eq(tag.set), words.step.eq(tag.step)]
 
-        m.submodules.settings_memory = settings = Memory(shape=settings_layout(self._config), depth=SETS, init=[])
+        m.submodules.settings_memory = settings = Memory(
+            shape=settings_layout(self._config), depth=PARAMETER_SETS, init=[])
         write = settings.write_port()
         m.d.comb += [write.addr.eq(self.set), write.data.eq(self.settings), write.en.eq(self.settings_enable)]
         at_key, at_clamp, at_result, at_out = (

@@ -9,7 +9,8 @@ from ..config import ChipConfig
 from ..isa import ErrorCode, OutFormat, ScaleMode, Unit, unit_layout
 from ..lib.delay import delay
 from ..memory.ports import ReadPort
-from .shapes import SETS, Geometry, Size, job_layout, settings_layout
+from ..timing import PARAMETER_SETS
+from .shapes import Geometry, Size, job_layout, settings_layout
 
 __all__ = ["ParameterFetch"]
 
@@ -68,7 +69,7 @@ class ParameterFetch(wiring.Component):
             "o": Out(stream.Signature(job_layout(config))),
             "params": Out(ReadPort(width)),
             "hold": In(1), "free": In(1), "clear": In(1), "idle": Out(1), "busy": Out(1),
-            "set": Out(range(SETS)), "settings": Out(settings_layout(config)), "settings_enable": Out(1),
+            "set": Out(range(PARAMETER_SETS)), "settings": Out(settings_layout(config)), "settings_enable": Out(1),
             "bias": Out(width), "bias_line": Out(number), "bias_enable": Out(1),
             "scale": Out(width), "scale_line": Out(number), "scale_enable": Out(1),
         })
@@ -78,7 +79,7 @@ class ParameterFetch(wiring.Component):
         job = Signal(unit_layout(Unit.EPILOGUE))
         error = Signal(ErrorCode)
         address = Signal(signed(18))
-        used = Signal(range(SETS + 1))
+        used = Signal(range(PARAMETER_SETS + 1))
         taken = Signal()
         checking = Signal()
         # A register more: what comes is a multiplexer of banks, and much hangs on it.
@@ -99,7 +100,7 @@ class ParameterFetch(wiring.Component):
         state = Signal(_State)
         with m.Switch(state):
             with m.Case(_State.TAKE):
-                m.d.comb += self.i.ready.eq((used != SETS) & ~self.hold & ~self.clear)
+                m.d.comb += self.i.ready.eq((used != PARAMETER_SETS) & ~self.hold & ~self.clear)
                 m.d.sync += job.eq(self.i.payload)
                 with m.If(taken):
                     m.d.sync += [self.set.eq(self.set + 1), state.eq(_State.CHECK)]
