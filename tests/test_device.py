@@ -133,8 +133,8 @@ def test_a_board_whose_bus_stays_dead_says_so_at_once(silent_board):
         board.run(copy(job))
     assert (caught.value.code, caught.value.unit, caught.value.index) == (ErrorCode.WATCHDOG, Unit.FETCH, 0)
     assert str(caught.value).startswith("WATCHDOG: instruction 0 of FETCH made no progress until the watchdog "
-                                        "ended it; the memory does not answer, so the chip stays busy: check the memory "
-                                        "and reset the chip (")
+                                        "ended it; the memory does not answer, so the chip stays busy: check the "
+                                        "memory and reset the chip (")
     assert not chip.registers.finished()
     # Nor does the next one wait, or the next session.
     says = (r"the chip cannot stop: its memory does not answer since instruction 0 of FETCH \(WATCHDOG\); "

@@ -104,3 +104,42 @@ def test_the_environment_prefers_the_pinned_tools(monkeypatch):
     assert first.parent == Path(env["VERILATOR_ROOT"])
     assert env["AMARANTH_USE_YOSYS"] == "builtin"
     assert env["EXTRA"] == "1"
+
+
+def denied(path):
+    """A folder that nobody can make, root neither: its parent is a file."""
+    path.touch()
+    return path / "folder"
+
+
+@pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
+def test_without_a_home_tools_keep_their_caches_in_the_build_folder(monkeypatch, tmp_path, variable):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KIWICHA_BUILD", str(tmp_path / "build"))
+    usual = toolchain.environment()
+    assert usual["HOME"] == str(tmp_path) and "XDG_CACHE_HOME" not in usual
+    monkeypatch.setenv(variable, str(denied(tmp_path / "file")))
+    env = toolchain.environment()
+    assert env["HOME"] == str(tmp_path / "build" / "home")
+    assert Path(env["XDG_CACHE_HOME"]).is_relative_to(env["HOME"])
+    before = dict(os.environ)
+    with toolchain.for_amaranth():
+        for name in ("HOME", "XDG_CACHE_HOME", "AMARANTH_USE_YOSYS"):
+            assert os.environ[name] == env[name]
+    assert dict(os.environ) == before
+
+
+def test_without_home_and_build_folder_tools_have_a_temporary_one(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(denied(tmp_path / "file")))
+    monkeypatch.setenv("KIWICHA_BUILD", str(tmp_path / "file" / "build"))
+    assert Path(toolchain.environment()["HOME"]).is_dir()
+
+
+def test_a_user_whom_the_system_does_not_know_has_no_home(monkeypatch, tmp_path):
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setenv("KIWICHA_BUILD", str(tmp_path))
+    assert toolchain.environment()["HOME"] == str(tmp_path / "home")

@@ -12,7 +12,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from kiwicha_host import toolchain
+from kiwicha_host import toolchain, verilate
 from kiwicha_host.build_cache import build_root
 from kiwicha_host.verilate import Simulation
 from tb import harness
@@ -49,27 +49,41 @@ def odd_folder(tmp_path, monkeypatch):
     return odd
 
 
-@pytest.mark.parametrize("slow_level", [None, "-O0"])
-def test_a_library_is_built_in_any_folder(odd_folder, slow_level):
+def test_a_library_is_built_in_any_folder(odd_folder):
     main = odd_folder / "main.cpp"
     main.write_text(MAIN)
     simulation = Simulation(top="inverter", files={"inverter.v": DESIGN, "note.txt": "kept"}, main=main,
-                            output="inverter.so", cxx_flags=["-DVL_TIME_CONTEXT"], slow_level=slow_level)
+                            output="inverter.so", cxx_flags=["-DVL_TIME_CONTEXT"], slow_level="-O0")
     library = simulation.build(build_root() / "device", "8x8.5")
     assert library.is_relative_to(odd_folder)
     assert ctypes.CDLL(str(library)).invert(0x55) == 0xAA
     assert library.with_name("note.txt").read_text() == "kept"
     assert simulation.build(build_root() / "device", "8x8.5") == library
-    # All that the result depends on makes another one.
-    main.write_text(MAIN.replace("top.q", "top.q + 1"))
-    other = dataclasses.replace(simulation, slow_level="-O1").build(build_root() / "device", "8x8.5")
-    assert ctypes.CDLL(str(other)).invert(0x55) == 0xAB
+
+
+def test_all_that_the_result_depends_on_is_in_its_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(verilate.build_cache, "cached", lambda target, make: target)
+    monkeypatch.setattr(verilate, "_versions", lambda: ["1", "2"])
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("1")
+    other.write_text("2")
+    simulation = Simulation(top="a", files={"a.v": DESIGN}, main=one, output="a.so")
+    changes = {"top": "b", "files": {"a.v": MAIN}, "main": other, "output": "b.so", "models": [one],
+               "flags": ["-O3"], "cxx_flags": ["-g"], "link_flags": ["-g"], "defines": ["-g"], "level": "-O3",
+               "slow_level": "-O0", "vpi": True, "waves": True}
+    assert set(changes) == {field.name for field in dataclasses.fields(simulation)}
+    variants = [simulation, *(dataclasses.replace(simulation, **{name: value}) for name, value in changes.items())]
+    folders = {variant.build(tmp_path).parent for variant in variants}
+    monkeypatch.setattr(verilate, "_versions", lambda: ["1", "3"])
+    folders.add(simulation.build(tmp_path).parent)
+    assert len(folders) == len(changes) + 2
 
 
 def test_a_failure_keeps_the_log_and_no_folder(odd_folder):
     main = odd_folder / "main.cpp"
     main.write_text(MAIN)
-    simulation = Simulation(top="inverter", files={"inverter.v": DESIGN.replace("~a", "~b")}, main=main, output="x.so")
+    simulation = Simulation(top="inverter", files={"inverter.v": DESIGN.replace("~a", "~b")}, main=main,
+                            output="x.so")
     with pytest.raises(toolchain.ToolError, match=r"verilator_bin: .*inverter.v.*'b'.* \(log: (.*)\)") as caught:
         simulation.build(build_root() / "device")
     log = Path(str(caught.value).rpartition("(log: ")[2].removesuffix(")"))

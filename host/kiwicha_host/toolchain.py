@@ -69,8 +69,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def _for_amaranth() -> dict[str, str]:
     # A Yosys that happens to be installed would write other text than the pinned one.
     changes = {"AMARANTH_USE_YOSYS": "builtin"}
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if not build_cache.writable(Path(cache).absolute()):
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    # "~" stays as it is for a user whom the system does not know.
+    if not cache.is_absolute() or not build_cache.writable(cache):
         home = _spare_home()
         changes |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
     return changes
