@@ -113,6 +113,14 @@ def test_a_folder_that_cannot_be_written_to_names_the_way_out(monkeypatch, tmp_p
         use(root)
 
 
+def test_a_read_only_folder_names_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("KIWICHA_BUILD", str(tmp_path))
+    # Root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(BuildFolderError, match="Permission denied; set KIWICHA_BUILD"):
+        build_folder("verilog")
+
+
 def test_writable(tmp_path):
     assert writable(tmp_path / "not" / "yet" / "there")
     assert not writable(deny(tmp_path / "denied"))

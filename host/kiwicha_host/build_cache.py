@@ -1,6 +1,7 @@
 """The folder for everything generated: where it is, and how its parts are made once and then shared."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -56,16 +57,18 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def build_folder(*parts: str) -> Path:
-    """A folder below :func:`build_root`, made if it is not there.
+    """A folder below :func:`build_root` to write to, made if it is not there.
 
     Raises
     ------
     BuildFolderError
-        It cannot be made.
+        It cannot be made or written to.
     """
     path = build_root().joinpath(*parts)
     with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
+        if not writable(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return path
 
 

@@ -48,8 +48,6 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     BuildFolderError
         It is not there, and the build folder cannot be written to.
     """
-    # Said before the export, which takes many seconds.
-    toolchain.find("g++")
     top = Top(config, probe=True)
     with toolchain.for_amaranth():
         verilog = to_verilog(top, _TOP)[0]
