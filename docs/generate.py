@@ -16,7 +16,7 @@ NOTEBOOK = "examples/first_steps.ipynb"
 
 def notebook() -> str:
     """The notebook, with what its cells print when they run one after the other."""
-    page = json.loads((DOCS / NOTEBOOK).read_text())
+    page = json.loads((DOCS / NOTEBOOK).read_text(encoding="utf-8"))
     names: dict[str, Any] = {}
     number = 0
     for cell in page["cells"]:

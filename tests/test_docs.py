@@ -34,7 +34,7 @@ def test_the_glossary_points_at_what_exists():
 
 def test_the_api_pages_build_without_a_warning(tmp_path):
     done = subprocess.run([sys.executable, DOCS / "api.py", tmp_path], cwd=DOCS.parent, timeout=600, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     assert done.returncode == 0, done.stdout
     pages = {path.relative_to(tmp_path).with_suffix("") for path in tmp_path.rglob("*.html")}
     modules = {path.relative_to(DOCS.parent / folder).with_suffix("")

