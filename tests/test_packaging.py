@@ -114,11 +114,14 @@ def test_packages_say_that_they_are_typed(package):
 
 # What is written down twice.
 
+def written(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
 def test_the_version_is_the_same_everywhere():
     version = PROJECT["version"]
-    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(r"^## ([\d.]+)", changes, re.MULTILINE)[1] == version
+    assert f"\nversion: {version}\n" in written("CITATION.cff")
+    assert re.search(r"^## ([\d.]+)", written("CHANGELOG.md"), re.MULTILINE)[1] == version
 
 
 def test_ci_runs_once_with_few_rights_and_named_commits():
@@ -136,10 +139,10 @@ def test_every_link_between_pages_leads_somewhere():
         for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)", text):
             goal = page.parent / target if target else page
             assert goal.exists(), f"{page.name}: {target}"
-            linked = goal.read_text(encoding="utf-8") if anchor else ""
-            heads = [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-")
-                     for head in re.findall(r"^#+ (.*)$", linked, re.MULTILINE)]
-            assert not anchor or anchor in heads, f"{page.name}: {target}#{anchor}"
+            if anchor:
+                heads = [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-")
+                         for head in re.findall(r"^#+ (.*)$", goal.read_text(encoding="utf-8"), re.MULTILINE)]
+                assert anchor in heads, f"{page.name}: {target}#{anchor}"
 
 
 # Extras.
@@ -158,8 +161,9 @@ def test_an_extra_is_named_and_other_mistakes_are_not_hidden():
 
 
 def test_every_extra_that_the_sources_name_exists():
-    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "host").rglob("*.py")]
-    named = {name for text in texts for name in re.findall(r"^\s*with extra\(\"(\w+)\"\):", text, re.MULTILINE)}
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "host").rglob("*.py")]
+    named = {name for source in sources
+             for name in re.findall(r"^\s*with extra\(\"(\w+)\"\):", source, re.MULTILINE)}
     assert named == set(EXTRAS) - {"dev"}
 
 

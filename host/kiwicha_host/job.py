@@ -80,9 +80,10 @@ class Job:
             return b""
         return self.memory[start:start + INSTRUCTION_BYTES].tobytes()
 
-    def error(self, code: ErrorCode, unit: Unit, index: int, address: int = 0) -> "DeviceError":
+    def error(self, code: ErrorCode, unit: Unit, index: int, address: int = 0, *,
+              bus_silent: bool = False) -> "DeviceError":
         """The error of this job's instruction `index`, with that instruction in its message."""
-        return DeviceError(code, unit, index, address, instruction=self.instruction(index))
+        return DeviceError(code, unit, index, address, instruction=self.instruction(index), bus_silent=bus_silent)
 
 
 @dataclass(frozen=True)
@@ -169,15 +170,25 @@ class DeviceError(RuntimeError):
         The instruction's number in the program.
     address : int
         What :class:`kiwicha.isa.ErrorCode` says for this code, unsigned 64 bits.
+
+    Parameters
+    ----------
+    instruction : bytes
+        For the message.
+    bus_silent : bool
+        The memory still owes the chip an answer, so that it cannot stop.
     """
 
-    def __init__(self, code: ErrorCode, unit: Unit, index: int, address: int = 0, *, instruction: bytes = b""):
+    def __init__(self, code: ErrorCode, unit: Unit, index: int, address: int = 0, *, instruction: bytes = b"",
+                 bus_silent: bool = False):
         self.code = ErrorCode(code)
         self.unit = Unit(unit)
         self.index = arguments.integer("index", index)
         self.address = arguments.integer("address", address) & (1 << 64) - 1
         signed = self.address - (self.address >> 63 << 64)
         what, remedy = _CAUSES[self.code]
+        if bus_silent:
+            remedy = "the memory does not answer, so the chip stays busy: check the memory and reset the chip"
         text = f" ({disassemble(instruction)})" if instruction else ""
         super().__init__(f"{self.code.name}: instruction {index} of {self.unit.name} "
                          f"{what.format(a=f'{self.address:#x}', n=signed)}; {remedy}{text}")

@@ -46,8 +46,7 @@ def as_operand(name: str, array: Any) -> tuple[np.ndarray, str]:
 def from_codes(name: str, array: np.ndarray, fmt: str) -> np.ndarray:
     """An operand from a file, one element per item: int8 for the integers, uint8 codes for the floats."""
     array = arguments.array(name, array)
-    arguments.choice("fmt", fmt, FORMATS)
-    about = formats.FORMATS[fmt]
+    about = formats.FORMATS[arguments.choice("fmt", fmt, FORMATS)]
     stored = np.dtype(np.uint8 if about.is_float else np.int8)
     if array.dtype != stored:
         raise ValueError(f"{name} must be {stored} for format {fmt}, not {array.dtype}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from kiwicha import ChipConfig
 from kiwicha.isa import REGISTERS
 
-from . import arguments
+from . import arguments, toolchain
 from .assembler import c_header
 from .extras import extra
 from .files import check_folder, write_texts
@@ -40,7 +40,8 @@ def write_verilog(config: ChipConfig, folder: str | os.PathLike[str]) -> list[Pa
 
     check_folder(folder)
     top, name = Top(config), f"kiwicha_{config.name}"
-    text, names = to_verilog(top, name)
+    with toolchain.for_amaranth():
+        text, names = to_verilog(top, name)
     parameters = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     registers = {register.name: {"offset": register.offset, "access": register.access,
                                  "fields": {field.name: [field.bit, field.width] for field in register.fields}}

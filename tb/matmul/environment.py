@@ -19,7 +19,7 @@ from tb.harness import StreamDriver, bounded, cycles, port
 from tb.matmul.model import Model, ports
 from tb.matmul.programs import instruction
 
-__all__ = ["MatmulBench", "World"]
+__all__ = ["MatmulBench", "MatmulEnv"]
 
 
 class MatmulBench(wiring.Component):
@@ -60,7 +60,7 @@ class MatmulBench(wiring.Component):
         return m
 
 
-class World:
+class MatmulEnv:
     """The design, what it must compute, and the rules it must keep in every cycle."""
 
     def __init__(self, dut, label):

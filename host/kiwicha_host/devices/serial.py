@@ -158,11 +158,10 @@ class SerialDevice(Device):
         self._known[first:last] = False
         began = time.perf_counter()
         self.registers.start(job)
-        while not self.registers.finished():
+        while not self.registers.ended():
             if time.perf_counter() - began > self._run_limit_s:
-                self.registers.abort()
                 raise LinkError(f"the program did not end within {self._run_limit_s:g} s and was aborted; "
-                                "give a longer run_limit_s")
+                                f"give a longer run_limit_s; {self.registers.give_up(job)}")
         result = self.registers.finish(job, wall_s=time.perf_counter() - began)
         image = self._link.read_words(first, (last - first) // 4).astype("<u4").view(np.uint8)
         self._held[first:last], self._known[first:last] = image, True

@@ -39,8 +39,8 @@ _LARGEST = {name: ml_dtypes.iinfo(dtype).max * _STEP[name] if name in _STEP else
 def decode(elements: np.ndarray) -> np.ndarray:
     """Values of elements in any of the formats, as float64; int8 counts sixty-fourths."""
     elements = arguments.array("elements", elements)
-    fmt = check_element_type("elements", elements)
-    return elements.astype(np.float64) * _STEP.get(fmt, 1.)
+    name = check_element_type("elements", elements)
+    return elements.astype(np.float64) * _STEP.get(name, 1.)
 
 
 def decode_scales(codes: np.ndarray) -> np.ndarray:
