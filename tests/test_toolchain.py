@@ -1,13 +1,17 @@
 """Calling tools: errors in one line, nothing left running, folders whole or absent."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from kiwicha import ChipConfig
 from kiwicha_host import toolchain
+from kiwicha_host.devices.verilated import build_library
 
 
 def test_returns_and_logs_the_output(tmp_path):
@@ -39,15 +43,46 @@ def test_a_missing_tool_says_what_to_do():
         toolchain.run(["no-such-tool"], timeout=1)
 
 
+def test_a_missing_compiler_names_the_packages(monkeypatch, tmp_path):
+    monkeypatch.setattr(toolchain, "environment", lambda extra=None: {"PATH": str(tmp_path)})
+    with pytest.raises(toolchain.ToolError) as caught:
+        build_library(ChipConfig.preset("tiny"))
+    assert str(caught.value) == ("g++: not found; install it (Debian, Ubuntu: apt install g++; "
+                                 "Fedora: dnf install gcc-c++; macOS: xcode-select --install)")
+
+
 def test_a_timeout_ends_grandchildren_too(tmp_path):
     pid_file = tmp_path / "pid"
     with pytest.raises(toolchain.ToolError, match="took longer than 1 s"):
         toolchain.run(["sh", "-c", f"sleep 60 & echo $! > {pid_file}; wait"], timeout=1)
-    pid = int(pid_file.read_text())
-    deadline = time.monotonic() + 10
-    while _alive(pid):
-        assert time.monotonic() < deadline, "the grandchild still runs"
+    _wait_for_the_end(int(pid_file.read_text()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_whatever_ends_the_caller_ends_its_tools_too(tmp_path, number):
+    pid_file = tmp_path / "pid"
+    # SIGINT to a process whose parent ignores it would be ignored, too.
+    script = ("import signal, sys; from kiwicha_host import toolchain\n"
+              "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+              "with toolchain.workers(1) as pool:\n"
+              "    pool.submit(toolchain.run, ['sh', '-c', sys.argv[1]], timeout=60).result()")
+    command = f"sleep 60 & echo $! > '{pid_file}.new'; mv '{pid_file}.new' '{pid_file}'; wait"
+    with subprocess.Popen([sys.executable, "-c", script, command], stderr=subprocess.DEVNULL) as caller:
+        _wait_until(pid_file.exists)
+        caller.send_signal(number)
+        caller.wait(10)
+    _wait_for_the_end(int(pid_file.read_text()))
+
+
+def _wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "too late"
         time.sleep(0.05)
+
+
+def _wait_for_the_end(pid):
+    _wait_until(lambda: not _alive(pid))
 
 
 def _alive(pid):
@@ -61,36 +96,11 @@ def _alive(pid):
 
 
 def test_the_environment_prefers_the_pinned_tools(monkeypatch):
-    monkeypatch.setenv("MAKEFLAGS", "-j --jobserver-auth=3,4")
     monkeypatch.setenv("VERILATOR_ROOT", "/elsewhere")
+    monkeypatch.setenv("AMARANTH_USE_YOSYS", "system")
     env = toolchain.environment({"EXTRA": "1"})
     first = Path(env["PATH"].split(os.pathsep)[0])
     assert (first / "verilator_bin").exists()
     assert first.parent == Path(env["VERILATOR_ROOT"])
-    assert "jobserver" not in env["MAKEFLAGS"]
+    assert env["AMARANTH_USE_YOSYS"] == "builtin"
     assert env["EXTRA"] == "1"
-
-
-def test_build_root_can_be_moved(monkeypatch, tmp_path):
-    monkeypatch.setenv("KIWICHA_BUILD", str(tmp_path))
-    assert toolchain.build_root() == tmp_path
-
-
-def test_content_hash_depends_on_every_part_and_its_borders(tmp_path):
-    file = tmp_path / "f"
-    file.write_text("ab")
-    assert toolchain.content_hash(file, {"b": 1, "a": 2}) == toolchain.content_hash("ab", {"a": 2, "b": 1})
-    assert toolchain.content_hash("ab", "c") != toolchain.content_hash("a", "bc")
-
-
-def test_publish_is_all_or_nothing(tmp_path):
-    target = tmp_path / "result"
-    with pytest.raises(RuntimeError, match="halfway"), toolchain.publish(target) as work:
-        (work / "file").write_text("bad")
-        raise RuntimeError("halfway")
-    assert list(tmp_path.iterdir()) == []
-    for text in ("first", "second"):
-        with toolchain.publish(target) as work:
-            (work / "file").write_text(text)
-        assert (target / "file").read_text() == text
-    assert list(tmp_path.iterdir()) == [target]

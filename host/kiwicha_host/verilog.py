@@ -7,6 +7,7 @@ from pathlib import Path
 from kiwicha import ChipConfig
 from kiwicha.isa import REGISTERS
 
+from . import toolchain
 from .assembler import c_header
 from .files import make_folder, replacing
 
@@ -33,7 +34,8 @@ def write_verilog(config: ChipConfig, folder: Path) -> list[Path]:
     from kiwicha.top import Top
 
     top, name = Top(config), f"kiwicha_{config.name}"
-    text, names = to_verilog(top, name)
+    with toolchain.for_amaranth():
+        text, names = to_verilog(top, name)
     parameters = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     registers = {register.name: {"offset": register.offset, "access": register.access,
                                  "fields": {field.name: [field.bit, field.width] for field in register.fields}}

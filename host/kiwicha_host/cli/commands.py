@@ -299,9 +299,9 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
 @_config_option
 def verilog(folder: Path | None, config: str) -> None:
     """Write the chip as Verilog, with a map of its names, lint waivers and the C header."""
-    from .. import toolchain
+    from ..build_cache import build_folder
     from ..verilog import write_verilog
-    for path in write_verilog(ChipConfig.load(config), folder or toolchain.build_root() / "verilog"):
+    for path in write_verilog(ChipConfig.load(config), folder or build_folder("verilog")):
         print(path)
 
 

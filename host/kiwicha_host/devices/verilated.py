@@ -2,7 +2,6 @@
 
 import ctypes
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +14,10 @@ from kiwicha.isa import INSTRUCTION_BYTES, REGISTERS
 from kiwicha.top import Top
 
 from .. import toolchain
+from ..build_cache import build_root
 from ..job import Job, Result
 from ..trace import SPAN_LIMIT, Trace
+from ..verilate import Simulation
 from .base import Device
 from .registers import RegisterFile
 
@@ -24,15 +25,14 @@ __all__ = ["VerilatedDevice", "build_library"]
 
 _TOP, _SIM = "kiwicha_top", "kiwicha_sim"
 _SOURCE = Path(__file__).with_name("compiled_chip.cpp")
-_VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
-                    "-Wno-fatal", "-Wno-lint", "--output-split", "15000", "--output-split-cfuncs", "3000")
-_CXX_FLAGS = ("-std=c++17", "-fPIC", "-fstrict-aliasing", "-DVL_TIME_CONTEXT")
+_VERILATOR_FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "-Wno-fatal",
+                    "-Wno-lint", "--output-split", "15000", "--output-split-cfuncs", "3000")
+_CXX_FLAGS = ("-fstrict-aliasing", "-DVL_TIME_CONTEXT")
 #: Optimisation of what runs once, at the start, and would take half of the compiler's time; and of what runs in
 #: each cycle: straight code that does not fit a processor's cache, so the shorter, the faster.
 _ONCE, _EVERY_CYCLE = "-O0", "-Os"
 #: Cycles per call into the library, so that an interrupt is heard.
 _CHUNK = 500_000
-_BUILD_TIMEOUT = 1200
 #: The struct Span of compiled_chip.cpp.
 _RAW_SPAN = np.dtype([("start", np.uint64), ("instruction", np.int32), ("unit", np.uint8),
                       ("activity", np.uint8), ("unused", np.uint16)])
@@ -44,23 +44,21 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     Raises
     ------
     ToolError
-        Verilator or the C++ compiler failed.
+        Verilator or the C++ compiler failed, or there is none.
+    BuildFolderError
+        It is not there, and the build folder cannot be written to.
     """
+    # Said before the export, which takes many seconds.
+    toolchain.find("g++")
     top = Top(config, probe=True)
-    verilog = to_verilog(top, _TOP)[0] + _around(port_table(top), two_phases=waves)
-    models = simulation_models(config)
-    defines = (f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",)
-    flags = (*_VERILATOR_FLAGS, *(("--trace-vcd",) if waves else ()))
-    version = toolchain.run(["verilator", "--version"], timeout=60)
-    compiler = [*_CXX_FLAGS, _ONCE, _EVERY_CYCLE, *defines]
-    key = toolchain.content_hash(verilog, _SOURCE, *models, list(flags), compiler, version)
-    folder = toolchain.build_root() / "device" / f"{config.name}-{key}"
-    library = folder / "libkiwicha.so"
-    with toolchain.locked(folder.with_suffix(".lock")):
-        if not library.exists():
-            with toolchain.publish(folder) as work:
-                _build(work, verilog, models, flags, defines, waves)
-    return library
+    with toolchain.for_amaranth():
+        verilog = to_verilog(top, _TOP)[0]
+    simulation = Simulation(
+        top=_SIM, files={f"{_TOP}.v": verilog + _around(port_table(top), two_phases=waves)},
+        models=simulation_models(config), main=_SOURCE, output="libkiwicha.so", flags=_VERILATOR_FLAGS,
+        cxx_flags=_CXX_FLAGS, defines=(f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",), level=_EVERY_CYCLE,
+        slow_level=_ONCE, waves=waves)
+    return simulation.build(build_root() / "device", config.name)
 
 
 def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
@@ -82,32 +80,6 @@ def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
             lines.append(f"    , output [{width - 1}:0] {name}")
             pins.append(f"    , .{name}({name})")
     return "\n".join([*lines, ");", *body, f"    {_TOP} top(", *pins, "    );", "endmodule", ""])
-
-
-def _build(work: Path, verilog: str, models: list[Path], flags: tuple[str, ...], defines: tuple[str, ...],
-           waves: bool) -> None:
-    (work / f"{_TOP}.v").write_text(verilog)
-    toolchain.run(["verilator", *flags, "--Mdir", "obj", "--top-module", _SIM, f"{_TOP}.v", *models],
-                  cwd=work, log=work / "verilator.log", timeout=_BUILD_TIMEOUT)
-    root = Path(toolchain.environment()["VERILATOR_ROOT"]) / "include"
-    runtime = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if waves else [])]
-    sources = [*sorted((work / "obj").glob("*.cpp")), *(root / name for name in runtime), _SOURCE]
-    include: list[str | Path] = ["-I", work / "obj", "-I", root, "-I", root / "vltstd", f"-DVM_TRACE={int(waves)}",
-               f"-DVM_TRACE_VCD={int(waves)}", "-DVM_COVERAGE=0"]
-
-    def compile_one(source: Path) -> Path:
-        target = work / "obj" / f"{source.stem}.o"
-        level = _ONCE if "Slow" in source.stem else _EVERY_CYCLE
-        toolchain.run(["g++", *_CXX_FLAGS, level, *defines, *include, "-c", source, "-o", target],
-                      log=target.with_suffix(".log"), timeout=_BUILD_TIMEOUT)
-        return target
-
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, sources))
-    toolchain.run(["g++", "-shared", "-o", work / "libkiwicha.so", *objects, "-lpthread"],
-                  log=work / "link.log", timeout=_BUILD_TIMEOUT)
-    for path in objects:
-        path.unlink()
 
 
 def _load(path: Path) -> ctypes.CDLL:
