@@ -35,7 +35,8 @@ def clone(tmp_path):
 def make(clone, *arguments, **environment):
     env = {"PATH": f"{clone.parent}:{os.defpath}:/usr/bin:/bin", "LC_ALL": "C", "HOME": str(clone.parent),
            "CALLS": str(clone.parent / "calls"), **environment}
-    return subprocess.run(["make", *arguments], cwd=clone, env=env, capture_output=True, text=True, timeout=60, encoding="utf-8")
+    return subprocess.run(["make", *arguments], cwd=clone, env=env, capture_output=True, timeout=60,
+                          encoding="utf-8")
 
 
 def calls(clone):
