@@ -41,7 +41,7 @@ def port(dut, name):
 
 @functools.cache
 def _ports():
-    return json.loads(Path(os.environ["KIWICHA_PORTS"]).read_text())
+    return json.loads(Path(os.environ["KIWICHA_PORTS"]).read_text(encoding="utf-8"))
 
 
 async def start(dut, reset_cycles=3):

@@ -268,7 +268,7 @@ def survivors(bench, chosen, seed=1):
                 failure = error
         if not report.exists():
             raise failure or harness.BenchError(f"{bench.name}: no report of the mutants")
-        alive = set(json.loads(report.read_text()))
+        alive = set(json.loads(report.read_text(encoding="utf-8")))
     if 0 not in alive:
         raise harness.BenchError(f"{bench.name}, seed {seed}: fails without any planted bug")
     return [item for item in chosen if item.number in alive]

@@ -45,7 +45,7 @@ def _tests():
 async def report(dut):
     """Write down who has passed all of them."""
     alive = [mutant for mutant, passed in _passed.items() if passed == len(TESTS)]
-    Path(os.environ["KIWICHA_ALIVE"]).write_text(json.dumps(alive))
+    Path(os.environ["KIWICHA_ALIVE"]).write_text(json.dumps(alive), encoding="utf-8")
 
 
 TESTS = _tests()

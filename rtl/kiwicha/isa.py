@@ -7,7 +7,7 @@ instruction is 64 bytes, little-endian; every bit that no field names is reserve
 
 from dataclasses import dataclass
 
-from .formats import DocumentedEnum, ElementFormat
+from .formats import FORMATS, DocumentedEnum, ElementFormat
 
 __all__ = ["Activity", "COMMON_FIELDS", "COUNTER_BASE", "ErrorCode", "Field", "INSTRUCTIONS",
            "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OutFormat", "REGISTERS", "Register",
@@ -279,7 +279,7 @@ _STATIC = (
         ("bank_lines", 0, 16, "lines per bank"), ("banks", 16, 8, "banks"),
         ("queue_depth", 24, 8, "instructions queued per unit"))),
     Register("ACCUMULATOR", 0x014, "ro", "accumulator lines"),
-    Register("FORMATS", 0x018, "ro", "one bit per element format: int8, int4, e4m3, e3m2, e2m3, e2m1"),
+    Register("FORMATS", 0x018, "ro", f"one bit per element format: {', '.join(FORMATS)}"),
     Register("CONTROL", 0x020, "wo", "write ones to act", _fields(
         ("start", 0, 1, "run the program; ignored while busy"),
         ("abort", 1, 1, "end the running program with error ABORTED"))),
