@@ -33,7 +33,7 @@ class Fetch(wiring.Component):
     enough to keep up one instruction every 10 cycles with a memory latency of 100. `r` is always
     ready. An error waits until every instruction before it has gone through `o`.
 
-    Latency: `start` to `ar.valid` 3 cycles; last beat of an instruction to `o.valid` 8 cycles.
+    Latency: `start` to `ar.valid` 3 cycles; last beat of an instruction to `o.valid` 9 cycles.
     Throughput: a beat each cycle in, an instruction every 3 cycles out.
 
     Errors: FIELD for a program that is not aligned to 64 bytes, WINDOW and BUS_READ.

@@ -34,7 +34,7 @@ class Registers(wiring.Component):
 
     One write and one read at a time, independent of each other; the write address and its data may
     come in any order. Address bits 0 and 1 are ignored. Byte strobes hold: bytes without strobe keep
-    their value. `b.valid` comes 3 cycles after the later of address and data, `r.valid` 5 cycles after
+    their value. `b.valid` comes 3 cycles after the later of address and data, `r.valid` 4 cycles after
     the address.
 
     Errors: SLVERR, and no effect, for
