@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..arith.scaled import ScaledToFloat
 from ..config import ChipConfig
-from ..lib.delay import Delay, delay
+from ..lib.delay import Delay, delay, delay_valid
 from ..matmul.scales import EXPONENT, NAN_SCALE
 from ..timing import BLOCK_SUM, READ_LATENCY
 from .ports import LINE_ADDRESS
@@ -77,11 +77,7 @@ class BlockSum(wiring.Component):
         m.d.comb += [way.i.eq(now), self.o.address.eq(way.o.address), self.o.add.eq(way.o.add),
                      self.o.float.eq(way.o.scaled)]
         valid = self.i.valid & (~self.i.scaled | self.i.end)
-        for cycle in range(self.LATENCY):
-            then = Signal(name=f"valid{cycle}")
-            m.d.sync += then.eq(valid)
-            valid = then
-        m.d.comb += self.o.valid.eq(valid)
+        m.d.comb += self.o.valid.eq(delay_valid(m, valid, "valid", self.LATENCY))
         exponents, nans = self._factors(m)
         totals = self._partial_sums(m, nans)
         self._to_float(m, totals, exponents, way.o.scaled)
@@ -110,14 +106,10 @@ class BlockSum(wiring.Component):
         width, columns = config.block_sum_width, config.columns
         m.submodules.partial = ram = Ram((width + 1) * columns, config.accumulator_lines)
         line = delay(m, self.i.address, "line", READ_LATENCY + 1)
-        write = self.i.valid & self.i.scaled
-        for cycle in range(READ_LATENCY + 1):
-            then = Signal(name=f"write{cycle}")
-            m.d.sync += then.eq(write)
-            write = then
         m.d.comb += [
             ram.read.eq(self.i.address), ram.zero.eq(delay(m, self.i.begin | ~self.i.scaled, "fresh")),
-            ram.write.enable.eq(write), ram.write.address.eq(line),
+            ram.write.enable.eq(delay_valid(m, self.i.valid & self.i.scaled, "write", READ_LATENCY + 1)),
+            ram.write.address.eq(line),
         ]
         addend = delay(m, self.i.data, "addend", READ_LATENCY)
         totals = []
