@@ -9,6 +9,7 @@ import pytest
 
 from kiwicha import isa
 from kiwicha.isa import INSTRUCTIONS, ErrorCode, OutFormat, ScaleMode, Unit
+from kiwicha.layouts import instruction_layout
 from kiwicha_host import assembler
 from kiwicha_host.assembler import DecodeError, decode, disassemble, encode
 
@@ -105,7 +106,7 @@ def test_fields_do_not_overlap(unit):
     for a, b in combinations(INSTRUCTIONS[unit].all_fields, 2):
         assert a.offset + a.width <= b.offset or b.offset + b.width <= a.offset, (a.name, b.name)
     assert max(item.offset + item.width for item in INSTRUCTIONS[unit].all_fields) <= 512
-    layout = isa.instruction_layout(unit)
+    layout = instruction_layout(unit)
     for item in INSTRUCTIONS[unit].all_fields:
         assert (layout[item.name].offset, layout[item.name].width) == (item.offset, item.width)
 
@@ -130,9 +131,7 @@ def test_disassembly():
 
 def test_every_member_is_documented():
     for enumeration in (ErrorCode, isa.Activity):
-        docs = assembler.member_docs(enumeration)
-        assert list(docs) == [member.name for member in enumeration]
-        assert all(doc for name, doc in docs.items() if name != "NONE")
+        assert all(member.doc for member in enumeration if member.name != "NONE")
 
 
 def test_the_reference_names_everything():

@@ -3,14 +3,12 @@
 Nothing here knows a particular instruction: fields, widths and documentation all come from the tables.
 """
 
-import inspect
 import operator
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from kiwicha import isa
-from kiwicha.formats import FORMATS
+from kiwicha.formats import FORMATS, DocumentedEnum
 from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, ErrorCode, Unit
 
 __all__ = ["DecodeError", "c_header", "decode", "disassemble", "encode", "reference_markdown"]
@@ -140,13 +138,6 @@ def _operands(instruction: isa.Instruction, fields: dict[str, Any]) -> Iterator[
             yield f"{field.name}={number}"
 
 
-def member_docs(enumeration: type) -> dict[str, str]:
-    """What the ``#:`` comment beside each member of an enumeration in isa.py says."""
-    source = inspect.getsource(enumeration)
-    found = re.findall(r"^\s+(\w+) = \d+(?:[ \t]+#:[ \t]*(.*))?$", source, re.MULTILINE)
-    return {name: doc.strip() for name, doc in found}
-
-
 # The C header.
 
 _HEADER = """\
@@ -202,9 +193,8 @@ def c_header() -> str:
                                        ("EPILOGUE out_format", "OUT_FORMAT", isa.OutFormat),
                                        ("EPILOGUE scale_mode", "SCALE_MODE", isa.ScaleMode)):
         lines += ["", f"/* {title} */"]
-        docs = member_docs(enumeration)
         lines += [f"#define KIWICHA_{prefix}_{item.name} {item.value}u"
-                  + (f" /* {docs[item.name]} */" if docs[item.name] else "") for item in enumeration]
+                  + (f" /* {item.doc} */" if item.doc else "") for item in enumeration]
     for instruction in INSTRUCTIONS.values():
         lines += ["", f"/* Instruction {instruction.name}: first bit and width of each field */"]
         for field in instruction.all_fields:
@@ -228,11 +218,9 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     return ["| " + " | ".join(map(str, row)) + " |" for row in (head, ("---",) * len(head), *rows)] + [""]
 
 
-def _enumeration(title: str, text: str, head: str, enumeration: type) -> list[str]:
-    docs = member_docs(enumeration)
-    described = any(docs.values())
-    rows = [(item.value, f"`{item.name}`", *([docs[item.name]] if described else []))
-            for item in enumeration]  # type: ignore[attr-defined]
+def _enumeration(title: str, text: str, head: str, enumeration: type[DocumentedEnum]) -> list[str]:
+    described = any(item.doc for item in enumeration)
+    rows = [(item.value, f"`{item.name}`", *([item.doc] if described else [])) for item in enumeration]
     return [f"## {title}", "", text, "", *_table(("value", head, *(["meaning"] if described else [])), rows)]
 
 

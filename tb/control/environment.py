@@ -13,7 +13,8 @@ from kiwicha.bus.axi import AxiRead, ReadId, Resp
 from kiwicha.config import ChipConfig
 from kiwicha.control.controller import Controller
 from kiwicha.control.unit import ErrorReport, UnitPort, Window
-from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, Activity, Unit, counter_address, unit_layout
+from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, Activity, Unit, counter_address
+from kiwicha.layouts import unit_layout
 from tb import harness
 from tb.harness import Bench, pack, port, unpack
 

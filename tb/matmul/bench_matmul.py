@@ -5,7 +5,8 @@ import itertools
 import cocotb
 
 from kiwicha import ChipConfig
-from kiwicha.isa import Activity, Unit, unit_layout
+from kiwicha.isa import Activity, Unit
+from kiwicha.layouts import unit_layout
 from kiwicha.timing import READ_LATENCY
 from tb import harness
 from tb.harness import Bench, bounded, cycles, port

@@ -7,7 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from kiwicha.control.unit import ErrorReport, UnitPort
-from kiwicha.isa import Activity, Unit, unit_layout
+from kiwicha.isa import Activity, Unit
+from kiwicha.layouts import unit_layout
 from kiwicha.matmul.unit import MatmulUnit
 from kiwicha.memory.accumulator import Accumulator, accumulation
 from kiwicha.memory.ports import ReadPort, WritePort, line_write

@@ -12,7 +12,8 @@ import numpy as np
 
 from kiwicha.isa import OutFormat
 
-__all__ = ["CANONICAL_NAN", "clamp", "epilogue", "gemm_int", "quantize", "to_bf16", "to_fp32", "total_order"]
+__all__ = ["CANONICAL_NAN", "clamp", "epilogue", "gemm_int", "quantize", "requantize_scale", "to_bf16", "to_fp32",
+           "total_order"]
 
 CANONICAL_NAN = np.uint32(0x7FC00000).view(np.float32)
 
@@ -101,3 +102,22 @@ def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray 
     if window:
         x = x.max(axis=window) if out_format == OutFormat.INT32 else _from_order(total_order(x).max(axis=window))
     return quantize(x, zero_point) if out_format == OutFormat.INT8 else x
+
+
+def requantize_scale(x_scale: np.floating, w_scale: np.floating | np.ndarray, y_scale: np.floating) -> np.ndarray:
+    """The factor from an int32 accumulator to the output's integer steps, float32.
+
+    ``(x_scale * w_scale) / y_scale``, in this order, each step rounded to float32: what ONNX
+    Runtime's QLinearConv and QLinearMatMul compute. Another order, or one rounding from
+    float64, differs in the last bit for some scales and then in some outputs.
+
+    Parameters
+    ----------
+    x_scale, y_scale : float32 scalars, the scales of input and output
+    w_scale : float32 scalar or [outputs], the scale of the weights
+
+    Returns
+    -------
+    float32, of the shape of ``w_scale``
+    """
+    return np.float32(x_scale) * np.asarray(w_scale, np.float32) / np.float32(y_scale)
