@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import ChipConfig
 from ..control.unit import Window
-from ..isa import INDEX_WIDTH, Unit, unit_layout
+from ..isa import INDEX_WIDTH, Unit
+from ..layouts import unit_layout
 from ..lib.stream import Queue
 from ..timing import TRANSFERS_AHEAD
 from .bursts import BurstGenerator, burst_layout

@@ -5,7 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import Unit, unit_layout
+from ..isa import Unit
+from ..layouts import unit_layout
 from ..lib.delay import delay
 from ..memory.ports import LINE_ADDRESS
 from ..timing import accumulator_hazard
