@@ -2,7 +2,7 @@
 
 import cocotb
 
-from kiwicha.control.semaphores import Arbiter
+from kiwicha.lib.arbiter import Arbiter
 from tb import harness
 from tb.harness import Bench, cycles, port
 

@@ -5,17 +5,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..formats import FORMATS
+from ..formats import FORMATS, SCALE_BIAS, SCALE_NAN
 from ..lib.delay import Delay, delay
 from ..lib.stream import Queue
+from ..memory.block_sum import EXPONENT
 from ..timing import READ_LATENCY
 
-__all__ = ["EXPONENT", "NAN_SCALE", "TileScales", "VectorScales"]
+__all__ = ["TileScales", "VectorScales"]
 
-#: A power of two: both formats' exponents, and both scales'.
-EXPONENT = signed(10)
-#: E8M0: a code is 127 above its exponent, and this one is no number.
-NAN_SCALE, BIAS = 0xFF, 127
 
 
 class VectorScales(wiring.Component):
@@ -66,9 +63,10 @@ class VectorScales(wiring.Component):
         byte = delay(m, self.byte, "byte", READ_LATENCY + 1)
         scale = delay(m, Array(line.word_select(i, 8) for i in range(self._config.line_bytes))[byte], "scale")
         exponent = Signal(EXPONENT, reset_less=True)
-        m.d.sync += exponent.eq(scale + delay(m, self.exponent, "exponent_early", READ_LATENCY + 2) - 2 * BIAS)
+        of_formats = delay(m, self.exponent, "exponent_early", READ_LATENCY + 2)
+        m.d.sync += exponent.eq(scale + of_formats - 2 * SCALE_BIAS)
         nan = delay(m, self.nan.any(), "nan_any", self._KNOWN - self._edge)
-        nan = nan | delay(m, (scale == NAN_SCALE) & delay(m, self.end, "end", READ_LATENCY + 2), "nan_scale")
+        nan = nan | delay(m, (scale == SCALE_NAN) & delay(m, self.end, "end", READ_LATENCY + 2), "nan_scale")
         m.submodules.way = way = Delay(data.StructLayout({"exponent": EXPONENT, "nan": 1}),
                                        self._latency - self._KNOWN)
         m.d.comb += [way.i.exponent.eq(exponent), way.i.nan.eq(nan),

@@ -6,13 +6,16 @@ from amaranth.lib.wiring import In, Out
 
 from ..arith.scaled import ScaledToFloat
 from ..config import ChipConfig
+from ..formats import SCALE_NAN
 from ..lib.delay import Delay, delay, delay_valid
-from ..matmul.scales import EXPONENT, NAN_SCALE
 from ..timing import BLOCK_SUM, READ_LATENCY
 from .ports import LINE_ADDRESS
 from .ram import Ram
 
-__all__ = ["BlockSum", "accumulation", "addition"]
+__all__ = ["EXPONENT", "BlockSum", "accumulation", "addition"]
+
+#: The power of two of a product: both formats' exponents, and both scales'.
+EXPONENT = signed(10)
 
 
 def accumulation(config: ChipConfig) -> data.StructLayout:
@@ -92,12 +95,12 @@ class BlockSum(wiring.Component):
             nan = Signal(name=f"nan{column}", reset_less=True)
             scale = self.i.scale[column]
             m.d.sync += [exponent.eq(self.i.exponent + scale),
-                         nan.eq(self.i.nan | self.i.column_nan[column] | (self.i.end & (scale == NAN_SCALE)))]
+                         nan.eq(self.i.nan | self.i.column_nan[column] | (self.i.end & (scale == SCALE_NAN)))]
             exponents.append(exponent)
             nans.append(nan)
-        m.submodules.factors = way = Delay(10 * columns, READ_LATENCY)
+        m.submodules.factors = way = Delay(EXPONENT.width * columns, READ_LATENCY)
         m.d.comb += way.i.eq(Cat(exponents))
-        return ([way.o[10 * column:10 * column + 10].as_signed() for column in range(columns)],
+        return ([way.o.word_select(column, EXPONENT.width).as_signed() for column in range(columns)],
                 [delay(m, nan, f"nan_late{column}", READ_LATENCY - 1) for column, nan in enumerate(nans)])
 
     def _partial_sums(self, m, nans):
