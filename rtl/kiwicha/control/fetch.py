@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, INSTRUCTIONS, ErrorCode
+from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, INSTRUCTIONS, PAGE_BITS, ErrorCode
 from ..lib.delay import delay
 from ..timing import FETCH_BUFFER, FETCH_BURST
 from .check import Check, Verdict
@@ -15,8 +15,7 @@ from .unit import ErrorReport, Window
 
 __all__ = ["Fetch", "Fetched"]
 
-PAGE_BITS = 12
-INSTRUCTION_BITS = 6
+INSTRUCTION_BITS = (INSTRUCTION_BYTES - 1).bit_length()
 
 
 class Fetched(data.Struct):
