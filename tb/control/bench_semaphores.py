@@ -4,16 +4,16 @@ import itertools
 
 import cocotb
 
-from kiwicha.control.semaphores import Arbiter, Semaphores
+from kiwicha.control.semaphores import Semaphores
 from kiwicha.isa import SEMAPHORE_MAX, SEMAPHORES
+from kiwicha.lib.arbiter import Arbiter
+from kiwicha.timing import SEMAPHORE_PERIOD as PACE
 from tb import harness
 from tb.harness import Bench, cycles, port
 from tb.mutation import block
 
 SIZE = 4
 ALL = (1 << SEMAPHORES) - 1
-#: Cycles from one grant, or one signal, to the next.
-PACE = 3
 
 
 async def grants(dut, requests, count):

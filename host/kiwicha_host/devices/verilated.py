@@ -1,6 +1,7 @@
 """The compiled device: the chip's Verilog, Verilated into a shared library and called once per job."""
 
 import ctypes
+import functools
 import os
 import time
 from dataclasses import replace
@@ -52,15 +53,21 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     BuildFolderError
         It is not there, and the build folder cannot be written to.
     """
-    top = Top(config, probe=True)
-    with toolchain.for_amaranth():
-        verilog = to_verilog(top, _TOP)[0]
+    verilog, ports = _exported(config)
     simulation = Simulation(
-        top=_SIM, files={f"{_TOP}.v": verilog + _around(port_table(top), two_phases=waves)},
+        top=_SIM, files={f"{_TOP}.v": verilog + _around(ports, two_phases=waves)},
         models=simulation_models(config), main=_SOURCE, output="libkiwicha.so", flags=_VERILATOR_FLAGS,
         cxx_flags=_CXX_FLAGS, defines=(f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",), level=_EVERY_CYCLE,
         slow_level=_ONCE, waves=waves)
     return simulation.build(build_root() / "device", config.name)
+
+
+@functools.lru_cache(8)
+def _exported(config: ChipConfig) -> tuple[str, dict[str, tuple[str, int]]]:
+    """The chip's Verilog and ports: many seconds of work, so once for all devices of one process."""
+    top = Top(config, probe=True)
+    with toolchain.for_amaranth():
+        return to_verilog(top, _TOP)[0], port_table(top)
 
 
 def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:

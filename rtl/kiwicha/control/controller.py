@@ -6,13 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 from ..bus.axi import AxiLite, AxiRead
 from ..config import ChipConfig
-from ..isa import INSTRUCTIONS, Activity, Unit
+from ..isa import INSTRUCTIONS, REGISTER_ADDRESS_WIDTH, Activity, Unit
 from .counters import Counters
 from .dispatch import Dispatch
 from .fetch import Fetch
 from .issue_queue import IssueQueue
 from .probe import Probe
-from .registers import ADDRESS_WIDTH, Registers
+from .registers import Registers
 from .semaphores import Semaphores
 from .supervisor import Supervisor
 from .unit import UnitPort, Window
@@ -52,7 +52,7 @@ class Controller(wiring.Component):
         self._config = config
         self._probe = probe
         super().__init__({
-            "host": In(AxiLite(ADDRESS_WIDTH)),
+            "host": In(AxiLite(REGISTER_ADDRESS_WIDTH)),
             "bus": Out(AxiRead(config)),
             "window": Out(Window(config)),
             **{unit.name.lower(): In(UnitPort(unit)) for unit in INSTRUCTIONS},

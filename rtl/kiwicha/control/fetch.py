@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, INSTRUCTIONS, ErrorCode
+from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, INSTRUCTIONS, PAGE_BITS, ErrorCode
 from ..lib.delay import delay
 from ..timing import FETCH_BUFFER, FETCH_BURST
 from .check import Check, Verdict
@@ -15,8 +15,7 @@ from .unit import ErrorReport, Window
 
 __all__ = ["Fetch", "Fetched"]
 
-PAGE_BITS = 12
-INSTRUCTION_BITS = 6
+INSTRUCTION_BITS = (INSTRUCTION_BYTES - 1).bit_length()
 
 
 class Fetched(data.Struct):
@@ -33,7 +32,7 @@ class Fetch(wiring.Component):
     enough to keep up one instruction every 10 cycles with a memory latency of 100. `r` is always
     ready. An error waits until every instruction before it has gone through `o`.
 
-    Latency: `start` to `ar.valid` 3 cycles; last beat of an instruction to `o.valid` 8 cycles.
+    Latency: `start` to `ar.valid` 3 cycles; last beat of an instruction to `o.valid` 9 cycles.
     Throughput: a beat each cycle in, an instruction every 3 cycles out.
 
     Errors: FIELD for a program that is not aligned to 64 bytes, WINDOW and BUS_READ.

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
 from ..control.unit import Window
-from ..isa import INDEX_WIDTH
+from ..isa import INDEX_WIDTH, PAGE_BITS
 from ..lib.loop_nest import LoopNest, Pointer
 from .transfer import RUN_WIDTH, run_job
 
@@ -103,7 +103,7 @@ class BurstGenerator(wiring.Component):
         fail_address = Signal(64, reset_less=True)
         run = Signal(data.StructLayout({"index": INDEX_WIDTH, "bad": 1, "beyond": 1, "upper": 64 - bits,
                                         "final": 1}), reset_less=True)
-        page = current[12:bits]
+        page = current[PAGE_BITS:bits]
         in_block = current[block:] == end[block:]
         in_window = ((current[bits:] == 0) & (page >= self.window.first) & (page <= self.window.last)
                      & ~run.bad & ~run.beyond)
