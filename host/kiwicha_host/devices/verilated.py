@@ -28,7 +28,7 @@ _TOP, _SIM = "kiwicha_top", "kiwicha_sim"
 _SOURCE = Path(__file__).with_name("compiled_chip.cpp")
 _VERILATOR_FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "-Wno-fatal",
                     "-Wno-lint", "--output-split", "15000", "--output-split-cfuncs", "3000")
-_CXX_FLAGS = ("-fstrict-aliasing", "-DVL_TIME_CONTEXT")
+_CXX_FLAGS = ("-DVL_TIME_CONTEXT",)
 #: Optimisation of what runs once, at the start, and would take half of the compiler's time; and of what runs in
 #: each cycle: straight code that does not fit a processor's cache, so the shorter, the faster.
 _ONCE, _EVERY_CYCLE = "-O0", "-Os"
