@@ -7,6 +7,7 @@ pytest calls :func:`run` for each; inside the simulator the tests use the helper
 
 import dataclasses
 import functools
+import importlib
 import json
 import os
 import random
@@ -26,8 +27,8 @@ from kiwicha_host.verilate import Simulation
 from tb.drivers import StreamDriver, StreamMonitor, bounded, current, cycles, port, rng, start
 from tb.payload import pack, unpack
 
-__all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "bounded", "build", "current", "cycles",
-           "pack", "port", "rng", "run", "start", "unpack"]
+__all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "benches", "bounded", "build", "current",
+           "cycles", "pack", "port", "rng", "run", "start", "unpack"]
 
 TOP = "dut"
 _ROOT = Path(__file__).resolve().parents[1]
@@ -77,6 +78,13 @@ class Bench:
         if not self.module:
             # Two frames up, over the generated __init__: whoever makes this object.
             object.__setattr__(self, "module", sys._getframe(2).f_globals["__name__"])
+
+
+def benches():
+    """Every bench there is."""
+    modules = [importlib.import_module(f"tb.{path.parent.name}.{path.stem}")
+               for path in sorted((_ROOT / "tb").glob("*/bench_*.py"))]
+    return [bench for module in modules for bench in module.BENCHES]
 
 
 def build(bench):

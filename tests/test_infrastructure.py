@@ -77,7 +77,7 @@ def test_export_is_the_same_everywhere(tmp_path):
     for seed, folder in (("1", ROOT), ("2", tmp_path)):
         env = dict(os.environ, PYTHONHASHSEED=seed, PYTHONPATH=str(ROOT / "rtl"))
         texts.add(subprocess.run([sys.executable, "-c", script], cwd=folder, env=env, check=True,
-                                 capture_output=True, text=True, timeout=120).stdout)
+                                 capture_output=True, timeout=120, encoding="utf-8").stdout)
     assert len(texts) == 1
     text = texts.pop()
     assert str(ROOT) not in text

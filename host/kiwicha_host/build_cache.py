@@ -1,6 +1,7 @@
 """The folder for everything generated: where it is, and how its parts are made once and then shared."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -56,16 +57,18 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def build_folder(*parts: str) -> Path:
-    """A folder below :func:`build_root`, made if it is not there.
+    """A folder below :func:`build_root` to write to, made if it is not there.
 
     Raises
     ------
     BuildFolderError
-        It cannot be made.
+        It cannot be made or written to.
     """
     path = build_root().joinpath(*parts)
     with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
+        if not writable(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return path
 
 
@@ -94,7 +97,7 @@ def locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with _explained(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(path, "w"))
+            file = stack.enter_context(open(path, "w", encoding="utf-8"))
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -131,6 +134,6 @@ def _sweep(parent: Path) -> None:
     """Remove the unfinished folders in `parent` whose makers have gone, as their free locks tell."""
     for work in parent.glob(f"*{_PARTIAL}"):
         lock = work.with_name(work.name.removesuffix(_PARTIAL) + _LOCK)
-        with contextlib.suppress(OSError), open(lock, "a") as file:
+        with contextlib.suppress(OSError), open(lock, "a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(work, ignore_errors=True)

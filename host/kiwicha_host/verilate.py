@@ -73,9 +73,8 @@ class Simulation:
         BuildFolderError
             It is not there, and nothing can be written to `folder`.
         """
-        versions = _versions()
         key = build_cache.content_hash(
-            versions, dict(self.files), self.main, *self.models, self.top, self.output, list(self.flags),
+            _version(), dict(self.files), self.main, *self.models, self.top, self.output, list(self.flags),
             list(self.cxx_flags), list(self.link_flags), list(self.defines), self.level, self.slow_level, self.vpi,
             self.waves, list(_STANDARD))
         target = folder / f"{name}{'-' if name else ''}{key}"
@@ -89,7 +88,8 @@ class Simulation:
         self._verilate(work, log)
         sources = [*sorted(f"obj/{path.name}" for path in (work / "obj").glob("*.cpp")), "main.cpp"]
         if self.slow_level is None:
-            (work / "all.cpp").write_text("".join(f'#include "{source}"\n' for source in sources))
+            everything = "".join(f'#include "{source}"\n' for source in sources)
+            (work / "all.cpp").write_text(everything, encoding="utf-8")
             sources = ["all.cpp"]
         with toolchain.workers(2) as pool:
             library = pool.map(self._library_part, self._library())
@@ -122,10 +122,13 @@ class Simulation:
         names = ["verilated.h", *(["verilated_vpi.h"] if self.vpi else [])]
 
         def make(work: Path) -> None:
-            (work / "runtime.h").write_text("".join(f'#include "{name}"\n' for name in names))
+            text = "".join(f'#include "{name}"\n' for name in names)
+            (work / "runtime.h").write_text(text, encoding="utf-8")
             _cxx(work, *self._flags(level), "-x", "c++-header", "runtime.h", "-o", "runtime.h.gch")
 
-        return _shared("header", make, names, self._flags(level)) / "runtime.h"
+        # A compiler passes over what another one made.
+        compiler = toolchain.run(["g++", "--version"], timeout=60)
+        return _shared("header", make, [compiler, *names], self._flags(level)) / "runtime.h"
 
     def _library(self) -> list[str]:
         """The parts of Verilator's own library that the result needs."""
@@ -144,13 +147,13 @@ class Simulation:
 
 def _shared(name: str, make: Callable[[Path], None], *parts: Sequence[str | Path]) -> Path:
     """A folder of what all designs share, made if it is not there; `parts` is what it depends on."""
-    key = build_cache.content_hash(_versions(), name, [[str(item) for item in part] for part in parts])
+    key = build_cache.content_hash(_version(), name, [[str(item) for item in part] for part in parts])
     return build_cache.cached(build_cache.build_root() / "verilator" / f"{name}-{key}", make)
 
 
-def _versions() -> list[str]:
-    return [toolchain.run(["verilator_bin", "--version"], timeout=60),
-            toolchain.run(["g++", "--version"], timeout=60)]
+def _version() -> str:
+    # Not the compiler's: who has the result needs none.
+    return toolchain.run(["verilator_bin", "--version"], timeout=60)
 
 
 def _include_folder() -> Path:

@@ -1,21 +1,17 @@
 """Instructions, registers, errors and activities: defined once, here.
 
 The RTL decoder, the assembler, the C header and the reference page are all made from these tables
-(:mod:`kiwicha_host.assembler`, ``docs/generate.py``). An instruction is 64 bytes, little-endian; every
-bit that no field names is reserved and must be zero.
+(:mod:`kiwicha_host.assembler`, ``docs/generate.py``); :mod:`kiwicha.layouts` has their shapes in hardware. An
+instruction is 64 bytes, little-endian; every bit that no field names is reserved and must be zero.
 """
 
 from dataclasses import dataclass
 
-from amaranth.hdl import signed, unsigned
-from amaranth.lib import data, enum
-
-from .formats import ElementFormat
+from .formats import FORMATS, DocumentedEnum, ElementFormat
 
 __all__ = ["Activity", "COMMON_FIELDS", "COUNTER_BASE", "ErrorCode", "Field", "INSTRUCTIONS",
            "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OutFormat", "REGISTERS", "Register",
-           "RegisterField", "SEMAPHORES", "SEMAPHORE_MAX", "ScaleMode", "ScaleRule", "Unit", "counter_address",
-           "instruction_layout", "unit_layout"]
+           "RegisterField", "SEMAPHORES", "SEMAPHORE_MAX", "ScaleMode", "ScaleRule", "Unit", "counter_address"]
 
 INSTRUCTION_BYTES = 64
 #: Counting semaphores, all zero when a program starts; an instruction names them by bit masks.
@@ -29,7 +25,7 @@ MAX_PROGRAM = (1 << INDEX_WIDTH) - 1
 LEVELS = 4
 
 
-class Unit(enum.Enum, shape=3):
+class Unit(DocumentedEnum):
     """The parts of the chip that run instructions; the value is the opcode of its instruction."""
     FETCH = 0
     LOAD = 1
@@ -38,34 +34,34 @@ class Unit(enum.Enum, shape=3):
     STORE = 4
 
 
-class ErrorCode(enum.Enum, shape=5):
-    """Why a program ended; the address register holds what the comment names."""
+class ErrorCode(DocumentedEnum):
+    """Why a program ended; the address register holds what the member's `doc` names."""
     NONE = 0
-    OPCODE = 1              #: no such instruction; address: the opcode
-    RESERVED = 2            #: a reserved bit is set; address: the lowest such bit's number
-    FIELD = 3               #: a field has no meaning (a zero count, a segment over a line); address: its value
-    SCRATCHPAD_RANGE = 4    #: a scratchpad line that does not exist; address: the line, sign-extended
-    ACCUMULATOR_RANGE = 5   #: an accumulator line that does not exist; address: the line, sign-extended
-    WINDOW = 6              #: memory outside the window; address: the first byte that is
-    BUS_READ = 7            #: the memory answered a read with SLVERR or DECERR; address: the burst's first byte
-    BUS_WRITE = 8           #: the same for a write
-    WATCHDOG = 9            #: no progress for as many cycles as the watchdog register says
-    ABORTED = 10            #: the host wrote CONTROL.abort
+    OPCODE = 1, "no such instruction; address: the opcode"
+    RESERVED = 2, "a reserved bit is set; address: the lowest such bit's number"
+    FIELD = 3, "a field has no meaning (a zero count, a segment over a line); address: its value"
+    SCRATCHPAD_RANGE = 4, "a scratchpad line that does not exist; address: the line, sign-extended"
+    ACCUMULATOR_RANGE = 5, "an accumulator line that does not exist; address: the line, sign-extended"
+    WINDOW = 6, "memory outside the window; address: the first byte that is"
+    BUS_READ = 7, "the memory answered a read with SLVERR or DECERR; address: the burst's first byte"
+    BUS_WRITE = 8, "the same for a write"
+    WATCHDOG = 9, "no progress for as many cycles as the watchdog register says"
+    ABORTED = 10, "the host wrote CONTROL.abort"
 
 
-class Activity(enum.Enum, shape=3):
+class Activity(DocumentedEnum):
     """What a unit does in one cycle; each cycle of a run counts once for each unit."""
-    IDLE = 0        #: nothing to do
-    BUSY = 1        #: moves or computes data
-    SEMAPHORE = 2   #: its next instruction waits for a semaphore
-    MEMORY = 3      #: waits for the memory bus
-    PORT = 4        #: waits for a scratchpad or accumulator port that another unit uses
-    OPERAND = 5     #: waits for weights, parameters, or an accumulator line still being written
-    QUEUE = 6       #: waits for room in a queue behind it
-    DRAIN = 7       #: all is issued; the last results are on their way
+    IDLE = 0, "nothing to do"
+    BUSY = 1, "moves or computes data"
+    SEMAPHORE = 2, "its next instruction waits for a semaphore"
+    MEMORY = 3, "waits for the memory bus"
+    PORT = 4, "waits for a scratchpad or accumulator port that another unit uses"
+    OPERAND = 5, "waits for weights, parameters, or an accumulator line still being written"
+    QUEUE = 6, "waits for room in a queue behind it"
+    DRAIN = 7, "all is issued; the last results are on their way"
 
 
-class OutFormat(enum.Enum, shape=3):
+class OutFormat(DocumentedEnum):
     """What the epilogue writes."""
     INT8 = 0
     INT32 = 1
@@ -75,13 +71,13 @@ class OutFormat(enum.Enum, shape=3):
     E2M1 = 5
 
 
-class ScaleRule(enum.Enum, shape=1):
+class ScaleRule(DocumentedEnum):
     """How a block's scale follows from its largest magnitude (:func:`kiwicha_host.golden.quantize_block`)."""
     RCEIL = 0
     FLOOR = 1
 
 
-class ScaleMode(enum.Enum, shape=2):
+class ScaleMode(DocumentedEnum):
     """Where the epilogue's FP32 factor comes from."""
     NONE = 0
     SCALAR = 1
@@ -102,10 +98,6 @@ class Field:
     @property
     def offset(self) -> int:
         return 8 * self.byte + self.bit
-
-    @property
-    def shape(self):
-        return self.enum or (signed(self.width) if self.signed else unsigned(self.width))
 
 
 @dataclass(frozen=True)
@@ -246,18 +238,6 @@ last line is zero. Every part has the same bias and scale parameters, so `bias` 
 INSTRUCTIONS = {item.unit: item for item in (LOAD, MATMUL, EPILOGUE, STORE)}
 
 
-def instruction_layout(unit: Unit) -> data.FlexibleLayout:
-    """The 512-bit layout of `unit`'s instruction in memory."""
-    return data.FlexibleLayout(8 * INSTRUCTION_BYTES, {
-        item.name: data.Field(item.shape, item.offset) for item in INSTRUCTIONS[unit].all_fields})
-
-
-def unit_layout(unit: Unit) -> data.StructLayout:
-    """What the dispatcher hands to a unit: the instruction's own fields and its `index` in the program."""
-    return data.StructLayout({**{item.name: item.shape for item in INSTRUCTIONS[unit].fields},
-                              "index": INDEX_WIDTH})
-
-
 @dataclass(frozen=True)
 class RegisterField:
     name: str
@@ -299,7 +279,7 @@ _STATIC = (
         ("bank_lines", 0, 16, "lines per bank"), ("banks", 16, 8, "banks"),
         ("queue_depth", 24, 8, "instructions queued per unit"))),
     Register("ACCUMULATOR", 0x014, "ro", "accumulator lines"),
-    Register("FORMATS", 0x018, "ro", "one bit per element format: int8, int4, e4m3, e3m2, e2m3, e2m1"),
+    Register("FORMATS", 0x018, "ro", f"one bit per element format: {', '.join(FORMATS)}"),
     Register("CONTROL", 0x020, "wo", "write ones to act", _fields(
         ("start", 0, 1, "run the program; ignored while busy"),
         ("abort", 1, 1, "end the running program with error ABORTED"))),

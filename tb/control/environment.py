@@ -13,7 +13,8 @@ from kiwicha.bus.axi import AxiRead, ReadId, Resp
 from kiwicha.config import ChipConfig
 from kiwicha.control.controller import Controller
 from kiwicha.control.unit import ErrorReport, UnitPort, Window
-from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, Activity, Unit, counter_address, unit_layout
+from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, Activity, Unit, counter_address
+from kiwicha.layouts import unit_layout
 from tb import harness
 from tb.harness import Bench, pack, port, unpack
 
@@ -106,6 +107,11 @@ class Memory:
 
     ready = False
 
+    @property
+    def owes(self):
+        """Whether a burst has been asked for that has not been answered to its end."""
+        return bool(self.waiting) or self.held is not None
+
     def accept(self, cycle, burst):
         beats, size = burst["length"] + 1, self.config.bus_bytes
         first, last = burst["address"], burst["address"] + beats * size - 1
@@ -169,10 +175,14 @@ class FakeUnit:
                     self.open.pop(0)
                     retire = 1
                     world.on_retire(self.unit, index, cycle)
-        quiet = not (self.open or self.failing or self.stopping)
+        quiet = not self.at_work
         pins["retire"].value = retire
         # What the unit says in the next cycle; a retire belongs to a cycle of work.
         self.say(quiet and not retire)
+
+    @property
+    def at_work(self):
+        return bool(self.open or self.failing or self.stopping)
 
     def say(self, quiet):
         pins = self.pins
@@ -190,7 +200,7 @@ class FakeUnit:
         pins["progress"].value = int(not quiet and not self.failing and not self.world.frozen)
 
 
-class World:
+class ControlEnv:
     """The control unit's surroundings, and an independent account of its semaphores."""
 
     def __init__(self, dut, label):
@@ -203,7 +213,7 @@ class World:
         self.program = []
         self.durations = (1, 30)
         self.failures = {}
-        self.aborting_since = None
+        self.owed = 0               # the last cycle in which memory or a unit had something to finish
         self.forget()
 
     def forget(self):
@@ -234,6 +244,8 @@ class World:
             self.memory.step(self.cycle)
             for unit in self.units.values():
                 unit.step(self.cycle)
+            if self.memory.owes or any(unit.at_work for unit in self.units.values()):
+                self.owed = self.cycle
 
     # What the units tell.
 
@@ -308,6 +320,15 @@ class World:
             assert self.cycle - begin < limit, f"still busy after {limit} cycles"
         if counters:
             await self.check_counters()
+        return await self.status()
+
+    async def stopped(self, limit=40):
+        """Wait for the end of an abort: `limit` cycles, however long memory and units take to finish before."""
+        begin = self.cycle
+        while (await self.status())["busy"]:
+            late = self.cycle - max(begin, self.owed)
+            assert late < limit, f"still busy {late} cycles after memory and units have finished"
+        await self.check_counters()
         return await self.status()
 
     async def check_done(self, limit):

@@ -6,7 +6,8 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from kiwicha.control.unit import SETTLE, ErrorReport, Window
-from kiwicha.isa import Activity, unit_layout
+from kiwicha.isa import Activity
+from kiwicha.layouts import unit_layout
 from tb import harness
 from tb.drivers import cycles, port
 from tb.payload import pack, unpack

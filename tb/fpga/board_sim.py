@@ -34,7 +34,7 @@ def board(config, *, memory_bytes=1 << 16, cycles=200_000_000):
     """Simulate a board with `config` for at most so many cycles; yields the name of its serial port."""
     program = _build(config, memory_bytes)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([program, str(cycles)], text=True, **pipes) as process:
+    with subprocess.Popen([program, str(cycles)], **pipes, encoding="utf-8") as process:
         try:
             yield process.stdout.readline().strip()
         finally:

@@ -3,6 +3,7 @@
 Exit status 0: done; 1: it failed, and one line on standard error says why; 2: wrong usage, one line too.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
@@ -10,18 +11,20 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from kiwicha import ChipConfig
 from kiwicha.config import PRESETS
+from kiwicha.formats import FORMATS
 
-from .tables import print_json, show_figures, show_rows
+from ..extras import extra
+from .tables import print_json, show_figures, show_line, show_rows, standard_output
 
 __all__ = ["main"]
 
-_A_FORMATS = ("int8", "int4", "e4m3", "e2m1", "e2m3", "e3m2")
+_A_FORMATS = tuple(FORMATS)
 _OUT = ("int32", "fp32", "bf16", "int8", "e4m3", "e2m1")
 _BLOCK_OUT = ("e4m3", "e2m1")
 _BLOCKS = ("16", "32", "64", "128")
@@ -33,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Standard error is for one line that matters.
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
-        sys.exit(_run(arguments))
+        if sys.stdout is not None:
+            # A path may hold what the terminal's encoding does not.
+            sys.stdout.reconfigure(errors="backslashreplace")   # type: ignore[union-attr]
+        sys.exit(_leave_quietly(_run(arguments)))
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -41,8 +47,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         # click's own main() would add an empty line to an interrupt.
         with _commands.make_context("kiwicha", list(sys.argv[1:] if arguments is None else arguments)) as context:
             _commands.invoke(context)
-        sys.stdout.flush()
-        return 0
+        with standard_output():
+            return 0
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.UsageError as error:
@@ -51,9 +57,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", 1)
     except BrokenPipeError:
-        # The reader has gone; Python must not trip over that again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1    # the reader has had enough
     except MemoryError as error:
         return _say(f"not enough memory: {error}" if str(error) else "not enough memory; use smaller arrays", 1)
     except OSError as error:
@@ -66,8 +70,20 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _say(f"internal error, please report it: {type(error).__name__}: {error}", 1)
 
 
+def _leave_quietly(status: int) -> int:
+    """`status`; what standard output still holds and cannot get rid of, Python must not trip over at its exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
 def _say(message: str, status: int) -> int:
-    print("kiwicha: " + " ".join(message.split()), file=sys.stderr)
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            print("kiwicha: " + " ".join(message.split()), file=sys.stderr)
     return status
 
 
@@ -97,7 +113,26 @@ def _commands() -> None:
     """Kiwicha: an open accelerator for matrices of narrow numbers."""
 
 
-_PATH = click.Path(path_type=Path)
+class _Path(click.ParamType):
+    """A file's name; "-", where a file is meant, is standard input or output."""
+
+    name = "path"
+
+    def __init__(self, folder: bool = False):
+        self._folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not value:
+            self.fail("a name must not be empty.", param, ctx)
+        if self._folder and value == "-":
+            self.fail("'-' is no folder; there are several files to write.", param, ctx)
+        if not self._folder and value.endswith(os.sep):
+            self.fail(f"{value!r} names a folder, not a file.", param, ctx)
+        # A file of that name is called ./-.
+        return Path(value) if value == "-" or Path(value) != Path("-") else Path.cwd() / "-"
+
+
+_PATH, _FOLDER = _Path(), _Path(folder=True)
 _config_option = click.option("--config", default="ulx3s_85f", show_default=True, metavar="NAME|FILE.toml",
                               help="The chip: a name that `kiwicha configs` lists, or a file.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
@@ -105,7 +140,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 
 def _device_options(command):
     for option in (_json_option,
-                   click.option("--report", type=_PATH, metavar="DIR", callback=_needs_verilated,
+                   click.option("--report", type=_FOLDER, metavar="DIR", callback=_needs_verilated,
                                 help="Write time line, roofline and figures to this folder; verilated only."),
                    click.option("--device", default="verilated", show_default=True,
                                 callback=_known_device, is_eager=True,
@@ -138,7 +173,8 @@ def configs(as_json: bool) -> None:
 @_json_option
 def boards(as_json: bool) -> None:
     """List the boards that bitstreams can be built for."""
-    from ..fpga import board_rows
+    with extra("synth"):
+        from fpga.boards import board_rows
     show_rows("boards", board_rows(), as_json)
 
 
@@ -168,45 +204,72 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
          out_scale: str | None, out_zero_point: int, relu: bool, out_block: str | None, scale_rule: str | None,
          config: str, device: str, report: Path | None, as_json: bool) -> None:
     """Multiply A [M, K] by B [K, N] on a device."""
-    from .. import metrics, operands
-    from ..files import check_writable, read_array, write_arrays
+    from .. import metrics
+    from ..files import write_arrays
     from ..report import write_report
+    from ..request import GemmRequest
 
     group, out = int(block), out or ("fp32" if int(block) else "int32")
     _check_combinations(group, a_scale_file, b_scale_file, out, out_block, scale_rule)
-    chip = ChipConfig.load(config)
-    if output is not None:
-        check_writable(output)
-        if out in _BLOCK_OUT:
-            check_writable(output.with_suffix(".scale.npy"))
+    chip = _chip(config, a_file, b_file, a_scale_file, b_scale_file, bias_file, _factor_file(out_scale))
+    outputs = _outputs(output, as_json, scaled=out in _BLOCK_OUT)
     _check_report(report)
-    a = operands.from_codes("A", read_array(a_file), a_format)
-    b = operands.from_codes("B", read_array(b_file), b_format)
-    arguments: dict[str, Any] = {
-        "block": group, "out": out, "out_scale": _factor(out_scale), "out_zero_point": out_zero_point,
-        "relu": relu, **{name: read_array(path) for name, path in
-           (("bias", bias_file), ("a_scale", a_scale_file), ("b_scale", b_scale_file)) if path is not None}}
-    if out in _BLOCK_OUT:
-        arguments |= {"out_block": int(out_block or 32), "scale_rule": scale_rule or "rceil"}
-    spec, _ = operands.gemm_request(chip, a, b, **arguments)     # fails before the device is built
+    request = GemmRequest(
+        _operand("A", a_file, a_format), _operand("B", b_file, b_format), block=group, out=out,
+        a_scale=_array(a_scale_file), b_scale=_array(b_scale_file), bias=_array(bias_file),
+        out_scale=_factor(out_scale), out_zero_point=out_zero_point, relu=relu,
+        out_block=int(out_block or 32) if out in _BLOCK_OUT else 0, scale_rule=scale_rule or "rceil")
+    request.check(chip)         # fails before the device is built
     with _open(device, chip, report) as opened:
-        c = opened.gemm(a, b, **arguments)
-        result = opened.last_result
-    if result is None:
-        raise RuntimeError(f"device {device!r} has not said how the program ran")
-    fresh = c[1] if spec.out_block else None
-    if output is not None:
-        scale_file = {} if fresh is None else {output.with_suffix(".scale.npy"): fresh}
-        write_arrays({output: _codes(c[0] if spec.out_block else c)} | scale_file)
-    shape = spec.shape(chip)
-    scales = sum(item.size for item in (arguments.get("a_scale"), arguments.get("b_scale"), fresh)
-                 if item is not None)
-    work = metrics.gemm_work(spec.m, spec.n, spec.k, a_per_byte=shape.a_per_byte, b_per_byte=shape.b_per_byte,
-                             out_bits=shape.element_bits, scale_bytes=scales)
-    figures = {"m": spec.m, "n": spec.n, "k": spec.k, **metrics.figures(device, chip, work, result)}
+        result = opened.compute(request)
+    arrays = [result.codes] if result.c_scale is None else [result.codes, result.c_scale]
+    write_arrays(dict(zip(outputs, arrays, strict=True)) if outputs else {})
+    spec, work = request.spec, metrics.request_work(request)
+    figures = {"m": spec.m, "n": spec.n, "k": spec.k, **metrics.figures(device, chip, work, result.run)}
     if report is not None:
-        write_report(report, chip, work, result, figures=figures)
-    show_figures(figures, as_json)
+        write_report(report, chip, work, result.run, figures=figures)
+    show_figures(figures, as_json, _figures_to(outputs))
+
+
+def _chip(config: str, *inputs: Path | None) -> ChipConfig:
+    """The configuration, when it is known that no stream is to be read twice."""
+    from ..files import check_inputs
+    check_inputs(path for path in (Path(config) if os.sep in config else None, *inputs) if path is not None)
+    return ChipConfig.load(config)
+
+
+def _outputs(output: Path | None, as_json: bool, *, scaled: bool = False) -> list[Path]:
+    """Where results go, the scales of a `scaled` one second; known to be possible before there are any."""
+    from ..files import check_writable, is_stdout, is_stream
+    if output is None:
+        return []
+    clash = ""
+    if as_json and is_stdout(output):
+        clash = f"-o {output} and --json would both write to standard output"
+    elif scaled and is_stream(output):
+        clash = f"-o {output} has room for one array, but this output is two, C.npy and C.scale.npy"
+    if clash:
+        raise click.UsageError(f"{clash}; give -o a file's name.", click.get_current_context())
+    outputs = [output, output.with_suffix(".scale.npy")] if scaled else [output]
+    for path in outputs:
+        check_writable(path)
+    return outputs
+
+
+def _figures_to(outputs: list[Path]) -> TextIO | None:
+    """Standard error if the result goes to standard output."""
+    from ..files import is_stdout
+    return sys.stderr if any(map(is_stdout, outputs)) else sys.stdout
+
+
+def _array(path: Path | None) -> Any:
+    from ..files import read_array
+    return None if path is None else read_array(path)
+
+
+def _operand(name: str, path: Path, element_format: str) -> Any:
+    from ..operands import from_codes
+    return from_codes(name, _array(path), element_format)
 
 
 def _check_report(folder: Path | None) -> None:
@@ -219,11 +282,6 @@ def _open(device: str, chip: ChipConfig, report: Path | None) -> Any:
     """The device; with a trace if there is to be a report."""
     from ..devices import open_device
     return open_device(device, chip, **({} if report is None else {"trace": True}))
-
-
-def _codes(array: Any) -> Any:
-    """Types that numpy's files do not know, as unsigned codes."""
-    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
 
 
 def _check_combinations(group: int, a_scale: Path | None, b_scale: Path | None, out: str, out_block: str | None,
@@ -241,17 +299,24 @@ def _check_combinations(group: int, a_scale: Path | None, b_scale: Path | None, 
                                click.get_current_context())
 
 
-def _factor(text: str | None) -> Any:
-    """--out-scale: a number or the array in a file."""
-    from ..files import read_array
+def _factor_file(text: str | None) -> Path | None:
+    """The file that --out-scale names; None if it is a number, or not given."""
     if text is None:
         return None
     try:
-        return float(text)
+        float(text)
     except ValueError:
-        if not text.endswith(".npy"):
-            raise ValueError(f"--out-scale must be a number or a .npy file, not {text!r}") from None
-    return read_array(Path(text))
+        path = _PATH.convert(text, None, click.get_current_context())
+        if text == "-" or os.sep in text or text.lower().endswith(".npy"):
+            return path
+        raise ValueError(f"--out-scale must be a number or a .npy file, not {text!r}") from None
+    return None
+
+
+def _factor(text: str | None) -> Any:
+    """--out-scale: a number or the array in a file."""
+    file = _factor_file(text)
+    return _array(file) if text is None or file is not None else float(text)
 
 
 @_commands.command()
@@ -264,23 +329,21 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
     """Run a quantized ONNX model on a device."""
     from .. import metrics
     from ..compiler import compile_onnx
-    from ..files import FileProblem, check_writable, read_array, write_array
+    from ..files import read_array, read_model, write_array
     from ..inference import infer
     from ..report import Layers, write_report
 
-    chip = ChipConfig.load(config)
-    if output is not None:
-        check_writable(output)
+    chip = _chip(config, model, input_file)
+    results = _outputs(output, as_json)
     _check_report(report)
-    if not model.is_file():
-        raise FileProblem(f"no such file: {model}")
+    source = read_model(model)
     images = read_array(input_file)
-    network = compile_onnx(chip, model)
+    network = compile_onnx(chip, source)
     network.graph.encode(images)        # fails on wrong images before the device is built
     with _open(device, chip, report) as opened:
         outputs, result = infer(opened, network, images)
-    if output is not None:
-        write_array(output, outputs)
+    for path in results:
+        write_array(path, outputs)
     work = metrics.Work(network.macs(len(images)), network.compulsory_bytes(len(images)))
     layers = [dataclasses.asdict(layer) for layer in network.layers]
     figures = {"images": len(images), **metrics.figures(device, chip, work, result), "layers": layers}
@@ -289,20 +352,20 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
         parts = Layers([layer.name for layer in network.layers], network.layer_works(len(images)),
                        network.instruction_layers(len(images)))
         write_report(report, chip, work, result, figures=figures, layers=parts)
-    show_figures(figures, as_json)
+    show_figures(figures, as_json, _figures_to(results))
 
 
 # The hardware.
 
 @_commands.command()
-@click.option("-o", "folder", type=_PATH, metavar="DIR", help="Default: build/verilog.")
+@click.option("-o", "folder", type=_FOLDER, metavar="DIR", help="Default: build/verilog.")
 @_config_option
 def verilog(folder: Path | None, config: str) -> None:
     """Write the chip as Verilog, with a map of its names, lint waivers and the C header."""
     from ..build_cache import build_folder
     from ..verilog import write_verilog
     for path in write_verilog(ChipConfig.load(config), folder or build_folder("verilog")):
-        print(path)
+        show_line(str(path))
 
 
 @_commands.command()
@@ -314,9 +377,10 @@ def synth(board: str, config: str | None, seed: int | None, as_json: bool) -> No
     """Build a bitstream; prints the report as JSON."""
     from rich.console import Console
 
-    from ..fpga import synthesise
+    with extra("synth"):
+        from fpga.build import synthesise
     chip = None if config is None else ChipConfig.load(config)
     # On a terminal only: in a file, standard error has at most one line, which says what is wrong.
     with Console(stderr=True).status("") as status:
-        report = synthesise(board, chip, seed, status.update)
+        report = synthesise(board, chip, seed, progress=status.update)
     print_json(report)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, Activity, Unit
 
+from .. import arguments
 from ..assembler import decode
 from .bus import ReadBus
 from .epilogue import EpilogueModel
@@ -67,10 +68,12 @@ def predict(config: ChipConfig, program: bytes, *, latency: int = 30, address: i
     Deadlock
         The program never ends: its semaphores are wrong.
     """
+    arguments.chip(config)
+    if not isinstance(program, bytes | bytearray):
+        raise TypeError(f"program must be bytes, not {arguments.shown(program)}")
     if len(program) % INSTRUCTION_BYTES:
         raise ValueError(f"program must be instructions of {INSTRUCTION_BYTES} bytes, not {len(program)} bytes")
-    if latency < 0:
-        raise ValueError(f"memory latency must not be negative, got {latency}")
+    latency, address = arguments.integer("latency", latency, 0), arguments.integer("address", address, 0)
     return _Run(config, [_decode(program, i) for i in range(len(program) // INSTRUCTION_BYTES)], latency,
                 address).all()
 

@@ -4,6 +4,7 @@ import dataclasses
 
 from kiwicha import ChipConfig
 
+from .. import arguments
 from ..golden.machine import Machine
 from ..job import Job, Result
 from .base import Device
@@ -25,9 +26,7 @@ class GoldenDevice(Device):
 
     def __init__(self, config: ChipConfig, *, latency: int = 30):
         super().__init__(config)
-        if latency < 0:
-            raise ValueError(f"memory latency must not be negative, got {latency}")
-        self._latency = latency
+        self._latency = arguments.integer("latency", latency, 0)
         self._machine = Machine(config)
 
     def execute(self, job: Job) -> Result:

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.array.multiplier import simulation_models
-from kiwicha.export import port_table, to_verilog
 from kiwicha.isa import INSTRUCTION_BYTES, REGISTERS
-from kiwicha.top import Top
 
-from .. import toolchain
+from .. import arguments, toolchain
 from ..build_cache import build_root
+from ..extras import extra
 from ..job import Job, Result
 from ..trace import SPAN_LIMIT, Trace
 from ..verilate import Simulation
 from .base import Device
 from .registers import RegisterFile
+
+with extra("sim"):
+    from kiwicha.array.multiplier import simulation_models
+    from kiwicha.export import port_table, to_verilog
+    from kiwicha.top import Top
 
 __all__ = ["VerilatedDevice", "build_library"]
 
@@ -49,8 +53,6 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     BuildFolderError
         It is not there, and the build folder cannot be written to.
     """
-    # Said before the export, which takes many seconds.
-    toolchain.find("g++")
     verilog, ports = _exported(config)
     simulation = Simulation(
         top=_SIM, files={f"{_TOP}.v": verilog + _around(ports, two_phases=waves)},
@@ -92,14 +94,14 @@ def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
 def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     u64, u32, device = ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
-    for name, result, arguments in (
+    for name, result, takes in (
             ("open", device, [u64]), ("close", None, [device]), ("memory", None, [device, device, u64, u64]),
             ("fault", None, [device, u64, u64, ctypes.c_int]), ("waves", ctypes.c_int, [device, ctypes.c_char_p]),
             ("write", ctypes.c_int, [device, u32, u32]), ("run", ctypes.c_int, [device, u64]),
             ("read", ctypes.c_int, [device, u32, ctypes.POINTER(u32)]), ("record", None, [device, u64]),
             ("spans", u64, [device, ctypes.POINTER(device), ctypes.POINTER(u64)])):
         function = getattr(library, f"kiwicha_{name}")
-        function.restype, function.argtypes = result, arguments
+        function.restype, function.argtypes = result, takes
     return library
 
 
@@ -115,7 +117,7 @@ class VerilatedDevice(Device):
         Give each result a :class:`kiwicha_host.trace.Trace`; off, it costs nothing.
     trace_limit : int
         Spans that a trace may hold; of a run that has more, the trace has the first cycles.
-    waves : str or None
+    waves : path or None
         Write a wave form of everything to this file, VCD (and build a slower library for it).
     max_cycles : int
         A job that takes longer is given up with an error; the chip's own watchdog comes first.
@@ -124,19 +126,19 @@ class VerilatedDevice(Device):
     name = "verilated"
 
     def __init__(self, config: ChipConfig, *, latency: int = 30, trace: bool = False,
-                 trace_limit: int = SPAN_LIMIT, waves: str | None = None, max_cycles: int = 10**11):
+                 trace_limit: int = SPAN_LIMIT, waves: str | os.PathLike[str] | None = None,
+                 max_cycles: int = 10**11):
         super().__init__(config)
-        if latency < 0:
-            raise ValueError(f"memory latency must not be negative, got {latency}")
+        latency = arguments.integer("latency", latency, 0, (1 << 32) - 1)
         if not isinstance(trace, bool):
             raise TypeError(f"trace must be True or False, not {trace!r}; for a wave form use waves=PATH")
-        if trace_limit < 1:
-            raise ValueError(f"trace limit must be at least 1 span, got {trace_limit}")
-        self._max_cycles = max_cycles
-        self._trace_limit = trace_limit if trace else 0
-        self._library = _load(build_library(config, waves=waves is not None))
+        self._max_cycles = arguments.integer("max_cycles", max_cycles, 1)
+        spans = arguments.integer("trace_limit", trace_limit, 1)
+        self._trace_limit = spans if trace else 0
+        path = None if waves is None else os.fsencode(arguments.path("waves", waves))
+        self._library = _load(build_library(config, waves=path is not None))
         self._device: int | None = self._library.kiwicha_open(latency)
-        if waves is not None and not self._library.kiwicha_waves(self._device, waves.encode()):
+        if path is not None and not self._library.kiwicha_waves(self._device, path):
             raise ValueError(f"cannot write the wave form to {waves}")
         self.registers = RegisterFile(self._read, self._write)
         self.registers.check_identity(config)
@@ -162,7 +164,8 @@ class VerilatedDevice(Device):
         while not self._library.kiwicha_run(self._device, min(_CHUNK, left)):
             left -= _CHUNK
             if left <= 0:
-                raise TimeoutError(f"no end after {self._max_cycles} cycles; is the watchdog off?")
+                raise TimeoutError(f"no end after {self._max_cycles} cycles; is the watchdog off? "
+                                   f"{self.registers.give_up(job)}")
         wall_s = time.perf_counter() - began
         result = self.registers.finish(job, wall_s=wall_s)
         return replace(result, trace=self._trace(program, result)) if self._trace_limit else result

@@ -4,7 +4,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..isa import INDEX_WIDTH, SEMAPHORES, Unit, unit_layout
+from ..isa import INDEX_WIDTH, SEMAPHORES, Unit
+from ..layouts import unit_layout
 from ..lib.stream import Queue
 from ..timing import OPEN_INSTRUCTIONS
 

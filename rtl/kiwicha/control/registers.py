@@ -207,7 +207,7 @@ class Registers(wiring.Component):
             "FORMATS": formats,
             "CONTROL": 0,
             "STATUS": Cat(self.busy, self.done, self.error, locked),
-            "ERROR": Cat(self.record.code.as_value(), Const(0, 3), self.record.unit.as_value()),
+            "ERROR": Cat(self.record.code, Const(0, 8 - len(self.record.code)), self.record.unit),
             "ERROR_INSTRUCTION": self.record.index,
             "ERROR_ADDRESS_LOW": address[:32],
             "ERROR_ADDRESS_HIGH": address[32:],

@@ -35,7 +35,7 @@ class Watchdog(wiring.Component):
     limit : In(32)
         So many cycles without progress end the program; 0: never.
     expired : Out(1)
-        High from `limit` + 2 cycles after the last progress on, until progress or the end.
+        High from `limit` + 3 cycles after the last cycle with progress on, until progress or the end.
     """
 
     running: In(1)

@@ -4,7 +4,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit, unit_layout
+from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit
+from ..layouts import unit_layout
 
 __all__ = ["SETTLE", "ErrorReport", "UnitPort", "Window"]
 

@@ -6,7 +6,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH, Unit, unit_layout
+from ..isa import INDEX_WIDTH, Unit
+from ..layouts import unit_layout
 
 __all__ = ["RUN_WIDTH", "Transfer", "segment_job", "run_job"]
 

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
 from ..formats import FORMATS, MAX_BLOCK
-from ..isa import LEVELS, Unit, unit_layout
+from ..isa import LEVELS, Unit
+from ..layouts import unit_layout
 from ..lib.loop_nest import LoopNest, Pointer
 from ..lib.stream import RegisterSlice
 from .blocks import Blocks

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from ..arith.order import total_order
 from ..config import ChipConfig
-from ..isa import ErrorCode, OutFormat, ScaleMode, Unit, unit_layout
+from ..isa import ErrorCode, OutFormat, ScaleMode, Unit
+from ..layouts import unit_layout
 from ..lib.delay import delay
 from ..memory.ports import ReadPort
 from ..timing import PARAMETER_SETS
@@ -130,11 +131,11 @@ class ParameterFetch(wiring.Component):
         integer = job.out_format == OutFormat.INT32
         has_float = Const(self._config.block_scaled, 1)
         m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
-        with m.If(job.out_format.as_value() > self._last_format.value):
-            m.d.sync += address.eq(job.out_format.as_value())
-        with m.Elif((job.scale_mode.as_value() > ScaleMode.COLUMN.value)
+        with m.If(job.out_format > self._last_format.value):
+            m.d.sync += address.eq(job.out_format)
+        with m.Elif((job.scale_mode > ScaleMode.COLUMN.value)
                     | (integer & (job.scale_mode != ScaleMode.NONE))):
-            m.d.sync += address.eq(job.scale_mode.as_value())
+            m.d.sync += address.eq(job.scale_mode)
         with m.Elif(job.float & (integer | ~has_float)):
             m.d.sync += address.eq(job.float)
         with m.Elif(self._bad_parts(job)):

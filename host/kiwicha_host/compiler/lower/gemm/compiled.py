@@ -8,6 +8,7 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, ScaleMode
 
+from .... import arguments
 from ....job import Job
 from ...program.builder import CompileError
 from ...program.memory_map import MemoryMap, Region, ScratchpadMap, column_parameters, result_lines
@@ -27,7 +28,7 @@ class CompiledGemm:
 
     def __init__(self, config: ChipConfig, spec: GemmSpec, tiling: Tiling | None = None):
         """`tiling` is one of `tilings`; without it, it is the first of them."""
-        spec.check(config)
+        arguments.instance("spec", spec, GemmSpec).check(config)
         self.config, self.spec = config, spec
         self.shape = shape = spec.shape(config)
         self.scale_mode = (ScaleMode.NONE if spec.scale is None else
@@ -80,7 +81,13 @@ class CompiledGemm:
         """Memory image and program for `a` [M, K] and `b` [K, N], `bias` and FP32 `scale` [N], E8M0 scales.
 
         `a_scale` is [M, blocks]; `b_scale` [blocks, N] or, for square blocks, [blocks, ceil(N / block)].
+
+        Raises
+        ------
+        TypeError, ValueError
+            One of them is missing, too much, or of a wrong type or shape.
         """
+        self.spec.check_arrays(a, b, bias, scale, a_scale, b_scale)
         memory = np.zeros(self.memory_bytes, np.uint8)
         _put(memory, self.a, pack_elements(a, self.spec.a_format))
         _put(memory, self.b, pack_elements(b, self.spec.b_format))
@@ -99,6 +106,7 @@ class CompiledGemm:
 
     def output(self, job: Job) -> np.ndarray:
         """C [M, N] from the memory after the run."""
+        arguments.instance("job", job, Job)
         data = job.memory[self.c.base:self.c.end].reshape(self.spec.m, -1)
         if self.spec.out == "e2m1":
             return unpack_elements(data, self.spec.n)
@@ -106,6 +114,7 @@ class CompiledGemm:
 
     def output_scales(self, job: Job) -> np.ndarray:
         """The dynamic E8M0 scales [M, ceil(N / out_block)] of an e4m3 or e2m1 output."""
+        arguments.instance("job", job, Job)
         data = job.memory[self.c_scale.base:self.c_scale.end]
         return np.ascontiguousarray(data.reshape(-1, self.spec.m).T)
 
@@ -140,6 +149,9 @@ class _TransposedGemm(CompiledGemm):
 
     def job(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray | None = None,
             a_scale: np.ndarray | None = None, b_scale: np.ndarray | None = None) -> Job:
+        asked = self.spec.transposed()
+        assert asked is not None
+        asked.check_arrays(a, b, bias, scale, a_scale, b_scale)
         if a_scale is None or b_scale is None:
             return super().job(b.T, a.T)
         b_scale = _per_column(b_scale, self.spec.m, self.spec.block)
@@ -157,6 +169,10 @@ def compile_gemm(config: ChipConfig, spec: GemmSpec, memory_limit: int | None = 
     CompileError
         The chip cannot do it, it does not fit the chip, or needs more than `memory_limit` bytes of memory.
     """
+    arguments.chip(config)
+    arguments.instance("spec", spec, GemmSpec)
+    if memory_limit is not None:
+        arguments.integer("memory_limit", memory_limit, 0)
     compiled = _compile(config, spec)
     if memory_limit is not None and compiled.memory_bytes > memory_limit:
         raise CompileError(f"a {spec.m}x{spec.n}x{spec.k} GEMM needs {compiled.memory_bytes} bytes of memory; "
