@@ -17,7 +17,7 @@ export MYPY_CACHE_DIR := $(BUILD)/.mypy
 no_cache = $(shell test -w "$${XDG_CACHE_HOME:-$${HOME:-/}}" || echo --no-cache-dir)
 with_config = $(if $(CONFIG),--config $(CONFIG))
 
-.PHONY: setup lock sim test synth verilog bench bench-check campaign lint docs clean
+.PHONY: setup lock sim test synth verilog bench bench-check campaign mutants lint docs clean
 
 setup: .venv/.stamp
 
@@ -43,7 +43,7 @@ sim: setup
 	$(RUN) -m kiwicha_host.cli.demo
 
 test: lint
-	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(RUN) -m pytest -o "cache_dir=$(BUILD)/.pytest" -n 2 --dist worksteal tests
+	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(RUN) -m pytest -o "cache_dir=$(BUILD)/.pytest" -n 2 --dist worksteal --dearest 20 tests
 
 synth: setup
 	$(RUN) -m kiwicha_host.cli synth --board $(BOARD) $(with_config)
@@ -61,6 +61,10 @@ bench-check: setup
 # Every pair of formats on the compiled chip, 100,000 results each; the tests have a small version.
 campaign: setup
 	$(RUN) -m bench.campaign
+
+# Every planted bug of every control block (tb/mutation.py), each to be seen by that block's own bench.
+mutants: setup
+	$(RUN) -m tb.mutation
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -280,7 +280,7 @@ async def clear_at_any_time(dut):
         await users.nothing_left()
 
 
-BENCHES = [Bench(name="semaphores_arbiter", build=lambda: Arbiter(SIZE),
+BENCHES = [Bench(module=__name__, name="semaphores_arbiter", build=lambda: Arbiter(SIZE),
                  testcase=("takes_turns", "loses_three_times_at_most")),
            block("semaphores", Semaphores, "semaphores.py", module=__name__, testcase=(
                "semaphore_latency", "each_semaphore_fills_and_empties", "both_meet_on_a_semaphore", "random_users",

@@ -256,6 +256,7 @@ async def throughput(dut, shape):
 # The time limits assume 16 reads in flight.
 WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_job",
                  "address_below_zero_and_above_the_top", "abort_at_any_moment")
-BENCHES = [Bench(name=f"load_{name}", build=lambda config=config: LoadUnit(config), params={"config": name},
+BENCHES = [Bench(module=__name__, name=f"load_{name}", build=lambda config=config: LoadUnit(config),
+                 params={"config": name},
                  testcase=() if config.reads_in_flight >= 16 else WITHOUT_SPEED)
            for name, config in CONFIGS.items()]

@@ -314,6 +314,7 @@ async def throughput(dut, shape):
 WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_job",
                  "error_meets_next_burst", "earlier_error_found_later",
                  "address_below_zero_and_above_the_top", "abort_at_any_moment")
-BENCHES = [Bench(name=f"store_{name}", build=lambda config=config: StoreUnit(config), params={"config": name},
+BENCHES = [Bench(module=__name__, name=f"store_{name}", build=lambda config=config: StoreUnit(config),
+                 params={"config": name},
                  testcase=() if config.writes_in_flight >= 8 else WITHOUT_SPEED)
            for name, config in CONFIGS.items()]

@@ -172,5 +172,6 @@ async def words_outside(dut):
         assert (await world.word(address))["data"] == int.from_bytes(before[address:address + 4], "little")
 
 
-BENCHES = [Bench(name=f"memory_{name}", build=lambda name=name: Ram(ChipConfig.preset(name), SIZE),
+BENCHES = [Bench(module=__name__, name=f"memory_{name}",
+                 build=lambda name=name: Ram(ChipConfig.preset(name), SIZE),
                  params={"config": name}) for name in ("tiny", "ulx3s_85f")]

@@ -82,15 +82,7 @@ class Controller(wiring.Component):
         # `starting` is known late: fetch, which is wide, starts a cycle later.
         m.d.sync += [fetch.start.eq(supervisor.starting),
                      all_done.eq((fetch.index == registers.count) & ~supervisor.starting & ~fetch.start)]
-        # Registers between units: what they do and whether they move is known late in a cycle.
-        progress = Signal(2 + 2 * len(ports))
-        m.d.sync += progress.eq(Cat(
-            fetch.progress, dispatch.progress, *(issue_queue.progress for issue_queue in issue_queues),
-            *(port.progress for port in ports)))
-        # No issue queue is empty before what it held has been told as done, a cycle after the unit is quiet.
-        quiet = Signal(1 + len(ports))
-        m.d.sync += quiet.eq(Cat(fetch.quiet, *(port.quiet for port in ports)))
-        m.d.comb += [supervisor.progress.eq(progress.any()), supervisor.quiet.eq(quiet.all())]
+        self._elaborate_movement(m, supervisor, [fetch, dispatch, *issue_queues, *ports], [fetch, *ports])
         m.d.comb += [
             self.window.eq(registers.window),
             self.irq.eq(registers.irq),
@@ -114,10 +106,27 @@ class Controller(wiring.Component):
             *(getattr(registers, name).eq(getattr(supervisor, name))
               for name in ("busy", "done", "error", "record", "succeeded", "failed")),
         ]
-        self._elaborate_counters(m, counters, registers, supervisor, dispatch, issue_queues, ports)
+        m.d.comb += [
+            counters.clear.eq(supervisor.starting),
+            counters.read_unit.eq(registers.read_unit),
+            counters.read_activity.eq(registers.read_activity),
+            registers.counter.eq(counters.value),
+            registers.cycles.eq(counters.cycles),
+        ]
+        m.d.sync += counters.enable.eq(supervisor.running)
+        self._elaborate_activities(m, counters, dispatch, issue_queues, ports)
         if self._probe:
             self._elaborate_probe(m, counters, fetch, dispatch, ports)
         return m
+
+    def _elaborate_movement(self, m, supervisor, moving, working):
+        """Registered, part by part: whether they move is known late in a cycle, and they are all over the chip."""
+        progress = Signal(len(moving))
+        m.d.sync += progress.eq(Cat(part.progress for part in moving))
+        # No issue queue is empty before what it held has been told as done, a cycle after the unit is quiet.
+        quiet = Signal(len(working))
+        m.d.sync += quiet.eq(Cat(part.quiet for part in working))
+        m.d.comb += [supervisor.progress.eq(progress.any()), supervisor.quiet.eq(quiet.all())]
 
     def _elaborate_issue_queues(self, m, dispatch, semaphores, supervisor):
         """An issue queue for each unit, between dispatch and the unit's port."""
@@ -148,17 +157,9 @@ class Controller(wiring.Component):
             issue_queues.append(issue_queue)
         return issue_queues
 
-    def _elaborate_counters(self, m, counters, registers, supervisor, dispatch, issue_queues, ports):
+    def _elaborate_activities(self, m, counters, dispatch, issue_queues, ports):
         """What each unit is counted as doing, a cycle later: a semaphore may be why it is idle."""
-        m.d.comb += [
-            counters.clear.eq(supervisor.starting),
-            counters.read_unit.eq(registers.read_unit),
-            counters.read_activity.eq(registers.read_activity),
-            registers.counter.eq(counters.value),
-            registers.cycles.eq(counters.cycles),
-        ]
         m.d.sync += counters.activity[Unit.FETCH.value].eq(dispatch.activity)
-        m.d.sync += counters.enable.eq(supervisor.running)
         for unit, issue_queue, port in zip(INSTRUCTIONS, issue_queues, ports, strict=True):
             activity, waiting = Signal.like(port.activity), Signal()
             m.d.sync += [activity.eq(port.activity), waiting.eq(issue_queue.waiting)]
