@@ -79,7 +79,7 @@ class Controller(wiring.Component):
         ports = [getattr(self, unit.name.lower()) for unit in INSTRUCTIONS]
 
         all_done = Signal()
-        # `starting` is known late: fetch, which is wide, starts a cycle later.
+        # Registered: it hangs on the supervisor's state and the host's write, and loads all counters of the fetch.
         m.d.sync += [fetch.start.eq(supervisor.starting),
                      all_done.eq((fetch.index == registers.count) & ~supervisor.starting & ~fetch.start)]
         self._elaborate_movement(m, supervisor, [fetch, dispatch, *issue_queues, *ports], [fetch, *ports])
@@ -120,7 +120,7 @@ class Controller(wiring.Component):
         return m
 
     def _elaborate_movement(self, m, supervisor, moving, working):
-        """Registered, part by part: whether they move is known late in a cycle, and they are all over the chip."""
+        """Whether anything moves or works; registered part by part, for it hangs on the `ready` of each port."""
         progress = Signal(len(moving))
         m.d.sync += progress.eq(Cat(part.progress for part in moving))
         # No issue queue is empty before what it held has been told as done, a cycle after the unit is quiet.

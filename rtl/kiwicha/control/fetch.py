@@ -212,7 +212,7 @@ class Fetch(wiring.Component):
             m.d.sync += stopped.eq(0)
         with m.Elif(taken & bad & ~stopped):
             m.d.sync += stopped.eq(1)
-        # A cycle late, for what a beat says is known late.
+        # Registered: it hangs on the bus's `resp`, and enables the registers of the error.
         wrong = delay(m, taken & bad & ~stopped, "wrong")
         burst = delay(m, Cat(Mux(in_first_burst, self.program[INSTRUCTION_BITS:INSTRUCTION_BITS + 2], 0),
                              address[2:]), "burst")

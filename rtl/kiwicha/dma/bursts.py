@@ -137,7 +137,7 @@ class _RunCutter(wiring.Component):
         take, emit, finish = Signal(), Signal(), Signal()
         address = Signal(64, name="wrong_address", reset_less=True)
         m.d.comb += [
-            # Into a register of its own: `emit` enables all of the run's, and the bus's `ready` comes late.
+            # Into a register: `emit` enables all of the run's, which must not hang on the bus's `ready`.
             emit.eq(offer & ~self.o.valid),
             finish.eq(emit & found.ends),
             self.i.ready.eq(~busy | finish),

@@ -92,7 +92,7 @@ class LoadUnit(wiring.Component):
 
     def _report(self, m):
         control, ar, r, request = self.control, self.bus.ar, self.bus.r, self.write.request
-        # Registered: `ready` of bus and port come late, and control has to look at all units at once.
+        # Registered: it hangs on `ready` of bus and port, and control ORs it with those of all units.
         m.d.sync += control.progress.eq((ar.valid & ar.ready) | (r.valid & r.ready)
                                         | (request.valid & request.ready))
         with m.If(control.quiet):

@@ -179,7 +179,7 @@ class SegmentTaker(wiring.Component):
         m.submodules.ahead = ahead = ResetInserter(drop)(RegisterSlice(segment_layout(self.config)))
         connect(m, flipped(self.segments), ahead.i)
         segment, source = ahead.o.payload, self.bytes
-        # The scratchpad is ready late in a cycle: a place is free one cycle late, and `room` is another one late.
+        # The port's `ready` is an arbitration of units: a place is free one cycle late, and `room` another one.
         pending, written, room = Signal(range(LINE_QUEUE + 1)), Signal(), Signal()
         m.submodules.settled = settled = Settled(self._push_latency)
         m.d.comb += [

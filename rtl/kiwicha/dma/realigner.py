@@ -160,7 +160,7 @@ class Realigner(wiring.Component):
         m = Module()
         written = Signal(range(self.in_bytes + 1))
         unclaimed = Signal(signed(self.capacity.bit_length() + 1))
-        # A cycle late: that there is a take is known late, and the lanes are many.
+        # Registered: `take` hangs on the carry chain behind `enough`, and this goes to the address of each lane.
         taken = Signal(range(self.out_bytes + 1))
         m.d.comb += self.source.enough.eq(self.source.none | ~unclaimed[-1])
         m.d.sync += [

@@ -115,7 +115,7 @@ class StoreUnit(wiring.Component):
 
     def _report(self, m, reader):
         control, aw, w, b = self.control, self.bus.aw, self.bus.w, self.bus.b
-        # Registered: the bus's `ready` comes late, and control has to look at all units at once.
+        # Registered: it hangs on the bus's `ready`, and control ORs it with those of all units.
         m.d.sync += control.progress.eq((aw.valid & aw.ready) | (w.valid & w.ready) | b.valid | reader.taken)
         with m.If(control.quiet):
             m.d.comb += control.activity.eq(Activity.IDLE)

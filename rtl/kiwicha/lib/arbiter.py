@@ -44,7 +44,7 @@ class Arbiter(wiring.Component):
             beaten = [self.request[other] & (first[(other, me)] if other < me else ~first[(me, other)])
                       for other in range(self._size) if other != me]
             m.d.comb += self.grant[me].eq(self.request[me] & ~reduce(or_, beaten))
-        # Registered: a grant is known late in a cycle, and each goes to all the pairs that it is in.
+        # Registered: a grant hangs on all requests, and enables the bits of all the pairs that it is in.
         granted = Signal(self._size)
         m.d.sync += granted.eq(self.grant)
         for (low, high), order in first.items():
