@@ -206,6 +206,8 @@ class _Bridge(wiring.Component):
         request = self.bus.request
         m.d.comb += [request.p.address.eq(state.address), request.p.write.eq(state.write),
                      request.p.data.eq(state.word)]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += state.word.eq(Cat(self.i.payload, state.word))
         with m.FSM(name="bridge") as fsm:
             m.d.comb += self.active.eq(~fsm.ongoing("COMMAND"))
             self._receive(m, state)
@@ -215,9 +217,6 @@ class _Bridge(wiring.Component):
     def _receive(self, m, state):
         """The states that take bytes, and give up when told to."""
         byte, last = self.i.payload, state.byte == 3
-        shifted = Cat(byte, state.word[:24])
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += state.word.eq(shifted)
 
         @contextmanager
         def on_byte(name):
@@ -239,7 +238,7 @@ class _Bridge(wiring.Component):
         with on_byte("ADDRESS"):
             m.d.sync += state.byte.eq(state.byte + 1)
             with m.If(last):
-                m.d.sync += state.address.eq(shifted)
+                m.d.sync += state.address.eq(Cat(byte, state.word))
                 m.next = "NEXT"
         with on_byte("DATA"):
             m.d.sync += state.byte.eq(state.byte + 1)
