@@ -14,7 +14,7 @@ from cocotb._decorators import Test, TestGenerator
 from tb.drivers import MUTANT, PERIOD_NS, current, port
 
 #: Cycles that a test may take with a bug; without one it may take any time.
-LIMIT = 20_000
+LIMIT = 30_000
 
 _MODULE = importlib.import_module(os.environ["KIWICHA_MUTATED"])
 BENCHES = _MODULE.BENCHES
