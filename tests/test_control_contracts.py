@@ -38,8 +38,8 @@ def check_unit(module):
     config = ChipConfig.preset("tiny")
     assert fields(module.Window(config)) == {"first": (0, 20), "last": (20, 20)}
     assert members(module.UnitPort(Unit.STORE)) == {
-        "i": (In, ("stream", STORE_BITS), ()), "retire": (Out, 1, ()), "error": (Out, 93, ()), "abort": (In, 1, ()),
-        "quiet": (Out, 1, ()), "activity": (Out, 3, ()), "progress": (Out, 1, ())}
+        "i": (In, ("stream", STORE_BITS), ()), "retire": (Out, 1, ()), "error": (Out, 93, ()),
+        "abort": (In, 1, ()), "quiet": (Out, 1, ()), "activity": (Out, 3, ()), "progress": (Out, 1, ())}
 
 
 def check_probe(module):
