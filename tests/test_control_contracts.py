@@ -44,7 +44,8 @@ def check_unit(module):
 
 def check_probe(module):
     """What a trace's reader finds where (kiwicha_host.trace)."""
-    assert fields(module.UNIT_PROBE) == {"index": (0, 24), "activity": (24, 3), "accept": (27, 1), "retire": (28, 1)}
+    assert fields(module.UNIT_PROBE) == {"index": (0, 24), "activity": (24, 3), "accept": (27, 1),
+                                         "retire": (28, 1)}
     assert module.UNIT_PROBE.size == 32
     assert members(module.Probe()) == {"counted": (Out, 1, ()), "units": (Out, 32, (5,))}
 
