@@ -38,13 +38,14 @@ def check_unit(module):
     config = ChipConfig.preset("tiny")
     assert fields(module.Window(config)) == {"first": (0, 20), "last": (20, 20)}
     assert members(module.UnitPort(Unit.STORE)) == {
-        "i": (In, ("stream", STORE_BITS), ()), "retire": (Out, 1, ()), "error": (Out, 93, ()), "abort": (In, 1, ()),
-        "quiet": (Out, 1, ()), "activity": (Out, 3, ()), "progress": (Out, 1, ())}
+        "i": (In, ("stream", STORE_BITS), ()), "retire": (Out, 1, ()), "error": (Out, 93, ()),
+        "abort": (In, 1, ()), "quiet": (Out, 1, ()), "activity": (Out, 3, ()), "progress": (Out, 1, ())}
 
 
 def check_probe(module):
     """What a trace's reader finds where (kiwicha_host.trace)."""
-    assert fields(module.UNIT_PROBE) == {"index": (0, 24), "activity": (24, 3), "accept": (27, 1), "retire": (28, 1)}
+    assert fields(module.UNIT_PROBE) == {"index": (0, 24), "activity": (24, 3), "accept": (27, 1),
+                                         "retire": (28, 1)}
     assert module.UNIT_PROBE.size == 32
     assert members(module.Probe()) == {"counted": (Out, 1, ()), "units": (Out, 32, (5,))}
 

@@ -244,7 +244,7 @@ last line is zero. Every part has the same bias and scale parameters, so `bias` 
 INSTRUCTIONS = {item.unit: item for item in (LOAD, MATMUL, EPILOGUE, STORE)}
 
 
-class Access(enum.Enum):
+class Access(enum.StrEnum):
     """What a register does for the host."""
     RO = "ro"       #: reads; a write is refused
     RW = "rw"       #: reads what was written
