@@ -6,6 +6,8 @@ from typing import Any
 
 from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
 
+from kiwicha_host.memory_latency import BLOCK_RAM
+
 __all__ = ["BOARDS", "Board", "BoardError"]
 
 
@@ -30,6 +32,7 @@ class Board:
     memory_kib : block RAM that serves as main memory, by configuration name in the same way
     baud : of the serial line to the host; the clock should be a multiple of it, to 2 percent
     config : the preset that is built if none is named
+    memory_latency : clock cycles from a read's address to its first data, for which programs are compiled
     """
 
     name: str
@@ -40,6 +43,7 @@ class Board:
     memory_kib: dict[str, int]
     baud: int
     config: str
+    memory_latency: int = BLOCK_RAM
     aim_mhz: dict[str, float] = field(default_factory=dict)
     seed: dict[str, int] = field(default_factory=dict)
 

@@ -264,6 +264,7 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
     """Run a quantised ONNX model on a device."""
     from . import metrics
     from .compiler import compile_onnx
+    from .devices import memory_latency_of
     from .files import FileProblem, check_writable, read_array, write_array
     from .inference import infer
     from .report import Layers, write_report
@@ -275,7 +276,7 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
     if not model.is_file():
         raise FileProblem(f"no such file: {model}")
     images = read_array(input_file)
-    network = compile_onnx(chip, model)
+    network = compile_onnx(chip, model, memory_latency=memory_latency_of(device))
     network.graph.encode(images)        # fails on wrong images before the device is built
     with _open(device, chip, report) as opened:
         outputs, result = infer(opened, network, images)

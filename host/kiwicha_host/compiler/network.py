@@ -17,6 +17,7 @@ from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES
 
 from ..job import Job
+from ..memory_latency import MEMORY_LATENCY, check_memory_latency
 from ..metrics import Work
 from .builder import CompileError
 from .conv import ConvPlan, plan_layer
@@ -56,15 +57,15 @@ class _Program:
     memory_bytes: int
 
 
-def compile_onnx(config: ChipConfig, model: Any) -> "CompiledNetwork":
-    """Compile an ONNX file, or an ``onnx.ModelProto``, for `config`.
+def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY_LATENCY) -> "CompiledNetwork":
+    """Compile an ONNX file, or an ``onnx.ModelProto``, for `config` with memory of `memory_latency` cycles.
 
     Raises
     ------
     CompileError
         The model is unreadable, has something the chip cannot do, or a layer does not fit; in one line.
     """
-    return CompiledNetwork(config, load_graph(model))
+    return CompiledNetwork(config, load_graph(model), memory_latency=memory_latency)
 
 
 class CompiledNetwork:
@@ -76,10 +77,10 @@ class CompiledNetwork:
     segments : list of (first layer, layers, images in a group; 0 where streamed)
     """
 
-    def __init__(self, config: ChipConfig, graph: Graph):
+    def __init__(self, config: ChipConfig, graph: Graph, *, memory_latency: int = MEMORY_LATENCY):
         self.config, self.graph = config, graph
         self.plans = [plan_layer(config, layer, from_host=i == 0) for i, layer in enumerate(graph.layers)]
-        self._segments = _cut(config, self.plans)
+        self._segments = _cut(config, self.plans, check_memory_latency(memory_latency))
         self.layers = [LayerInfo(layer.name, layer.op, layer.real_macs, (*layer.out_size, layer.out_channels),
                                  layer.weights.size) for layer in graph.layers]
         self._weights = np.concatenate([plan.packed() for plan in self.plans]).reshape(-1)
@@ -192,7 +193,7 @@ class CompiledNetwork:
         return _Program(code, layers, program.base, between[0], between[-1], memory.size)
 
 
-def _cut(config: ChipConfig, plans: list[ConvPlan]) -> list["Resident | Streamed"]:
+def _cut(config: ChipConfig, plans: list[ConvPlan], memory_latency: int) -> list["Resident | Streamed"]:
     """Segments: as many layers each as fit the scratchpad together."""
     segments: list[Resident | Streamed] = []
     first = 0
@@ -206,7 +207,7 @@ def _cut(config: ChipConfig, plans: list[ConvPlan]) -> list["Resident | Streamed
             if fitting is None:
                 break
             best = fitting
-        segment = best or Streamed.best(config, first, plans[first])
+        segment = best or Streamed.best(config, first, plans[first], memory_latency)
         segments.append(segment)
         first += len(segment.plans)
     return segments

@@ -7,6 +7,7 @@ from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, Activity, Unit
 
 from ..assembler import decode
+from ..memory_latency import MEMORY_LATENCY, check_memory_latency
 from .bus import ReadBus
 from .epilogue import EpilogueModel
 from .events import Events
@@ -44,7 +45,7 @@ class Prediction:
     counters: Mapping[str, Mapping[str, int]]
 
 
-def predict(config: ChipConfig, program: bytes, *, latency: int = 30, address: int = 0) -> Prediction:
+def predict(config: ChipConfig, program: bytes, *, latency: int = MEMORY_LATENCY, address: int = 0) -> Prediction:
     """Predict the run of `program`.
 
     Parameters
@@ -62,6 +63,8 @@ def predict(config: ChipConfig, program: bytes, *, latency: int = 30, address: i
     ------
     ValueError
         `program` is not whole instructions, or `latency` is negative.
+    TypeError
+        `latency` is no integer.
     DecodeError
         One of them is none.
     Endless
@@ -69,8 +72,7 @@ def predict(config: ChipConfig, program: bytes, *, latency: int = 30, address: i
     """
     if len(program) % INSTRUCTION_BYTES:
         raise ValueError(f"program must be instructions of {INSTRUCTION_BYTES} bytes, not {len(program)} bytes")
-    if latency < 0:
-        raise ValueError(f"memory latency must not be negative, got {latency}")
+    check_memory_latency(latency)
     return _Run(config, [_decode(program, i) for i in range(len(program) // INSTRUCTION_BYTES)], latency,
                 address).all()
 

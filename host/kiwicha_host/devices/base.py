@@ -8,6 +8,7 @@ import ml_dtypes
 from kiwicha import ChipConfig
 
 from ..job import Job, Result
+from ..memory_latency import MEMORY_LATENCY, check_memory_latency
 from ..operands import FORMATS, gemm_request
 
 __all__ = ["Device"]
@@ -25,13 +26,16 @@ class Device(abc.ABC):
         How the last program ran.
     memory_limit : int or None
         Bytes of memory that a job may use; None where that is this computer's business.
+    memory_latency : int
+        Clock cycles from a read's address to its first data; programs are compiled for it.
     """
 
     name = ""
     memory_limit: int | None = None
 
-    def __init__(self, config: ChipConfig):
+    def __init__(self, config: ChipConfig, memory_latency: int = MEMORY_LATENCY):
         self.config = config
+        self.memory_latency = check_memory_latency(memory_latency)
         self.last_result: Result | None = None
 
     @abc.abstractmethod
@@ -92,7 +96,7 @@ class Device(abc.ABC):
         from ..compiler import compile_gemm
 
         spec, arrays = gemm_request(self.config, a, b, **options)
-        compiled = compile_gemm(self.config, spec, memory_limit=self.memory_limit)
+        compiled = compile_gemm(self.config, spec, self.memory_limit, memory_latency=self.memory_latency)
         job = compiled.job(**arrays)
         self.run(job)
         c = compiled.output(job)

@@ -16,6 +16,7 @@ from kiwicha.top import Top
 
 from .. import toolchain
 from ..job import Job, Result
+from ..memory_latency import MEMORY_LATENCY
 from ..trace import SPAN_LIMIT, Trace
 from .base import Device
 from .registers import RegisterFile
@@ -131,7 +132,7 @@ class VerilatedDevice(Device):
     ----------
     config : ChipConfig
     latency : int
-        Memory latency: cycles from an accepted read address to the first data.
+        Memory latency: cycles from an accepted read address to the first data. Programs are compiled for it.
     trace : bool
         Give each result a :class:`kiwicha_host.trace.Trace`; off, it costs nothing.
     trace_limit : int
@@ -144,11 +145,9 @@ class VerilatedDevice(Device):
 
     name = "verilated"
 
-    def __init__(self, config: ChipConfig, *, latency: int = 30, trace: bool = False,
+    def __init__(self, config: ChipConfig, *, latency: int = MEMORY_LATENCY, trace: bool = False,
                  trace_limit: int = SPAN_LIMIT, waves: str | None = None, max_cycles: int = 10**11):
-        super().__init__(config)
-        if latency < 0:
-            raise ValueError(f"memory latency must not be negative, got {latency}")
+        super().__init__(config, latency)
         if not isinstance(trace, bool):
             raise TypeError(f"trace must be True or False, not {trace!r}; for a wave form use waves=PATH")
         if trace_limit < 1:
