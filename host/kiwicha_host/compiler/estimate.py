@@ -2,9 +2,9 @@
 
 from kiwicha.isa import INSTRUCTION_BYTES
 
-from .layout import ceil_div
-from .shape import Shape
-from .tiling import Span, Tiling, falling, rising
+from .lower.gemm.shape import Shape
+from .lower.gemm.tiling import Span, Tiling, falling, rising
+from .program.memory_map import ceil_div
 
 __all__ = ["MemoryTime", "estimate", "first_pieces"]
 
@@ -42,7 +42,7 @@ def estimate(memory: "MemoryTime", tiling: Tiling) -> float:
                           + (m_parts - larger) * _product(shape, size, k_blocks))
     reads = (a_cycles * a_loads + w_cycles * w_loads + loads * load_overhead
              + instructions * INSTRUCTION_BYTES / bus)
-    steps = ceil_div(config.columns, config.epilogue_lanes)
+    steps = ceil_div(config.columns, config.vector_lanes)
     epilogue = m * n_blocks * steps + epilogues * _EPILOGUE_OVERHEAD
     store = max(ceil_div(m * shape.c_row_bytes, bus), m * n_blocks * shape.result_lines)
 
