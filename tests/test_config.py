@@ -130,6 +130,7 @@ def test_toml_from_a_preset(tmp_path):
 @pytest.mark.parametrize("text, message", [
     ("rows = ", r"not valid TOML: "),
     ("lanes = 5", r"unknown parameter 'lanes'; there are accumulator_lines, .*"),
+    ("epilogue_lanes = 2", "epilogue_lanes is called vector_lanes now; rename it"),
     ('base = "huge"', r"no configuration named 'huge'; there are tiny, "),
     ("base = 5", r"base must be the name of a configuration, not 5"),
     ('base = ["tiny"]', r"base must be the name of a configuration, not \['tiny'\]"),

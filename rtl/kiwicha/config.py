@@ -20,6 +20,10 @@ MULTIPLIERS = ("portable", "ecp5", "ecp5_packed")
 READ_LATENCY = 3
 
 
+#: Parameters of earlier versions, and their names today.
+_RENAMED = {"epilogue_lanes": "vector_lanes"}
+
+
 class ConfigError(ValueError):
     """A chip parameter is out of range; the message names it, its value and the range."""
 
@@ -54,7 +58,7 @@ class ChipConfig:
     accumulator_lines: int = _param(1024, 16, 16384, power_of_two=True,
                                     doc="accumulator lines of `columns` int32 each, in two banks")
     vector_lanes: int = _param(4, 1, 8, power_of_two=True,
-                                 doc="accumulators that the epilogue converts per cycle")
+                               doc="accumulators that the epilogue converts per cycle")
     queue_depth: int = _param(4, 1, 16, doc="instructions that wait in front of each unit")
     reads_in_flight: int = _param(16, 4, 64, power_of_two=True, doc="read bursts outstanding on the bus")
     writes_in_flight: int = _param(8, 2, 64, power_of_two=True, doc="write bursts outstanding on the bus")
@@ -200,6 +204,8 @@ class ChipConfig:
         base = values.pop("base", None)
         known = {item.name for item in dataclasses.fields(cls)}
         for key in values:
+            if key in _RENAMED:
+                raise ConfigError(f"{key} is called {_RENAMED[key]} now; rename it")
             if key not in known:
                 raise ConfigError(f"unknown parameter {key!r}; there are {', '.join(sorted(known))}")
         values.setdefault("name", default_name)

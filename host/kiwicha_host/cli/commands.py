@@ -264,7 +264,6 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
     """Run a quantized ONNX model on a device."""
     from .. import metrics
     from ..compiler import compile_onnx
-    from ..devices import memory_latency_of
     from ..files import FileProblem, check_writable, read_array, write_array
     from ..inference import infer
     from ..report import Layers, write_report
@@ -276,7 +275,7 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
     if not model.is_file():
         raise FileProblem(f"no such file: {model}")
     images = read_array(input_file)
-    network = compile_onnx(chip, model, memory_latency=memory_latency_of(device))
+    network = compile_onnx(chip, model)
     network.graph.encode(images)        # fails on wrong images before the device is built
     with _open(device, chip, report) as opened:
         outputs, result = infer(opened, network, images)
@@ -321,7 +320,3 @@ def synth(board: str, config: str | None, seed: int | None, as_json: bool) -> No
     with Console(stderr=True).status("") as status:
         report = synthesise(board, chip, seed, status.update)
     print_json(report)
-
-
-if __name__ == "__main__":
-    main()
