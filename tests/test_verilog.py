@@ -18,9 +18,9 @@ def test_files(tmp_path):
     paths = write_verilog(config, tmp_path / "deep" / "folder")
     assert [path.name for path in paths] == ["tiny.v", "tiny.json", "tiny.vlt", "kiwicha.h"]
     assert sorted(paths) == sorted((tmp_path / "deep" / "folder").iterdir())
-    text, about = paths[0].read_text(), json.loads(paths[1].read_text())
-    assert paths[2].read_text() == lint_waivers(config)
-    assert paths[3].read_text() == c_header()
+    text, about = paths[0].read_text(encoding="utf-8"), json.loads(paths[1].read_text(encoding="utf-8"))
+    assert paths[2].read_text(encoding="utf-8") == lint_waivers(config)
+    assert paths[3].read_text(encoding="utf-8") == c_header()
     assert len(re.findall(rf"^module {about['top']}\(", text, re.MULTILINE)) == 1
     assert ChipConfig(**about["config"]) == config
     assert {name: entry["offset"] for name, entry in about["registers"].items()} == {
@@ -72,8 +72,9 @@ PART = "module part(input [3:0] p, input [2:0] q); endmodule\n"
 ])
 def test_lint_finds(tmp_path, rule, sound, broken):
     config = ChipConfig.preset("tiny")
-    (tmp_path / "tiny.vlt").write_text(lint_waivers(config))
-    (tmp_path / "tiny.v").write_text(SOUND)
+    (tmp_path / "tiny.vlt").write_text(lint_waivers(config), encoding="utf-8")
+    (tmp_path / "tiny.v").write_text(SOUND, encoding="utf-8")
     lint(config, tmp_path)
-    (tmp_path / "tiny.v").write_text(SOUND.replace(sound, broken) + (PART if "part" in broken else ""))
+    bad = SOUND.replace(sound, broken) + (PART if "part" in broken else "")
+    (tmp_path / "tiny.v").write_text(bad, encoding="utf-8")
     assert re.findall(r"%Warning-(\w+)", lint(config, tmp_path, ok=(1,))) == [rule]

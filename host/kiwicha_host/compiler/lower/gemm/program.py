@@ -10,9 +10,9 @@ import numpy as np
 from kiwicha.formats import FORMATS
 from kiwicha.isa import ScaleRule, Unit
 
-from ...placement import Placement
 from ...program.builder import ProgramBuilder
 from ...program.memory_map import Region, ceil_div
+from .placement import Placement
 from .tiling import Span, falling, split, split_units
 
 __all__ = ["emit"]

@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 
+from ...program.builder import CompileError
+from ...program.memory_map import ScratchpadMap, ceil_div
 from .estimate import MemoryTime, estimate, first_pieces
-from .lower.gemm.shape import Shape
-from .lower.gemm.tiling import Tiling
-from .program.builder import CompileError
-from .program.memory_map import ScratchpadMap, ceil_div
+from .shape import Shape
+from .tiling import Tiling
 
 __all__ = ["tilings"]
 

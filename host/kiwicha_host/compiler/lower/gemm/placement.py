@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from kiwicha import ChipConfig
 from kiwicha.isa import ScaleMode
 
-from .lower.gemm.shape import Shape
-from .lower.gemm.spec import GemmSpec
-from .lower.gemm.tiling import Tiling
-from .program.memory_map import MemoryMap, Region, ScratchpadMap, column_parameters
+from ...program.memory_map import MemoryMap, Region, ScratchpadMap, column_parameters
+from .shape import Shape
+from .spec import GemmSpec
+from .tiling import Tiling
 
 __all__ = ["Placement", "ScratchpadPlan"]
 

@@ -2,9 +2,9 @@
 
 from kiwicha.isa import INSTRUCTION_BYTES
 
-from .lower.gemm.shape import Shape
-from .lower.gemm.tiling import Span, Tiling, falling, rising
-from .program.memory_map import ceil_div
+from ...program.memory_map import ceil_div
+from .shape import Shape
+from .tiling import Span, Tiling, falling, rising
 
 __all__ = ["MemoryTime", "estimate", "first_pieces"]
 
