@@ -171,6 +171,7 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
     """Run a quantized ONNX model on a device."""
     from .. import metrics
     from ..compiler import compile_onnx
+    from ..devices import memory_latency_of
     from ..files import read_array, read_model, write_array
     from ..inference import infer
     from ..report import Layers, write_report
@@ -180,7 +181,7 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
     _check_report(report)
     source = read_model(model)
     images = read_array(input_file)
-    network = compile_onnx(chip, source)
+    network = compile_onnx(chip, source, memory_latency=memory_latency_of(device))
     network.graph.encode(images)        # fails on wrong images before the device is built
     with _open(device, chip, report) as opened:
         outputs, result = infer(opened, network, images)
