@@ -5,10 +5,12 @@ import gc
 import os
 import re
 
-from amaranth.back import verilog
+from amaranth.back import rtlil, verilog
 from amaranth.hdl import ClockDomain, Const, Fragment, Value, ValueCastable
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
+
+from .rtlil import merge_equal_modules
 
 __all__ = ["port_table", "to_verilog"]
 
@@ -61,10 +63,11 @@ def to_verilog(component, name, ports=None):
     -------
     verilog_text : str
         The top has the ports ``clk`` and ``rst`` (synchronous, active high), used or not, unless
-        *component* defines its own domain ``sync``.
+        *component* defines its own domain ``sync``. Instances of equal components are instances of one module,
+        which has the first one's path for its name.
     name_map : dict of str to str
         For each signal, its dotted path in Amaranth (of a port, its path in the signature) and its
-        dotted path in the Verilog, both without the top's name.
+        dotted path in the Verilog, by the instances' names, both without the top's name.
     """
     port_paths = {}
     if ports is None:
@@ -84,13 +87,8 @@ def to_verilog(component, name, ports=None):
         fragment.add_domains(sync)
         ports = {"clk": (sync.clk, PortDirection.Input), "rst": (sync.rst, PortDirection.Input), **ports}
 
-    # A Yosys that happens to be installed would write other text than the pinned one.
-    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
-    text, signals = verilog.convert_fragment(fragment, ports, name, emit_src=False, strip_internal_attrs=True)
-
-    # Yosys declares a signal of no bits as one of two, which nothing drives or reads.
-    text = re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)
-
+    netlist, signals = rtlil.convert_fragment(fragment, ports, name, emit_src=False)
+    text = _verilog(merge_equal_modules(netlist))
     name_map = {}
     for signal, path in signals.items():
         if len(signal) == 0:
@@ -100,3 +98,15 @@ def to_verilog(component, name, ports=None):
         # Two signals of one name in one module: the Verilog name tells them apart.
         name_map[where if key in name_map else key] = where
     return text, dict(sorted((name_map | port_paths).items()))
+
+
+def _verilog(netlist):
+    """RTLIL as Verilog."""
+    # A Yosys that happens to be installed would write other text than the pinned one.
+    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    # Amaranth's own steps behind verilog.convert_fragment, which leaves no room for a pass before them.
+    text = verilog._convert_rtlil_text(netlist, strip_internal_attrs=True)
+    # Yosys declares a signal of no bits as one of two, which nothing drives or reads.
+    text = re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)
+    # What wakes `always @*` at the start is numbered over all of the design, and has one name in each module.
+    return re.sub(r"\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ", r"\\$start ", text)
