@@ -1,6 +1,6 @@
 """The doorway to the cocotb benches: export, build with Verilator, run, report.
 
-A bench file ``tb/bench_<block>.py`` holds cocotb tests and a list ``BENCHES`` of :class:`Bench`.
+A bench file ``tb/<room>/bench_<block>.py`` holds cocotb tests and a list ``BENCHES`` of :class:`Bench`.
 pytest calls :func:`run` for each; inside the simulator the tests use the helpers of
 :mod:`drivers` and :mod:`payload`, which are offered here too, so that one import does.
 """
@@ -18,16 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drivers import StreamDriver, StreamMonitor, bounded, current, cycles, port, rng, start
 from kiwicha.export import port_table, to_verilog
 from kiwicha_host import toolchain
-from payload import pack, unpack
+from tb.drivers import StreamDriver, StreamMonitor, bounded, current, cycles, port, rng, start
+from tb.payload import pack, unpack
 
 __all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "bounded", "build", "current", "cycles",
            "pack", "port", "rng", "run", "start", "unpack"]
 
 TOP = "dut"
-_TB = Path(__file__).resolve().parent
+_ROOT = Path(__file__).resolve().parents[1]
 _BUILD_ARGS = ["--no-public-flat-rw", "-Wno-fatal"]
 # What Amaranth's Verilog is full of, harmless; any other warning stays readable in build.log.
 _BUILD_ARGS += [f"-Wno-{rule}" for rule in
@@ -188,12 +188,12 @@ def _waves():
 
 def _call_runner(step, spec, bench, log, env):
     """Run a step of cocotb's runner in a process of its own, which can be ended in time."""
-    path = os.pathsep.join([str(_TB), str(_TB.parent / "rtl"), str(_TB.parent / "host"), str(_TB.parent)])
+    path = os.pathsep.join([str(_ROOT), str(_ROOT / "rtl"), str(_ROOT / "host")])
     if inherited := os.environ.get("PYTHONPATH"):
         path += os.pathsep + inherited
     # The runner changes its habits under pytest; an empty name keeps them as they are.
     env = {"PYTHONPATH": path, "PYTEST_CURRENT_TEST": "", "COCOTB_ANSI_OUTPUT": "0", **env}
-    toolchain.run([sys.executable, Path(__file__), step, json.dumps(spec)], timeout=bench.timeout_s,
+    toolchain.run([sys.executable, "-m", "tb.harness", step, json.dumps(spec)], timeout=bench.timeout_s,
                   log=log, env=env)
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-import harness
+from tb import harness
 
 TB = Path(__file__).resolve().parents[1] / "tb"
-MODULES = [importlib.import_module(path.stem) for path in sorted(TB.glob("bench_*.py"))]
+MODULES = [importlib.import_module(f"tb.{path.parent.name}.{path.stem}")
+           for path in sorted(TB.glob("*/bench_*.py"))]
 BENCHES = [bench for module in MODULES for bench in module.BENCHES]
 
 

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from kiwicha.export import to_verilog
 from kiwicha.rtlil import merge_equal_modules
-from kiwicha.stream import Queue
+from kiwicha.lib.stream import Queue
 
 
 class Leaf(wiring.Component):

@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from kiwicha.isa import INSTRUCTION_BYTES, SEMAPHORE_MAX, SEMAPHORES, ErrorCode, Unit
+from kiwicha.timing import OPEN_INSTRUCTIONS
 
 from ..assembler import DecodeError, decode
 from ..job import Job, Result
 from .units import EXECUTE, Fault, Memory, State
 
 __all__ = ["Machine"]
-
-
-#: Instructions of one unit that may have run and still want to signal, before its next one starts.
-OPEN_INSTRUCTIONS = 4
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Train and quantise the digits networks; write the .onnx files and the test images beside this.
+"""Train and quantize the digits networks; write the .onnx files and the test images beside this.
 
 Run as ``python -m kiwicha_host.models.train_digits [DIRECTORY]``; needs scikit-learn and onnx.
 One core, ten seconds. On one machine the files are the same bytes each time; on another the last
@@ -77,8 +77,8 @@ def main():
                          zero_point=zero_point)
         onnx.save(model, directory / file)
         exact = nn.forward(layers, test_images)
-        quantised = reference.run(model, test_images.transpose(0, 3, 1, 2))["logits"]
-        for kind, logits in (("float32", exact), ("int8", quantised)):
+        quantized = reference.run(model, test_images.transpose(0, 3, 1, 2))["logits"]
+        for kind, logits in (("float32", exact), ("int8", quantized)):
             print(f"{file}: {kind} accuracy {np.mean(logits.argmax(1) == test_labels):.1%}")
 
 

@@ -5,19 +5,16 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, INSTRUCTIONS, ErrorCode
+from ..lib.delay import delay
+from ..timing import FETCH_BUFFER, FETCH_BURST
 from .check import Check, Verdict
 from .unit import ErrorReport, Window
 
-__all__ = ["BUFFERED", "BURST", "Fetch", "Fetched"]
+__all__ = ["Fetch", "Fetched"]
 
-#: Instructions that the buffer holds; room is reserved before they are asked for.
-BUFFERED = 16
-#: Instructions per burst: 256 bytes, aligned to them, so that no burst crosses a 4 KiB page.
-BURST = 4
 PAGE_BITS = 12
 INSTRUCTION_BITS = 6
 
@@ -30,9 +27,9 @@ class Fetched(data.Struct):
 
 
 class Fetch(wiring.Component):
-    """Reads `count` instructions from `program` with bursts of up to :data:`BURST`, in order.
+    """Reads `count` instructions from `program` with bursts of up to FETCH_BURST, in order.
 
-    Bursts are asked for whenever the buffer has :data:`BURST` free places: up to 4 are in flight,
+    Bursts are asked for whenever the buffer has FETCH_BURST free places: up to 4 are in flight,
     enough to keep up one instruction every 10 cycles with a memory latency of 100. `r` is always
     ready. An error waits until every instruction before it has gone through `o`.
 
@@ -81,7 +78,7 @@ class Fetch(wiring.Component):
         m = Module()
         failed = Signal()
         popped = Signal()
-        asked = Signal(range(BURST + 1))
+        asked = Signal(range(FETCH_BURST + 1))
         m.d.comb += [
             popped.eq(self.o.valid & self.o.ready),
             self.progress.eq((self.bus.ar.valid & self.bus.ar.ready) | (self.bus.r.valid & self.bus.r.ready)),
@@ -92,7 +89,7 @@ class Fetch(wiring.Component):
             m.d.sync += self.index.eq(0)
         with m.Elif(popped):
             m.d.sync += self.index.eq(self.index + 1)
-        # The stations are ready late, and far away.
+        # The issue queues are ready late, and far away.
         gone = Signal()
         m.d.sync += gone.eq(popped & ~self.start & ~self.abort)
         self._elaborate_ask(m, failed, gone, asked)
@@ -113,10 +110,10 @@ class Fetch(wiring.Component):
         # One bit more than an address, so that a program that runs over the top is outside the window.
         address = Signal(width + 1)
         index, left = Signal(INDEX_WIDTH), Signal(INDEX_WIDTH)
-        free = Signal(range(BUFFERED + 1))
-        length = Signal(range(BURST + 1))
+        free = Signal(range(FETCH_BUFFER + 1))
+        length = Signal(range(FETCH_BURST + 1))
         too_low, too_high = Signal(), Signal()
-        to_boundary = BURST - address[INSTRUCTION_BITS:INSTRUCTION_BITS + 2]
+        to_boundary = FETCH_BURST - address[INSTRUCTION_BITS:INSTRUCTION_BITS + 2]
         page = address[PAGE_BITS:]
         m.d.comb += [
             ar.p.address.eq(address),
@@ -128,7 +125,7 @@ class Fetch(wiring.Component):
         m.d.sync += [none.eq(self.count == 0), unaligned.eq(self.program[:INSTRUCTION_BITS] != 0),
                      beyond.eq(self.program[width:] != 0)]
         with m.If(self.start):
-            m.d.sync += free.eq(BUFFERED)
+            m.d.sync += free.eq(FETCH_BUFFER)
         with m.Else():
             m.d.sync += free.eq(free - asked + gone)
         with m.FSM(name="ask"):
@@ -150,7 +147,7 @@ class Fetch(wiring.Component):
                 ]
                 with m.If(self.abort | failed | (left == 0)):
                     m.next = "IDLE"
-                with m.Elif(free >= BURST):
+                with m.Elif(free >= FETCH_BURST):
                     m.next = "VERIFY"
             with m.State("VERIFY"):
                 with m.If(self.abort | failed):
@@ -175,9 +172,9 @@ class Fetch(wiring.Component):
     def _elaborate_receive(self, m, failed, asked, popped, gone):
         """Put beats in their places, and offer an instruction when the check is through with it."""
         r = self.bus.r
-        owed = Signal(range(BUFFERED * self._beats + 1))
+        owed = Signal(range(FETCH_BUFFER * self._beats + 1))
         place = Signal(range(self._beats))
-        slot = Signal(range(BUFFERED))
+        slot = Signal(range(FETCH_BUFFER))
         index = Signal(INDEX_WIDTH)
         address = Signal(self._config.address_width - INSTRUCTION_BITS)
         in_first_burst = Signal()
@@ -197,7 +194,7 @@ class Fetch(wiring.Component):
             m.d.sync += place.eq(place + 1)
             with m.If(ends):
                 m.d.sync += [slot.eq(slot + 1), index.eq(index + 1), address.eq(address + 1)]
-                with m.If(address[:2] == BURST - 1):
+                with m.If(address[:2] == FETCH_BURST - 1):
                     m.d.sync += in_first_burst.eq(0)
         stopped = Signal()
         with m.If(self.start):
@@ -205,10 +202,10 @@ class Fetch(wiring.Component):
         with m.Elif(taken & bad & ~stopped):
             m.d.sync += stopped.eq(1)
         # A cycle late, for what a beat says is known late.
-        wrong = later(m, taken & bad & ~stopped, "wrong")
-        burst = later(m, Cat(Mux(in_first_burst, self.program[INSTRUCTION_BITS:INSTRUCTION_BITS + 2], 0),
+        wrong = delay(m, taken & bad & ~stopped, "wrong")
+        burst = delay(m, Cat(Mux(in_first_burst, self.program[INSTRUCTION_BITS:INSTRUCTION_BITS + 2], 0),
                              address[2:]), "burst")
-        index_then = later(m, index, "index_then")
+        index_then = delay(m, index, "index_then")
         with m.If(wrong):
             # It may overtake a WINDOW error of a later burst: that one has a higher index.
             self._fail(m, failed, ErrorCode.BUS_READ, index_then, burst << INSTRUCTION_BITS)
@@ -226,22 +223,22 @@ class Fetch(wiring.Component):
                      check.clear.eq(self.abort)]
         head, tail = Signal.like(slot), Signal.like(slot)
         for number in range(self._beats):
-            storage = Memory(shape=config.bus_width, depth=BUFFERED, init=[])
+            storage = Memory(shape=config.bus_width, depth=FETCH_BUFFER, init=[])
             m.submodules[f"beats_{number}"] = storage
             write, read = storage.write_port(), storage.read_port(domain="comb")
             m.d.comb += [write.addr.eq(beat_slot), write.data.eq(beat), read.addr.eq(head),
                          write.en.eq(beat_valid & (beat_place == number))]
-            # Two registers, as for the verdict, which belongs to it: the stations are far away.
+            # Two registers, as for the verdict, which belongs to it: the issue queues are far away.
             bits = self.o.p.bits.word_select(number, config.bus_width)
-            m.d.sync += bits.eq(later(m, read.data, f"bits{number}"))
-        m.submodules.verdicts = verdicts = Memory(shape=Verdict, depth=BUFFERED, init=[])
+            m.d.sync += bits.eq(delay(m, read.data, f"bits{number}"))
+        m.submodules.verdicts = verdicts = Memory(shape=Verdict, depth=FETCH_BUFFER, init=[])
         write, read = verdicts.write_port(), verdicts.read_port(domain="comb")
-        available = Signal(range(BUFFERED + 1))
+        available = Signal(range(FETCH_BUFFER + 1))
         m.d.comb += [write.addr.eq(tail), write.data.eq(check.verdict), write.en.eq(check.valid),
                      read.addr.eq(head)]
         # What is read is offered two cycles after `head` has come to it.
         there = Signal()
-        verdict = later(m, read.data, "verdict")
+        verdict = delay(m, read.data, "verdict")
         good = verdict.kind == Verdict.Kind.OKAY
         m.d.sync += [
             self.o.p.verdict.eq(verdict),

@@ -1,0 +1,42 @@
+"""Which of several programs for the same work is the fastest, by the cycle model."""
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+from kiwicha import ChipConfig
+from kiwicha.isa import INSTRUCTION_BYTES
+
+from ...cycles import predict
+
+__all__ = ["fastest"]
+
+#: Instructions that are simulated for one choice, a few tenths of a second; longer programs are right by estimate.
+_BUDGET = 1500
+#: Memory latency that programs are chosen for, cycles.
+_LATENCY = 30
+
+
+class _HasProgram(Protocol):
+    @property
+    def program(self) -> bytes: ...
+
+
+_Candidate = TypeVar("_Candidate", bound=_HasProgram)
+
+
+def fastest(config: ChipConfig, candidates: Iterable[_Candidate]) -> _Candidate:
+    """Of `candidates`, the most promising first, the one that takes the fewest cycles on the chip of `config`.
+
+    Looks at as many as have 1500 instructions together; the first is taken unseen if it has more.
+    """
+    best: tuple[int, _Candidate] | None = None
+    left = _BUDGET
+    for candidate in candidates:
+        left -= len(candidate.program) // INSTRUCTION_BYTES
+        if left < 0:
+            return best[1] if best else candidate
+        cycles = predict(config, candidate.program, latency=_LATENCY).cycles
+        if best is None or cycles < best[0]:
+            best = cycles, candidate
+    assert best is not None
+    return best[1]
