@@ -5,11 +5,12 @@ import re
 import pytest
 from amaranth import Module, Signal
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from kiwicha.export import to_verilog
-from kiwicha.rtlil import merge_equal_modules
 from kiwicha.lib.stream import Queue
+from kiwicha.rtlil import merge_equal_modules
 
 
 class Leaf(wiring.Component):
@@ -63,7 +64,7 @@ class Tree(wiring.Component):
 
 
 def modules(text):
-    return re.findall(r"^module \\?(\S+?) ?\(", text, re.MULTILINE)
+    return re.findall(r"^module \\?(\S+?) ?[#(]", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("steps, kept", [
@@ -100,6 +101,37 @@ end
     assert "connect \\a { \\port_a_2 [0] \\port_a_3 [0] }" in merge_equal_modules(text)
 
 
-def test_a_primitive_stays():
-    text, _ = to_verilog(Queue(8, 4), "queue")
-    assert modules(text) == ["queue"]
+class WithMemory(wiring.Component):
+    o: Out(8)
+
+    def __init__(self, init=(), granularity=None, transparent=False):
+        self._init, self._granularity, self._transparent = init, granularity, transparent
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.words = words = Memory(shape=8, depth=4, init=self._init)
+        write = words.write_port(granularity=self._granularity)
+        read = words.read_port(transparent_for=[write] if self._transparent else [])
+        m.d.sync += [write.addr.eq(write.addr + 1), write.en.eq(~write.en), write.data.eq(read.data)]
+        m.d.comb += self.o.eq(read.data)
+        return m
+
+
+def test_a_memory_is_an_instance():
+    text, _ = to_verilog(Queue(8, 3), "queue")
+    assert modules(text) == ["queue", "kiwicha_memory"]
+    for parameter in ("WIDTH(32'd8)", "DEPTH(32'd3)", "LATENCY(32'd0)", "READS(32'd1)"):
+        assert f".{parameter}" in text
+    text, _ = to_verilog(WithMemory(), "top", memory_module=False)
+    assert modules(text) == ["top"] and ".LATENCY(32'd1)" in text
+
+
+@pytest.mark.parametrize("options, why", [
+    ({"init": [0, 5]}, "words has initial words"),
+    ({"granularity": 4}, "words has ports"),
+    ({"transparent": True}, "words has ports"),
+])
+def test_a_memory_of_another_kind_is_refused(options, why):
+    with pytest.raises(ValueError, match=why):
+        to_verilog(WithMemory(**options), "top")

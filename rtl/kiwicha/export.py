@@ -4,15 +4,19 @@ import contextlib
 import gc
 import os
 import re
+from pathlib import Path
 
 from amaranth.back import rtlil, verilog
 from amaranth.hdl import ClockDomain, Const, Fragment, Value, ValueCastable
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 
-from .rtlil import merge_equal_modules
+from .rtlil import MEMORY, memories_to_instances, merge_equal_modules, without_initial_values
 
-__all__ = ["port_table", "to_verilog"]
+__all__ = ["MEMORY_SOURCE", "port_table", "to_verilog"]
+
+#: The module that memories are instances of.
+MEMORY_SOURCE = Path(__file__).with_name("memory") / f"{MEMORY}.v"
 
 
 def port_table(component):
@@ -47,7 +51,7 @@ def _no_collection():
 
 
 @_no_collection()
-def to_verilog(component, name, ports=None):
+def to_verilog(component, name, ports=None, *, initial_values=True, memory_module=True):
     """Convert *component* to Verilog.
 
     Parameters
@@ -58,6 +62,10 @@ def to_verilog(component, name, ports=None):
         The name of the top module. It must differ from every signal in it.
     ports : dict, optional
         ``{port name: (Value, PortDirection)}`` in place of the component's own.
+    initial_values : bool
+        Give registers the values that they have after a reset at the start, too. Memories have none.
+    memory_module : bool
+        Put the module of the memories, :data:`MEMORY_SOURCE`, at the end, if there are memories.
 
     Returns
     -------
@@ -88,7 +96,10 @@ def to_verilog(component, name, ports=None):
         ports = {"clk": (sync.clk, PortDirection.Input), "rst": (sync.rst, PortDirection.Input), **ports}
 
     netlist, signals = rtlil.convert_fragment(fragment, ports, name, emit_src=False)
-    text = _verilog(merge_equal_modules(netlist))
+    netlist = memories_to_instances(merge_equal_modules(netlist))
+    text = _verilog(netlist) if initial_values else _without_start(_verilog(without_initial_values(netlist)))
+    if memory_module and f"cell \\{MEMORY} " in netlist:
+        text += "\n" + MEMORY_SOURCE.read_text()
     name_map = {}
     for signal, path in signals.items():
         if len(signal) == 0:
@@ -110,3 +121,12 @@ def _verilog(netlist):
     text = re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)
     # What wakes `always @*` at the start is numbered over all of the design, and has one name in each module.
     return re.sub(r"\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ", r"\\$start ", text)
+
+
+def _without_start(text):
+    """Verilog whose `always @*` wake with the reset, not with a register that has an initial value."""
+    text = re.sub(r"^ *reg \\\$start +=.*\n", "", text, flags=re.MULTILINE)
+    modules = re.split(r"^(?=module )", text, flags=re.MULTILINE)
+    wake = r"^ *if \(\\\$start \) begin end\n"
+    return "".join(re.sub(wake, "    if (rst) begin end\n" if "  input rst;" in module else "", module,
+                          flags=re.MULTILINE) for module in modules)

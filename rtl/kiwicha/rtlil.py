@@ -1,14 +1,17 @@
 """Passes over RTLIL, Yosys' text form of a netlist, between Amaranth's back end and Verilog.
 
-Amaranth writes each instance of a component as a module of its own. Here equal ones become one, and ports that it
-had to number get names.
+Amaranth writes each instance of a component as a module of its own: here equal ones become one. Its memories are
+arrays: here each becomes an instance of the module ``kiwicha_memory``. And initial values can be left out.
 """
 
 import itertools
 import re
 from typing import NamedTuple
 
-__all__ = ["merge_equal_modules"]
+__all__ = ["MEMORY", "memories_to_instances", "merge_equal_modules", "without_initial_values"]
+
+#: The module that each memory is an instance of; ``memory/kiwicha_memory.v`` says what it does.
+MEMORY = "kiwicha_memory"
 
 _MODULE = re.compile(r"((?:attribute [^\n]*\n)*)module (\S+)\n(.*?)^end\n", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"^  cell (\\\S+) (\S+)\n(.*?)^  end\n", re.MULTILINE | re.DOTALL)
@@ -18,6 +21,9 @@ _NUMBERED_PORT = re.compile(r"\\port\$\d+\$\d+")
 _NAME = re.compile(r"\\(?!port\$)\S+")
 #: Of Yosys' own cells, not of the design.
 _PIN = re.compile(r"\\[A-Z_\d]+")
+_MEMORY = re.compile(r"(?:^  attribute [^\n]*\n)*^  memory width (\d+) size (\d+) (\S+)\n\n", re.MULTILINE)
+_MEMORY_CELL = re.compile(r"^  cell \$mem(rd|wr|init)_v2 [^\n]*\n(.*?)^  end\n\n", re.MULTILINE | re.DOTALL)
+_BIT = re.compile(r"[\\$]\S+(?: \[\d+\])?")
 
 
 class _Merged(NamedTuple):
@@ -98,4 +104,55 @@ def _with_sorted_ports(body: str) -> str:
     ports = sorted(_PORT.findall(body), key=lambda port: port[3])
     declared = "".join(f"{start}{number}{between}{name}\n\n"
                        for number, (start, _, between, name) in enumerate(ports))
-    return f"\n{declared}{_PORT.sub('', body).lstrip()}"
+    rest = _PORT.sub("", body).lstrip("\n")
+    return f"\n{declared}{rest}"
+
+
+def memories_to_instances(text: str) -> str:
+    """Replace each memory, and its ports and initial words, by an instance of :data:`MEMORY`.
+
+    Raises
+    ------
+    ValueError
+        A memory has initial words other than 0, or ports unlike those of the module.
+    """
+    return _MODULE.sub(lambda module: f"{module[1]}module {module[2]}\n{_with_instances(module[3])}end\n", text)
+
+
+def _with_instances(body: str) -> str:
+    sizes = {name: (int(width), int(depth)) for width, depth, name in _MEMORY.findall(body)}
+    ports: dict[str, dict[str, list[dict[str, str]]]] = {name: {} for name in sizes}
+    for kind, pins in _MEMORY_CELL.findall(body):
+        # Parameters too; a name in a string has its backslash twice.
+        port = dict(re.findall(r"^    \w+ \\(\w+) (.*)$", pins, re.MULTILINE))
+        ports[port["MEMID"].strip('"').replace("\\\\", "\\")].setdefault(kind, []).append(port)
+    instances = [_instance_of_memory(name, *size, ports[name]) for name, size in sizes.items()]
+    return _MEMORY_CELL.sub("", _MEMORY.sub("", body)) + "".join(instances)
+
+
+def _instance_of_memory(name: str, width: int, depth: int, ports: dict[str, list[dict[str, str]]]) -> str:
+    reads, (write,) = ports["rd"], ports["wr"]
+    clocked = {read["CLK_ENABLE"] for read in reads}
+    enables = set(_BIT.findall(write["EN"])) or {"1'1"}
+    if len(clocked) != 1 or len(enables) != 1 or ("1" in clocked and len(reads) != 1) or any(
+            "1" in read["TRANSPARENCY_MASK"].partition("'")[2] for read in reads):
+        raise ValueError(f"memory {name} has ports that {MEMORY} has not")
+    if any("1" in init["DATA"].partition("'")[2] for init in ports.get("init", [])):
+        raise ValueError(f"memory {name} has initial words, which {MEMORY} has not")
+    address = max(1, (depth - 1).bit_length())
+
+    def joined(pin: str, none: str = "") -> str:
+        return f"{{ {' '.join(none if read[pin] == '{  }' else read[pin] for read in reversed(reads))} }}"
+    pins = {"clk": write["CLK"], "write_enable": enables.pop(), "write_data": write["DATA"],
+            "write_address": write["ADDR"] if write["ADDR"] != "{  }" else f"{address}'0",
+            "read_enable": joined("EN"), "read_address": joined("ADDR", f"{address}'0"),
+            "read_data": joined("DATA")}
+    parameters = {"WIDTH": width, "DEPTH": depth, "LATENCY": clocked.pop(), "READS": len(reads)}
+    return "".join([f"  cell \\{MEMORY} {name}\n",
+                    *(f"    parameter \\{key} {value}\n" for key, value in parameters.items()),
+                    *(f"    connect \\{pin} {value}\n" for pin, value in pins.items()), "  end\n\n"])
+
+
+def without_initial_values(text: str) -> str:
+    """Registers whose value at the start is unknown, up to their reset."""
+    return re.sub(r"^ *attribute \\init .*\n", "", text, flags=re.MULTILINE)

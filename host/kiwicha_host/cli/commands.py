@@ -296,12 +296,14 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
 
 @_commands.command()
 @click.option("-o", "folder", type=_PATH, metavar="DIR", help="Default: build/verilog.")
+@click.option("--no-init", is_flag=True, help="No initial values for registers: a reset of one cycle gives them.")
 @_config_option
-def verilog(folder: Path | None, config: str) -> None:
+def verilog(folder: Path | None, no_init: bool, config: str) -> None:
     """Write the chip as Verilog, with a map of its names, lint waivers and the C header."""
     from .. import toolchain
     from ..verilog import write_verilog
-    for path in write_verilog(ChipConfig.load(config), folder or toolchain.build_root() / "verilog"):
+    folder = folder or toolchain.build_root() / "verilog"
+    for path in write_verilog(ChipConfig.load(config), folder, initial_values=not no_init):
         print(path)
 
 
