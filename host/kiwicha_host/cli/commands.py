@@ -129,12 +129,14 @@ def boards(as_json: bool) -> None:
 
 @_commands.command()
 @click.option("-o", "folder", type=FOLDER, metavar="DIR", help="Default: build/verilog.")
+@click.option("--no-init", is_flag=True, help="No initial values for registers: a reset of one cycle gives them.")
 @config_option
-def verilog(folder: Path | None, config: str) -> None:
+def verilog(folder: Path | None, no_init: bool, config: str) -> None:
     """Write the chip as Verilog, with a map of its names, lint waivers and the C header."""
     from ..build_cache import build_folder
     from ..verilog import write_verilog
-    for path in write_verilog(ChipConfig.load(config), folder or build_folder("verilog")):
+    folder = folder or build_folder("verilog")
+    for path in write_verilog(ChipConfig.load(config), folder, initial_values=not no_init):
         show_line(str(path))
 
 

@@ -86,6 +86,7 @@ class Accumulator(wiring.Component):
             mine = i.valid & (bank == number)
             m.d.comb += [
                 ram.read.eq(Mux(mine, line, asked_line)),
+                ram.reads.eq(Mux(mine, i.add, self.read.request.valid & (asked_bank == number))),
                 # The epilogue may read this bank while `i` is fresh in the other one.
                 ram.zero.eq(fresh & asked.valid & (asked.address[bits] == number)),
                 ram.write.enable.eq(summed.valid & (summed.address[bits] == number)),

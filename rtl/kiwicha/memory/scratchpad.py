@@ -88,7 +88,9 @@ class Scratchpad(wiring.Component):
         requests = [(port.request, port.request.payload) for port in ports]
         self._arbitrate(m, requests)
         for number, ram in enumerate(banks):
-            for win, (_, address) in zip(self._wins(requests, number), requests, strict=True):
+            wins = self._wins(requests, number)
+            m.d.comb += ram.reads.eq(Cat(*wins).any())
+            for win, (_, address) in zip(wins, requests, strict=True):
                 with m.If(win):
                     m.d.comb += ram.read.eq(self._split(address)[1])
         for name, port in zip(self._readers, ports, strict=True):
