@@ -43,7 +43,7 @@ sim: setup
 	$(RUN) -m kiwicha_host.cli.demo
 
 test: lint
-	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(RUN) -m pytest -o "cache_dir=$(BUILD)/.pytest" -n 2 --dist worksteal tests
+	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(RUN) -m pytest -o "cache_dir=$(BUILD)/.pytest" -n 2 --dist worksteal --dearest 20 tests
 
 synth: setup
 	$(RUN) -m kiwicha_host.cli synth --board $(BOARD) $(with_config)

@@ -6,6 +6,7 @@ pytest calls :func:`run` for each; inside the simulator the tests use the helper
 """
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import find_libpython
 from cocotb_tools import config as cocotb_config
 
 from kiwicha.export import port_table, to_verilog
@@ -133,16 +135,12 @@ def run(bench, seed=None):
         except toolchain.ToolError as error:
             raise BenchError(f"{bench.name} does not build: {error}") from None
         results.unlink(missing_ok=True)
-        spec = {"test_module": bench.module, "hdl_toplevel": TOP, "hdl_toplevel_lang": "verilog",
-                "build_dir": str(program.parent), "test_dir": str(folder),
-                "results_xml": str(results), "seed": seed, "waves": _waves()}
-        if bench.testcase:
-            spec["test_filter"] = rf"\.({'|'.join(bench.testcase)})(/.*)?$"
         env = {"KIWICHA_BENCH": bench.name, "KIWICHA_BENCH_MODULE": bench.module, "KIWICHA_SEED": str(seed),
-               "KIWICHA_PORTS": str(program.with_name("ports.json"))}
+               "KIWICHA_PORTS": str(program.with_name("ports.json")), "COCOTB_RANDOM_SEED": str(seed),
+               "COCOTB_RESULTS_FILE": str(results)}
         failure = None
         try:
-            _call_runner(spec, bench, log, env)
+            _simulate(bench, program, folder, env, log)
         except toolchain.ToolError as error:
             failure = str(error)
         failures = _failures(results)
@@ -176,22 +174,19 @@ def _waves():
     return os.environ.get("WAVES", "0") not in ("", "0")
 
 
-def _call_runner(spec, bench, log, env):
-    """Run cocotb's runner in a process of its own, which can be ended in time."""
-    path = os.pathsep.join([str(_ROOT), str(_ROOT / "rtl"), str(_ROOT / "host")])
-    if inherited := os.environ.get("PYTHONPATH"):
-        path += os.pathsep + inherited
-    # The runner changes its habits under pytest; an empty name keeps them as they are.
-    env = {"PYTHONPATH": path, "PYTEST_CURRENT_TEST": "", "COCOTB_ANSI_OUTPUT": "0", **env}
-    toolchain.run([sys.executable, "-m", "tb.harness", json.dumps(spec)], timeout=bench.timeout_s, log=log,
+def _simulate(bench, program, folder, env, log):
+    """Run the program in *folder*, set up by cocotb's environment variables as its own runner does."""
+    path = [str(_ROOT), str(_ROOT / "rtl"), str(_ROOT / "host"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {"PYTHONPATH": os.pathsep.join(path), "PYGPI_PYTHON_BIN": sys.executable, "GPI_USERS": _gpi_users(),
+           "COCOTB_TOPLEVEL": TOP, "TOPLEVEL_LANG": "verilog", "COCOTB_TEST_MODULES": bench.module,
+           "COCOTB_TRUST_INERTIAL_WRITES": "1", "COCOTB_ANSI_OUTPUT": "0", **env}
+    if bench.testcase:
+        env["COCOTB_TEST_FILTER"] = rf"\.({'|'.join(bench.testcase)})(/.*)?$"
+    toolchain.run([program, *(["--trace"] if _waves() else [])], cwd=folder, timeout=bench.timeout_s, log=log,
                   env=env)
 
 
-def _main(spec):
-    from cocotb_tools.runner import get_runner
-
-    get_runner("verilator").test(**spec)
-
-
-if __name__ == "__main__":
-    _main(json.loads(sys.argv[1]))
+@functools.cache
+def _gpi_users():
+    """The libraries through which the simulator starts Python."""
+    return f"{find_libpython.find_libpython()};{cocotb_config.pygpi_entry_point()}"

@@ -1,5 +1,6 @@
 """The compiled device against the golden machine: same bytes in, same bytes out, and no hang on a bad bus."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from kiwicha import ChipConfig
 from kiwicha.isa import ErrorCode, Unit
 from kiwicha_host.compiler import GemmSpec, compile_gemm
-from kiwicha_host.devices import open_device, serial
+from kiwicha_host.devices import open_device, serial, verilated
 from kiwicha_host.devices.registers import LinkError
 from kiwicha_host.job import DeviceError, Job
 from tb.chip.programs import random_job
@@ -53,6 +54,12 @@ def test_gemms(device, shape):
     a, b = (rng.integers(-128, 128, size, dtype=np.int8) for size in ((m, k), (k, n)))
     assert (device.gemm(a, b) == a.astype(np.int32) @ b.astype(np.int32)).all()
     assert device.last_result.cycles >= m * n * k / TINY.peak_macs_per_cycle
+
+
+def test_a_chip_is_exported_once(device, monkeypatch):
+    """Not each time that one is opened: it takes longer than most jobs."""
+    monkeypatch.setattr(verilated, "to_verilog", lambda *arguments: pytest.fail("exported again"))
+    open_device("verilated", config=dataclasses.replace(TINY)).close()
 
 
 @pytest.mark.parametrize("latency", [0, 7, 200])

@@ -2,24 +2,29 @@
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from amaranth.build import Attrs, Clock, DiffPairs, Resource
+from amaranth.hdl import Module
 from amaranth.vendor import LatticeECP5Platform
 from amaranth_boards.resources import LEDResources, UARTResource
 
 from fpga import build, report
+from fpga import top as board_top
 from fpga.boards import BOARDS, Board, BoardError, board_rows
 from fpga.clocking import ClockError, PllSettings
 from fpga.parts import Part
 from fpga.ram import Ram
 from fpga.top import BoardTop
+from kiwicha.array.systolic import SystolicArray
+from kiwicha.chip import Chip
 from kiwicha.config import ChipConfig, ConfigError
 
-#: The least that is still a whole chip, so that its flow takes minutes on a slow machine.
-SMALLEST = dataclasses.replace(ChipConfig.preset("tiny"), name="smallest", rows=2, columns=2, vector_lanes=1,
-                               queue_depth=1, bank_lines=64, accumulator_lines=64)
+#: The least that is still a whole chip.
+SMALLEST = dataclasses.replace(ChipConfig.preset("tiny"), name="smallest", rows=2, columns=2, multiplier="ecp5",
+                               vector_lanes=1, queue_depth=1, bank_lines=64, accumulator_lines=64)
 CLOCK = "$glbnet$clk"
 
 
@@ -228,8 +233,56 @@ def test_a_clock_that_nextpnr_did_not_look_at_is_an_error(tmp_path, monkeypatch)
         build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=50)
 
 
+def blocks(design):
+    """The cells of a netlist that the floorplan has sites for."""
+    return [cell for cell in design["modules"]["kiwicha"]["cells"].values()
+            if cell["type"] in ("MULT18X18D", "DP16KD")]
+
+
 @pytest.mark.minutes
-def test_a_small_chip_becomes_a_bitstream(tmp_path):
+def test_a_whole_chip_becomes_a_netlist(tmp_path, monkeypatch):
+    """Through yosys, up to what nextpnr is given: each multiplier and block RAM has a site of its own."""
+    given = {}
+
+    def place(platform, folder, netlist, array, constraints, seed):
+        given.update(design=json.loads(build._locked(netlist, array, platform.device)), constraints=constraints)
+        raise InterruptedError("far enough")
+
+    monkeypatch.setattr(build, "_place", place)
+    with pytest.raises(InterruptedError, match="far enough"):
+        build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=50)
+    kinds = Counter(cell["type"] for cell in given["design"]["modules"]["kiwicha"]["cells"].values())
+    # The array's and the epilogue's multipliers; the RAM that is the chip's memory, and the chip's own.
+    assert kinds["MULT18X18D"] == 4 + 4 and kinds["DP16KD"] >= 32 + 6
+    assert 2000 < kinds["LUT4"] < 40000 and 2000 < kinds["TRELLIS_FF"] < 40000 and kinds["EHXPLLL"] == 1
+    sites = [cell["attributes"].get("BEL") for cell in blocks(given["design"])]
+    assert None not in sites and len(set(sites)) == len(sites)
+    assert 'FREQUENCY NET "clk" 50 MHZ;' in given["constraints"]
+
+
+class Kernel(Chip):
+    """A chip that is little more than its array: quick to place and to route."""
+
+    def elaborate(self, platform):
+        m = Module()
+        host, read = self.host, self.memory_read
+        m.submodules.matmul = matmul = Module()
+        matmul.submodules.array = array = SystolicArray(self.config)
+        operands = host.w.payload.data.word_select(host.aw.payload[2], 16)
+        for vector in (array.a, array.w):
+            m.d.comb += [vector.valid.eq(host.w.valid), vector.data.eq(operands)]
+        m.d.comb += [array.a.swap.eq(host.aw.payload[3]), array.w.row.eq(host.aw.payload[4]),
+                     host.aw.ready.eq(1), host.w.ready.eq(1), host.b.valid.eq(array.o.valid)]
+        m.d.comb += [host.ar.ready.eq(read.ar.ready), read.ar.valid.eq(host.ar.valid),
+                     read.ar.payload.address.eq(host.ar.payload), read.r.ready.eq(host.r.ready),
+                     host.r.valid.eq(read.r.valid),
+                     host.r.payload.data.eq(read.r.payload.data ^ array.o.data.as_value())]
+        return m
+
+
+def test_a_netlist_becomes_a_bitstream(tmp_path, monkeypatch):
+    """All the way, with the board's real memory, bridge, clock and pins."""
+    monkeypatch.setattr(board_top, "Chip", Kernel)
     steps = []
     result = build.synthesise("ulx3s_85f", SMALLEST, seed=1, out=tmp_path / "out", clock_mhz=50,
                               progress=steps.append)
@@ -239,8 +292,8 @@ def test_a_small_chip_becomes_a_bitstream(tmp_path):
     assert 50 <= result["fmax_mhz"] <= 205
     assert result["peak_macs_per_cycle"] == 4
     assert result["gops"] == pytest.approx(2 * 4 * 50 / 1000)
-    assert 2000 < result["lut"] < 40000 and 2000 < result["ff"] < 40000
-    assert result["dsp"] >= 4 and result["bram"] >= 32
+    assert 500 < result["lut"] < 5000 and 500 < result["ff"] < 5000
+    assert (result["dsp"], result["bram"]) == (4, 32)
     assert "ns routing" in result["fmax_limited_by"]
     bitstream = Path(result["bitstream"]).read_bytes()
     # The preamble of an ECP5 bitstream, and about as much as a compressed one has.

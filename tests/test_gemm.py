@@ -48,7 +48,8 @@ def test_any_shape_on_any_chip(config, shape):
                                             ("int8", None), ("int8", "one"), ("int8", "column")])
 @pytest.mark.parametrize(("relu", "biased"), [(False, True), (True, True), (True, False)])
 def test_epilogues(config, out, relu, biased, scale):
-    m, n, k = 21, 37, 40
+    # Several tiles each way, the last ones in part; on the least chip that is little.
+    m, n, k = (5, 7, 37) if config.rows == 2 else (21, 37, 40)
     rng = np.random.default_rng(5)
     a, b = operands(rng, m, n, k)
     bias = rng.integers(-(1 << 31), 1 << 31, n, dtype=np.int64).astype(np.int32) if biased else None

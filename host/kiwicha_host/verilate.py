@@ -5,7 +5,7 @@ path has a space in it.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,10 +109,26 @@ class Simulation:
         target = str(Path(source).with_suffix(".o"))
         level = self.slow_level if self.slow_level and "Slow" in source else self.level
         defines = self.defines if source in ("main.cpp", "all.cpp") else ()
-        _cxx(work, *_STANDARD, *self.cxx_flags, level, *defines, f"-DVM_TRACE={int(self.waves)}",
-             f"-DVM_TRACE_VCD={int(self.waves)}", "-DVM_COVERAGE=0", "-Iobj", *_include(), "-c", source, "-o",
+        _cxx(work, *self._flags(level), *defines, "-Iobj", "-include", self._header(level), "-c", source, "-o",
              target)
         return target
+
+    def _flags(self, level: str) -> list[str | Path]:
+        return [*_STANDARD, *self.cxx_flags, level, f"-DVM_TRACE={int(self.waves)}",
+                f"-DVM_TRACE_VCD={int(self.waves)}", "-DVM_COVERAGE=0", *_include()]
+
+    def _header(self, level: str) -> Path:
+        """Verilator's own headers, compiled: to read them is more work than most files are that include them."""
+        names = ["verilated.h", *(["verilated_vpi.h"] if self.vpi else [])]
+
+        def make(work: Path) -> None:
+            text = "".join(f'#include "{name}"\n' for name in names)
+            (work / "runtime.h").write_text(text, encoding="utf-8")
+            _cxx(work, *self._flags(level), "-x", "c++-header", "runtime.h", "-o", "runtime.h.gch")
+
+        # A compiler passes over what another one made.
+        compiler = toolchain.run(["g++", "--version"], timeout=60)
+        return _shared("header", make, [compiler, *names], self._flags(level)) / "runtime.h"
 
     def _library(self) -> list[str]:
         """The parts of Verilator's own library that the result needs."""
@@ -121,13 +137,18 @@ class Simulation:
 
     def _library_part(self, part: str) -> Path:
         """One of them, compiled: the same for every design, and more work than most designs are."""
-        flags = (*_STANDARD, *self.cxx_flags, "-O2", "-DVM_TRACE=0", "-DVM_COVERAGE=0")
+        flags = (*_STANDARD, *self.cxx_flags, "-O2", "-DVM_TRACE=0", "-DVM_COVERAGE=0", *_include())
 
         def make(work: Path) -> None:
-            _cxx(work, *flags, *_include(), "-c", _include_folder() / f"{part}.cpp", "-o", f"{part}.o")
+            _cxx(work, *flags, "-c", _include_folder() / f"{part}.cpp", "-o", f"{part}.o")
 
-        key = build_cache.content_hash(_version(), part, list(flags))
-        return build_cache.cached(build_cache.build_root() / "verilator" / f"{part}-{key}", make) / f"{part}.o"
+        return _shared(part, make, flags) / f"{part}.o"
+
+
+def _shared(name: str, make: Callable[[Path], None], *parts: Sequence[str | Path]) -> Path:
+    """A folder of what all designs share, made if it is not there; `parts` is what it depends on."""
+    key = build_cache.content_hash(_version(), name, [[str(item) for item in part] for part in parts])
+    return build_cache.cached(build_cache.build_root() / "verilator" / f"{name}-{key}", make)
 
 
 def _version() -> str:

@@ -7,10 +7,10 @@ from cocotb.triggers import RisingEdge
 
 from kiwicha.bus.axi import AxiLite, Resp
 from kiwicha.config import ChipConfig
-from kiwicha.control.registers import ADDRESS_WIDTH, Registers
+from kiwicha.control.registers import Registers
 from kiwicha.control.supervisor import ErrorRecord
 from kiwicha.control.unit import Window
-from kiwicha.isa import REGISTERS, Activity, ErrorCode, Unit
+from kiwicha.isa import REGISTER_ADDRESS_WIDTH, REGISTERS, Activity, ErrorCode, Unit
 from tb import harness
 from tb.harness import StreamDriver, StreamMonitor, bounded, cycles, pack, port, unpack
 from tb.mutation import Invisible, block
@@ -31,7 +31,7 @@ CONSTANT = {"ID": 0x4B495749, "VERSION": 0x10000, "ACCUMULATOR": CONFIG.accumula
             "ARRAY": CONFIG.rows | CONFIG.columns << 8 | CONFIG.vector_lanes << 16 | CONFIG.line_bytes << 24,
             "BUS": CONFIG.bus_width // 8 | 40 << 8 | CONFIG.reads_in_flight << 16 | CONFIG.writes_in_flight << 24,
             "SCRATCHPAD": CONFIG.bank_lines | CONFIG.scratchpad_banks << 16 | CONFIG.queue_depth << 24}
-_CHANNELS = AxiLite(ADDRESS_WIDTH).members
+_CHANNELS = AxiLite(REGISTER_ADDRESS_WIDTH).members
 W, R = (_CHANNELS[name].signature.members["payload"].shape for name in "wr")
 
 
@@ -160,7 +160,7 @@ async def every_register(dut):
     for offset in [*range(0, 0x200, 4), *(4 * env.random.randrange(0x80, 0x400) for _ in range(20))]:
         env.tell()
         await env.read(offset + env.random.randrange(4))
-    for bit in range(9, ADDRESS_WIDTH):
+    for bit in range(9, REGISTER_ADDRESS_WIDTH):
         await env.read(1 << bit)
     # Where there is none reads 0, whatever was read before from its neighbours.
     neighbours = ("ID", "ERROR_ADDRESS_LOW", "WINDOW_FIRST_LOW", "WATCHDOG", "CYCLES")

@@ -4,8 +4,9 @@ import itertools
 
 import cocotb
 
-from kiwicha.control.semaphores import Arbiter, Semaphores
+from kiwicha.control.semaphores import Semaphores
 from kiwicha.isa import SEMAPHORE_MAX, SEMAPHORES
+from kiwicha.lib.arbiter import Arbiter
 from kiwicha.timing import SEMAPHORE_PERIOD as PACE
 from tb import harness
 from tb.harness import Bench, cycles, port

@@ -1,6 +1,7 @@
 """The compiled device: the chip's Verilog, Verilated into a shared library and called once per job."""
 
 import ctypes
+import functools
 import os
 import time
 from dataclasses import replace
@@ -15,6 +16,7 @@ from .. import arguments, toolchain
 from ..build_cache import build_root
 from ..extras import extra
 from ..job import Job, Result
+from ..memory_latency import MEMORY_LATENCY
 from ..trace import SPAN_LIMIT, Trace
 from ..verilate import Simulation
 from .base import Device
@@ -52,15 +54,21 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     BuildFolderError
         It is not there, and the build folder cannot be written to.
     """
-    top = Top(config, probe=True)
-    with toolchain.for_amaranth():
-        verilog = to_verilog(top, _TOP)[0]
+    verilog, ports = _exported(config)
     simulation = Simulation(
-        top=_SIM, files={f"{_TOP}.v": verilog + _around(port_table(top), two_phases=waves)},
+        top=_SIM, files={f"{_TOP}.v": verilog + _around(ports, two_phases=waves)},
         models=simulation_models(config), main=_SOURCE, output="libkiwicha.so", flags=_VERILATOR_FLAGS,
         cxx_flags=_CXX_FLAGS, defines=(f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",), level=_EVERY_CYCLE,
         slow_level=_ONCE, waves=waves)
     return simulation.build(build_root() / "device", config.name)
+
+
+@functools.lru_cache(8)
+def _exported(config: ChipConfig) -> tuple[str, dict[str, tuple[str, int]]]:
+    """The chip's Verilog and ports: many seconds of work, so once for all devices of one process."""
+    top = Top(config, probe=True)
+    with toolchain.for_amaranth():
+        return to_verilog(top, _TOP)[0], port_table(top)
 
 
 def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
@@ -105,7 +113,7 @@ class VerilatedDevice(Device):
     ----------
     config : ChipConfig
     latency : int
-        Memory latency: cycles from an accepted read address to the first data.
+        Memory latency: cycles from an accepted read address to the first data. Programs are compiled for it.
     trace : bool
         Give each result a :class:`kiwicha_host.trace.Trace`; off, it costs nothing.
     trace_limit : int
@@ -118,11 +126,11 @@ class VerilatedDevice(Device):
 
     name = "verilated"
 
-    def __init__(self, config: ChipConfig, *, latency: int = 30, trace: bool = False,
+    def __init__(self, config: ChipConfig, *, latency: int = MEMORY_LATENCY, trace: bool = False,
                  trace_limit: int = SPAN_LIMIT, waves: str | os.PathLike[str] | None = None,
                  max_cycles: int = 10**11):
-        super().__init__(config)
         latency = arguments.integer("latency", latency, 0, (1 << 32) - 1)
+        super().__init__(config, latency)
         if not isinstance(trace, bool):
             raise TypeError(f"trace must be True or False, not {trace!r}; for a wave form use waves=PATH")
         self._max_cycles = arguments.integer("max_cycles", max_cycles, 1)
