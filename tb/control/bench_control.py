@@ -354,11 +354,17 @@ async def probe_tells_what_is_counted(dut):
     seen = []
 
     async def watch():
+        said = None
         while True:
             await cycles(dut, 1)
+            before, said = said, {unit: Activity(int(port(dut, f"{unit.name.lower()}__activity").value))
+                                  for unit in UNITS}
             if port(dut, "probe__counted").value == 1:
                 units = (port(dut, f"probe__units__{unit.value}").value for unit in Unit)
                 seen.append([unpack(UNIT_PROBE, int(value)) for value in units])
+                for unit in UNITS:
+                    told = seen[-1][unit.value]["activity"]
+                    assert told == before[unit] or (told, before[unit]) == (Activity.SEMAPHORE, Activity.IDLE)
 
     cocotb.start_soon(watch())
     for length in (1, 30, 60):
@@ -381,4 +387,4 @@ async def probe_tells_what_is_counted(dut):
                 assert sum(item["retire"] for item in view) == len(accepted)
 
 
-BENCHES = benches(__name__, "control", mutated="controller.py", invisible=())
+BENCHES = benches(__name__, "control", mutated="controller.py", invisible=(), sample=5)
