@@ -34,7 +34,7 @@ class FetchEnv:
         self.now = self.owed = 0
         self.offered = None
         self.aborting = False
-        self.program, self.taken = [], []
+        self.program, self.expected, self.taken = [], [], []
         self.asked_at, self.offers_at, self.beats_at = [], [], []
 
     @classmethod
@@ -83,19 +83,17 @@ class FetchEnv:
         self.offered = None if ready else payload
         if self.aborting:
             return
-        want = self.program[index]
-        said = unpack(Verdict, verdict(want))
-        to = 1 << UNITS.index(said["unit"]) if said["kind"] == Verdict.Kind.OKAY else 0
-        assert payload == pack(Fetched, bits=want, verdict=verdict(want), to=to), f"instruction {index}"
+        assert payload == self.expected[index], f"instruction {index}"
         if ready:
             self.taken.append(index)
 
     def error(self):
-        report = unpack(ErrorReport, int(port(self.dut, "error").value))
-        return report if report["valid"] else None
+        report = int(port(self.dut, "error").value)
+        return unpack(ErrorReport, report) if report & 1 else None
 
     async def start(self, program, address):
         self.program, self.taken, self.offered = program, [], None
+        self.expected = [fetched(bits) for bits in program]
         self.memory.bytes.clear()
         self.memory.bursts.clear()
         for log in (self.asked_at, self.offers_at, self.beats_at):
@@ -154,14 +152,22 @@ class FetchEnv:
     def draw(self, count):
         """A program, most of it good."""
         def one():
-            bits = good(self.random, self.random.choice(UNITS))
-            return bits if self.random.random() < 0.8 else bits | self.random.getrandbits(512)
+            bits, noise = good(self.random, self.random.choice(UNITS)), self.random.getrandbits(512)
+            # Wrong in the opcode, or in reserved bits only.
+            return self.random.choice((bits, bits, bits, bits | noise, bits | noise & ~0xFF))
 
         return [one() for _ in range(count)]
 
     def temper(self):
         self.memory.latency = self.random.choice(((1, 2), (1, 40), (60, 60)))
         self.memory.p_ready, self.memory.p_beat, self.p_take = (self.random.choice((0.3, 1)) for _ in range(3))
+
+
+def fetched(bits):
+    """What dispatch must be given for an instruction."""
+    said = unpack(Verdict, verdict(bits))
+    to = 1 << UNITS.index(said["unit"]) if said["kind"] == Verdict.Kind.OKAY else 0
+    return pack(Fetched, bits=bits, verdict=verdict(bits), to=to)
 
 
 def bursts(address, count):
@@ -291,4 +297,4 @@ async def abort_at_any_time(dut):
         await env.finish()
 
 
-BENCHES = [block("fetch", lambda: Fetch(CONFIG), "fetch.py", module=__name__)]
+BENCHES = [block("fetch", lambda: Fetch(CONFIG), "fetch.py", module=__name__, params={"sample": 8})]
