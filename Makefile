@@ -20,7 +20,7 @@ setup: .venv/.stamp
 	touch $@
 
 sim: setup
-	$(BIN)/python -m kiwicha_host.demo
+	$(BIN)/python -m kiwicha_host.cli.demo
 
 test: lint
 	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(BIN)/pytest -n 2 --dist worksteal tests

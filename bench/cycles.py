@@ -108,7 +108,7 @@ def _random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Jo
     # The generator of random programs is the benches'.
     if (folder := str(Path(__file__).parents[1] / "tb")) not in sys.path:
         sys.path.append(folder)
-    from programs import random_job
+    from tb.chip.programs import random_job
     return random_job(config, rng, instructions)
 
 
@@ -133,8 +133,8 @@ def compare(name: str, latency: int, items: Iterator[Case]) -> Iterator[tuple[Ca
 
 def unit_programs(line: int) -> dict[str, list[tuple[Unit, dict]]]:
     """Programs of one or a few instructions, which show each constant of the model alone; `line` bytes a line."""
-    transfer = {"address": 65536, "row_bytes": 64, "rows": 1, "planes": 1, "chunk_bytes": line,
-                "chunk_line_stride": 1}
+    transfer = {"address": 65536, "row_bytes": 64, "rows": 1, "planes": 1, "segment_bytes": line,
+                "segment_line_stride": 1}
     product = {"count0": 8, "count1": 1, "count2": 1, "count3": 1, "a_stride0": 1, "acc_stride0": 1,
                "w_line": 1500, "w_stride2": 8}
     result = {"count0": 1, "count1": 1, "count2": 8, "count3": 1, "acc_stride2": 1, "out_stride2": 8,
@@ -148,7 +148,7 @@ def unit_programs(line: int) -> dict[str, list[tuple[Unit, dict]]]:
         for name, change in (("long", {"row_bytes": 16384}), ("strided rows", {"rows": 30, "row_stride": 100}),
                              ("merged rows", {"rows": 9, "row_stride": 64}),
                              ("unaligned", {"address": 65537, "rows": 20, "row_stride": 61, "row_bytes": 33}),
-                             ("small chunks", {"row_bytes": 2048, "chunk_bytes": 4})):
+                             ("small segments", {"row_bytes": 2048, "segment_bytes": 4})):
             programs[f"{unit.name}, {name}"] = [(unit, transfer | change)]
     # The fetch and LOAD want the bus at once, and LOAD waits for bursts in flight.
     short = transfer | {"row_bytes": 16, "row_stride": 100}

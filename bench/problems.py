@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kiwicha.formats import FORMATS
-from kiwicha_host.compiler.graph import Graph, Layer
+from kiwicha_host.compiler.ir.graph import Graph, Layer
 from kiwicha_host.compiler.network import CompiledNetwork
 from kiwicha_host.devices import Device
 from kiwicha_host.golden import gemm_block

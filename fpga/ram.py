@@ -7,10 +7,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
+from fpga.word_bus import WordBus
 from kiwicha.bus.axi import AxiRead, AxiWrite, Resp
-from kiwicha.bus.word import WordBus
 from kiwicha.config import ChipConfig
-from kiwicha.stream import Queue
+from kiwicha.lib.stream import Queue
 
 __all__ = ["Ram"]
 

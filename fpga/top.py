@@ -4,8 +4,8 @@ from amaranth.hdl import ClockDomain, ClockSignal, Module, Signal
 from amaranth.lib import io, wiring
 from amaranth.lib.wiring import In, Out, connect
 
-from kiwicha.bus.uartbone import UartBone
-from kiwicha.bus.word import WordDecoder, WordToAxiLite
+from fpga.uartbone import UartBone
+from fpga.word_bus import WordDecoder, WordToAxiLite
 from kiwicha.chip import HOST_ADDRESS_WIDTH, Chip
 from kiwicha.config import ChipConfig
 

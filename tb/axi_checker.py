@@ -11,8 +11,8 @@ from collections import deque
 import cocotb
 from cocotb.triggers import RisingEdge
 
-from drivers import port
-from payload import unpack
+from tb.drivers import port
+from tb.payload import unpack
 
 __all__ = ["AxiReadChecker", "AxiWriteChecker", "Channel"]
 

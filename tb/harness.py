@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drivers import StreamDriver, StreamMonitor, bounded, current, cycles, port, rng, start
 from kiwicha.export import port_table, to_verilog
 from kiwicha_host import toolchain
-from payload import pack, unpack
+from tb.drivers import StreamDriver, StreamMonitor, bounded, current, cycles, port, rng, start
+from tb.payload import pack, unpack
 
 __all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "bounded", "build", "current", "cycles",
            "pack", "port", "rng", "run", "start", "unpack"]

@@ -11,9 +11,9 @@ from kiwicha_host.golden import Machine
 
 # Odd on purpose: rows, columns and lines all differ, and 32-bit results take several lines.
 CONFIG = ChipConfig(name="odd", rows=3, columns=6, bus_width=64, scratchpad_banks=4, bank_lines=16,
-                    accumulator_lines=32, epilogue_lanes=1, queue_depth=2)
+                    accumulator_lines=32, vector_lanes=1, queue_depth=2)
 SCALED = ChipConfig(name="scaled", rows=4, columns=8, bus_width=64, scratchpad_banks=4, bank_lines=16,
-                    accumulator_lines=32, epilogue_lanes=1, queue_depth=2, formats=("int8", "e2m1"))
+                    accumulator_lines=32, vector_lanes=1, queue_depth=2, formats=("int8", "e2m1"))
 PROGRAM = 0x4000
 SIZE = 0x8000
 
@@ -34,11 +34,11 @@ def error_of(*instructions, machine=None, **options):
 
 
 def load(**fields):
-    return encode(Unit.LOAD, **{"row_bytes": 8, "rows": 1, "planes": 1, "chunk_bytes": 8} | fields)
+    return encode(Unit.LOAD, **{"row_bytes": 8, "rows": 1, "planes": 1, "segment_bytes": 8} | fields)
 
 
 def store(**fields):
-    return encode(Unit.STORE, **{"row_bytes": 8, "rows": 1, "planes": 1, "chunk_bytes": 8} | fields)
+    return encode(Unit.STORE, **{"row_bytes": 8, "rows": 1, "planes": 1, "segment_bytes": 8} | fields)
 
 
 def matmul(**fields):

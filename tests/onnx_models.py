@@ -1,4 +1,4 @@
-"""Random quantised ONNX models, and what ONNX Runtime makes of them."""
+"""Random quantized ONNX models, and what ONNX Runtime makes of them."""
 
 import numpy as np
 import onnx
@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 class ModelBuilder:
-    """A chain of quantised operators on [N, *shape]; `dtype` is that of the codes."""
+    """A chain of quantized operators on [N, *shape]; `dtype` is that of the codes."""
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype=np.int8, quantize: bool = False):
         self.rng, self.shape, self.dtype, self.quantize = rng, shape, np.dtype(dtype), quantize

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import harness
+from tb import harness
 
 TB = Path(__file__).resolve().parents[1] / "tb"
 MODULES = [importlib.import_module(path.stem) for path in sorted(TB.glob("bench_*.py"))]

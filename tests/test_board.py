@@ -9,13 +9,13 @@ import threading
 import numpy as np
 import pytest
 
-import board_sim
 from kiwicha import ChipConfig
 from kiwicha.isa import ErrorCode
 from kiwicha_host import DeviceError, open_device
 from kiwicha_host.devices.registers import LinkError
 from kiwicha_host.devices.serial import SerialDevice, Uartbone
 from kiwicha_host.job import Job
+from tb.fpga import board_sim
 
 MEMORY = 1 << 14
 # The smallest chip there is, so that the simulation is fast.

@@ -7,7 +7,7 @@ from schedules import UNITS, legal_order
 
 from kiwicha.isa import INSTRUCTION_BYTES, Unit
 from kiwicha_host.assembler import decode
-from kiwicha_host.compiler.builder import CompileError, ProgramBuilder, semaphore
+from kiwicha_host.compiler.program.builder import CompileError, ProgramBuilder, semaphore
 
 Steps = list[tuple[Unit, list[int], list[int]]]
 
@@ -86,6 +86,6 @@ def test_semaphores_are_distinct():
 
 
 def test_too_long(monkeypatch):
-    monkeypatch.setattr("kiwicha_host.compiler.builder.INDEX_WIDTH", 3)
+    monkeypatch.setattr("kiwicha_host.compiler.program.builder.INDEX_WIDTH", 3)
     with pytest.raises(CompileError, match="more than 7 instructions; split the job"):
         build([(Unit.LOAD, [], [])] * 8)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from kiwicha import ChipConfig
-from kiwicha_host import cli, devices, models
+from kiwicha_host import devices, models
+from kiwicha_host.cli import commands as cli
 from kiwicha_host.job import Result
 from kiwicha_host.metrics import Work, counters_by_cause, figures, gemm_work
 

@@ -57,8 +57,8 @@ def test_powers_of_two(name):
     ({"formats": ("int8", "int8")}, "formats must not repeat, got ['int8', 'int8']"),
     ({"columns": 3, "multiplier": "ecp5_packed"},
      "columns must be even with multiplier 'ecp5_packed', not 3"),
-    ({"rows": 4, "columns": 4, "bus_width": 64, "epilogue_lanes": 4},
-     "epilogue_lanes must be at most line bytes / 4 = 2, not 4"),
+    ({"rows": 4, "columns": 4, "bus_width": 64, "vector_lanes": 4},
+     "vector_lanes must be at most line bytes / 4 = 2, not 4"),
     ({"scratchpad_banks": 16, "bank_lines": 8192},
      "scratchpad_banks * bank_lines must be at most 65536, not 131072"),
 ])
@@ -83,7 +83,7 @@ def test_configurations_for_boards(path):
 
 
 def test_what_follows_from_the_fields():
-    config = ChipConfig(rows=5, columns=12, bus_width=64, epilogue_lanes=2)
+    config = ChipConfig(rows=5, columns=12, bus_width=64, vector_lanes=2)
     assert (config.bus_bytes, config.line_bytes, config.peak_macs_per_cycle) == (8, 16, 60)
     assert config.scratchpad_bytes == 4 * 2048 * 16
     assert config.accumulator_bytes == 1024 * 12 * 4

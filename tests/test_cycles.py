@@ -5,14 +5,14 @@ import pytest
 
 from bench.cycles import MOST_MEAN, MOST_WORST, cases, chip, compare, unit_cases
 from kiwicha import ChipConfig
-from kiwicha.array.matmul import MatmulUnit
 from kiwicha.config import PRESETS
-from kiwicha.epilogue.unit import EpilogueUnit
 from kiwicha.isa import Unit
+from kiwicha.matmul.unit import MatmulUnit
 from kiwicha.memory.accumulator import Accumulator
+from kiwicha.vector.unit import EpilogueUnit
 from kiwicha_host import open_device
 from kiwicha_host.assembler import encode
-from kiwicha_host.cycles import Endless, Timing, predict
+from kiwicha_host.cycles import Deadlock, Timing, predict
 
 SEED = 3
 #: (configuration, memory latency, programs); the larger chips are for the campaign.
@@ -27,7 +27,7 @@ def test_latencies_are_those_of_the_hardware(name):
     assert (timing.accumulate, timing.hazard) == (accumulator.latency, accumulator.hazard)
     assert timing.epilogue == epilogue.latency
     if config.block_scaled:
-        assert timing.fresh == epilogue.fresh_latency
+        assert timing.dynamic_scale == epilogue.dynamic_scale_latency
 
 
 def test_the_model_predicts_the_chip():
@@ -70,6 +70,6 @@ def test_what_cannot_be_predicted():
         predict(config, b"abc")
     with pytest.raises(ValueError, match="must not be negative, got -1"):
         predict(config, b"", latency=-1)
-    stuck = encode(Unit.LOAD, wait=1, rows=1, planes=1, row_bytes=8, chunk_bytes=8)
-    with pytest.raises(Endless, match="1 of its 1 instructions"):
+    stuck = encode(Unit.LOAD, wait=1, rows=1, planes=1, row_bytes=8, segment_bytes=8)
+    with pytest.raises(Deadlock, match="1 of its 1 instructions"):
         predict(config, stuck)

@@ -5,10 +5,11 @@ import pytest
 
 from kiwicha import ChipConfig
 from kiwicha.isa import Activity, Unit
-from kiwicha_host import demo, models
+from kiwicha_host import models
+from kiwicha_host.cli import demo
+from kiwicha_host.cli.time_line import time_line
 from kiwicha_host.devices import open_device
 from kiwicha_host.models import reference
-from kiwicha_host.timeline import time_line
 from kiwicha_host.trace import SPAN, Trace
 
 CONFIG = "ulx3s_85f"

@@ -10,7 +10,7 @@ from kiwicha.isa import ErrorCode, Unit
 from kiwicha_host.compiler import GemmSpec, compile_gemm
 from kiwicha_host.devices import open_device
 from kiwicha_host.job import DeviceError, Job
-from programs import random_job
+from tb.chip.programs import random_job
 
 TINY = ChipConfig.preset("tiny")
 SEED = 7

@@ -12,10 +12,10 @@ from kiwicha.formats import FORMATS
 from kiwicha_host.devices import open_device
 from kiwicha_host.golden import gemm_block, quantize_block, to_bf16
 from kiwicha_host.job import Job
-from programs import random_job
+from tb.chip.programs import random_job
 
 SEED = 3
-SMALL = {"bus_width": 64, "epilogue_lanes": 2, "bank_lines": 512, "accumulator_lines": 256, "queue_depth": 2,
+SMALL = {"bus_width": 64, "vector_lanes": 2, "bank_lines": 512, "accumulator_lines": 256, "queue_depth": 2,
          "reads_in_flight": 4, "writes_in_flight": 4}
 CHIPS = [
     ChipConfig(name="all_formats", rows=4, columns=8, formats=tuple(FORMATS), **SMALL),
@@ -75,7 +75,7 @@ def test_bf16_and_bias(device, relu):
 @pytest.mark.parametrize("rule", ["rceil", "floor"])
 @pytest.mark.parametrize("out", ["e4m3", "e2m1"])
 @pytest.mark.parametrize("size", [(19, 45, 70, 32), (5, 300, 40, 128), (1, 1, 1, 32), (40, 128, 33, 128)])
-def test_fresh_scales(device, out, rule, size):
+def test_dynamic_scales(device, out, rule, size):
     m, n, k, out_block = size
     a, b, options = operands(device.config, m, n, k, 16)
     c, scale = device.gemm(a, b, **options, out=out, out_block=out_block, scale_rule=rule)
@@ -85,7 +85,7 @@ def test_fresh_scales(device, out, rule, size):
 
 
 def test_one_layer_feeds_the_next(device):
-    """A result with its fresh scales is the next product's operand as it is."""
+    """A result with its dynamic scales is the next product's operand as it is."""
     if "e2m1" not in device.config.formats:
         pytest.skip("the chip cannot read its own results")
     a, b, options = operands(device.config, 12, 64, 48, 16)

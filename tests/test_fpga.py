@@ -14,7 +14,7 @@ from fpga.top import BoardTop
 from kiwicha.config import ChipConfig, ConfigError
 
 #: The least that is still a whole chip, so that its flow takes minutes on a slow machine.
-SMALLEST = dataclasses.replace(ChipConfig.preset("tiny"), name="smallest", rows=2, columns=2, epilogue_lanes=1,
+SMALLEST = dataclasses.replace(ChipConfig.preset("tiny"), name="smallest", rows=2, columns=2, vector_lanes=1,
                                queue_depth=1, bank_lines=64, accumulator_lines=64)
 CLOCK = "$glbnet$clk"
 

@@ -8,7 +8,7 @@ import pytest
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, Unit
 from kiwicha_host.compiler import CompiledGemm, CompileError, GemmSpec, compile_gemm
-from kiwicha_host.compiler.tiling import falling, rising, split
+from kiwicha_host.compiler.lower.gemm.tiling import falling, rising, split
 from kiwicha_host.cycles import predict
 from kiwicha_host.devices import open_device
 from kiwicha_host.golden import numerics
@@ -17,10 +17,10 @@ from kiwicha_host.metrics import gemm_work
 CONFIGS = {
     **{name: ChipConfig.preset(name) for name in ("tiny", "small", "ulx3s_85f", "wide")},
     "oblong": ChipConfig(name="oblong", rows=3, columns=5, bus_width=64, scratchpad_banks=2, bank_lines=256,
-                         accumulator_lines=64, epilogue_lanes=1),
+                         accumulator_lines=64, vector_lanes=1),
     "tall": ChipConfig(name="tall", rows=32, columns=2, bus_width=64, bank_lines=256, accumulator_lines=64),
     "least": ChipConfig(name="least", rows=2, columns=2, bus_width=64, scratchpad_banks=2, bank_lines=16,
-                        accumulator_lines=16, epilogue_lanes=1, queue_depth=1),
+                        accumulator_lines=16, vector_lanes=1, queue_depth=1),
 }
 SHAPES = [(1, 1, 1), (3, 5, 7), (16, 16, 16), (17, 33, 49), (1, 100, 64), (100, 1, 70), (2, 3, 300), (65, 64, 63)]
 
@@ -156,7 +156,7 @@ def test_ragged_shapes_come_near_the_roofline():
 
 def test_a_device_compiles_for_its_own_latency(monkeypatch):
     seen = []
-    monkeypatch.setattr("kiwicha_host.compiler.gemm.fastest",
+    monkeypatch.setattr("kiwicha_host.compiler.lower.gemm.compiled.fastest",
                         lambda config, candidates, latency: seen.append(latency) or next(iter(candidates)))
     for latency in (3, 77):
         with open_device("golden", config=CONFIGS["tiny"], latency=latency) as device:

@@ -18,11 +18,11 @@ PAIRS = list(itertools.product(TYPES, repeat=2))
 
 
 def chip(rows, columns, formats=tuple(TYPES), **parameters):
-    parameters = {"bus_width": 64, "epilogue_lanes": 2, "bank_lines": 512, "accumulator_lines": 256} | parameters
+    parameters = {"bus_width": 64, "vector_lanes": 2, "bank_lines": 512, "accumulator_lines": 256} | parameters
     return ChipConfig(name=f"c{rows}x{columns}", rows=rows, columns=columns, formats=formats, **parameters)
 
 
-CHIPS = [chip(4, 4), chip(8, 4), chip(4, 16), chip(16, 8, bus_width=128), chip(16, 16, epilogue_lanes=4)]
+CHIPS = [chip(4, 4), chip(8, 4), chip(4, 16), chip(16, 8, bus_width=128), chip(16, 16, vector_lanes=4)]
 
 
 def elements(rng, shape, name, nan=0.0):

@@ -11,9 +11,9 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-import harness
 from kiwicha.export import port_table, to_verilog
-from kiwicha.stream import Queue, Skid
+from kiwicha.lib.stream import Queue, RegisterSlice
+from tb import harness
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,7 +70,7 @@ def test_name_map_reaches_into_submodules():
 
 
 def test_export_is_the_same_everywhere(tmp_path):
-    script = ("from kiwicha.export import to_verilog; from kiwicha.stream import Queue;"
+    script = ("from kiwicha.export import to_verilog; from kiwicha.lib.stream import Queue;"
               "print(to_verilog(Queue(8, 3), 'queue'))")
     texts = set()
     for seed, folder in (("1", ROOT), ("2", tmp_path)):
@@ -107,7 +107,7 @@ def test_stream_library_checks_its_parameters():
         Queue(8, 0)
     with pytest.raises(TypeError, match="Queue depth must be an integer, not '4'"):
         Queue(8, "4")
-    assert (Queue(8, 4).depth, Queue(8, 4).shape, Skid(5).shape) == (4, 8, 5)
+    assert (Queue(8, 4).depth, Queue(8, 4).shape, RegisterSlice(5).shape) == (4, 8, 5)
 
 
 def test_a_bench_knows_its_module_and_needs_a_plain_name():

@@ -25,12 +25,12 @@ class Slow:
     def load(self, f):
         for p in range(f["planes"]):
             for r in range(f["rows"]):
-                for c, start in enumerate(range(0, f["row_bytes"], f["chunk_bytes"])):
-                    line = (f["line"] + c * f["chunk_line_stride"] + r * f["row_line_stride"]
+                for c, start in enumerate(range(0, f["row_bytes"], f["segment_bytes"])):
+                    line = (f["line"] + c * f["segment_line_stride"] + r * f["row_line_stride"]
                             + p * f["plane_line_stride"])
                     for i in range(CONFIG.line_bytes):
                         byte = f["fill"]
-                        if not f["fill_only"] and i < f["chunk_bytes"] and start + i < f["row_bytes"]:
+                        if not f["fill_only"] and i < f["segment_bytes"] and start + i < f["row_bytes"]:
                             byte = self.memory[f["address"] + p * f["plane_stride"] + r * f["row_stride"]
                                                + start + i]
                         self.pad[line, i] = byte
@@ -39,8 +39,8 @@ class Slow:
         for p in range(f["planes"]):
             for r in range(f["rows"]):
                 for b in range(f["row_bytes"]):
-                    c, i = divmod(b, f["chunk_bytes"])
-                    line = (f["line"] + c * f["chunk_line_stride"] + r * f["row_line_stride"]
+                    c, i = divmod(b, f["segment_bytes"])
+                    line = (f["line"] + c * f["segment_line_stride"] + r * f["row_line_stride"]
                             + p * f["plane_line_stride"])
                     self.memory[f["address"] + p * f["plane_stride"] + r * f["row_stride"] + b] = self.pad[line, i]
 
@@ -86,10 +86,10 @@ class Slow:
 def random_fields(unit, rng):
     """Fields that reach only what there is, except by strides that the caller filters."""
     if unit in (Unit.LOAD, Unit.STORE):
-        f = {"chunk_bytes": rng.randint(1, 8), "address": rng.randrange(0x1000, 0x3000),
+        f = {"segment_bytes": rng.randint(1, 8), "address": rng.randrange(0x1000, 0x3000),
              "row_bytes": rng.randint(1, 20), "rows": rng.randint(1, 4), "planes": rng.randint(1, 3),
              "row_stride": rng.randint(-40, 40), "plane_stride": rng.randint(-80, 80),
-             "line": rng.randrange(64), "chunk_line_stride": rng.randint(-3, 3),
+             "line": rng.randrange(64), "segment_line_stride": rng.randint(-3, 3),
              "row_line_stride": rng.randint(-6, 6), "plane_line_stride": rng.randint(-8, 8)}
         if unit == Unit.LOAD:
             f |= {"fill_only": int(rng.random() < 0.2), "fill": rng.randrange(256)}
@@ -115,8 +115,8 @@ def random_fields(unit, rng):
 def slow_scaled_epilogue(f, pad, acc):
     """Writes to `pad` what an EPILOGUE without parameters per column does, one pixel after the other."""
     bits, parts, pixels = [], f["parts"], []
-    fresh = f["out_format"] in (OutFormat.E4M3, OutFormat.E2M1)
-    for i3, i2, part in np.ndindex(f["count3"], f["count2"], parts if fresh else 1):
+    dynamic_scale = f["out_format"] in (OutFormat.E4M3, OutFormat.E2M1)
+    for i3, i2, part in np.ndindex(f["count3"], f["count2"], parts if dynamic_scale else 1):
         window = [f["acc_line"] + i0 * f["acc_stride0"] + i1 * f["acc_stride1"] + i2 * f["acc_stride2"]
                   + i3 * f["acc_stride3"] + part * f["part_stride"]
                   for i1 in range(f["count1"]) for i0 in range(f["count0"])]
@@ -126,20 +126,20 @@ def slow_scaled_epilogue(f, pad, acc):
         x = numerics.to_fp32(x, scale)
         order = numerics.total_order(x).max(axis=0)
         bits.append(np.where(order < 0, order ^ 0x7FFFFFFF, order).astype(np.int32))
-        if part == (parts if fresh else 1) - 1:
+        if part == (parts if dynamic_scale else 1) - 1:
             pixels.append((f["out_line"] + i2 * f["out_stride2"] + i3 * f["out_stride3"],
                            np.concatenate(bits).view(np.float32)))
             bits = []
     scales = []
     for out, x in pixels:
-        if not fresh:
+        if not dynamic_scale:
             raw = numerics.to_bf16(x).tobytes()
         else:
             name = f["out_format"].name.lower()
             codes, scale = quantize_block(x[None], name, len(x), f["scale_rule"].name.lower())
             raw = bytes(codes[0]) if name == "e4m3" else bytes(codes[0, ::2] | codes[0, 1::2] << 4)
             scales.append(int(scale[0, 0]))
-        size = len(raw) // parts if fresh else SCALED.line_bytes
+        size = len(raw) // parts if dynamic_scale else SCALED.line_bytes
         for step, start in enumerate(range(0, len(raw), size)):
             line = raw[start:start + size].ljust(SCALED.line_bytes, b"\0")
             pad[out + step * f["out_step"]] = np.frombuffer(line, np.uint8)

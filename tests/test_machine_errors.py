@@ -13,13 +13,13 @@ ERRORS = [
     (bytes(64), (ErrorCode.OPCODE, Unit.FETCH, 0)),
     (bytes([9]) + bytes(63), (ErrorCode.OPCODE, Unit.FETCH, 9)),
     (load()[:63] + b"\x80", (ErrorCode.RESERVED, Unit.LOAD, 511)),
-    (load(chunk_bytes=0), (ErrorCode.FIELD, Unit.LOAD, 0)),
-    (load(chunk_bytes=9), (ErrorCode.FIELD, Unit.LOAD, 9)),
-    (load(chunk_bytes=9, rows=0), (ErrorCode.FIELD, Unit.LOAD, 0)),
+    (load(segment_bytes=0), (ErrorCode.FIELD, Unit.LOAD, 0)),
+    (load(segment_bytes=9), (ErrorCode.FIELD, Unit.LOAD, 9)),
+    (load(segment_bytes=9, rows=0), (ErrorCode.FIELD, Unit.LOAD, 0)),
     (load(row_bytes=0, fill_only=1), (ErrorCode.FIELD, Unit.LOAD, 0)),
     (load(planes=0), (ErrorCode.FIELD, Unit.LOAD, 0)),
     (store(rows=0), (ErrorCode.FIELD, Unit.STORE, 0)),
-    (store(chunk_bytes=255), (ErrorCode.FIELD, Unit.STORE, 255)),
+    (store(segment_bytes=255), (ErrorCode.FIELD, Unit.STORE, 255)),
     *((matmul(**{f"count{i}": 0}), (ErrorCode.FIELD, Unit.MATMUL, 0)) for i in range(4)),
     *((epilogue(**{f"count{i}": 0}), (ErrorCode.FIELD, Unit.EPILOGUE, 0)) for i in range(4)),
     *((epilogue(out_format=i), (ErrorCode.FIELD, Unit.EPILOGUE, i)) for i in range(3, 8)),
@@ -28,7 +28,7 @@ ERRORS = [
     (epilogue(out_format=OutFormat.INT32, scale_mode=ScaleMode.COLUMN), (ErrorCode.FIELD, Unit.EPILOGUE, 2)),
     (load(line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 64)),
     (load(fill_only=1, line=3, rows=3, row_line_stride=-2), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, -1)),
-    (load(row_bytes=24, line=62, chunk_line_stride=1), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 64)),
+    (load(row_bytes=24, line=62, segment_line_stride=1), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 64)),
     (load(line=60, rows=2, planes=3, row_line_stride=1, plane_line_stride=2),
      (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 64)),
     (load(line=0xFFFF, planes=2, plane_line_stride=0x7FFF), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 0xFFFF)),
@@ -63,15 +63,15 @@ ERRORS = [
     (store(address=0x7FFF, row_bytes=2), (ErrorCode.WINDOW, Unit.STORE, 0x8000)),
     (store(address=0x7000, rows=2, planes=2, row_stride=0x800, plane_stride=0x1000),
      (ErrorCode.WINDOW, Unit.STORE, 0x8000)),
-    # Where one chunk has both, LOAD meets memory first and STORE the scratchpad.
+    # Where one segment has both, LOAD meets memory first and STORE the scratchpad.
     (load(address=0x8000, line=64), (ErrorCode.WINDOW, Unit.LOAD, 0x8000)),
     (store(address=0x8000, line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.STORE, 64)),
     (load(address=0x7FF8, row_bytes=16, line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 64)),
-    (store(address=0x7FF8, row_bytes=24, line=62, chunk_line_stride=1), (ErrorCode.WINDOW, Unit.STORE, 0x8000)),
+    (store(address=0x7FF8, row_bytes=24, line=62, segment_line_stride=1), (ErrorCode.WINDOW, Unit.STORE, 0x8000)),
 ]
 
 
-def fresh(**fields):
+def quant(**fields):
     return epilogue(**{"out_format": OutFormat.E4M3, "parts": 1} | fields)
 
 
@@ -79,23 +79,23 @@ def fresh(**fields):
 SCALED_ERRORS = [
     (epilogue(out_format=6), (ErrorCode.FIELD, Unit.EPILOGUE, 6)),
     (epilogue(out_format=OutFormat.INT32, float=1), (ErrorCode.FIELD, Unit.EPILOGUE, 1)),
-    *((fresh(parts=parts), (ErrorCode.FIELD, Unit.EPILOGUE, parts)) for parts in (0, 17, 127)),
-    (fresh(parts=2, bias=1), (ErrorCode.FIELD, Unit.EPILOGUE, 2)),
-    (fresh(parts=3, scale_mode=ScaleMode.COLUMN), (ErrorCode.FIELD, Unit.EPILOGUE, 3)),
-    (fresh(parts=0, count1=0), (ErrorCode.FIELD, Unit.EPILOGUE, 0)),
+    *((quant(parts=parts), (ErrorCode.FIELD, Unit.EPILOGUE, parts)) for parts in (0, 17, 127)),
+    (quant(parts=2, bias=1), (ErrorCode.FIELD, Unit.EPILOGUE, 2)),
+    (quant(parts=3, scale_mode=ScaleMode.COLUMN), (ErrorCode.FIELD, Unit.EPILOGUE, 3)),
+    (quant(parts=0, count1=0), (ErrorCode.FIELD, Unit.EPILOGUE, 0)),
     (epilogue(out_format=OutFormat.BF16, out_line=63, out_step=1),
      (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
-    (fresh(parts=4, acc_line=30, part_stride=1), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
-    (fresh(parts=4, out_line=2, out_step=-1), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, -1)),
-    (fresh(scale_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
-    (fresh(scale_line=63, count2=9), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    (quant(parts=4, acc_line=30, part_stride=1), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
+    (quant(parts=4, out_line=2, out_step=-1), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, -1)),
+    (quant(scale_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    (quant(scale_line=63, count2=9), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
     # A pixel's parts come one after the other, each its accumulators first, and the scale last.
-    (fresh(parts=2, acc_line=31, part_stride=1, out_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 80)),
-    (fresh(parts=2, acc_line=31, part_stride=1, scale_line=80), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
-    (fresh(parts=2, out_line=63, out_step=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
-    (fresh(count2=2, acc_line=31, acc_stride2=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 80)),
-    (fresh(count2=9, acc_line=24, acc_stride2=1, scale_line=63), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
-    (fresh(count2=9, out_line=8, out_stride2=-1, scale_line=63), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    (quant(parts=2, acc_line=31, part_stride=1, out_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 80)),
+    (quant(parts=2, acc_line=31, part_stride=1, scale_line=80), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
+    (quant(parts=2, out_line=63, out_step=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    (quant(count2=2, acc_line=31, acc_stride2=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 80)),
+    (quant(count2=9, acc_line=24, acc_stride2=1, scale_line=63), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
+    (quant(count2=9, out_line=8, out_stride2=-1, scale_line=63), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
 ]
 
 
@@ -191,7 +191,7 @@ def test_the_message_says_all():
         Machine(CONFIG).run(make_job(load(), load(line=3, rows=3, row_line_stride=-2, signal=4)))
     assert str(caught.value) == (
         "SCRATCHPAD_RANGE: instruction 1 of LOAD uses scratchpad line -1, which does not exist; compile for this "
-        "configuration (LOAD chunk_bytes=8 row_bytes=8 rows=3 planes=1 line=3 row_line_stride=-2 signal={2})")
+        "configuration (LOAD segment_bytes=8 row_bytes=8 rows=3 planes=1 line=3 row_line_stride=-2 signal={2})")
 
 
 @pytest.mark.parametrize("fields, message", [

@@ -19,10 +19,10 @@ from kiwicha_host.models import reference
 #: Presets, arrays that are not square, and chips so small that hardly anything fits.
 CONFIGS = {name: ChipConfig.preset(name) for name in ("tiny", "small", "ulx3s_85f")} | {
     "odd": ChipConfig(name="odd", rows=3, columns=5, bus_width=64, bank_lines=256, accumulator_lines=64,
-                      epilogue_lanes=2),
+                      vector_lanes=2),
     "wide_rows": ChipConfig(name="wide_rows", rows=16, columns=8, bank_lines=256, accumulator_lines=32),
     "cramped": ChipConfig(name="cramped", rows=4, columns=4, bus_width=64, scratchpad_banks=2, bank_lines=256,
-                          accumulator_lines=64, epilogue_lanes=2, queue_depth=1),
+                          accumulator_lines=64, vector_lanes=2, queue_depth=1),
 }
 ON_CONFIGS = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 FILES = pytest.mark.parametrize("file", [models.DIGITS_CONV, models.DIGITS_MLP], ids=lambda f: f.stem)

@@ -176,7 +176,7 @@ def test_rounding_is_half_to_even_then_zero_point():
     assert y.tolist() == [[1, 3, 3, 1, -1, 127, 127]]
 
 
-def test_nan_is_canonical_and_quantises_to_the_zero_point():
+def test_nan_is_canonical_and_quantizes_to_the_zero_point():
     acc = np.array([[0, 1]], np.int32)
     scale = np.array([np.inf, EXTREME_FLOATS[17]], np.float32)
     assert bits(epilogue(acc, scale=scale, out_format=OutFormat.FP32)).tolist() == [[0x7FC00000] * 2]

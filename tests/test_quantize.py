@@ -1,4 +1,4 @@
-"""The block quantiser against others' formulas, PyTorch's casts, and the nearest of all values."""
+"""The block quantizer against others' formulas, PyTorch's casts, and the nearest of all values."""
 
 from pathlib import Path
 

@@ -14,8 +14,9 @@ import pytest
 
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, Activity, Unit
-from kiwicha_host import cli, devices, metrics, models, report
+from kiwicha_host import devices, metrics, models, report
 from kiwicha_host.assembler import decode
+from kiwicha_host.cli import commands as cli
 from kiwicha_host.compiler import GemmSpec, compile_gemm, compile_onnx
 from kiwicha_host.devices import open_device
 from kiwicha_host.files import FileProblem

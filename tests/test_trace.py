@@ -16,7 +16,7 @@ from kiwicha_host.devices import open_device
 from kiwicha_host.devices.registers import LinkError
 from kiwicha_host.job import DeviceError, Job
 from kiwicha_host.trace import SPAN, Trace
-from programs import random_job
+from tb.chip.programs import random_job
 
 TINY = ChipConfig.preset("tiny")
 SEED = 11

@@ -4,7 +4,6 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from .array.matmul import MatmulUnit
 from .bus.arbiter import ReadArbiter
 from .bus.axi import AxiLite, AxiRead, AxiWrite
 from .config import ChipConfig
@@ -12,9 +11,10 @@ from .control.controller import Controller
 from .control.probe import Probe
 from .dma.load import LoadUnit
 from .dma.store import StoreUnit
-from .epilogue.unit import EpilogueUnit
+from .matmul.unit import MatmulUnit
 from .memory.accumulator import Accumulator
 from .memory.scratchpad import Scratchpad
+from .vector.unit import EpilogueUnit
 
 __all__ = ["Chip", "HOST_ADDRESS_WIDTH"]
 

@@ -53,7 +53,7 @@ class ChipConfig:
     bank_lines: int = _param(2048, 16, 16384, power_of_two=True, doc="lines per scratchpad bank")
     accumulator_lines: int = _param(1024, 16, 16384, power_of_two=True,
                                     doc="accumulator lines of `columns` int32 each, in two banks")
-    epilogue_lanes: int = _param(4, 1, 8, power_of_two=True,
+    vector_lanes: int = _param(4, 1, 8, power_of_two=True,
                                  doc="accumulators that the epilogue converts per cycle")
     queue_depth: int = _param(4, 1, 16, doc="instructions that wait in front of each unit")
     reads_in_flight: int = _param(16, 4, 64, power_of_two=True, doc="read bursts outstanding on the bus")
@@ -70,9 +70,9 @@ class ChipConfig:
         self._check_formats()
         if self.multiplier == "ecp5_packed" and self.columns % 2:
             raise ConfigError(f"columns must be even with multiplier 'ecp5_packed', not {self.columns}")
-        if 4 * self.epilogue_lanes > self.line_bytes:
-            raise ConfigError(f"epilogue_lanes must be at most line bytes / 4 = {self.line_bytes // 4}, "
-                              f"not {self.epilogue_lanes}")
+        if 4 * self.vector_lanes > self.line_bytes:
+            raise ConfigError(f"vector_lanes must be at most line bytes / 4 = {self.line_bytes // 4}, "
+                              f"not {self.vector_lanes}")
         if self.scratchpad_lines > 1 << 16:
             raise ConfigError("scratchpad_banks * bank_lines must be at most 65536, "
                               f"not {self.scratchpad_lines}")
@@ -244,14 +244,14 @@ _ALL = tuple(FORMATS)
 
 PRESETS: dict[str, ChipConfig] = {config.name: config for config in (
     ChipConfig(name="tiny", rows=4, columns=4, formats=("int8", "int4"), bus_width=64, scratchpad_banks=4,
-               bank_lines=512, accumulator_lines=256, epilogue_lanes=2, queue_depth=2, reads_in_flight=4,
+               bank_lines=512, accumulator_lines=256, vector_lanes=2, queue_depth=2, reads_in_flight=4,
                writes_in_flight=4),
     ChipConfig(name="small", rows=8, columns=8, formats=_ALL, bus_width=64, scratchpad_banks=4, bank_lines=1024,
-               accumulator_lines=512, epilogue_lanes=2, reads_in_flight=8, writes_in_flight=4),
+               accumulator_lines=512, vector_lanes=2, reads_in_flight=8, writes_in_flight=4),
     ChipConfig(name="ulx3s_85f", rows=16, columns=16, formats=("int8", "int4"), multiplier="ecp5_packed",
                bus_width=128),
     ChipConfig(name="ulx3s_85f_fp8", rows=16, columns=8, formats=_ALL, multiplier="ecp5", bus_width=128,
-               accumulator_lines=512, epilogue_lanes=2),
+               accumulator_lines=512, vector_lanes=2),
     ChipConfig(name="wide", rows=16, columns=16, formats=_ALL, bus_width=128, scratchpad_banks=8, bank_lines=4096,
                accumulator_lines=4096, queue_depth=8, reads_in_flight=32, writes_in_flight=16),
 )}

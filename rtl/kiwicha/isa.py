@@ -43,7 +43,7 @@ class ErrorCode(enum.Enum, shape=5):
     NONE = 0
     OPCODE = 1              #: no such instruction; address: the opcode
     RESERVED = 2            #: a reserved bit is set; address: the lowest such bit's number
-    FIELD = 3               #: a field has no meaning (a zero count, a chunk over a line); address: its value
+    FIELD = 3               #: a field has no meaning (a zero count, a segment over a line); address: its value
     SCRATCHPAD_RANGE = 4    #: a scratchpad line that does not exist; address: the line, sign-extended
     ACCUMULATOR_RANGE = 5   #: an accumulator line that does not exist; address: the line, sign-extended
     WINDOW = 6              #: memory outside the window; address: the first byte that is
@@ -149,7 +149,7 @@ def _levels(name: str, byte: int, doc: str, levels=range(LEVELS), is_signed: boo
 
 
 _TRANSFER = (
-    Field("chunk_bytes", 3, 8, "bytes of a row in each line, 1 to the line's size"),
+    Field("segment_bytes", 3, 8, "bytes of a row in each line, 1 to the line's size"),
     Field("address", 8, 64, "first byte in memory, any alignment"),
     Field("row_bytes", 16, 24, "bytes per row, at least 1"),
     Field("rows", 20, 16, "rows per plane, at least 1"),
@@ -157,14 +157,14 @@ _TRANSFER = (
     Field("row_stride", 24, 32, "bytes from one row to the next in memory", signed=True),
     Field("plane_stride", 28, 32, "bytes from one plane to the next in memory", signed=True),
     Field("line", 32, 16, "first scratchpad line"),
-    Field("chunk_line_stride", 34, 16, "lines from one chunk of a row to the next", signed=True),
+    Field("segment_line_stride", 34, 16, "lines from one segment of a row to the next", signed=True),
     Field("row_line_stride", 36, 16, "lines from one row to the next", signed=True),
     Field("plane_line_stride", 38, 16, "lines from one plane to the next", signed=True),
 )
 
 LOAD = Instruction(Unit.LOAD, """\
-Memory to scratchpad. Each row of `row_bytes` consecutive bytes is cut into chunks of `chunk_bytes` (the last
-may be shorter); chunk c of row r of plane p fills line `line + c * chunk_line_stride + r * row_line_stride +
+Memory to scratchpad. Each row of `row_bytes` consecutive bytes is cut into segments of `segment_bytes` (the last
+may be shorter); segment c of row r of plane p fills line `line + c * segment_line_stride + r * row_line_stride +
 p * plane_line_stride` from byte 0, and the rest of that line becomes `fill`. With `fill_only`, no memory is
 read and every byte of those lines becomes `fill`.""", (
     Field("fill_only", 1, 1, "write `fill` everywhere and read no memory"),
@@ -172,7 +172,7 @@ read and every byte of those lines becomes `fill`.""", (
     *_TRANSFER))
 
 STORE = Instruction(Unit.STORE, """\
-Scratchpad to memory, the mirror of LOAD: the first `chunk_bytes` bytes of each line (what is left of the row
+Scratchpad to memory, the mirror of LOAD: the first `segment_bytes` bytes of each line (what is left of the row
 for the last) are written one after the other; no other byte in memory changes.""", _TRANSFER)
 
 MATMUL = Instruction(Unit.MATMUL, """\
@@ -219,7 +219,7 @@ must be NONE. Parameters start at `param_line`: ceil(4 * columns / line bytes) l
 as many of FP32 scale if `scale_mode` is COLUMN. With `float` accumulators and bias are FP32 rather than int32.
 
 E4M3 and E2M1 make `parts` * columns results of each pixel, part j from accumulator lines `j * part_stride` further
-on, to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one fresh E8M0 scale by
+on, to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale by
 `scale_rule`. The scales of all pixels, in order, are the bytes of the lines from `scale_line` on; the rest of the
 last line is zero. Every part has the same bias and scale parameters, so `bias` and COLUMN need `parts` = 1.""", (
     Field("out_format", 1, 3, "INT8, INT32, FP32, BF16, E4M3 or E2M1", enum=OutFormat),
@@ -229,7 +229,7 @@ last line is zero. Every part has the same bias and scale parameters, so `bias` 
     Field("float", 1, 1, "accumulators hold FP32; INT32 must not", bit=7),
     Field("zero_point", 2, 8, "added after rounding, INT8 only", signed=True),
     Field("scale_rule", 3, 1, "RCEIL or FLOOR, E4M3 and E2M1 only", enum=ScaleRule),
-    Field("parts", 3, 7, "column blocks that share a fresh scale, E4M3 and E2M1 only: 1 to 128 / columns", bit=1),
+    Field("parts", 3, 7, "column blocks that share a scale, E4M3 and E2M1 only: 1 to 128 / columns", bit=1),
     Field("acc_line", 8, 16, "first accumulator line"),
     Field("out_line", 10, 16, "first scratchpad line of the result"),
     Field("param_line", 12, 16, "first scratchpad line of the parameters"),
@@ -238,7 +238,7 @@ last line is zero. Every part has the same bias and scale parameters, so `bias` 
     *_levels("acc_stride", 24, "accumulator lines from one iteration of level {} to the next"),
     *_levels("out_stride", 32, "output lines from one iteration of level {} to the next", levels=(2, 3)),
     Field("out_step", 36, 16, "output lines from one line of a result to the next", signed=True),
-    Field("scale_line", 38, 16, "first scratchpad line of the fresh scales"),
+    Field("scale_line", 38, 16, "first scratchpad line of the dynamic scales"),
     Field("scale", 40, 32, "FP32 factor for SCALAR, as its bits"),
     Field("clamp_low", 44, 32, "lower bound: FP32 bits; int32 if out_format is INT32"),
     Field("clamp_high", 48, 32, "upper bound: the same")))
@@ -289,7 +289,7 @@ _STATIC = (
     Register("VERSION", 0x004, "ro", "ISA version: major in the upper half, minor in the lower"),
     Register("ARRAY", 0x008, "ro", "the array's shape", _fields(
         ("rows", 0, 8, "array rows"), ("columns", 8, 8, "array columns"),
-        ("epilogue_lanes", 16, 8, "accumulators converted per cycle"),
+        ("vector_lanes", 16, 8, "accumulators converted per cycle"),
         ("line_bytes", 24, 8, "bytes per scratchpad line"))),
     Register("BUS", 0x00C, "ro", "the memory bus", _fields(
         ("bus_bytes", 0, 8, "bytes per beat"), ("address_width", 8, 8, "address bits"),

@@ -19,14 +19,14 @@ from kiwicha.isa import INSTRUCTION_BYTES
 from ..job import Job
 from ..memory_latency import MEMORY_LATENCY, check_memory_latency
 from ..metrics import Work
-from .builder import CompileError
-from .conv import ConvPlan, plan_layer
-from .emit import Emitter
-from .graph import Graph
-from .layout import MemoryMap, Region, ceil_div
-from .reader import load_graph
-from .resident import Resident
-from .streamed import Streamed
+from .frontend.onnx.importer import load_graph
+from .ir.graph import Graph
+from .lower.conv.emitter import Emitter
+from .lower.conv.plan import ConvPlan, plan_layer
+from .lower.conv.resident import Resident
+from .lower.conv.streamed import Streamed
+from .program.builder import CompileError
+from .program.memory_map import MemoryMap, Region, ceil_div
 
 __all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "compile_onnx"]
 
@@ -200,7 +200,7 @@ def _cut(config: ChipConfig, plans: list[ConvPlan], memory_latency: int) -> list
     while first < len(plans):
         best = None
         for last in range(first + 1, len(plans) + 1):
-            # Output blocks are the next layer's input chunks only if the array is square.
+            # Output blocks are the next layer's input segments only if the array is square.
             if last - first > 1 and config.rows != config.columns:
                 break
             fitting = Resident.of(config, first, plans[first:last])

@@ -3,7 +3,7 @@
 It follows instructions, bursts and tiles rather than cycles: see ``docs/performance.md``.
 """
 
-from .model import Endless, Prediction, predict
+from .model import Deadlock, Prediction, predict
 from .timing import MEASURED, Timing
 
-__all__ = ["Endless", "MEASURED", "Prediction", "Timing", "predict"]
+__all__ = ["Deadlock", "MEASURED", "Prediction", "Timing", "predict"]

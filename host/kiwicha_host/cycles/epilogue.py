@@ -6,18 +6,18 @@ from typing import Any
 
 from kiwicha import ChipConfig
 from kiwicha.config import READ_LATENCY
-from kiwicha.epilogue.shapes import SETS, Geometry
 from kiwicha.isa import OutFormat, ScaleMode
+from kiwicha.vector.shapes import SETS, Geometry
 
 from .events import Events
+from .issue_queue import Instruction
 from .matmul import MatmulModel
 from .spans import Spans
-from .station import Instruction
 from .timing import MEASURED, Timing
 
 __all__ = ["EpilogueModel"]
 
-_FRESH = (OutFormat.E4M3, OutFormat.E2M1)
+_DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1)
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class _Job:
 
 
 class EpilogueModel:
-    """Implements :class:`.station.UnitModel`."""
+    """Implements :class:`.issue_queue.UnitModel`."""
 
     def __init__(self, events: Events, config: ChipConfig, timing: Timing, matmul: MatmulModel):
         self._events, self._config, self._timing, self._matmul = events, config, timing, matmul
@@ -37,11 +37,11 @@ class EpilogueModel:
         self.busy = 0
         self._ready: int | None = 0                         # the head takes an instruction; None: not known yet
         self._waiting: Callable[[int], None] | None = None  # offers again, once it is known
-        self._prepared: _Job | None = None                  # waits for the walk
+        self._prepared: _Job | None = None                  # waits for the address generator
         self._walking = False
-        self._walk_free = 0                                 # the walk takes a job
+        self._address_generator_free = 0                    # the address generator takes a job
         self._written = -1                                  # the last line was
-        self._fresh = False
+        self._dynamic_scale = False
         self._accepted = 0
         self._ends: list[int] = []
         #: Uses of the scratchpad's banks.
@@ -61,29 +61,29 @@ class EpilogueModel:
         accepted(time)
         self._accepted += 1
         self._ready = None
-        self._prepared = _Job(item.fields, self._prepare(item.fields, time), retire)
+        self._prepared = _Job(item.fields, self._parameter_fetch(item.fields, time), retire)
         if not self._walking:
             self._start()
 
     def _start(self) -> None:
-        """The walk takes the job that is prepared."""
+        """The address generator takes the job that is prepared."""
         job = self._prepared
         assert job is not None
         self._prepared, self._walking = None, True
-        fresh = job.fields["out_format"] in _FRESH
-        took = max(job.offered, self._walk_free)
-        if fresh != self._fresh:
+        dynamic_scale = job.fields["out_format"] in _DYNAMIC_SCALE
+        took = max(job.offered, self._address_generator_free)
+        if dynamic_scale != self._dynamic_scale:
             took = max(took, self._written + 1)
-        self._fresh, self._ready = fresh, took + 1
+        self._dynamic_scale, self._ready = dynamic_scale, took + 1
         if self._waiting is not None:
             call, self._waiting = self._waiting, None
             self._events.at(took + 1, call)
-        parts = job.fields["parts"] if fresh else 1
+        parts = job.fields["parts"] if dynamic_scale else 1
         reads = parts * self._geometry.steps
         for level in range(4):
             reads *= job.fields[f"count{level}"]
         self.busy += reads
-        first = took + MEASURED["walk"]
+        first = took + MEASURED["address_generator"]
         self._events.at(self._read(first, reads, job.fields), lambda t: self._end(t, first, reads, job))
 
     def _end(self, time: int, first: int, reads: int, job: "_Job") -> None:
@@ -93,10 +93,11 @@ class EpilogueModel:
             self._events.at(last, lambda t: self._end(t, first, reads, job))
             return
         self._walking = False
-        self._walk_free = last - MEASURED["walk"] + MEASURED["walk_period"]
-        if self._fresh:
+        self._address_generator_free = last - MEASURED["address_generator"] + MEASURED["address_generator_period"]
+        if self._dynamic_scale:
             # The lines of a pixel, and one of scales after them.
-            self._written = last + self._timing.fresh + (job.fields["parts"] - 1) * self._geometry.steps + 1
+            self._written = (last + self._timing.dynamic_scale
+                             + (job.fields["parts"] - 1) * self._geometry.steps + 1)
         else:
             self._written = last + self._timing.epilogue
         self._note_writes(first + self._written - last, job.fields, reads)
@@ -112,14 +113,14 @@ class EpilogueModel:
         lines = pixels * (self._geometry.word_lines if wide else 1)
         self.writes.add(fields["out_line"] // self._config.bank_lines, first, self._written, min(lines, reads))
 
-    def _prepare(self, fields: dict[str, Any], time: int) -> int:
-        """When the job that is accepted in cycle `time` is offered to the walk."""
+    def _parameter_fetch(self, fields: dict[str, Any], time: int) -> int:
+        """When the job that is accepted in cycle `time` is offered to the address generator."""
         lines = self._geometry.word_lines
         asked = lines * (bool(fields["bias"]) + (fields["scale_mode"] == ScaleMode.COLUMN))
         if not asked:
-            return time + MEASURED["prepare"] + lines
+            return time + MEASURED["parameter_fetch"] + lines
         bank = fields["param_line"] // self._config.bank_lines
-        last = self._matmul.reads.last_of(bank, time + MEASURED["prepare"] - 1, asked)
+        last = self._matmul.reads.last_of(bank, time + MEASURED["parameter_fetch"] - 1, asked)
         return last + READ_LATENCY + MEASURED["parameters"]
 
     def _read(self, first: int, reads: int, fields: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""The program's way from memory to the stations."""
+"""The program's way from memory to the issue queues."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from kiwicha.isa import INSTRUCTION_BYTES, Unit
 
 from .bus import ReadBus
 from .events import DECIDE, Events
-from .station import Instruction, Station
+from .issue_queue import Instruction, IssueQueue
 from .timing import MEASURED
 
 __all__ = ["Fetch"]
@@ -18,8 +18,8 @@ class Fetch:
     """Reads instructions ahead of dispatch, and hands them out in order."""
 
     def __init__(self, events: Events, bus: ReadBus, config: ChipConfig, program: Sequence[Instruction],
-                 address: int, stations: Mapping[Unit, Station]):
-        self._events, self._bus, self._stations = events, bus, stations
+                 address: int, issue_queues: Mapping[Unit, IssueQueue]):
+        self._events, self._bus, self._issue_queues = events, bus, issue_queues
         self._program = program
         self._beats = INSTRUCTION_BYTES // config.bus_bytes
         self._place = address // INSTRUCTION_BYTES
@@ -31,7 +31,7 @@ class Fetch:
         self._since = 0
         self._last_pop = -MEASURED["dispatch_period"]
         self.last_dispatch = -1
-        #: Cycles in which an instruction was there and its station full.
+        #: Cycles in which an instruction was there and its issue queue full.
         self.queue_stalls = 0
         events.at(MEASURED["start_to_ask"] - 2, self._plan, DECIDE)
 
@@ -61,12 +61,12 @@ class Fetch:
 
     def _dispatch(self, time: int) -> None:
         item = self._program[self._popped]
-        station = self._stations[item.unit]
-        if station.full:
-            station.waiting_dispatch = self._dispatch
+        issue_queue = self._issue_queues[item.unit]
+        if issue_queue.full:
+            issue_queue.waiting_dispatch = self._dispatch
             return
         self.queue_stalls += time - self._since
-        station.push(time, item)
+        issue_queue.push(time, item)
         self._popped += 1
         self._last_pop = self.last_dispatch = time
         self._dispatching = False

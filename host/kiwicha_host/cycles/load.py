@@ -8,31 +8,31 @@ from kiwicha import ChipConfig
 
 from .bus import ReadBus
 from .events import Events
+from .issue_queue import Instruction
 from .spans import Spans
-from .station import Instruction
 from .timing import MEASURED, Timing
 from .transfer import Bursts, Transfer
 
 __all__ = ["LoadModel"]
 
-#: Transfers that the memory side may be ahead of the scratchpad side, and rows of the byte queue.
+#: Transfers that the memory side may be ahead of the scratchpad side, and rows of the realigner.
 _JOBS, _ROWS = 4, 16
 #: Lines that wait to be written.
 _LINES = 16
 
 
 class _Job:
-    """A transfer whose chunks have not all been taken."""
+    """A transfer whose segments have not all been taken."""
 
     __slots__ = ("retire", "seen", "sent", "taken", "transfer")
 
     def __init__(self, transfer: Transfer, sent: int, retire: Callable[[int], None]):
         self.transfer, self.sent, self.retire = transfer, sent, retire
-        self.seen = self.taken = 0      # bytes that have come, chunks that have been taken
+        self.seen = self.taken = 0      # bytes that have come, segments that have been taken
 
 
 class LoadModel:
-    """Implements :class:`.station.UnitModel`."""
+    """Implements :class:`.issue_queue.UnitModel`."""
 
     def __init__(self, events: Events, bus: ReadBus, config: ChipConfig, timing: Timing, writes: Spans):
         self._events, self._bus, self._config, self._timing = events, bus, config, timing
@@ -50,9 +50,9 @@ class LoadModel:
         self._free_address = 0
         self._flying: deque[int] = deque(maxlen=config.reads_in_flight)
         self._jobs: deque[_Job] = deque()
-        self._taken = -1                                        # when the last chunk was taken
+        self._taken = -1                                        # when the last segment was taken
         self._came = 0                                          # bytes of all transfers so far
-        # Bytes up to the end of a burst, and when the first and the last chunk that it completed were taken.
+        # Bytes up to the end of a burst, and when the first and the last segment that it completed were taken.
         self._leaving: deque[tuple[int, int, int]] = deque()
         self._left_until, self._left_at = 0, -99                # of those bursts that are forgotten
         self._waiting: Callable[[int], None] | None = None
@@ -68,7 +68,7 @@ class LoadModel:
             return
         accepted(time)
         transfer = Transfer.of(item.fields)
-        self.busy += transfer.chunks
+        self.busy += transfer.segments
         self._ready = -1
         self._events.at(time + transfer.head, lambda t: self._send(t, transfer, retire))
 
@@ -148,7 +148,7 @@ class LoadModel:
         self._bus.ask(time, False, accepted)
 
     def _accepted(self, time: int, size: int, beats: int, offset: int) -> None:
-        """A burst's address was accepted: its beats, and the chunks that they complete."""
+        """A burst's address was accepted: its beats, and the segments that they complete."""
         self._free_address = time + 1
         first = self._bus.first_beat(time)
         last = self._receive(first, size, beats, offset)
@@ -163,26 +163,26 @@ class LoadModel:
         before = job.seen
         job.seen += size
         self._came += size
-        complete = transfer.chunks_in(job.seen)
+        complete = transfer.segments_in(job.seen)
         many = complete - job.taken
         if not many:
             return last
         base = before - offset
 
-        def available(chunk: int) -> int:
-            return max(first, first + (transfer.end_of(chunk) - base - 1) // bus) + self._timing.push
-        begin = max(self._taken + 1, job.sent + MEASURED["chunk"], available(job.taken + 1))
+        def available(segment: int) -> int:
+            return max(first, first + (transfer.end_of(segment) - base - 1) // bus) + self._timing.push
+        begin = max(self._taken + 1, job.sent + MEASURED["segment"], available(job.taken + 1))
         self._taken = max(begin + many - 1, available(complete))
         job.taken = complete
         self._leaving.append((self._came, begin, self._taken))
         last = max(last, self._left_by(self._came - self._room) + 4)
-        if complete == transfer.chunks:
+        if complete == transfer.segments:
             self._done(job)
             self._fill()
         return last
 
     def _left_by(self, size: int) -> int:
-        """When the first `size` bytes of all that ever came have left the byte queue."""
+        """When the first `size` bytes of all that ever came have left the realigner."""
         while len(self._leaving) > 1 and self._leaving[0][0] <= size:
             self._left_until, _, self._left_at = self._leaving.popleft()
         end, first, last = self._leaving[0]
@@ -194,16 +194,16 @@ class LoadModel:
         """Transfers without memory, whose turn it is."""
         while self._jobs and self._jobs[0].transfer.fill_only:
             job = self._jobs[0]
-            begin = max(self._taken + 1, job.sent + MEASURED["chunk"])
-            self._taken = begin + job.transfer.chunks - 1
+            begin = max(self._taken + 1, job.sent + MEASURED["segment"])
+            self._taken = begin + job.transfer.segments - 1
             self._done(job)
 
     def _done(self, job: _Job) -> None:
         self._jobs.popleft()
         transfer = job.transfer
         written = self._taken + self._timing.pop
-        many = min(transfer.chunks, _LINES)
-        written = self._writes.last_of(transfer.line(transfer.chunks - 1) // self._config.bank_lines,
+        many = min(transfer.segments, _LINES)
+        written = self._writes.last_of(transfer.line(transfer.segments - 1) // self._config.bank_lines,
                                        written - many + 1, many)
         self._taken = max(self._taken, written - self._timing.pop - _LINES)
         self._events.at(written + 1, job.retire)

@@ -9,8 +9,8 @@ import numpy as np
 from kiwicha import ChipConfig
 
 from .events import Events
+from .issue_queue import Instruction
 from .spans import Spans
-from .station import Instruction
 from .timing import MEASURED, Timing
 
 __all__ = ["MatmulModel"]
@@ -22,12 +22,12 @@ _FOLLOWED = 8192
 
 
 class MatmulModel:
-    """Implements :class:`.station.UnitModel`."""
+    """Implements :class:`.issue_queue.UnitModel`."""
 
     def __init__(self, events: Events, config: ChipConfig, timing: Timing):
         self._events, self._config, self._timing = events, config, timing
         self.busy = 0
-        self._vectors_ready = self._weights_ready = 0       # the sequencers take an instruction
+        self._vectors_ready = self._weights_ready = 0       # the address generators take an instruction
         self._issued: deque[int] = deque([-99] * 5, maxlen=_VECTORS_AHEAD + 1)
         self._swap = -99                # the last tile's first vector
         self._tile = (-99, -99, 0, -1)  # the last tile's first and last vector, their number, their bank
@@ -44,7 +44,7 @@ class MatmulModel:
         self._events.at(self._issued[-1] + self._timing.array + self._timing.accumulate, retire)
 
     def _run(self, fields: dict[str, Any], vectors: int, weights: int) -> None:
-        """Issue all of an instruction whose two sequencers took it in cycles `vectors` and `weights`."""
+        """Issue all of an instruction whose two address generators took it in cycles `vectors` and `weights`."""
         config = self._config
         counts = [fields[f"count{i}"] for i in range(4)]
         size, tiles = counts[0] * counts[1], counts[2] * counts[3]

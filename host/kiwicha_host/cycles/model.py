@@ -12,20 +12,20 @@ from .bus import ReadBus
 from .epilogue import EpilogueModel
 from .events import Events
 from .fetch import Fetch
+from .issue_queue import Instruction, IssueQueue, Semaphores, UnitModel
 from .load import LoadModel
 from .matmul import MatmulModel
-from .station import Instruction, Semaphores, Station, UnitModel
 from .store import StoreModel
 from .timing import MEASURED, Timing
 
-__all__ = ["Endless", "Prediction", "predict"]
+__all__ = ["Deadlock", "Prediction", "predict"]
 
 #: What a unit is counted as doing while it has work and does not move.
 _STALL = {Unit.LOAD: Activity.MEMORY, Unit.MATMUL: Activity.OPERAND, Unit.EPILOGUE: Activity.OPERAND,
           Unit.STORE: Activity.MEMORY}
 
 
-class Endless(RuntimeError):
+class Deadlock(RuntimeError):
     """A program that waits for ever; the message says how much of it."""
 
 
@@ -67,7 +67,7 @@ def predict(config: ChipConfig, program: bytes, *, latency: int = MEMORY_LATENCY
         `latency` is no integer.
     DecodeError
         One of them is none.
-    Endless
+    Deadlock
         The program never ends: its semaphores are wrong.
     """
     if len(program) % INSTRUCTION_BYTES:
@@ -97,17 +97,17 @@ class _Run:
             Unit.EPILOGUE: epilogue,
             Unit.STORE: StoreModel(events, config, timing, latency, matmul.reads)}
         semaphores = Semaphores(events)
-        self._stations = {unit: Station(events, semaphores, unit, model, config.queue_depth)
+        self._issue_queues = {unit: IssueQueue(events, semaphores, unit, model, config.queue_depth)
                           for unit, model in self._units.items()}
-        self._fetch = Fetch(events, bus, config, program, address, self._stations)
+        self._fetch = Fetch(events, bus, config, program, address, self._issue_queues)
 
     def all(self) -> Prediction:
         self._events.run()
-        done = sum(len(station.spans) for station in self._stations.values())
+        done = sum(len(issue_queue.spans) for issue_queue in self._issue_queues.values())
         if done != len(self._program):
-            raise Endless(f"the program never ends: {len(self._program) - done} of its "
+            raise Deadlock(f"the program never ends: {len(self._program) - done} of its "
                           f"{len(self._program)} instructions wait for semaphores for ever")
-        last = max([0, *(station.last_retire for station in self._stations.values())])
+        last = max([0, *(issue_queue.last_retire for issue_queue in self._issue_queues.values())])
         cycles = last + MEASURED["retire_to_end"]
         return Prediction(cycles, {unit.name: self._counters(unit, cycles) for unit in Unit})
 
@@ -117,12 +117,12 @@ class _Run:
             counts["BUSY"] = len(self._program)
             counts["QUEUE"] = self._fetch.queue_stalls
             counts["MEMORY"] = self._fetch.last_dispatch + 1 - counts["BUSY"] - counts["QUEUE"]
-        elif unit in self._stations:
-            station = self._stations[unit]
+        elif unit in self._issue_queues:
+            issue_queue = self._issue_queues[unit]
             counts["BUSY"] = self._units[unit].busy
-            working = _covered(station.spans)
+            working = _covered(issue_queue.spans)
             counts[_STALL[unit].name] = max(0, working - counts["BUSY"])
-            counts["SEMAPHORE"] = _covered([*station.spans, *station.waits]) - working
+            counts["SEMAPHORE"] = _covered([*issue_queue.spans, *issue_queue.waits]) - working
         counts["IDLE"] = cycles - sum(counts.values())
         return counts
 

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from kiwicha import ChipConfig
 
 from .events import Events
+from .issue_queue import Instruction
 from .spans import Spans
-from .station import Instruction
 from .timing import MEASURED, Timing
 from .transfer import Bursts, Transfer
 
 __all__ = ["StoreModel"]
 
-#: Rows of the byte queue.
+#: Rows of the realigner.
 _ROWS = 16
 
 
 class StoreModel:
-    """Implements :class:`.station.UnitModel`."""
+    """Implements :class:`.issue_queue.UnitModel`."""
 
     def __init__(self, events: Events, config: ChipConfig, timing: Timing, latency: int, reads: Spans):
         self._events, self._config, self._timing = events, config, timing
@@ -46,7 +46,7 @@ class StoreModel:
         self._events.at(self._answer + 1, retire)
 
     def _run(self, transfer: Transfer, sent: int, took: int) -> None:
-        line = max(self._asked + 1, sent + MEASURED["chunk"])       # when the first line can be asked for
+        line = max(self._asked + 1, sent + MEASURED["segment"])       # when the first line can be asked for
         offer = max(took + 1, self._finish) + MEASURED["burst"] - 1
         left = transfer.runs * transfer.planes
         seen = read = 0
@@ -62,15 +62,15 @@ class StoreModel:
             self._finish, offer = time, time + MEASURED["burst_period"]
             # Lines that this burst's first and all of its beats need, one in each cycle, unless they have no room.
             seen += size
-            needs = transfer.chunks_in(seen - 1) + 1
-            begin_needs = transfer.chunks_in(min(seen - size + bus - offset, seen) - 1) + 1
+            needs = transfer.segments_in(seen - 1) + 1
+            begin_needs = transfer.segments_in(min(seen - size + bus - offset, seen) - 1) + 1
             if needs > read:
                 at, many = line + read, needs - read
                 bank = transfer.line(read) // self._config.bank_lines
                 line += self._reads.last_of(bank, at, many) - (at + many - 1)
             begin = max(self._taken + 1, time + MEASURED["plan"], line + begin_needs - 1 + stage.read)
             self._taken = max(begin + beats - 1, line + needs - 1 + stage.read)
-            ahead = self._room * transfer.row_chunks // transfer.row_bytes
+            ahead = self._room * transfer.row_segments // transfer.row_bytes
             line = max(line, self._taken + 3 - needs - ahead)
             read = needs
             self._answer = max(self._taken + stage.send + self._latency, self._answer + 1)

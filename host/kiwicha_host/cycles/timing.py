@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from kiwicha import ChipConfig
 from kiwicha.array.multiplier import multiplier_class
 from kiwicha.config import READ_LATENCY
-from kiwicha.epilogue.assemble import Assemble
-from kiwicha.epilogue.columns import ColumnSelect
-from kiwicha.epilogue.lane import Lane
-from kiwicha.epilogue.quantise import Quantise
-from kiwicha.epilogue.shapes import Geometry
 from kiwicha.formats import FORMATS
 from kiwicha.memory.accumulator import Accumulator
 from kiwicha.memory.block_sum import BlockSum
+from kiwicha.vector.columns import ColumnSelect
+from kiwicha.vector.lane import Lane
+from kiwicha.vector.line_packer import LinePacker
+from kiwicha.vector.quantize import BlockQuantizer
+from kiwicha.vector.shapes import Geometry
 
 __all__ = ["MEASURED", "Timing", "turn_stages"]
 
@@ -30,17 +30,17 @@ MEASURED = {
     "transfer": 2,              # acceptance of a LOAD or STORE to its multiplication
     "burst": 4,                 # a transfer handed over to its first burst
     "burst_period": 2,          # between bursts of a transfer
-    "chunk": 4,                 # a transfer handed over to its first chunk
+    "segment": 4,               # a transfer handed over to its first segment
     "plan": 3,                  # a burst of STORE announced to the first of its beats
-    "queue_in": 3,              # a word into the byte queue, besides turning it
-    "queue_out": 3,             # a word out of the byte queue, besides turning it
+    "queue_in": 3,              # a word into the realigner, besides turning it
+    "queue_out": 3,             # a word out of the realigner, besides turning it
     "loop": 1,                  # last iteration of a MATMUL's loops to the acceptance of the next, besides
     "vector": 4,                # acceptance of a MATMUL to its first vector
     "weight_row": 3,            # acceptance of a MATMUL to its first row of weights
-    "prepare": 3,               # acceptance of an EPILOGUE to its offer to the walk, besides filling parameters
+    "parameter_fetch": 3,       # acceptance of an EPILOGUE to the offer of its job, besides filling parameters
     "parameters": 3,            # the last parameter that was read to the job's offer
-    "walk": 3,                  # a job taken by the walk to its first read
-    "walk_period": 2,           # last read of a job to first read of the next
+    "address_generator": 3,     # a job taken by the address generator to its first read
+    "address_generator_period": 2,  # last read of a job to first read of the next
 }
 
 
@@ -64,18 +64,18 @@ class Timing:
     hazard : int
         Cycles between two vectors of one accumulator line, at least.
     epilogue, fresh : int
-        A line's (or, with fresh scales, pixel's) last read to its (first) write.
+        A line's (or, with dynamic scales, pixel's) last read to its (first) write.
     push, pop : int
         A beat that LOAD accepts to the first take of its bytes; a take to the line's write.
     read, send : int
-        A chunk that STORE comes to, to the first take of its bytes; a take to its beat on the bus.
+        A segment that STORE comes to, to the first take of its bytes; a take to its beat on the bus.
     """
     array: int
     accumulate: int
     added: int
     hazard: int
     epilogue: int
-    fresh: int
+    dynamic_scale: int
     push: int
     pop: int
     read: int
@@ -87,14 +87,14 @@ class Timing:
         decode = 2 if any(FORMATS[name].is_float for name in config.formats) else 1
         systolic = 2 + config.rows - 1 + cells.latency + 1 + config.columns // cells.columns - 1
         added = BlockSum.LATENCY if config.block_scaled else 0
-        select, quantise = ColumnSelect.latency_of(config), Quantise.latency_of(config)
+        select, quantize = ColumnSelect.latency_of(config), BlockQuantizer.latency_of(config)
         turn = turn_stages(max(config.line_bytes, config.bus_bytes))
         out = MEASURED["queue_out"] + turn
         return cls(
             array=READ_LATENCY + decode + systolic, accumulate=Accumulator.latency_of(config),
             added=added, hazard=Accumulator.hazard_of(config),
-            epilogue=READ_LATENCY + select + Lane.OUT + Assemble.LATENCY + 1,
-            fresh=READ_LATENCY + select + Lane.RESULT + quantise + Geometry.of(config).steps - 1
-            + Assemble.LATENCY + 1,
+            epilogue=READ_LATENCY + select + Lane.OUT + LinePacker.LATENCY + 1,
+            dynamic_scale=READ_LATENCY + select + Lane.RESULT + quantize + Geometry.of(config).steps - 1
+            + LinePacker.LATENCY + 1,
             push=MEASURED["queue_in"] + turn_stages(config.bus_bytes), pop=out + 1,
             read=2 + READ_LATENCY + MEASURED["queue_in"] + turn_stages(config.line_bytes), send=out + 2)

@@ -1,4 +1,4 @@
-"""What LOAD and STORE have in common: a transfer's bursts and chunks."""
+"""What LOAD and STORE have in common: a transfer's bursts and segments."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Transfer:
     ----------
     length : int
         Bytes of a run; there are `runs` of them in each of `planes`.
-    chunks, row_chunks : int
+    segments, row_segments : int
         Lines, of the transfer and of each row.
     """
     address: int
@@ -27,23 +27,24 @@ class Transfer:
     row_stride: int
     plane_stride: int
     row_bytes: int
-    chunk_bytes: int
-    row_chunks: int
-    chunks: int
+    segment_bytes: int
+    row_segments: int
+    segments: int
     fill_only: bool
     multiply: int
     fields: dict[str, Any] = field(repr=False)
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> "Transfer":
-        rows, row_bytes, chunk = fields["rows"], fields["row_bytes"], fields["chunk_bytes"]
+        rows, row_bytes, segment = fields["rows"], fields["row_bytes"], fields["segment_bytes"]
         contiguous = fields["row_stride"] == row_bytes
-        row_chunks = -(-row_bytes // chunk)
+        row_segments = -(-row_bytes // segment)
         return cls(
             address=fields["address"], length=row_bytes * rows if contiguous else row_bytes,
             runs=1 if contiguous else rows, planes=fields["planes"], row_stride=fields["row_stride"],
-            plane_stride=fields["plane_stride"], row_bytes=row_bytes, chunk_bytes=chunk, row_chunks=row_chunks,
-            chunks=row_chunks * rows * fields["planes"], fill_only=bool(fields.get("fill_only", 0)),
+            plane_stride=fields["plane_stride"], row_bytes=row_bytes, segment_bytes=segment,
+            row_segments=row_segments,
+            segments=row_segments * rows * fields["planes"], fill_only=bool(fields.get("fill_only", 0)),
             multiply=max(1, rows.bit_length()) if contiguous else 1, fields=fields)
 
     @property
@@ -57,23 +58,23 @@ class Transfer:
             for run in range(self.runs):
                 yield base + run * self.row_stride
 
-    def chunks_in(self, size: int) -> int:
-        """Chunks that are complete with the first `size` bytes."""
+    def segments_in(self, size: int) -> int:
+        """Segments that are complete with the first `size` bytes."""
         rows, rest = divmod(size, self.row_bytes)
-        return rows * self.row_chunks + rest // self.chunk_bytes
+        return rows * self.row_segments + rest // self.segment_bytes
 
-    def line(self, chunk: int) -> int:
-        """The scratchpad line of chunk number `chunk`, from 0."""
+    def line(self, segment: int) -> int:
+        """The scratchpad line of segment number `segment`, from 0."""
         fields = self.fields
-        row, at = divmod(chunk, self.row_chunks)
+        row, at = divmod(segment, self.row_segments)
         plane, row = divmod(row, fields["rows"])
-        return (fields["line"] + at * fields["chunk_line_stride"] + row * fields["row_line_stride"]
+        return (fields["line"] + at * fields["segment_line_stride"] + row * fields["row_line_stride"]
                 + plane * fields["plane_line_stride"])
 
-    def end_of(self, chunk: int) -> int:
-        """Bytes up to the end of chunk number `chunk`, from 1."""
-        row, at = divmod(chunk - 1, self.row_chunks)
-        return row * self.row_bytes + min((at + 1) * self.chunk_bytes, self.row_bytes)
+    def end_of(self, segment: int) -> int:
+        """Bytes up to the end of segment number `segment`, from 1."""
+        row, at = divmod(segment - 1, self.row_segments)
+        return row * self.row_bytes + min((at + 1) * self.segment_bytes, self.row_bytes)
 
 
 class Bursts:

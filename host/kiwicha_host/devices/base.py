@@ -77,12 +77,12 @@ class Device(abc.ABC):
         out_scale : FP32 scalar or [N]; not for int32
         out_zero_point : for int8
         relu : negative results (before the zero point) become zero
-        out_block, scale_rule : columns that share a fresh scale, 32 or 128, and "rceil" (default) or "floor"; for
+        out_block, scale_rule : columns that share a scale, 32 or 128, and "rceil" (default) or "floor"; for
             e4m3 and e2m1
 
         Returns
         -------
-        int32, float32, int8 or ml_dtypes [M, N]; for e4m3 and e2m1 a pair of that and the fresh scales, uint8 E8M0
+        int32, float32, int8 or ml_dtypes [M, N]; for e4m3 and e2m1 a pair of that and its scales, uint8 E8M0
         codes [M, ceil(N / out_block)]
 
         Raises

@@ -34,9 +34,9 @@ class GoldenDevice(Device):
         program = b"".join(job.instruction(i) for i in range(job.program_count))
         result = self._machine.run(job)
         # The model knows parts of the hardware, which not everybody who runs programs needs.
-        from ..cycles import Endless, predict
+        from ..cycles import Deadlock, predict
         try:
             prediction = predict(self.config, program, latency=self.memory_latency, address=job.program_address)
-        except Endless:     # units that race for a semaphore: the chip's order is not the reference's
+        except Deadlock:     # units that race for a semaphore: the chip's order is not the reference's
             return result
         return dataclasses.replace(result, cycles=prediction.cycles, counters=prediction.counters, predicted=True)

@@ -1,4 +1,4 @@
-"""A board behind a serial port, reached through the uartbone protocol (:mod:`kiwicha.bus.uartbone`)."""
+"""A board behind a serial port, reached through the uartbone protocol (:mod:`fpga.uartbone`)."""
 
 import struct
 import time

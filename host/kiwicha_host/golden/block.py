@@ -1,9 +1,9 @@
-"""Block-scaled arithmetic in numpy: dot products with E8M0 scales, and the quantiser that makes them.
+"""Block-scaled arithmetic in numpy: dot products with E8M0 scales, and the quantizer that makes them.
 
 Elements and scales are read by ``ml_dtypes``; nothing here knows how the hardware decodes them. Everything is
 exact in float64 until the one place where the contract rounds.
 
-Sources: OCP Microscaling Formats (MX) v1.0, sections 5 and 6.3; for scales that never saturate, the quantiser
+Sources: OCP Microscaling Formats (MX) v1.0, sections 5 and 6.3; for scales that never saturate, the quantizer
 of DeepSeek-V3 (arXiv 2412.19437, section 3.3) with its scales rounded up to powers of two.
 """
 
@@ -101,7 +101,7 @@ def round_elements(x: np.ndarray, scales: np.ndarray, fmt: str) -> np.ndarray:
 
 
 def quantize_block(x: np.ndarray, fmt: str, block: int, rule: str = "rceil") -> tuple[np.ndarray, np.ndarray]:
-    """FP32 to a narrow format, with a fresh scale for each `block` consecutive columns of a row.
+    """FP32 to a narrow format, with a dynamic scale for each `block` consecutive columns of a row.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Small quantised networks, trained on scikit-learn's handwritten digits, and their test images.
+"""Small quantized networks, trained on scikit-learn's handwritten digits, and their test images.
 
 ``train_digits.py`` wrote the files; using them needs neither scikit-learn nor training.
 """

@@ -1,4 +1,4 @@
-"""Post-training quantisation of an ``nn`` network to an int8 ONNX graph.
+"""Post-training quantization of an ``nn`` network to an int8 ONNX graph.
 
 Weights are int8, symmetric, one scale per output channel. Activations are int8, one scale per
 tensor, all with the same zero point: 0, where each Relu stays a node of its own and half of the
@@ -98,7 +98,7 @@ def quantize(layers, images, *, name, input_scale, zero_point):
     layers : list of ``nn`` layers; every layer with weights but the last is followed by a Relu
     images : float32 [N, H, W, C], the calibration set
     name : name of the graph
-    input_scale : scale of the graph's quantised input
+    input_scale : scale of the graph's quantized input
     zero_point : 0 or -128, of the input and of every activation but the logits
 
     Returns

@@ -1,4 +1,4 @@
-"""Integer reference of the quantised ONNX operators, in plain numpy.
+"""Integer reference of the quantized ONNX operators, in plain numpy.
 
 Bit for bit what ONNX Runtime computes. The compiler must use :func:`requantize_scale` too, so
 that a chip fed with its scales agrees with both.

@@ -1,4 +1,4 @@
-"""Train and quantise the digits networks; write the .onnx files and the test images beside this.
+"""Train and quantize the digits networks; write the .onnx files and the test images beside this.
 
 Run as ``python -m kiwicha_host.models.train_digits [DIRECTORY]``; needs scikit-learn and onnx.
 One core, ten seconds. On one machine the files are the same bytes each time; on another the last

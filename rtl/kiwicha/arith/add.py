@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Const, Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .delay import later
+from ..lib.delay import delay
 from .multiply import QUIET_NAN
-from .normalise import leading_zeros, pack
+from .normalize import leading_zeros, pack
 
 __all__ = ["FloatAdd"]
 
@@ -40,47 +40,47 @@ class FloatAdd(wiring.Component):
         m = Module()
         # 1: which is larger; by how many places the exponents differ, either way round.
         a, b = _Operand(m, self.a, "a"), _Operand(m, self.b, "b")
-        swap = later(m, self.a[:31] < self.b[:31], "swap")
-        equal = later(m, self.a[:31] == self.b[:31], "equal")
-        a_places = later(m, (a.exponent - b.exponent)[:8], "a_places")
-        b_places = later(m, (b.exponent - a.exponent)[:8], "b_places")
+        swap = delay(m, self.a[:31] < self.b[:31], "swap")
+        equal = delay(m, self.a[:31] == self.b[:31], "equal")
+        a_places = delay(m, (a.exponent - b.exponent)[:8], "a_places")
+        b_places = delay(m, (b.exponent - a.exponent)[:8], "b_places")
         subtract = a.sign ^ b.sign
 
         # 2: larger and smaller; most of the alignment. From 26 on, nothing but the sticky bit is left.
-        exponent = later(m, Mux(swap, b.field, a.field), "exponent")
-        larger = later(m, Mux(swap, b.significand, a.significand), "larger")
+        exponent = delay(m, Mux(swap, b.field, a.field), "exponent")
+        larger = delay(m, Mux(swap, b.significand, a.significand), "larger")
         smaller = Cat(Const(0, 2), Mux(swap, a.significand, b.significand))
         places = Mux(swap, b_places[:5] | b_places[5:].any().replicate(5),
                      a_places[:5] | a_places[5:].any().replicate(5))
-        aligned, lost = (later(m, value, name) for value, name in zip(
+        aligned, lost = (delay(m, value, name) for value, name in zip(
             _shift_right(smaller, 0, places, (4, 3)), ("coarse", "coarse_lost"), strict=True))
-        places = later(m, places[:3], "places_fine")
-        sign = later(m, Mux(swap, b.sign, a.sign) & ~(equal & subtract), "sign")
-        is_nan = later(m, a.nan | b.nan | (a.infinite & b.infinite & subtract), "is_nan", 3)
-        is_infinite = later(m, a.largest | b.largest, "is_infinite", 3)
-        subtract = later(m, subtract, "subtract")
+        places = delay(m, places[:3], "places_fine")
+        sign = delay(m, Mux(swap, b.sign, a.sign) & ~(equal & subtract), "sign")
+        is_nan = delay(m, a.nan | b.nan | (a.infinite & b.infinite & subtract), "is_nan", 3)
+        is_infinite = delay(m, a.largest | b.largest, "is_infinite", 3)
+        subtract = delay(m, subtract, "subtract")
 
         # 3: the rest of the alignment; the sum.
         aligned, lost = _shift_right(aligned, lost, places, (2, 1, 0))
         # larger + ~aligned + 1 is larger - aligned; what is lost below takes the 1. All in one carry chain.
         total = Cat(Const(1), Const(0, 2), larger) + Cat(subtract & ~lost, aligned ^ subtract.replicate(26))
-        total = later(m, Cat(total[1:27], total[27] & ~subtract), "total")
-        sticky = later(m, lost, "sticky")
+        total = delay(m, Cat(total[1:27], total[27] & ~subtract), "total")
+        sticky = delay(m, lost, "sticky")
         # An exponent of 1 to 25 is a stop for the leading one, which goes no further left than to field 1.
-        stop = later(m, Cat(exponent == place for place in range(25, 0, -1)), "stop")
-        exponent = later(m, exponent, "exponent_late")
+        stop = delay(m, Cat(exponent == place for place in range(25, 0, -1)), "stop")
+        exponent = delay(m, exponent, "exponent_late")
 
         # 4: by one place, and what to round; or how far to shift.
         carry, normal = total[26], total[25] | (exponent == 1)
-        significand = later(m, Mux(carry, total[3:27], Mux(normal, total[2:26], total[1:25])), "significand")
-        field = later(m, (exponent - Mux(carry, 0, Mux(normal, 1, 2)))[:9], "field")
-        up = later(m, Mux(carry, total[2] & (total[3] | total[:2].any() | sticky),
+        significand = delay(m, Mux(carry, total[3:27], Mux(normal, total[2:26], total[1:25])), "significand")
+        field = delay(m, (exponent - Mux(carry, 0, Mux(normal, 1, 2)))[:9], "field")
+        up = delay(m, Mux(carry, total[2] & (total[3] | total[:2].any() | sticky),
                           Mux(normal, total[1] & (total[2] | total[0] | sticky), total[0] & (total[1] | sticky))),
                    "up")
-        zeros = later(m, leading_zeros(total[1:26] | stop)[:5], "zeros")
-        exact = later(m, ~total[24:27].any(), "exact")
-        difference = later(m, total[1:26], "difference")
-        exponent = later(m, exponent, "exponent_exact")
+        zeros = delay(m, leading_zeros(total[1:26] | stop)[:5], "zeros")
+        exact = delay(m, ~total[24:27].any(), "exact")
+        difference = delay(m, total[1:26], "difference")
+        exponent = delay(m, exponent, "exponent_exact")
 
         # 5: round, or shift; special cases.
         rounded, overflow = pack(field, significand, up)
@@ -89,8 +89,8 @@ class FloatAdd(wiring.Component):
         shifted = Cat(shifted[:23], (exponent - zeros)[:8] & leading.replicate(8))
         infinite = is_infinite | overflow
         result = Mux(infinite, 0x7F800000, Mux(exact, shifted, rounded))
-        sign = later(m, sign, "sign_late", 2)
-        m.d.comb += self.o.eq(later(m, Mux(is_nan, QUIET_NAN, Cat(result[:31], sign)), "out"))
+        sign = delay(m, sign, "sign_late", 2)
+        m.d.comb += self.o.eq(delay(m, Mux(is_nan, QUIET_NAN, Cat(result[:31], sign)), "out"))
         return m
 
 
@@ -101,11 +101,11 @@ class _Operand:
         field, fraction = value[23:31], value[:23]
         # That of a subnormal is 1.
         self.exponent = Cat(field[0] | ~field.any(), field[1:])
-        self.field = later(m, self.exponent, f"{name}_exponent")
-        self.significand = later(m, Cat(fraction, field.any()), f"{name}_significand")
-        self.sign = later(m, value[31], f"{name}_sign")
-        self.largest = later(m, field.all(), f"{name}_largest")
-        empty = later(m, ~fraction.any(), f"{name}_empty")
+        self.field = delay(m, self.exponent, f"{name}_exponent")
+        self.significand = delay(m, Cat(fraction, field.any()), f"{name}_significand")
+        self.sign = delay(m, value[31], f"{name}_sign")
+        self.largest = delay(m, field.all(), f"{name}_largest")
+        empty = delay(m, ~fraction.any(), f"{name}_empty")
         self.nan = self.largest & ~empty
         self.infinite = self.largest & empty
 

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .delay import later
+from ..lib.delay import delay
 
 __all__ = ["FloatToInt8", "IntToFloat"]
 
@@ -31,27 +31,27 @@ class IntToFloat(wiring.Component):
         m = Module()
         negative = self.i[31]
         # -2^31 has the magnitude 2^31, which fits 32 unsigned bits.
-        magnitude = later(m, ((self.i ^ negative.replicate(32)) + negative)[:32], "magnitude")
+        magnitude = delay(m, ((self.i ^ negative.replicate(32)) + negative)[:32], "magnitude")
 
         # The second distance is found for both outcomes of the first, at once.
         none16 = ~magnitude[16:].any()
         none8 = Mux(none16, ~magnitude[8:16].any(), ~magnitude[24:].any())
-        coarse = later(m, _shift_left(magnitude, (none16, 16), (none8, 8)), "coarse")
-        zeros_coarse = later(m, Cat(none8, none16), "zeros_coarse")
+        coarse = delay(m, _shift_left(magnitude, (none16, 16), (none8, 8)), "coarse")
+        zeros_coarse = delay(m, Cat(none8, none16), "zeros_coarse")
 
         top = coarse[24:]
         none4 = ~top[4:].any()
         none2 = Mux(none4, ~top[2:4].any(), ~top[6:].any())
         none1 = ~Mux(none4, Mux(none2, top[1], top[3]), Mux(none2, top[5], top[7]))
-        fine = later(m, _shift_left(coarse, (none4, 4), (none2, 2), (none1, 1)), "fine")
-        zeros = Cat(later(m, Cat(none1, none2, none4), "zeros_fine"),
-                    later(m, zeros_coarse, "zeros_coarse_late"))
+        fine = delay(m, _shift_left(coarse, (none4, 4), (none2, 2), (none1, 1)), "fine")
+        zeros = Cat(delay(m, Cat(none1, none2, none4), "zeros_fine"),
+                    delay(m, zeros_coarse, "zeros_coarse_late"))
 
         up = fine[7] & (fine[:7].any() | fine[8])
         # The leading one has weight 31 - zeros, which is the complement of five bits.
         exponent = Mux(fine[31], (~zeros[:5] + 127)[:8], 0)
         bits = (Cat(fine[8:31], exponent) + up)[:31]
-        m.d.comb += self.o.eq(later(m, Cat(bits, later(m, negative, "sign", 3)), "out"))
+        m.d.comb += self.o.eq(delay(m, Cat(bits, delay(m, negative, "sign", 3)), "out"))
         return m
 
 
@@ -86,27 +86,27 @@ class FloatToInt8(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         exponent = self.i[23:31]
-        sign = later(m, self.i[31], "sign", 3)
-        zero_point = later(m, self.zero_point, "zero_point", 3)
+        sign = delay(m, self.i[31], "sign", 3)
+        zero_point = delay(m, self.zero_point, "zero_point", 3)
         # From 256 on, no zero point brings the value back into range.
-        huge = later(m, exponent >= 127 + 8, "huge")
-        is_max = later(m, exponent == 255, "is_max")
+        huge = delay(m, exponent >= 127 + 8, "huge")
+        is_max = delay(m, exponent == 255, "is_max")
         # 1.fraction * 2^(exponent - 127), as 9 bits of 1/2 and above once shifted; the rest can only be sticky.
-        below_half = later(m, exponent < 126, "below_half")
-        shift = later(m, (exponent - 126)[:4], "shift")
-        upper = later(m, Cat(self.i[15:23], 1), "upper")
-        tail = later(m, self.i[:15].any(), "tail")
+        below_half = delay(m, exponent < 126, "below_half")
+        shift = delay(m, (exponent - 126)[:4], "shift")
+        upper = delay(m, Cat(self.i[15:23], 1), "upper")
+        tail = delay(m, self.i[:15].any(), "tail")
 
         aligned = Signal(24)
         m.d.comb += aligned.eq(Mux(below_half, 0, upper << shift))
-        whole = later(m, aligned[9:17], "whole")
-        guard = later(m, aligned[8], "guard")
-        sticky = later(m, aligned[:8].any() | tail, "sticky")
-        nan = later(m, is_max & (tail | upper[:8].any()), "nan")
-        huge = later(m, huge, "huge_late")
+        whole = delay(m, aligned[9:17], "whole")
+        guard = delay(m, aligned[8], "guard")
+        sticky = delay(m, aligned[:8].any() | tail, "sticky")
+        nan = delay(m, is_max & (tail | upper[:8].any()), "nan")
+        huge = delay(m, huge, "huge_late")
 
-        magnitude = later(m, Mux(nan, 0, whole + (guard & (sticky | whole[0]))), "magnitude")
-        huge = later(m, huge & ~nan, "saturates")
+        magnitude = delay(m, Mux(nan, 0, whole + (guard & (sticky | whole[0]))), "magnitude")
+        huge = delay(m, huge & ~nan, "saturates")
 
         total = Signal(signed(11))
         # One adder: a difference is the sum with the complement and a carry.
@@ -114,5 +114,5 @@ class FloatToInt8(wiring.Component):
                               + Cat(sign, magnitude ^ sign.replicate(9), sign).as_signed()) >> 1)
         high = Mux(huge, ~sign, ~total[10] & total[7:10].any())
         low = Mux(huge, sign, total[10] & ~total[7:10].all())
-        m.d.comb += self.o.eq(later(m, Mux(high, 127, Mux(low, -128, total[:8].as_signed())), "out"))
+        m.d.comb += self.o.eq(delay(m, Mux(high, 127, Mux(low, -128, total[:8].as_signed())), "out"))
         return m

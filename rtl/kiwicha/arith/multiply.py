@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .delay import later
+from ..lib.delay import delay
 from .mult18x18d import mult18x18d
-from .normalise import ShiftWindow, count_zeros
+from .normalize import ShiftWindow, count_zeros
 
 __all__ = ["FloatMultiply", "QUIET_NAN"]
 
@@ -48,21 +48,21 @@ class FloatMultiply(wiring.Component):
         m = Module()
         # 1: unpack.
         a, b = (_Operand(m, value, name) for value, name in ((self.a, "a"), (self.b, "b")))
-        sign = later(m, self.a[31] ^ self.b[31], "sign", 8)
+        sign = delay(m, self.a[31] ^ self.b[31], "sign", 8)
 
         # 2: partial products; leading zeros; special cases.
         products = [[self._product(m, x, y, f"product{i}{j}") for j, y in enumerate(b.halves)]
                     for i, x in enumerate(a.halves)]
-        zeros = later(m, _leading_zeros(Mux(a.subnormal, a.fraction, b.fraction),
+        zeros = delay(m, _leading_zeros(Mux(a.subnormal, a.fraction, b.fraction),
                                         a.subnormal | b.subnormal), "zeros")
-        room = later(m, _signed(m, a.exponent + b.exponent - 127, 10, "room_now"), "room")
-        is_nan = later(m, a.nan | b.nan | (a.infinite & b.zero) | (a.zero & b.infinite), "is_nan", 7)
-        is_infinite = later(m, a.infinite | b.infinite, "is_infinite", 7)
-        is_zero = later(m, a.zero | b.zero, "is_zero", 7)
+        room = delay(m, _signed(m, a.exponent + b.exponent - 127, 10, "room_now"), "room")
+        is_nan = delay(m, a.nan | b.nan | (a.infinite & b.zero) | (a.zero & b.infinite), "is_nan", 7)
+        is_infinite = delay(m, a.infinite | b.infinite, "is_infinite", 7)
+        is_zero = delay(m, a.zero | b.zero, "is_zero", 7)
 
         # 3: the middle products; how far to shift left: `room` = field47 - 1 at most.
-        middle = later(m, products[0][1] + products[1][0], "middle")
-        outer = later(m, Cat(products[0][0], products[1][1]), "outer")
+        middle = delay(m, products[0][1] + products[1][0], "middle")
+        outer = delay(m, Cat(products[0][0], products[1][1]), "outer")
         shift = Signal(signed(10))
         with m.If(room > zeros):
             m.d.comb += shift.eq(zeros)
@@ -70,44 +70,44 @@ class FloatMultiply(wiring.Component):
             m.d.comb += shift.eq(-31)           # nothing but sticky bits is left
         with m.Else():
             m.d.comb += shift.eq(room)
-        shift = later(m, shift, "shift")
-        room = later(m, room, "room_late")
+        shift = delay(m, shift, "shift")
+        room = delay(m, room, "room_late")
 
         # 4: the product. Its lowest 12 bits are those of the lowest partial product.
-        product = later(m, Cat(outer[:12], (outer[12:] + middle)[:36]), "product")
-        distance = later(m, (shift + 32)[:6], "distance")
+        product = delay(m, Cat(outer[:12], (outer[12:] + middle)[:36]), "product")
+        distance = delay(m, (shift + 32)[:6], "distance")
         # The exponent field of bit 47 after the shift, less one; clamped shifts make it useless, and zero.
-        field = later(m, Mux(room < 0, 0, room - shift)[:9], "field")
+        field = delay(m, Mux(room < 0, 0, room - shift)[:9], "field")
 
         # 5, 6: shift by `distance` - 32.
         # The upper 26 bits of the product, which starts 32 bits too low so that each shift is to the left.
         window = ShiftWindow(product, 80, 54)
         window.shift(m, "coarse", distance, (5, 4, 3))
-        window.shift(m, "fine", later(m, distance, "distance_late"), (2, 1, 0))
-        field = later(m, field, "field_late", 2)
+        window.shift(m, "fine", delay(m, distance, "distance_late"), (2, 1, 0))
+        field = delay(m, field, "field_late", 2)
 
         # 7: the last step to a leading one, if the exponent allows; what to round.
         top = window.bits
         normal = top[25] | (field == 0)
-        significand = later(m, Mux(normal, top[2:26], top[1:25]), "significand")
-        up = later(m, Mux(normal, top[1] & (top[0] | window.lost | top[2]), top[0] & (window.lost | top[1])),
+        significand = delay(m, Mux(normal, top[2:26], top[1:25]), "significand")
+        up = delay(m, Mux(normal, top[1] & (top[0] | window.lost | top[2]), top[0] & (window.lost | top[1])),
                    "up")
-        field = later(m, Mux(normal, field, field - 1)[:9], "field_rounded")
+        field = delay(m, Mux(normal, field, field - 1)[:9], "field_rounded")
 
         # 8: round. The leading one adds 1 to the field, as a carry out of rounding does.
-        packed = later(m, ((field << 23) + significand + up)[:32], "packed")
+        packed = delay(m, ((field << 23) + significand + up)[:32], "packed")
 
         # 9: special cases.
         infinite = is_infinite | (packed[23:32] >= 255)
         result = Mux(is_zero, 0, Mux(infinite, 0x7F800000, packed[:31]))
-        m.d.comb += self.o.eq(later(m, Mux(is_nan, QUIET_NAN, Cat(result[:31], sign)), "out"))
+        m.d.comb += self.o.eq(delay(m, Mux(is_nan, QUIET_NAN, Cat(result[:31], sign)), "out"))
         return m
 
     def _product(self, m, x, y, name):
         """x * y of two significands' halves, at 2."""
         if self._ecp5:
             return mult18x18d(m, x, y, is_signed=False, name=name)[:len(x) + len(y)]
-        return later(m, later(m, x, f"{name}_x") * later(m, y, f"{name}_y"), name)
+        return delay(m, delay(m, x, f"{name}_x") * delay(m, y, f"{name}_y"), name)
 
 
 class _Operand:
@@ -115,12 +115,12 @@ class _Operand:
 
     def __init__(self, m, value, name):
         field, fraction = value[23:31], value[:23]
-        not_tiny = later(m, field.any(), f"{name}_not_tiny")
-        largest = later(m, field.all(), f"{name}_largest")
-        empty = later(m, ~fraction.any(), f"{name}_empty")
-        self.fraction = later(m, fraction, f"{name}_fraction")
+        not_tiny = delay(m, field.any(), f"{name}_not_tiny")
+        largest = delay(m, field.all(), f"{name}_largest")
+        empty = delay(m, ~fraction.any(), f"{name}_empty")
+        self.fraction = delay(m, fraction, f"{name}_fraction")
         self.halves = [fraction[:12], Cat(fraction[12:], field.any())]
-        self.exponent = later(m, Cat(field[0] | ~field.any(), field[1:]), f"{name}_exponent")
+        self.exponent = delay(m, Cat(field[0] | ~field.any(), field[1:]), f"{name}_exponent")
         self.nan = largest & ~empty
         self.infinite = largest & empty
         self.zero = ~not_tiny & empty

@@ -5,8 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..formats import ElementFormat
-from .delay import later
-from .normalise import count_zeros
+from ..lib.delay import delay
+from .normalize import count_zeros
 
 __all__ = ["BlockScale", "FloatToBf16", "FloatToElement", "SCALE_NAN"]
 
@@ -35,10 +35,10 @@ class FloatToBf16(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # The exponent is that of FP32, so a carry out of the fraction is right, up to infinity.
-        upper = later(m, self.i[16:], "upper")
-        up = later(m, self.i[15] & (self.i[:15].any() | self.i[16]), "up")
-        nan = later(m, self.i[23:31].all() & self.i[:23].any(), "nan")
-        m.d.comb += self.o.eq(later(m, Mux(nan, 0x7FC0, Cat((upper[:15] + up)[:15], upper[15])), "out"))
+        upper = delay(m, self.i[16:], "upper")
+        up = delay(m, self.i[15] & (self.i[:15].any() | self.i[16]), "up")
+        nan = delay(m, self.i[23:31].all() & self.i[:23].any(), "nan")
+        m.d.comb += self.o.eq(delay(m, Mux(nan, 0x7FC0, Cat((upper[:15] + up)[:15], upper[15])), "out"))
         return m
 
 
@@ -76,12 +76,12 @@ class BlockScale(wiring.Component):
         is_e2m1 = self.format == ElementFormat.E2M1
         # Above 1.75, or 1.5.
         above = fraction[22] & Mux(is_e2m1, fraction[:22].any(), fraction[21] & fraction[:21].any())
-        up = later(m, self.ceil & above, "up")
-        step = later(m, Mux(is_e2m1, -2, -8), "step")
-        nan = later(m, field.all(), "nan")
+        up = delay(m, self.ceil & above, "up")
+        step = delay(m, Mux(is_e2m1, -2, -8), "step")
+        nan = delay(m, field.all(), "nan")
         code = Signal(signed(10))
-        m.d.comb += code.eq(later(m, field, "field") + step + up)
-        m.d.comb += self.o.eq(later(m, Mux(nan, SCALE_NAN, Mux(code < 0, 0, code[:8])), "out"))
+        m.d.comb += code.eq(delay(m, field, "field") + step + up)
+        m.d.comb += self.o.eq(delay(m, Mux(nan, SCALE_NAN, Mux(code < 0, 0, code[:8])), "out"))
         return m
 
 
@@ -121,49 +121,49 @@ class FloatToElement(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        sign = later(m, self.i[31], "sign", 4)
-        bad = later(m, self.bad, "bad", 4)
-        is_e2m1 = later(m, self.format == ElementFormat.E2M1, "is_e2m1", 2)
+        sign = delay(m, self.i[31], "sign", 4)
+        bad = delay(m, self.bad, "bad", 4)
+        is_e2m1 = delay(m, self.format == ElementFormat.E2M1, "is_e2m1", 2)
 
         # 1: of a subnormal, the leading zeros: with 16 or more it is nothing but a sticky bit, at any scale.
         field, fraction = self.i[23:31], self.i[:23]
         subnormal = ~field.any()
-        zeros = later(m, Mux(subnormal, count_zeros(fraction[7:])[0], 0), "zeros")
+        zeros = delay(m, Mux(subnormal, count_zeros(fraction[7:])[0], 0), "zeros")
         exponent = Signal(signed(9))
         m.d.comb += exponent.eq(field - self.scale)     # a subnormal has that of field 1, and one zero more
-        exponent = later(m, exponent, "exponent")
-        lower = later(m, Cat(Const(0, 1), fraction), "lower")
-        subnormal = later(m, subnormal, "subnormal")
+        exponent = delay(m, exponent, "exponent")
+        lower = delay(m, Cat(Const(0, 1), fraction), "lower")
+        subnormal = delay(m, subnormal, "subnormal")
 
         # 2: four bits and what is below them.
         shifted = Mux(subnormal, (lower << zeros)[:24], Cat(lower[1:], 1))
-        upper = later(m, shifted[20:], "upper")
-        below = later(m, Cat(shifted[:19].any(), shifted[19]), "below")
-        normalised = Signal(signed(10))
-        m.d.comb += normalised.eq(exponent - zeros)
-        normalised = later(m, normalised, "normalised")
+        upper = delay(m, shifted[20:], "upper")
+        below = delay(m, Cat(shifted[:19].any(), shifted[19]), "below")
+        normalized = Signal(signed(10))
+        m.d.comb += normalized.eq(exponent - zeros)
+        normalized = delay(m, normalized, "normalized")
 
         # 3: the field less one, up to what saturates at any rate; how far right: for the missing bits of E2M1, and
         # as a subnormal, until nothing but a sticky bit is left.
         less_one = Signal(signed(11))
-        m.d.comb += less_one.eq(normalised + Mux(is_e2m1, 0, 6))
+        m.d.comb += less_one.eq(normalized + Mux(is_e2m1, 0, 6))
         tiny = less_one < 0
-        field = later(m, Mux(tiny, 0, Mux(less_one > 15, 15, less_one[:4])), "field")
+        field = delay(m, Mux(tiny, 0, Mux(less_one > 15, 15, less_one[:4])), "field")
         deep = Mux(tiny, Mux(less_one < -5, 5, (-less_one)[:3]), 0)
-        places = later(m, (deep + Mux(is_e2m1, 2, 0))[:3], "places")
-        upper = later(m, Cat(below[1], upper), "upper_late")
-        lost = later(m, below[0], "lost")
+        places = delay(m, (deep + Mux(is_e2m1, 2, 0))[:3], "places")
+        upper = delay(m, Cat(below[1], upper), "upper_late")
+        lost = delay(m, below[0], "lost")
 
         # 4: the shift.
         moved = Cat(Const(0, 7), upper) >> places
-        kept = later(m, moved[8:12], "kept")
-        up = later(m, moved[7] & (moved[:7].any() | lost | moved[8]), "up")
-        field = later(m, field, "field_late")
-        is_e2m1 = later(m, is_e2m1, "is_e2m1_late", 2)
+        kept = delay(m, moved[8:12], "kept")
+        up = delay(m, moved[7] & (moved[:7].any() | lost | moved[8]), "up")
+        field = delay(m, field, "field_late")
+        is_e2m1 = delay(m, is_e2m1, "is_e2m1_late", 2)
 
         # 5: round and saturate.
         total = (Mux(is_e2m1, field << 1, field << 3) + kept + up)[:8]
         e4m3 = Cat(Mux(total >= 0x7F, 0x7E, total[:7]), sign)
         e2m1 = Cat(Mux(total >= 8, 7, total[:3]), sign)
-        m.d.comb += self.o.eq(later(m, Mux(bad, 0, Mux(is_e2m1, e2m1, e4m3)), "out"))
+        m.d.comb += self.o.eq(delay(m, Mux(bad, 0, Mux(is_e2m1, e2m1, e4m3)), "out"))
         return m

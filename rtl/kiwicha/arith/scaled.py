@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .delay import later
+from ..lib.delay import delay
 from .multiply import QUIET_NAN
-from .normalise import ShiftWindow, leading_zeros, pack
+from .normalize import ShiftWindow, leading_zeros, pack
 
 __all__ = ["ScaledToFloat"]
 
@@ -68,39 +68,39 @@ class ScaledToFloat(wiring.Component):
         width = self._width
         # 1: the magnitude, up to 2^(width - 1), which fits `width` unsigned bits.
         negative = self.i[-1]
-        sign = later(m, negative, "sign", 5)
-        nan = later(m, self.nan, "nan", 5)
-        magnitude = later(m, ((self.i ^ negative.replicate(width)) + negative)[:width], "magnitude")
+        sign = delay(m, negative, "sign", 5)
+        nan = delay(m, self.nan, "nan", 5)
+        magnitude = delay(m, ((self.i ^ negative.replicate(width)) + negative)[:width], "magnitude")
         room = Signal(signed(11))       # 254 + 43 + 126 at most, -272 + 1 + 126 at least
         m.d.comb += room.eq(self.exponent + (width - 1 + 126))
-        room = later(m, room, "room")
+        room = delay(m, room, "room")
 
         # 2: leading zeros. Further right than by 32 no bit of the magnitude could matter.
-        zeros = later(m, leading_zeros(magnitude)[:6], "zeros")
-        any_one = later(m, magnitude.any(), "any_one")
+        zeros = delay(m, leading_zeros(magnitude)[:6], "zeros")
+        any_one = delay(m, magnitude.any(), "any_one")
         limit = Signal(signed(7))       # counts only while it is less than `zeros`
         m.d.comb += limit.eq(Mux(room < -32, -32, room))
-        limit = later(m, limit, "limit")
-        room = later(m, room, "room_late")
-        magnitude = later(m, magnitude, "magnitude_late")
+        limit = delay(m, limit, "limit")
+        room = delay(m, room, "room_late")
+        magnitude = delay(m, magnitude, "magnitude_late")
 
         # 3: how far to shift left, plus 32; the exponent field, less one.
         spare = Signal(signed(12))
         m.d.comb += spare.eq(room - zeros)
         limited = spare < 0
-        distance = later(m, (Mux(limited, limit, zeros) + 32)[:7], "distance")
-        field = later(m, Mux(limited | ~any_one, 0, spare)[:9], "field", 2)
+        distance = delay(m, (Mux(limited, limit, zeros) + 32)[:7], "distance")
+        field = delay(m, Mux(limited | ~any_one, 0, spare)[:9], "field", 2)
 
         # 4, 5: the 24 bits of the significand and one to round, above `width` + 8 others.
-        window = ShiftWindow(later(m, magnitude, "magnitude_last"), width + 32, width + 7)
+        window = ShiftWindow(delay(m, magnitude, "magnitude_last"), width + 32, width + 7)
         window.shift(m, "coarse", distance, (6, 5, 4))
-        window.shift(m, "fine", later(m, distance[:4], "distance_late"), (3, 2, 1, 0))
-        field = later(m, field, "field_late")
+        window.shift(m, "fine", delay(m, distance[:4], "distance_late"), (3, 2, 1, 0))
+        field = delay(m, field, "field_late")
 
         # 6: round; special cases.
         significand = window.bits[1:]
         up = window.bits[0] & (window.lost | significand[0])
         rounded, overflow = pack(field, significand, up)
         result = Mux(overflow, 0x7F800000, rounded)
-        m.d.comb += self.o.eq(later(m, Mux(nan, QUIET_NAN, Cat(result[:31], sign)), "out"))
+        m.d.comb += self.o.eq(delay(m, Mux(nan, QUIET_NAN, Cat(result[:31], sign)), "out"))
         return m

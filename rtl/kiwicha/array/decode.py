@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..config import ChipConfig
 from ..formats import FORMATS, ElementFormat
+from ..lib.delay import delay
 
 __all__ = ["EdgeDecoder"]
 
@@ -86,7 +86,7 @@ class EdgeDecoder(wiring.Component):
             if floats:
                 self._decode(m, index, integer, floats)
             else:
-                m.d.comb += self.o[index].eq(later(m, integer, f"operand_{index}"))
+                m.d.comb += self.o[index].eq(delay(m, integer, f"operand_{index}"))
         return m
 
     def _choose(self, values):
@@ -104,7 +104,7 @@ class EdgeDecoder(wiring.Component):
         negative = self._choose([(item, code[-1]) for item, code in floats])
         # A subnormal, of field 0, has the exponent of field 1.
         fields = [(item, code[item.mantissa_bits:-1]) for item, code in floats]
-        places = later(m, self._choose([(item, (field - field.any())[:len(field)]) for item, field in fields]),
+        places = delay(m, self._choose([(item, (field - field.any())[:len(field)]) for item, field in fields]),
                        f"places_{index}")
         significand = self._choose([(item, Cat(code[:item.mantissa_bits], code[item.mantissa_bits:-1].any()))
                                     for item, code in floats])
@@ -116,15 +116,15 @@ class EdgeDecoder(wiring.Component):
             integer = ((integer ^ integer_sign.replicate(len(integer))) + integer_sign)[:len(integer)]
         else:
             significand = Mux(negative, -significand, significand)
-        integer = later(m, Mux(is_float, 0, integer), f"integer_{index}")
-        significand = later(m, significand, f"significand_{index}")
+        integer = delay(m, Mux(is_float, 0, integer), f"integer_{index}")
+        significand = delay(m, significand, f"significand_{index}")
 
         # 2: the shift. Only one of the two terms is not zero.
         operand = Signal(self._config.operand_width - self._config.sign_magnitude, name=f"operand_{index}",
                          reset_less=True)
         m.d.sync += operand.eq((significand << places) | integer)
-        sign = later(m, Mux(is_float, negative, integer_sign), f"sign_{index}", 2)
+        sign = delay(m, Mux(is_float, negative, integer_sign), f"sign_{index}", 2)
         m.d.comb += [
             self.o[index].eq(Cat(operand, sign) if self._config.sign_magnitude else operand),
-            self.nan[index].eq(later(m, nan, f"nan_{index}", 2)),
+            self.nan[index].eq(delay(m, nan, f"nan_{index}", 2)),
         ]

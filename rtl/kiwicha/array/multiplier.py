@@ -6,9 +6,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..arith.mult18x18d import MODEL, mult18x18d
 from ..config import ChipConfig
+from ..lib.delay import delay
 
 __all__ = ["Ecp5MagnitudeMultiplier", "Ecp5Multiplier", "Ecp5PackedMultiplier", "Multiplier",
            "PortableMultiplier", "multiplier", "multiplier_class", "operand_shape", "simulation_models"]
@@ -100,10 +100,10 @@ class PortableMultiplier(Multiplier):
     def elaborate(self, platform):
         m = Module()
         if self.sign_magnitude:
-            magnitude = later(m, self.a[:-1] * self.b[0][:-1], "magnitude")
-            _connect_signed(m, self, magnitude, later(m, self.a[-1] ^ self.b[0][-1], "negative"))
+            magnitude = delay(m, self.a[:-1] * self.b[0][:-1], "magnitude")
+            _connect_signed(m, self, magnitude, delay(m, self.a[-1] ^ self.b[0][-1], "negative"))
         else:
-            m.d.comb += self.p[0].eq(later(m, self.a * self.b[0], "product"))
+            m.d.comb += self.p[0].eq(delay(m, self.a * self.b[0], "product"))
         return m
 
 
@@ -132,7 +132,7 @@ class Ecp5MagnitudeMultiplier(Multiplier):
         m = Module()
         a, b = self.a, self.b[0]
         magnitude = mult18x18d(m, a[:-1], b[:-1], is_signed=False)
-        _connect_signed(m, self, magnitude, later(m, a[-1] ^ b[-1], "negative", 2))
+        _connect_signed(m, self, magnitude, delay(m, a[-1] ^ b[-1], "negative", 2))
         return m
 
 
@@ -189,10 +189,10 @@ class Ecp5PackedMultiplier(Multiplier):
         def partial(bit, width):
             return (Mux(self.a[bit], weight[:width], 0)
                     + Mux(self.a[bit + 1], Cat(Const(0, 1), weight[:width - 1]), 0))[:width]
-        partials = later(m, Cat(partial(0, 6), partial(2, 4), partial(4, 2)), "partials")
+        partials = delay(m, Cat(partial(0, 6), partial(2, 4), partial(4, 2)), "partials")
         low, middle, high = partials[:6], partials[6:10], partials[10:]
         total = low[2:] + middle + Cat(Const(0, 2), high)
-        return later(m, Cat(low[:2], total[:4]), "known")
+        return delay(m, Cat(low[:2], total[:4]), "known")
 
 
 _VARIANTS = {"portable": PortableMultiplier, "ecp5": Ecp5Multiplier, "ecp5_packed": Ecp5PackedMultiplier}

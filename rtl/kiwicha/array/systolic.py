@@ -4,8 +4,8 @@ from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..config import ChipConfig
+from ..lib.delay import delay
 from .multiplier import multiplier, multiplier_class, operand_shape
 
 __all__ = ["SystolicArray"]
@@ -108,27 +108,27 @@ class SystolicArray(wiring.Component):
         latch, number = self.w.valid, self.w.row
         for r, row in enumerate(cells):
             m.d.comb += [
-                row[0].a.eq(later(m, self.a.data[r], f"a_{r}", r + 1)),
+                row[0].a.eq(delay(m, self.a.data[r], f"a_{r}", r + 1)),
                 row[0].swap.eq(swap),
                 row[0].latch.eq(latch & (number == r)),
             ]
             if r + 1 < len(cells):
-                swap = later(m, swap, f"swap_{r}")
-                latch = later(m, latch, f"latch_{r}")
-                number = later(m, number, f"number_{r}")
+                swap = delay(m, swap, f"swap_{r}")
+                latch = delay(m, latch, f"latch_{r}")
+                number = delay(m, number, f"number_{r}")
 
     def _elaborate_weights(self, m, cells):
         """Skews weights: into cell q of the first row, q cycles late."""
         size = self._variant.columns * self.config.operand_width
         for q, cell in enumerate(cells[0]):
             weights = self.w.data.as_value().word_select(q, size)
-            m.d.comb += cell.w.eq(later(m, weights, f"w_{q}", q))
+            m.d.comb += cell.w.eq(delay(m, weights, f"w_{q}", q))
 
     def _elaborate_sums(self, m, cells):
         """Deskews sums: out of cell q of the last row, and as many cycles later as there are cells behind it."""
         lanes = self._variant.columns
         for q, cell in enumerate(cells[-1]):
-            sums = later(m, cell.sum_out.as_value(), f"sum_{q}", self._cells - 1 - q)
+            sums = delay(m, cell.sum_out.as_value(), f"sum_{q}", self._cells - 1 - q)
             m.d.comb += self.o.data.as_value().word_select(q, lanes * self.config.sum_width).eq(sums)
 
 
@@ -165,10 +165,10 @@ class _Cell(wiring.Component):
         swap = Signal(init=1, reset_less=True)
         m.d.sync += swap.eq(self.swap)
         m.d.comb += [
-            self.a_out.eq(later(m, self.a, "activation")),
+            self.a_out.eq(delay(m, self.a, "activation")),
             self.swap_out.eq(swap),
-            self.latch_out.eq(later(m, self.latch, "token")),
-            self.w_out.eq(later(m, self.w, "passing")),
+            self.latch_out.eq(delay(m, self.latch, "token")),
+            self.w_out.eq(delay(m, self.w, "passing")),
         ]
         waiting = Signal(self._operands, reset_less=True)
         active = Signal(self._operands, reset_less=True)

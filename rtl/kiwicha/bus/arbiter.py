@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import ChipConfig
-from ..stream import Skid
+from ..lib.stream import RegisterSlice
 from .axi import AxiRead, ReadId
 
 __all__ = ["ReadArbiter"]
@@ -35,8 +35,8 @@ class ReadArbiter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ar = ar = Skid(self.bus.ar.payload.shape())
-        m.submodules.r = r = Skid(self.bus.r.payload.shape())
+        m.submodules.ar = ar = RegisterSlice(self.bus.ar.payload.shape())
+        m.submodules.r = r = RegisterSlice(self.bus.r.payload.shape())
         connect(m, ar.o, flipped(self.bus.ar))
         connect(m, flipped(self.bus.r), r.i)
 

@@ -118,6 +118,6 @@ def lowest(flags, lows=None):
 
 def delay(m, value):
     """`value`, one cycle later."""
-    later = Signal.like(value, name="delayed")
-    m.d.sync += later.eq(value)
-    return later
+    delay = Signal.like(value, name="delayed")
+    m.d.sync += delay.eq(value)
+    return delay

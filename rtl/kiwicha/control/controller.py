@@ -10,10 +10,10 @@ from ..isa import INSTRUCTIONS, Activity, Unit
 from .counters import Counters
 from .dispatch import Dispatch
 from .fetch import Fetch
+from .issue_queue import IssueQueue
 from .probe import Probe
 from .registers import ADDRESS_WIDTH, Registers
 from .semaphores import Semaphores
-from .station import Station
 from .supervisor import Supervisor
 from .unit import UnitPort, Window
 
@@ -24,7 +24,7 @@ class Controller(wiring.Component):
     """Runs programs: fetches, checks and dispatches instructions, and tells the host how it ended.
 
     What each part does, and how fast, is said there: :class:`.Registers`, :class:`.Fetch`,
-    :class:`.Dispatch`, :class:`.Station` (one per unit), :class:`.Semaphores`, :class:`.Supervisor`,
+    :class:`.Dispatch`, :class:`.IssueQueue` (one per unit), :class:`.Semaphores`, :class:`.Supervisor`,
     :class:`.Counters`. Together: from a unit's `retire` to another unit's `i.valid`, by way of a
     semaphore, 4 cycles.
 
@@ -75,7 +75,7 @@ class Controller(wiring.Component):
         wiring.connect(m, wiring.flipped(self.host), registers.host)
         wiring.connect(m, fetch.bus, wiring.flipped(self.bus))
         wiring.connect(m, fetch.o, dispatch.i)
-        stations = self._elaborate_stations(m, dispatch, semaphores, supervisor)
+        issue_queues = self._elaborate_issue_queues(m, dispatch, semaphores, supervisor)
         ports = [getattr(self, unit.name.lower()) for unit in INSTRUCTIONS]
 
         all_done = Signal()
@@ -85,9 +85,9 @@ class Controller(wiring.Component):
         # Registers between units: what they do and whether they move is known late in a cycle.
         progress = Signal(2 + 2 * len(ports))
         m.d.sync += progress.eq(Cat(
-            fetch.progress, dispatch.progress, *(station.progress for station in stations),
+            fetch.progress, dispatch.progress, *(issue_queue.progress for issue_queue in issue_queues),
             *(port.progress for port in ports)))
-        # No station is empty before what it held has been told as done, a cycle after the unit is quiet.
+        # No issue queue is empty before what it held has been told as done, a cycle after the unit is quiet.
         quiet = Signal(1 + len(ports))
         m.d.sync += quiet.eq(Cat(fetch.quiet, *(port.quiet for port in ports)))
         m.d.comb += [supervisor.progress.eq(progress.any()), supervisor.quiet.eq(quiet.all())]
@@ -104,7 +104,7 @@ class Controller(wiring.Component):
             supervisor.start.eq(registers.start),
             supervisor.host_abort.eq(registers.abort),
             supervisor.all_done.eq(all_done),
-            supervisor.empty.eq(Cat(station.empty for station in stations).all()),
+            supervisor.empty.eq(Cat(issue_queue.empty for issue_queue in issue_queues).all()),
             supervisor.limit.eq(registers.watchdog),
             supervisor.dispatch_unit.eq(dispatch.error_unit),
             supervisor.next_index.eq(fetch.index),
@@ -114,41 +114,41 @@ class Controller(wiring.Component):
             *(getattr(registers, name).eq(getattr(supervisor, name))
               for name in ("busy", "done", "error", "record", "succeeded", "failed")),
         ]
-        self._elaborate_counters(m, counters, registers, supervisor, dispatch, stations, ports)
+        self._elaborate_counters(m, counters, registers, supervisor, dispatch, issue_queues, ports)
         if self._probe:
             self._elaborate_probe(m, counters, fetch, dispatch, ports)
         return m
 
-    def _elaborate_stations(self, m, dispatch, semaphores, supervisor):
-        """A station for each unit, between dispatch and the unit's port."""
-        stations = []
+    def _elaborate_issue_queues(self, m, dispatch, semaphores, supervisor):
+        """An issue queue for each unit, between dispatch and the unit's port."""
+        issue_queues = []
         m.d.sync += semaphores.clear.eq(supervisor.starting | supervisor.abort)
         for number, unit in enumerate(INSTRUCTIONS):
             name = unit.name.lower()
-            station = Station(unit, self._config.queue_depth)
-            m.submodules[f"station_{name}"] = station
+            issue_queue = IssueQueue(unit, self._config.queue_depth)
+            m.submodules[f"issue_queue_{name}"] = issue_queue
             port = getattr(self, name)
-            wiring.connect(m, getattr(dispatch, name), station.i)
+            wiring.connect(m, getattr(dispatch, name), issue_queue.i)
             m.d.comb += [
-                port.i.valid.eq(station.o.valid),
-                port.i.payload.eq(station.o.payload),
-                station.o.ready.eq(port.i.ready),
+                port.i.valid.eq(issue_queue.o.valid),
+                port.i.payload.eq(issue_queue.o.payload),
+                issue_queue.o.ready.eq(port.i.ready),
                 port.abort.eq(supervisor.abort),
-                station.retire.eq(port.retire),
-                station.clear.eq(supervisor.abort),
-                semaphores.want[number].eq(station.want),
-                semaphores.wait[number].eq(station.wait),
-                station.granted.eq(semaphores.granted[number]),
-                semaphores.signal[number].eq(station.signal),
-                semaphores.add[number].eq(station.add),
-                station.applied.eq(semaphores.applied[number]),
-                supervisor.held[number].eq(station.oldest_valid),
-                supervisor.held_index[number].eq(station.oldest_index),
+                issue_queue.retire.eq(port.retire),
+                issue_queue.clear.eq(supervisor.abort),
+                semaphores.want[number].eq(issue_queue.want),
+                semaphores.wait[number].eq(issue_queue.wait),
+                issue_queue.granted.eq(semaphores.granted[number]),
+                semaphores.signal[number].eq(issue_queue.signal),
+                semaphores.add[number].eq(issue_queue.add),
+                issue_queue.applied.eq(semaphores.applied[number]),
+                supervisor.held[number].eq(issue_queue.oldest_valid),
+                supervisor.held_index[number].eq(issue_queue.oldest_index),
             ]
-            stations.append(station)
-        return stations
+            issue_queues.append(issue_queue)
+        return issue_queues
 
-    def _elaborate_counters(self, m, counters, registers, supervisor, dispatch, stations, ports):
+    def _elaborate_counters(self, m, counters, registers, supervisor, dispatch, issue_queues, ports):
         """What each unit is counted as doing, a cycle later: a semaphore may be why it is idle."""
         m.d.comb += [
             counters.clear.eq(supervisor.starting),
@@ -159,9 +159,9 @@ class Controller(wiring.Component):
         ]
         m.d.sync += counters.activity[Unit.FETCH.value].eq(dispatch.activity)
         m.d.sync += counters.enable.eq(supervisor.running)
-        for unit, station, port in zip(INSTRUCTIONS, stations, ports, strict=True):
+        for unit, issue_queue, port in zip(INSTRUCTIONS, issue_queues, ports, strict=True):
             activity, waiting = Signal.like(port.activity), Signal()
-            m.d.sync += [activity.eq(port.activity), waiting.eq(station.waiting)]
+            m.d.sync += [activity.eq(port.activity), waiting.eq(issue_queue.waiting)]
             m.d.comb += counters.activity[unit.value].eq(
                 Mux((activity == Activity.IDLE) & waiting, Activity.SEMAPHORE, activity))
 

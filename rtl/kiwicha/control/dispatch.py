@@ -1,4 +1,4 @@
-"""Dispatch: hands each instruction, in program order, to the station of its unit."""
+"""Dispatch: hands each instruction, in program order, to the issue queue of its unit."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from ..isa import INDEX_WIDTH, INSTRUCTIONS, Activity, ErrorCode, Unit, instruction_layout
 from .check import Verdict
 from .fetch import Fetched
-from .station import station_entry
+from .issue_queue import issue_entry
 from .unit import ErrorReport
 
 __all__ = ["Dispatch"]
@@ -29,7 +29,7 @@ class Dispatch(wiring.Component):
     running : In(1)
         A program runs.
     load, matmul, epilogue, store : Out(stream)
-        To the stations.
+        To the issue queues.
     error : Out(ErrorReport), error_unit : Out(Unit)
     activity : Out(Activity)
         FETCH's: BUSY when it dispatches, once for each instruction; QUEUE when it cannot; MEMORY when
@@ -44,7 +44,7 @@ class Dispatch(wiring.Component):
             "index": In(INDEX_WIDTH),
             "all_done": In(1),
             "running": In(1),
-            **{unit.name.lower(): Out(stream.Signature(station_entry(unit))) for unit in INSTRUCTIONS},
+            **{unit.name.lower(): Out(stream.Signature(issue_entry(unit))) for unit in INSTRUCTIONS},
             "error": Out(ErrorReport),
             "error_unit": Out(Unit),
             "activity": Out(Activity),

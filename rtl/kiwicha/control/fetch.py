@@ -5,10 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import later
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, INSTRUCTIONS, ErrorCode
+from ..lib.delay import delay
 from .check import Check, Verdict
 from .unit import ErrorReport, Window
 
@@ -92,7 +92,7 @@ class Fetch(wiring.Component):
             m.d.sync += self.index.eq(0)
         with m.Elif(popped):
             m.d.sync += self.index.eq(self.index + 1)
-        # The stations are ready late, and far away.
+        # The issue queues are ready late, and far away.
         gone = Signal()
         m.d.sync += gone.eq(popped & ~self.start & ~self.abort)
         self._elaborate_ask(m, failed, gone, asked)
@@ -205,10 +205,10 @@ class Fetch(wiring.Component):
         with m.Elif(taken & bad & ~stopped):
             m.d.sync += stopped.eq(1)
         # A cycle late, for what a beat says is known late.
-        wrong = later(m, taken & bad & ~stopped, "wrong")
-        burst = later(m, Cat(Mux(in_first_burst, self.program[INSTRUCTION_BITS:INSTRUCTION_BITS + 2], 0),
+        wrong = delay(m, taken & bad & ~stopped, "wrong")
+        burst = delay(m, Cat(Mux(in_first_burst, self.program[INSTRUCTION_BITS:INSTRUCTION_BITS + 2], 0),
                              address[2:]), "burst")
-        index_then = later(m, index, "index_then")
+        index_then = delay(m, index, "index_then")
         with m.If(wrong):
             # It may overtake a WINDOW error of a later burst: that one has a higher index.
             self._fail(m, failed, ErrorCode.BUS_READ, index_then, burst << INSTRUCTION_BITS)
@@ -231,9 +231,9 @@ class Fetch(wiring.Component):
             write, read = storage.write_port(), storage.read_port(domain="comb")
             m.d.comb += [write.addr.eq(beat_slot), write.data.eq(beat), read.addr.eq(head),
                          write.en.eq(beat_valid & (beat_place == number))]
-            # Two registers, as for the verdict, which belongs to it: the stations are far away.
+            # Two registers, as for the verdict, which belongs to it: the issue queues are far away.
             bits = self.o.p.bits.word_select(number, config.bus_width)
-            m.d.sync += bits.eq(later(m, read.data, f"bits{number}"))
+            m.d.sync += bits.eq(delay(m, read.data, f"bits{number}"))
         m.submodules.verdicts = verdicts = Memory(shape=Verdict, depth=BUFFERED, init=[])
         write, read = verdicts.write_port(), verdicts.read_port(domain="comb")
         available = Signal(range(BUFFERED + 1))
@@ -241,7 +241,7 @@ class Fetch(wiring.Component):
                      read.addr.eq(head)]
         # What is read is offered two cycles after `head` has come to it.
         there = Signal()
-        verdict = later(m, read.data, "verdict")
+        verdict = delay(m, read.data, "verdict")
         good = verdict.kind == Verdict.Kind.OKAY
         m.d.sync += [
             self.o.p.verdict.eq(verdict),

@@ -198,7 +198,7 @@ class Registers(wiring.Component):
             "ID": ID_VALUE,
             "VERSION": VERSION_VALUE,
             "ARRAY": packed("ARRAY", rows=config.rows, columns=config.columns,
-                            epilogue_lanes=config.epilogue_lanes, line_bytes=config.line_bytes),
+                            vector_lanes=config.vector_lanes, line_bytes=config.line_bytes),
             "BUS": packed("BUS", bus_bytes=config.bus_bytes, address_width=config.address_width,
                           reads_in_flight=config.reads_in_flight, writes_in_flight=config.writes_in_flight),
             "SCRATCHPAD": packed("SCRATCHPAD", bank_lines=config.bank_lines, banks=config.scratchpad_banks,

@@ -9,7 +9,7 @@ from .unit import SETTLE, ErrorReport
 
 __all__ = ["ErrorRecord", "SOURCES", "Supervisor", "Watchdog"]
 
-STATIONS = len(INSTRUCTIONS)
+ISSUE_QUEUES = len(INSTRUCTIONS)
 #: Where errors come from, in the order in which they are preferred at the same index.
 SOURCES = ("load", "matmul", "epilogue", "store", "dispatch", "fetch", "watchdog", "host")
 
@@ -60,7 +60,7 @@ class Watchdog(wiring.Component):
 class Supervisor(wiring.Component):
     """Runs one program after another: idle, running, choosing among errors, stopping.
 
-    A program ends well when all its instructions are dispatched, no station holds any, and all units are
+    A program ends well when all its instructions are dispatched, no issue queue holds any, and all units are
     quiet; or with the first error, which of several in one cycle is the one with the lowest
     instruction index. `failed` comes 3 cycles after the error, one more for each further error of the same cycle.
     Then `abort` is held until fetch and all units are quiet, however long the bus takes; only then
@@ -73,14 +73,14 @@ class Supervisor(wiring.Component):
     host_abort : In(1)
         Ignored unless a program runs.
     all_done, empty, quiet : In(1)
-        All instructions are dispatched; the stations are empty; fetch and units are quiet.
+        All instructions are dispatched; the issue queues are empty; fetch and units are quiet.
     progress : In(1), limit : In(32)
         For the watchdog.
     errors : In(ErrorReport), one each for four units, dispatch and fetch
     dispatch_unit : In(Unit)
         Whom dispatch's error is about.
     held, held_index : In
-        From each station: its oldest instruction.
+        From each issue queue: its oldest instruction.
     next_index : In(24)
         The instruction that will be dispatched next.
     starting : Out(1)
@@ -105,10 +105,10 @@ class Supervisor(wiring.Component):
             "quiet": In(1),
             "progress": In(1),
             "limit": In(32),
-            "errors": In(ErrorReport).array(STATIONS + 2),
+            "errors": In(ErrorReport).array(ISSUE_QUEUES + 2),
             "dispatch_unit": In(Unit),
-            "held": In(STATIONS),
-            "held_index": In(data.ArrayLayout(INDEX_WIDTH, STATIONS)),
+            "held": In(ISSUE_QUEUES),
+            "held_index": In(data.ArrayLayout(INDEX_WIDTH, ISSUE_QUEUES)),
             "next_index": In(INDEX_WIDTH),
             "starting": Out(1),
             "running": Out(1),
@@ -180,7 +180,7 @@ class Supervisor(wiring.Component):
             record = Signal(ErrorRecord, name=f"record_{source}")
             if number < len(self.errors):
                 report = self.errors[number]
-                unit = Unit(number + 1) if number < STATIONS else Unit.FETCH
+                unit = Unit(number + 1) if number < ISSUE_QUEUES else Unit.FETCH
                 m.d.comb += [record.code.eq(report.code), record.index.eq(report.index),
                              record.address.eq(report.address),
                              record.unit.eq(self.dispatch_unit if source == "dispatch" else unit)]
@@ -211,7 +211,7 @@ class Supervisor(wiring.Component):
     def _elaborate_oldest(self, m):
         """The unit and index of the oldest instruction that is not finished, as of 3 cycles ago."""
         Entry = data.StructLayout({"valid": 1, "index": INDEX_WIDTH, "unit": Unit})
-        level = [Signal(Entry, name=f"oldest_{number}") for number in range(STATIONS)]
+        level = [Signal(Entry, name=f"oldest_{number}") for number in range(ISSUE_QUEUES)]
         for number, entry in enumerate(level):
             m.d.comb += [entry.valid.eq(self.held[number]), entry.index.eq(self.held_index[number]),
                          entry.unit.eq(number + 1)]
@@ -224,7 +224,7 @@ class Supervisor(wiring.Component):
                 above.append(older)
             level = above
         oldest = Signal(Entry)
-        # What is still to come is younger than anything that a station holds, seen in the same cycle.
+        # What is still to come is younger than anything that an issue queue holds, seen in the same cycle.
         following = self.next_index
         for number in range(3):
             before, following = following, Signal(INDEX_WIDTH, name=f"following_{number}")

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import ChipConfig
 from ..control.unit import Window
 from ..isa import INDEX_WIDTH
-from ..memory.walker import LoopNest, Pointer
+from ..lib.loop_nest import LoopNest, Pointer
 from .transfer import RUN_WIDTH, run_job
 
 __all__ = ["BurstGenerator", "burst_layout"]

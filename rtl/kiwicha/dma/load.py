@@ -8,16 +8,16 @@ from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
 from ..control.unit import UnitPort, Window
 from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit
+from ..lib.stream import Queue, RegisterSlice
 from ..memory.ports import LINE_ADDRESS, WritePort
-from ..stream import Queue, Skid
-from .align import ByteQueue, Settled
 from .bursts import BurstGenerator, burst_layout
-from .chunks import ChunkWalker, chunk_layout
-from .transfer import Transfer, chunk_job
+from .realigner import Realigner, Settled
+from .segments import SegmentGenerator, segment_layout
+from .transfer import Transfer, segment_job
 
 __all__ = ["LoadUnit"]
 
-#: Lines between the byte queue and the write port: its pipeline's depth, and room to ride out denials.
+#: Lines between the realigner and the write port: its pipeline's depth, and room to ride out denials.
 LINE_QUEUE = 16
 #: Instructions that the memory side may be ahead of the scratchpad side.
 JOB_QUEUE = 4
@@ -31,7 +31,7 @@ class LoadUnit(wiring.Component):
     every 2 cycles. About 20 cycles from an instruction to its first line, plus the memory's latency.
 
     Errors come when everything before them is written and nothing is left on the bus, and are those that a byte by
-    byte execution would find first; a chunk is read from memory before its line is checked. FIELD;
+    byte execution would find first; a segment is read from memory before its line is checked. FIELD;
     WINDOW: the first byte outside; BUS_READ: the burst's first byte; SCRATCHPAD_RANGE: the line.
     Bursts asked for are awaited and dropped after an error and on abort, and no more are asked for.
 
@@ -69,13 +69,13 @@ class LoadUnit(wiring.Component):
 
         m.submodules.transfer = transfer = ResetInserter(drop)(Transfer(self.config, Unit.LOAD))
         m.submodules.bursts = bursts = ResetInserter(drop)(BurstGenerator(self.config))
-        m.submodules.jobs = job_queue = ResetInserter(drop)(Queue(chunk_job(), JOB_QUEUE))
-        m.submodules.walker = walker = ResetInserter(drop)(ChunkWalker(self.config))
-        m.submodules.chunks = chunks = ResetInserter(drop)(Skid(chunk_layout(self.config)))
+        m.submodules.jobs = job_queue = ResetInserter(drop)(Queue(segment_job(), JOB_QUEUE))
+        m.submodules.segment_generator = segment_generator = ResetInserter(drop)(SegmentGenerator(self.config))
+        m.submodules.segments = segments = ResetInserter(drop)(RegisterSlice(segment_layout(self.config)))
         connect(m, transfer.runs, bursts.i)
-        connect(m, transfer.chunks, job_queue.i)
-        connect(m, job_queue.o, walker.i)
-        connect(m, walker.o, chunks.i)
+        connect(m, transfer.segments, job_queue.i)
+        connect(m, job_queue.o, segment_generator.i)
+        connect(m, segment_generator.o, segments.i)
         m.d.comb += [
             transfer.i.payload.eq(self.control.i.payload),
             transfer.i.valid.eq(self.control.i.valid & ~drop),
@@ -83,11 +83,11 @@ class LoadUnit(wiring.Component):
             bursts.window.eq(self.window),
         ]
         tag = data.StructLayout({"line": LINE_ADDRESS, "fill": 8, "last": 1})
-        # What was taken before an error still has to come out of the byte queue: it is emptied only afterwards.
+        # What was taken before an error still has to come out of the realigner: it is emptied only afterwards.
         m.submodules.bytes = queue = ResetInserter(self._abort | self.control.error.valid)(
-            ByteQueue(self.config.bus_bytes, self.config.line_bytes, tag))
+            Realigner(self.config.bus_bytes, self.config.line_bytes, tag))
         self._receive(m, bursts, queue, stop, drop, poisoned, flying, cause)
-        pending = self._pop(m, chunks, walker.stop_index, queue, drop, poisoned, failing, cause)
+        pending = self._pop(m, segments, segment_generator.stop_index, queue, drop, poisoned, failing, cause)
         self._write(m, queue, jobs, came)
         self._report(m, failing, flying, jobs, came, pending)
         return m
@@ -155,8 +155,8 @@ class LoadUnit(wiring.Component):
             ]
 
     def _pop(self, m, ahead, stop_index, queue, drop, poisoned, failing, cause):
-        """Takes each chunk's bytes once they have come; finds the first error; returns the lines on their way."""
-        chunks, chunk = ahead.o, ahead.o.payload
+        """Takes each segment's bytes once they have come; finds the first error; returns lines on their way."""
+        segments, segment = ahead.o, ahead.o.payload
         error = self.control.error
         pending = Signal(range(LINE_QUEUE + 1))
         # The scratchpad is ready late in a cycle: a place is free one cycle late, and `room` is another one late.
@@ -165,13 +165,13 @@ class LoadUnit(wiring.Component):
         m.d.comb += [
             settled.i.eq(poisoned),
             queue.claim.eq(Mux(ahead.renews, ahead.following.count, 0)),
-            queue.want.eq(chunk.count),
+            queue.want.eq(segment.count),
             queue.first.eq(0),
-            queue.tag.line.eq(chunk.line),
-            queue.tag.fill.eq(chunk.fill),
-            queue.tag.last.eq(chunk.last),
-            queue.take.eq(chunks.valid & queue.enough & room & ~chunk.stop & ~drop),
-            chunks.ready.eq(queue.take),
+            queue.tag.line.eq(segment.line),
+            queue.tag.fill.eq(segment.fill),
+            queue.tag.last.eq(segment.last),
+            queue.take.eq(segments.valid & queue.enough & room & ~segment.stop & ~drop),
+            segments.ready.eq(queue.take),
         ]
         m.d.sync += [
             written.eq(self.write.request.valid & self.write.request.ready),
@@ -180,17 +180,17 @@ class LoadUnit(wiring.Component):
         ]
         with m.If(self._abort):
             m.d.sync += [pending.eq(0), failing.eq(0)]
-        with m.Elif(chunks.valid & ~failing):
-            m.d.sync += failing.eq(Mux(queue.enough, chunk.stop, settled.o))
-        # What would be the error, until a cycle after there is one: the chunk and the cause are still there.
+        with m.Elif(segments.valid & ~failing):
+            m.d.sync += failing.eq(Mux(queue.enough, segment.stop, settled.o))
+        # What would be the error, until a cycle after there is one: the segment and the cause are still there.
         enough, told = Signal(), Signal()
         m.d.sync += [enough.eq(queue.enough), told.eq(failing)]
         with m.If(~told):
             m.d.sync += [
                 error.index.eq(Mux(enough, stop_index, cause.index)),
-                error.code.eq(Mux(enough, Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE),
+                error.code.eq(Mux(enough, Mux(segment.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE),
                                   cause.code)),
-                error.address.eq(Mux(enough, chunk.line, cause.address)),
+                error.address.eq(Mux(enough, segment.line, cause.address)),
             ]
         return pending
 

@@ -6,21 +6,21 @@ from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..arith.delay import later
 from ..bus.axi import AxiWrite, is_error
 from ..config import READ_LATENCY, ChipConfig
 from ..control.unit import UnitPort, Window
 from ..isa import Activity, ErrorCode, Unit
+from ..lib.delay import delay
+from ..lib.stream import Queue, RegisterSlice
 from ..memory.ports import LINE_ADDRESS, ReadPort
-from ..stream import Queue, Skid
-from .align import ByteQueue, Settled
 from .bursts import BurstGenerator, burst_layout
-from .chunks import ChunkWalker, chunk_layout
-from .transfer import Transfer, chunk_job
+from .realigner import Realigner, Settled
+from .segments import SegmentGenerator, segment_layout
+from .transfer import Transfer, segment_job
 
 __all__ = ["StoreUnit"]
 
-#: Beats between the byte queue and the bus: its pipeline's depth, and room to ride out a busy bus.
+#: Beats between the realigner and the bus: its pipeline's depth, and room to ride out a busy bus.
 BEAT_QUEUE = 16
 #: Instructions that the scratchpad side may be behind the memory side.
 JOB_QUEUE = 4
@@ -34,7 +34,7 @@ class StoreUnit(wiring.Component):
     address has been. About 25 cycles from an instruction to its first beat.
 
     Errors come when every burst has been answered, and are those that a byte by byte execution would find first;
-    a chunk's line is checked before its bytes are written. FIELD; WINDOW: the first byte outside;
+    a segment's line is checked before its bytes are written. FIELD; WINDOW: the first byte outside;
     BUS_WRITE: the burst's first byte; SCRATCHPAD_RANGE: the line. After an error and on abort, bursts begun or
     announced are finished with no byte enabled (three beats already on their way excepted) and awaited.
 
@@ -69,13 +69,13 @@ class StoreUnit(wiring.Component):
 
         m.submodules.transfer = transfer = ResetInserter(flush)(Transfer(config, Unit.STORE))
         m.submodules.bursts = bursts = ResetInserter(flush)(BurstGenerator(config))
-        m.submodules.jobs = job_queue = ResetInserter(flush)(Queue(chunk_job(), JOB_QUEUE))
-        m.submodules.walker = walker = ResetInserter(flush)(ChunkWalker(config))
-        m.submodules.chunks = chunks = ResetInserter(flush)(Skid(chunk_layout(config)))
+        m.submodules.jobs = job_queue = ResetInserter(flush)(Queue(segment_job(), JOB_QUEUE))
+        m.submodules.segment_generator = segment_generator = ResetInserter(flush)(SegmentGenerator(config))
+        m.submodules.segments = segments = ResetInserter(flush)(RegisterSlice(segment_layout(config)))
         connect(m, transfer.runs, bursts.i)
-        connect(m, transfer.chunks, job_queue.i)
-        connect(m, job_queue.o, walker.i)
-        connect(m, walker.o, chunks.i)
+        connect(m, transfer.segments, job_queue.i)
+        connect(m, job_queue.o, segment_generator.i)
+        connect(m, segment_generator.o, segments.i)
         m.d.comb += [
             transfer.i.payload.eq(self.control.i.payload),
             transfer.i.valid.eq(self.control.i.valid & ~flush),
@@ -83,20 +83,21 @@ class StoreUnit(wiring.Component):
             bursts.window.eq(self.window),
             idle_bus.eq((flying == 0) & ~self.bus.aw.valid),
         ]
-        # The byte queue also carries the strobeless beats of a flush: it is emptied after that. A burst may still
+        # The realigner also carries the strobeless beats of a flush: it is emptied after that. A burst may still
         # be announced in a flush's first cycle.
         empty, flushed = Signal(), Signal()
         m.d.sync += flushed.eq(flush)
         m.d.comb += empty.eq(flush & flushed & idle_bus)
         tag = data.StructLayout({"last": 1, "keep": 1})
-        m.submodules.bytes = queue = ResetInserter(empty)(ByteQueue(config.line_bytes, config.bus_bytes, tag))
+        m.submodules.bytes = queue = ResetInserter(empty)(Realigner(config.line_bytes, config.bus_bytes, tag))
         plans, answers = self._announce(m, bursts, empty, flying)
         beats = self._plan(m, plans, empty)
-        fault, reading, taken, denied = self._fetch(m, chunks.o, queue, failing)
+        fault, reading, taken, denied = self._fetch(m, segments.o, queue, failing)
         mute = Signal()         # after a BUS_WRITE error: queued beats come after it in the program
         sent = self._send(m, beats, queue, flush, mute, empty)
         wrong = self._judge(m, beats.o, queue, answers, fault, sent, failing, flush, mute)
-        self._explain(m, chunks.o.payload, walker.stop_index, bursts, queue, answers.o.payload, wrong, failing)
+        self._explain(m, segments.o.payload, segment_generator.stop_index, bursts, queue, answers.o.payload, wrong,
+                      failing)
         self._report(m, failing & flushed, idle_bus, reading, taken, denied)
         return m
 
@@ -138,8 +139,8 @@ class StoreUnit(wiring.Component):
         low = (self.config.bus_bytes - 1).bit_length()
         layout = data.StructLayout({"first": low, "count": low + 1, "last": 1, "fail": 1})
         # Two slices: the queue of bytes adds up the counts that come to the second.
-        m.submodules.planned = planned = ResetInserter(empty)(Skid(layout))
-        m.submodules.beats = beats = ResetInserter(empty)(Skid(layout))
+        m.submodules.planned = planned = ResetInserter(empty)(RegisterSlice(layout))
+        m.submodules.beats = beats = ResetInserter(empty)(RegisterSlice(layout))
         connect(m, planned.o, beats.i)
         plan, beat = plans.o.payload, planned.i.payload
         started = Signal()
@@ -161,32 +162,32 @@ class StoreUnit(wiring.Component):
             m.d.sync += [started.eq(~beat.last), left.eq(Mux(started, left, plan.length) - 1)]
         return beats
 
-    def _fetch(self, m, chunks, queue, failing):
+    def _fetch(self, m, segments, queue, failing):
         """Lines from the scratchpad; their answers come after a fixed time and find room reserved.
 
         They are asked for from two register slices: the port's `ready` depends on all other units, which are
-        elsewhere, and much hangs on a chunk.
+        elsewhere, and much hangs on a segment.
         """
-        chunk, request = chunks.payload, self.read.request
-        item = data.StructLayout({"line": LINE_ADDRESS, "count": chunk.count.shape()})
-        m.submodules.near = near = Skid(item)
-        m.submodules.asked = asked = Skid(item)
-        fault = Signal()        # the next chunk has no line to read
-        counts = [Signal(chunk.count.shape(), name=f"count{i}") for i in range(READ_LATENCY)]
+        segment, request = segments.payload, self.read.request
+        item = data.StructLayout({"line": LINE_ADDRESS, "count": segment.count.shape()})
+        m.submodules.near = near = RegisterSlice(item)
+        m.submodules.asked = asked = RegisterSlice(item)
+        fault = Signal()        # the next segment has no line to read
+        counts = [Signal(segment.count.shape(), name=f"count{i}") for i in range(READ_LATENCY)]
         taken = Signal()
         m.d.comb += [
-            fault.eq(chunks.valid & chunk.stop),
+            fault.eq(segments.valid & segment.stop),
             # When an abort begins, lines may still be asked for: they come before its end.
-            near.i.valid.eq(chunks.valid & ~chunk.stop & queue.room & ~failing),
-            near.i.p.line.eq(chunk.line),
-            near.i.p.count.eq(chunk.count),
+            near.i.valid.eq(segments.valid & ~segment.stop & queue.room & ~failing),
+            near.i.p.line.eq(segment.line),
+            near.i.p.count.eq(segment.count),
             taken.eq(near.i.valid & near.i.ready),
             request.valid.eq(asked.o.valid),
             request.payload.eq(asked.o.p.line),
             asked.o.ready.eq(request.ready),
-            chunks.ready.eq(taken),
+            segments.ready.eq(taken),
             queue.reserve.eq(taken),
-            queue.reserve_count.eq(chunk.count),
+            queue.reserve_count.eq(segment.count),
             queue.push_valid.eq(self.read.valid),
             queue.push.data.eq(self.read.data),
             queue.push.first.eq(0),
@@ -199,7 +200,7 @@ class StoreUnit(wiring.Component):
         m.d.comb += reading.eq(near.o.valid | asked.o.valid | Cat(counts).any())
         m.submodules.settled = settled = Settled(READ_LATENCY + queue.push_latency)
         m.d.comb += settled.i.eq(fault & ~near.o.valid & ~asked.o.valid)
-        return settled.o, reading, taken, chunks.valid & ~near.i.ready
+        return settled.o, reading, taken, segments.valid & ~near.i.ready
 
     def _send(self, m, ahead, queue, flush, mute, empty):
         """Bytes to W beats; returns the pulse that a burst's last beat has its bytes."""
@@ -207,7 +208,7 @@ class StoreUnit(wiring.Component):
         layout = w.payload.shape()
         beats, beat = ahead.o, ahead.o.payload
         m.submodules.words = words = ResetInserter(empty)(Queue(layout, BEAT_QUEUE))
-        m.submodules.out = out = Skid(layout)
+        m.submodules.out = out = RegisterSlice(layout)
         connect(m, out.o, flipped(w))
         pending = Signal(range(BEAT_QUEUE + 1))
         room = Signal()     # one cycle late, hence one place less
@@ -265,11 +266,11 @@ class StoreUnit(wiring.Component):
             m.d.sync += failing.eq(Mux(queue.enough, beats.payload.fail, fault))
         return counts & wrong
 
-    def _explain(self, m, chunk, stop_index, bursts, queue, answer, wrong, failing):
+    def _explain(self, m, segment, stop_index, bursts, queue, answer, wrong, failing):
         """What would be the error, until a cycle after there is one; a BUS_WRITE error comes before the others."""
         error = self.control.error
         told, answered, enough = Signal(), Signal(), Signal()
-        answer = later(m, answer, "answer_then")
+        answer = delay(m, answer, "answer_then")
         m.d.sync += [told.eq(failing), answered.eq(wrong), enough.eq(queue.enough)]
         with m.If(answered):
             m.d.sync += [error.code.eq(ErrorCode.BUS_WRITE), error.index.eq(answer.index),
@@ -278,8 +279,8 @@ class StoreUnit(wiring.Component):
             m.d.sync += [error.code.eq(ErrorCode.WINDOW), error.index.eq(bursts.o.payload.index),
                          error.address.eq(bursts.fail_address)]
         with m.Elif(~told):
-            m.d.sync += [error.code.eq(Mux(chunk.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE)),
-                         error.index.eq(stop_index), error.address.eq(chunk.line)]
+            m.d.sync += [error.code.eq(Mux(segment.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE)),
+                         error.index.eq(stop_index), error.address.eq(segment.line)]
 
     def _report(self, m, failing, idle_bus, reading, taken, denied):
         control, aw, w, b = self.control, self.bus.aw, self.bus.w, self.bus.b

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, Unit, unit_layout
 
-__all__ = ["RUN_WIDTH", "Transfer", "chunk_job", "run_job"]
+__all__ = ["RUN_WIDTH", "Transfer", "segment_job", "run_job"]
 
 #: Bits of a run's length: 24 bits of row_bytes times 16 bits of rows.
 RUN_WIDTH = 40
@@ -25,27 +25,27 @@ def run_job() -> data.StructLayout:
         "plane_stride": signed(32), "index": INDEX_WIDTH, "bad": 1, "beyond": 1})
 
 
-def chunk_job() -> data.StructLayout:
-    """The scratchpad side: rows with `behind` + 1 bytes after their first chunk, or none if that is negative.
+def segment_job() -> data.StructLayout:
+    """The scratchpad side: rows with `behind` + 1 bytes after their first segment, or none if that is negative.
 
-    `first`: bytes that the first chunk takes from memory. With `bad` it is a single chunk, and `line` the value of
+    `first`: bytes that the first segment takes from memory. With `bad` it is one segment, and `line` the value of
     the field at fault.
     """
     return data.StructLayout({
-        "chunk_bytes": 8, "first": 8, "behind": signed(25), "rows": 16, "planes": 16, "line": 16,
+        "segment_bytes": 8, "first": 8, "behind": signed(25), "rows": 16, "planes": 16, "line": 16,
         "strides": data.ArrayLayout(signed(16), 3), "fill": 8, "fill_only": 1,
         "index": INDEX_WIDTH, "bad": 1})
 
 
 class Transfer(wiring.Component):
-    """Takes LOAD or STORE instructions, hands each to the burst generator and to the chunk walker.
+    """Takes LOAD or STORE instructions, hands each to the burst generator and to the segment generator.
 
     Rows that follow one another without a gap become one run per plane, so that short rows make long bursts.
     The length of such a run is a product; it is formed by shift and add, since multipliers are for the array.
 
     Latency 3 cycles, plus one per bit of `rows` beyond the first for contiguous rows; one instruction at a time.
 
-    Errors: FIELD (`bad`): address 0 for a zero row_bytes, rows, planes or chunk_bytes, else chunk_bytes if that
+    Errors: FIELD (`bad`): address 0 if row_bytes, rows, planes or segment_bytes is 0, else segment_bytes if that
     is more than a line.
 
     Members
@@ -53,7 +53,7 @@ class Transfer(wiring.Component):
     i : In(stream of unit_layout(unit))
     runs : Out(stream of run_job())
         Nothing for a good instruction with `fill_only`.
-    chunks : Out(stream of chunk_job())
+    segments : Out(stream of segment_job())
     """
 
     def __init__(self, config: ChipConfig, unit: Unit):
@@ -62,7 +62,7 @@ class Transfer(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(unit_layout(unit))),
             "runs": Out(stream.Signature(run_job())),
-            "chunks": Out(stream.Signature(chunk_job())),
+            "segments": Out(stream.Signature(segment_job())),
         })
 
     def elaborate(self, platform):
@@ -80,11 +80,11 @@ class Transfer(wiring.Component):
         behind = Signal(signed(25), reset_less=True)
         has_zero = Signal()
         m.d.comb += [
-            has_zero.eq((job.row_bytes == 0) | (job.rows == 0) | (job.planes == 0) | (job.chunk_bytes == 0)),
+            has_zero.eq((job.row_bytes == 0) | (job.rows == 0) | (job.planes == 0) | (job.segment_bytes == 0)),
             contiguous.eq(job.row_stride == job.row_bytes),
         ]
         runs_sent = Signal()
-        chunks_sent = Signal()
+        segments_sent = Signal()
         # An instruction may come. A register: the job's are many.
         takes = Signal(init=1)
         m.d.comb += self.i.ready.eq(takes)
@@ -94,14 +94,14 @@ class Transfer(wiring.Component):
             with m.State("CHECK"):
                 m.d.sync += [
                     zero.eq(has_zero),
-                    bad.eq(has_zero | (job.chunk_bytes > self.config.line_bytes)),
+                    bad.eq(has_zero | (job.segment_bytes > self.config.line_bytes)),
                     beyond.eq(job.address[self.config.address_width:].any()),
                     merged.eq(contiguous),
                     factor.eq(job.rows),
                     addend.eq(job.row_bytes),
-                    behind.eq(job.row_bytes - job.chunk_bytes - 1),
+                    behind.eq(job.row_bytes - job.segment_bytes - 1),
                     product.eq(-1),     # so that the result is the length - 1
-                    chunks_sent.eq(0),
+                    segments_sent.eq(0),
                 ]
                 with m.If(~takes):
                     m.next = "MULTIPLY"
@@ -113,10 +113,10 @@ class Transfer(wiring.Component):
                     m.next = "SEND"
             with m.State("SEND"):
                 runs_done = runs_sent | self.runs.ready
-                chunks_done = chunks_sent | self.chunks.ready
-                m.d.comb += [self.runs.valid.eq(~runs_sent), self.chunks.valid.eq(~chunks_sent)]
-                m.d.sync += [runs_sent.eq(runs_done), chunks_sent.eq(chunks_done)]
-                with m.If(runs_done & chunks_done):
+                segments_done = segments_sent | self.segments.ready
+                m.d.comb += [self.runs.valid.eq(~runs_sent), self.segments.valid.eq(~segments_sent)]
+                m.d.sync += [runs_sent.eq(runs_done), segments_sent.eq(segments_done)]
+                with m.If(runs_done & segments_done):
                     m.d.sync += takes.eq(1)
                     m.next = "CHECK"
         self._connect(m, job, product, behind, Mux(merged, 1, job.rows), fill_only, bad, zero, beyond)
@@ -124,18 +124,18 @@ class Transfer(wiring.Component):
 
     def _connect(self, m, job, product, behind, runs, fill_only, bad, zero, beyond):
         run = self.runs.payload
-        chunk = self.chunks.payload
+        segment = self.segments.payload
         m.d.comb += [
             run.address.eq(job.address), run.length.eq(product), run.runs.eq(runs), run.planes.eq(job.planes),
             run.row_stride.eq(job.row_stride), run.plane_stride.eq(job.plane_stride), run.index.eq(job.index),
             run.bad.eq(bad), run.beyond.eq(beyond),
-            chunk.chunk_bytes.eq(job.chunk_bytes), chunk.behind.eq(behind | bad.replicate(len(behind))),
-            chunk.rows.eq(Mux(bad, 1, job.rows)), chunk.planes.eq(Mux(bad, 1, job.planes)),
-            chunk.first.eq(Mux(fill_only | bad, 0, Mux(behind[-1], job.row_bytes, job.chunk_bytes))),
-            chunk.line.eq(Mux(bad, Mux(zero, 0, job.chunk_bytes), job.line)),
-            chunk.strides[0].eq(job.chunk_line_stride), chunk.strides[1].eq(job.row_line_stride),
-            chunk.strides[2].eq(job.plane_line_stride),
-            chunk.fill_only.eq(fill_only), chunk.index.eq(job.index), chunk.bad.eq(bad),
+            segment.segment_bytes.eq(job.segment_bytes), segment.behind.eq(behind | bad.replicate(len(behind))),
+            segment.rows.eq(Mux(bad, 1, job.rows)), segment.planes.eq(Mux(bad, 1, job.planes)),
+            segment.first.eq(Mux(fill_only | bad, 0, Mux(behind[-1], job.row_bytes, job.segment_bytes))),
+            segment.line.eq(Mux(bad, Mux(zero, 0, job.segment_bytes), job.line)),
+            segment.strides[0].eq(job.segment_line_stride), segment.strides[1].eq(job.row_line_stride),
+            segment.strides[2].eq(job.plane_line_stride),
+            segment.fill_only.eq(fill_only), segment.index.eq(job.index), segment.bad.eq(bad),
         ]
         if self.unit is Unit.LOAD:
-            m.d.comb += chunk.fill.eq(job.fill)
+            m.d.comb += segment.fill.eq(job.fill)

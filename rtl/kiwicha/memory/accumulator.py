@@ -7,8 +7,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
 from ..arith.add import FloatAdd
-from ..arith.delay import Delay, copies, later
 from ..config import READ_LATENCY, ChipConfig
+from ..lib.delay import Delay, copies, delay
 from .block_sum import BlockSum, accumulation
 from .ports import LINE_ADDRESS, ReadPort
 from .ram import WideRam
@@ -115,7 +115,7 @@ class Accumulator(wiring.Component):
     def _add(self, m, i, lines, bank):
         """The adders, one per column, shared by both banks; `bank` comes a cycle before the data."""
         banks = copies(m, bank, "adds_to", 2)
-        addend = later(m, i.data, "addend", READ_LATENCY)
+        addend = delay(m, i.data, "addend", READ_LATENCY)
         if self.config.block_scaled:
             m.submodules.kind = kind = Delay(1, READ_LATENCY + self.adder_of(self.config))
             m.d.comb += kind.i.eq(i.float)
@@ -139,7 +139,7 @@ class Accumulator(wiring.Component):
             m.d.sync += valid_then.eq(valid)
             valid = valid_then
         m.d.comb += self.read.valid.eq(valid)
-        bank = later(m, bank, "read_bank", READ_LATENCY - 1)
+        bank = delay(m, bank, "read_bank", READ_LATENCY - 1)
         size = len(self.read.data) // 2
         for half, own in enumerate(copies(m, bank, "read_bank_of_half", 2)):
             first, second = (ram.o.word_select(half, size) for ram in lines)

@@ -4,10 +4,10 @@ from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.delay import Delay, later
 from ..arith.scaled import ScaledToFloat
-from ..array.scales import EXPONENT, NAN_SCALE
 from ..config import READ_LATENCY, ChipConfig
+from ..lib.delay import Delay, delay
+from ..matmul.scales import EXPONENT, NAN_SCALE
 from .ports import LINE_ADDRESS
 from .ram import Ram
 
@@ -101,24 +101,24 @@ class BlockSum(wiring.Component):
         m.submodules.factors = way = Delay(10 * columns, READ_LATENCY)
         m.d.comb += way.i.eq(Cat(exponents))
         return ([way.o[10 * column:10 * column + 10].as_signed() for column in range(columns)],
-                [later(m, nan, f"nan_late{column}", READ_LATENCY - 1) for column, nan in enumerate(nans)])
+                [delay(m, nan, f"nan_late{column}", READ_LATENCY - 1) for column, nan in enumerate(nans)])
 
     def _partial_sums(self, m, nans):
         """The memory of partial sums and its adders; a (sum, NaN) per column."""
         config = self.config
         width, columns = config.block_sum_width, config.columns
         m.submodules.partial = ram = Ram((width + 1) * columns, config.accumulator_lines)
-        line = later(m, self.i.address, "line", READ_LATENCY + 1)
+        line = delay(m, self.i.address, "line", READ_LATENCY + 1)
         write = self.i.valid & self.i.scaled
         for cycle in range(READ_LATENCY + 1):
             then = Signal(name=f"write{cycle}")
             m.d.sync += then.eq(write)
             write = then
         m.d.comb += [
-            ram.read.eq(self.i.address), ram.zero.eq(later(m, self.i.begin | ~self.i.scaled, "fresh")),
+            ram.read.eq(self.i.address), ram.zero.eq(delay(m, self.i.begin | ~self.i.scaled, "fresh")),
             ram.write.enable.eq(write), ram.write.address.eq(line),
         ]
-        addend = later(m, self.i.data, "addend", READ_LATENCY)
+        addend = delay(m, self.i.data, "addend", READ_LATENCY)
         totals = []
         for column in range(columns):
             part = ram.o[(width + 1) * column:(width + 1) * (column + 1)]

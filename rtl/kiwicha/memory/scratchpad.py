@@ -4,8 +4,8 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from ..arith.delay import copies, later
 from ..config import READ_LATENCY, ChipConfig
+from ..lib.delay import copies, delay
 from .ports import ReadPort, WritePort
 from .ram import Ram
 
@@ -98,7 +98,7 @@ class Scratchpad(wiring.Component):
                 m.d.sync += valid_then.eq(valid)
                 valid = valid_then
             m.d.comb += port.valid.eq(valid)
-            bank = later(m, bank, f"{name}_bank", READ_LATENCY - 1)
+            bank = delay(m, bank, f"{name}_bank", READ_LATENCY - 1)
             size = len(port.data) // 4
             for quarter, own in enumerate(copies(m, bank, f"{name}_bank_of_quarter", 4)):
                 with m.Switch(own):
@@ -110,7 +110,7 @@ class Scratchpad(wiring.Component):
         """A register per writer, lest the way from its queue to all banks be one path."""
         requests = [(getattr(self, name).request, getattr(self, name).request.p.address) for name in WRITERS]
         self._arbitrate(m, requests)
-        lines = [later(m, stream.payload, f"{name}_line")
+        lines = [delay(m, stream.payload, f"{name}_line")
                  for name, (stream, _) in zip(WRITERS, requests, strict=True)]
         for number, ram in enumerate(banks):
             wins = copies(m, Cat(*self._wins(requests, number)), f"wins{number}", 4)

@@ -14,18 +14,18 @@ from .access import Fault, Lines, Memory, State, need, raise_first, walk
 
 __all__ = ["epilogue"]
 
-#: Results of so few bits that they take a fresh scale.
-_FRESH = {OutFormat.E4M3: "e4m3", OutFormat.E2M1: "e2m1"}
+#: Results of so few bits that they take a dynamic scale.
+_DYNAMIC_SCALE = {OutFormat.E4M3: "e4m3", OutFormat.E2M1: "e2m1"}
 
 
 def epilogue(state: State, memory: Memory, f: dict[str, Any]) -> None:
     config, out_format = state.config, f["out_format"]
     counts, acc_strides = ([f[f"{name}{level}"] for level in (3, 2, 1, 0)] for name in ("count", "acc_stride"))
     _check_epilogue(config, f, counts)
-    fresh = out_format in _FRESH
-    parts = f["parts"] if fresh else 1
+    dynamic_scale = out_format in _DYNAMIC_SCALE
+    parts = f["parts"] if dynamic_scale else 1
     size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
-    steps = parts if fresh else -(-size * config.columns // config.line_bytes)
+    steps = parts if dynamic_scale else -(-size * config.columns // config.line_bytes)
     counts = [*counts[:2], parts, *counts[2:]]
     acc_strides = [*acc_strides[:2], f["part_stride"], *acc_strides[2:]]
     out_counts, out_strides = [*counts[:2], steps], [f["out_stride3"], f["out_stride2"], f["out_step"]]
@@ -35,9 +35,9 @@ def epilogue(state: State, memory: Memory, f: dict[str, Any]) -> None:
     writes = Lines(ErrorCode.SCRATCHPAD_RANGE, config.scratchpad_lines, f["out_line"], out_counts, out_strides)
     # A pixel's (or part's) whole window comes before its result.
     raise_first(*(((*index[:3], 0), reads.fault(index)) for index in (reads.astray(),) if index),
-                 *(((*index[:2], fresh * index[2], 1), writes.fault(index)) for index in (writes.astray(),)
+                 *(((*index[:2], dynamic_scale * index[2], 1), writes.fault(index)) for index in (writes.astray(),)
                    if index),
-                 *(_astray_fresh(config, f, parts) if fresh else ()))
+                 *(_astray_dynamic_scale(config, f, parts) if dynamic_scale else ()))
 
     clamp_to = None
     if f["clamp"]:
@@ -53,8 +53,8 @@ def epilogue(state: State, memory: Memory, f: dict[str, Any]) -> None:
         result = numerics.epilogue(acc.view(np.float32) if f["float"] else acc, bias, scale, out_format, clamp_to,
                                    f["zero_point"], window=(2,))
         where = lines[start:start + pixels].reshape(-1)
-        if fresh:
-            data, scales = _fresh(config, f, result)
+        if dynamic_scale:
+            data, scales = _dynamic_scale(config, f, result)
             # A line of scales follows the last pixel that it is about.
             after = np.minimum(np.arange(1, len(scales) + 1) * config.line_bytes, len(result)) * parts
             where = np.insert(where, after, f["scale_line"] + start // config.line_bytes + np.arange(len(scales)))
@@ -68,22 +68,22 @@ def epilogue(state: State, memory: Memory, f: dict[str, Any]) -> None:
 def _check_epilogue(config: ChipConfig, f: dict[str, Any], counts: list[int]) -> None:
     """FIELD for what has no meaning, or none on this chip."""
     form, scale_mode = f["out_format"], f["scale_mode"]
-    fresh, columns = form in _FRESH, config.columns
+    dynamic_scale, columns = form in _DYNAMIC_SCALE, config.columns
     need(getattr(form, "value", form), isinstance(form, OutFormat)
-          and (config.block_scaled or form not in (OutFormat.BF16, *_FRESH))
-          and not (fresh and columns & (columns - 1)))
+          and (config.block_scaled or form not in (OutFormat.BF16, *_DYNAMIC_SCALE))
+          and not (dynamic_scale and columns & (columns - 1)))
     number = getattr(scale_mode, "value", scale_mode)
     need(number, isinstance(scale_mode, ScaleMode) and (form != OutFormat.INT32 or number == 0))
     need(f["float"], not f["float"] or (config.block_scaled and form != OutFormat.INT32))
-    if fresh:
+    if dynamic_scale:
         per_column = bool(f["bias"]) or scale_mode == ScaleMode.COLUMN
         need(f["parts"], 1 <= f["parts"] <= MAX_BLOCK // columns and not (f["parts"] > 1 and per_column))
     for count in reversed(counts):
         need(count, count >= 1)
 
 
-def _astray_fresh(config: ChipConfig, f: dict[str, Any], parts: int):
-    """The first line of fresh scales that does not exist, as its place in the order and as an error."""
+def _astray_dynamic_scale(config: ChipConfig, f: dict[str, Any], parts: int):
+    """The first line of dynamic scales that does not exist, as its place in the order and as an error."""
     last = f["scale_line"] + (f["count2"] * f["count3"] - 1) // config.line_bytes
     line = max(f["scale_line"], config.scratchpad_lines)
     if line <= last:
@@ -92,10 +92,10 @@ def _astray_fresh(config: ChipConfig, f: dict[str, Any], parts: int):
         yield (*pixel, parts, 0), Fault(ErrorCode.SCRATCHPAD_RANGE, line)
 
 
-def _fresh(config: ChipConfig, f: dict[str, Any], result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _dynamic_scale(config: ChipConfig, f: dict[str, Any], result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """float32 [pixels, parts, columns] to lines of elements and lines of the scales of all pixels."""
     pixels, parts, columns = result.shape
-    codes, scales = quantize_block(result.reshape(pixels, -1), _FRESH[f["out_format"]], parts * columns,
+    codes, scales = quantize_block(result.reshape(pixels, -1), _DYNAMIC_SCALE[f["out_format"]], parts * columns,
                                    f["scale_rule"].name.lower())
     if f["out_format"] == OutFormat.E2M1:
         codes = codes[:, ::2] | codes[:, 1::2] << 4

@@ -1,0 +1,119 @@
+"""A node as the ONNX file has it: its attributes, constants, scales and zero points."""
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ...ir.graph import SHIFT
+from ...program.builder import CompileError
+
+__all__ = ["Node"]
+
+
+class Node:
+    """One ONNX node with its constants; every complaint names it.
+
+    Parameters
+    ----------
+    proto : the node
+    number : its place in the file, for those without a name
+    constants : the model's constants by name
+
+    Raises
+    ------
+    CompileError
+        From all methods that read something: it is missing, or not what the chip can do.
+    """
+
+    def __init__(self, proto: onnx.NodeProto, number: int, constants: dict[str, np.ndarray]):
+        self.op = proto.op_type
+        self.name = proto.name or proto.output[0] or f"number {number}"
+        self.inputs = list(proto.input)
+        self.outputs = [item for item in proto.output if item]
+        self.attributes = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
+        self._constants = constants
+
+    def error(self, text: str) -> CompileError:
+        return CompileError(f"{self.op} {self.name!r}: {text}")
+
+    def only(self, *known: str) -> None:
+        """Refuse attributes other than `known`."""
+        for name in self.attributes:
+            if name not in known:
+                raise self.error(f"attribute {name!r} is not supported")
+
+    def has(self, index: int) -> bool:
+        return index < len(self.inputs) and bool(self.inputs[index])
+
+    def constant(self, index: int, what: str) -> np.ndarray:
+        if not self.has(index):
+            raise self.error(f"{what} is missing")
+        try:
+            return self._constants[self.inputs[index]]
+        except KeyError:
+            raise self.error(f"{what} must be a constant, not the tensor {self.inputs[index]!r}") from None
+
+    def scalar(self, index: int, what: str) -> np.ndarray:
+        value = self.constant(index, what)
+        if value.size != 1:
+            raise self.error(f"{what} must be a single number, not {list(value.shape)}")
+        return value.reshape(())
+
+    def scale(self, index: int, what: str) -> np.float32:
+        value = self.scalar(index, what)
+        if value.dtype != np.float32 or not (np.isfinite(value) and value > 0):
+            raise self.error(f"{what} must be a positive float32, not {value}")
+        return np.float32(value)
+
+    def zero_point(self, index: int, what: str) -> tuple[int, bool]:
+        """The zero point of the codes as int8, and whether the model has them as uint8."""
+        value = self.scalar(index, what) if self.has(index) else np.uint8(0)
+        if value.dtype not in (np.int8, np.uint8):
+            raise self.error(f"{what} must be int8 or uint8, not {value.dtype}")
+        unsigned = value.dtype == np.uint8
+        return int(value) - SHIFT * unsigned, unsigned
+
+    def pair(self, name: str, default: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+        value = tuple(self.attributes.get(name, default))
+        if len(value) != 2 or min(value) < 1:
+            raise self.error(f"{name} must be two positive numbers, not {list(value)}")
+        return value
+
+    def value(self) -> np.ndarray:
+        """What a Constant holds."""
+        if "value" in self.attributes:
+            return numpy_helper.to_array(self.attributes["value"])
+        (name, value), = self.attributes.items() or [("", None)]
+        if name not in ("value_int", "value_ints", "value_float", "value_floats"):
+            raise self.error(f"attribute {name!r} is not supported")
+        return np.asarray(value, np.float32 if "float" in name else np.int64)
+
+    def window(self, size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int],
+               dilations: tuple[int, int], ceil: bool = False) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Size of the result, and padding at top and left, of a sliding window."""
+        auto = self.attributes.get("auto_pad", b"NOTSET")
+        auto = auto.decode() if isinstance(auto, bytes) else auto
+        pads = list(self.attributes.get("pads", (0, 0, 0, 0)))
+        if len(pads) != 4 or min(pads) < 0:
+            raise self.error(f"pads must be four numbers from 0, not {pads}")
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        result, first = [], []
+        for i in range(2):
+            before, after = pads[i], pads[i + 2]
+            if auto == "VALID":
+                before = after = 0
+            elif auto in ("SAME_UPPER", "SAME_LOWER"):
+                total = max(0, (-(-size[i] // strides[i]) - 1) * strides[i] + reach[i] - size[i])
+                before = total // 2 if auto == "SAME_UPPER" else total - total // 2
+                after = total - before
+            elif auto != "NOTSET":
+                raise self.error(f"auto_pad {auto!r} does not exist")
+            span = size[i] + before + after - reach[i]
+            if span < 0:
+                raise self.error(f"its window of {reach[0]}x{reach[1]} is larger than the padded input")
+            count = (-(-span // strides[i]) if ceil else span // strides[i]) + 1
+            if ceil and (count - 1) * strides[i] >= size[i] + before:
+                count -= 1      # a window that would start in the padding behind
+            result.append(count)
+            first.append(before)
+        return (result[0], result[1]), (first[0], first[1])

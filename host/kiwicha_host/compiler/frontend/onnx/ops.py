@@ -1,0 +1,159 @@
+"""The operators that become layers, convolutions and matrix products, and those that join the layer before."""
+
+import numpy as np
+
+from ....models.reference import requantize_scale
+from ...ir.graph import SHIFT, Layer, Pool
+from .chain import Chain
+from .node import Node
+
+__all__ = ["clip", "max_constant", "max_pool", "qlinear_conv", "qlinear_matmul", "relu"]
+
+
+# Layers.
+
+def qlinear_conv(chain: Chain, node: Node) -> None:
+    node.only("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+    channels, size = chain.image(node)
+    weights = _weights(node, 4)
+    outputs, per_group, *kernel = weights.shape
+    group = node.attributes.get("group", 1)
+    if per_group * group != channels or outputs % group:
+        raise node.error(f"weights {list(weights.shape)} in {group} groups do not fit {channels} channels")
+    if node.pair("kernel_shape", tuple(kernel)) != tuple(kernel):
+        raise node.error(f"kernel_shape must be that of the weights, {kernel}")
+    x_zero, unsigned = node.zero_point(2, "the input's zero point")
+    chain.match(node, unsigned)
+    y_zero, y_unsigned = node.zero_point(7, "the output's zero point")
+    bias = node.constant(8, "the bias") if node.has(8) else np.zeros(outputs, np.int32)
+    if bias.dtype != np.int32 or bias.shape != (outputs,):
+        raise node.error(f"the bias must be int32 [{outputs}], not {bias.dtype} {list(bias.shape)}")
+    strides, dilations = node.pair("strides"), node.pair("dilations")
+    conv_size, pads = node.window(size, tuple(kernel), strides, dilations)
+    scale = _scales(node, outputs)
+    real_macs = weights.size * conv_size[0] * conv_size[1]
+    weights = _ungroup(weights, group)
+    chain.append(Layer(
+        name=node.name, op=node.op, weights=weights, bias=_fold(bias, weights, x_zero), scale=scale,
+        x_zero=x_zero, y_zero=y_zero, size=size, conv_size=conv_size, strides=strides, dilations=dilations,
+        pads=pads, real_macs=real_macs), flat=False, unsigned=y_unsigned)
+
+
+def qlinear_matmul(chain: Chain, node: Node) -> None:
+    node.only()
+    weights = _weights(node, 2)
+    if chain.where.ndim != 2:
+        raise node.error(f"takes [N, features], not {chain.where.ndim} dimensions; flatten before it")
+    features = chain.where.shape[1]
+    if len(weights) != features:
+        raise node.error(f"weights {list(weights.shape)} do not fit {features} features")
+    outputs = weights.shape[1]
+    x_zero, unsigned = node.zero_point(2, "the input's zero point")
+    chain.match(node, unsigned)
+    y_zero, y_unsigned = node.zero_point(7, "the output's zero point")
+    scale = _scales(node, outputs)
+    # Row i of the weights belongs to element where[i] of the last layer's [C, H, W].
+    channels, size = features, (1, 1)
+    if chain.graph.layers:
+        channels, size = chain.graph.layers[-1].out_channels, chain.graph.layers[-1].out_size
+        weights = weights[np.argsort(chain.where[0])]
+    kernels = np.ascontiguousarray(weights.T).reshape(outputs, channels, *size)
+    bias = _fold(np.zeros(outputs, np.int32), kernels, x_zero)
+    chain.append(Layer(name=node.name, op=node.op, weights=kernels, bias=bias, scale=scale, x_zero=x_zero,
+                       y_zero=y_zero, size=size, conv_size=(1, 1), real_macs=weights.size),
+                 flat=True, unsigned=y_unsigned)
+
+
+def _weights(node: Node, rank: int) -> np.ndarray:
+    weights, zero = node.constant(3, "the weights"), node.constant(5, "the weights' zero point")
+    if weights.dtype != np.int8:
+        raise node.error(f"the weights must be int8, not {weights.dtype}")
+    if weights.ndim != rank:
+        raise node.error(f"the weights must have {rank} dimensions, not {weights.ndim}")
+    if zero.any():
+        raise node.error("the weights' zero point must be 0")
+    return weights
+
+
+def _scales(node: Node, outputs: int) -> np.ndarray:
+    """From accumulators to the output's steps, one for each of the outputs."""
+    w_scale = node.constant(4, "the weights' scale")
+    if w_scale.dtype != np.float32 or w_scale.size not in (1, outputs):
+        raise node.error(f"the weights' scale must be float32, one or {outputs} numbers, "
+                         f"not {w_scale.dtype} {list(w_scale.shape)}")
+    with np.errstate(over="ignore"):
+        scale = requantize_scale(node.scale(1, "the input's scale"), w_scale.reshape(-1),
+                                 node.scale(6, "the output's scale"))
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise node.error("input scale * weight scale / output scale must be positive and finite")
+    return np.broadcast_to(scale, outputs).astype(np.float32)
+
+
+def _fold(bias: np.ndarray, weights: np.ndarray, x_zero: int) -> np.ndarray:
+    """Bias minus the zero point's share, modulo 2^32 as the accumulators are."""
+    total = bias.astype(np.int64) - x_zero * weights.astype(np.int64).sum((1, 2, 3))
+    return total.astype(np.int32)
+
+
+def _ungroup(weights: np.ndarray, group: int) -> np.ndarray:
+    """Dense weights with zeros between the groups."""
+    if group == 1:
+        return weights
+    outputs, per_group, *kernel = weights.shape
+    dense = np.zeros((outputs, per_group * group, *kernel), np.int8)
+    for i in range(group):
+        rows = slice(i * outputs // group, (i + 1) * outputs // group)
+        dense[rows, i * per_group:(i + 1) * per_group] = weights[rows]
+    return dense
+
+
+# What joins the layer before.
+
+def relu(chain: Chain, node: Node) -> None:
+    node.only()
+    _clamp(chain, node, 0, 255)
+
+
+def clip(chain: Chain, node: Node) -> None:
+    node.only()
+    low, high = (int(node.scalar(i, what)) if node.has(i) else default
+                 for i, what, default in ((1, "min", -128), (2, "max", 255)))
+    _clamp(chain, node, min(low, high), high)
+
+
+def max_constant(chain: Chain, node: Node) -> None:
+    """Max of the codes and a constant."""
+    if len(node.inputs) != 2:
+        raise node.error(f"takes two inputs here, not {len(node.inputs)}")
+    _clamp(chain, node, int(node.scalar(1, "the constant")), 255)
+
+
+def max_pool(chain: Chain, node: Node) -> None:
+    node.only("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides")
+    channels, size = chain.image(node)
+    kernel, strides, dilations = (node.pair(item) for item in ("kernel_shape", "strides", "dilations"))
+    out, pads = node.window(size, kernel, strides, dilations, ceil=bool(node.attributes.get("ceil_mode", 0)))
+    for axis in range(2):
+        starts = np.arange(out[axis]) * strides[axis] - pads[axis]
+        taps = starts[:, None] + np.arange(kernel[axis]) * dilations[axis]
+        if not ((taps >= 0) & (taps < size[axis])).any(1).all():
+            raise node.error("a window lies in the padding alone; pads must be smaller")
+    if not chain.graph.layers or chain.graph.layers[-1].pool is not None:
+        _copy(chain, node, channels, size)
+    chain.pool(node, Pool(kernel, strides, dilations, pads, out))
+
+
+def _clamp(chain: Chain, node: Node, low: int, high: int) -> None:
+    """Codes from `low` to `high`, in the model's own numbers."""
+    low, high = (item - SHIFT * chain.unsigned for item in (low, high))
+    if not chain.graph.layers:
+        _copy(chain, node, *chain.image(node))
+    chain.clamp(node, low, high)
+
+
+def _copy(chain: Chain, node: Node, channels: int, size: tuple[int, int]) -> None:
+    """A layer that multiplies by one, for an operator that has no layer to join."""
+    eye = np.eye(channels, dtype=np.int8)[:, :, None, None]
+    chain.append(Layer(name=node.name, op="Copy", weights=eye, bias=np.zeros(channels, np.int32),
+                       scale=np.ones(channels, np.float32), x_zero=0, y_zero=0, size=size, conv_size=size),
+                 flat=False, unsigned=chain.unsigned)

@@ -1,0 +1,1 @@
+"""From what is computed to instructions: tiles, buffers, order."""

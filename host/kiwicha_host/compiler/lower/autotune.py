@@ -1,0 +1,41 @@
+"""Which of several programs for the same work is the fastest, by the cycle model."""
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+from kiwicha import ChipConfig
+from kiwicha.isa import INSTRUCTION_BYTES
+
+from ...cycles import predict
+
+__all__ = ["fastest"]
+
+#: Instructions that are simulated for one choice, a second or two at most; longer programs are right by estimate.
+_BUDGET = 3000
+
+
+class _HasProgram(Protocol):
+    @property
+    def program(self) -> bytes: ...
+
+
+_Candidate = TypeVar("_Candidate", bound=_HasProgram)
+
+
+def fastest(config: ChipConfig, candidates: Iterable[_Candidate], memory_latency: int) -> _Candidate:
+    """Of `candidates`, the most promising first, the one that takes the fewest cycles on the chip of `config`
+    with memory of `memory_latency` cycles.
+
+    Looks at as many as have 3000 instructions together; the first is taken unseen if it has more.
+    """
+    best: tuple[int, _Candidate] | None = None
+    left = _BUDGET
+    for candidate in candidates:
+        left -= len(candidate.program) // INSTRUCTION_BYTES
+        if left < 0:
+            return best[1] if best else candidate
+        cycles = predict(config, candidate.program, latency=memory_latency).cycles
+        if best is None or cycles < best[0]:
+            best = cycles, candidate
+    assert best is not None
+    return best[1]

@@ -1,0 +1,239 @@
+"""Instructions of one layer: transfers between memory and scratchpad, products, epilogues."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kiwicha import ChipConfig
+from kiwicha.isa import OutFormat, ScaleMode, Unit
+
+from ...program.builder import ProgramBuilder
+from ...program.loops import Dim, nests, reductions
+from ...program.memory_map import ceil_div
+from .plan import ConvPlan, Rect, Window
+
+__all__ = ["Accumulators", "Emitter", "Place", "Weights", "epilogue", "load_input", "load_lines", "pad_input",
+           "store_output", "unit"]
+
+_MAX_ROW_BYTES = (1 << 24) - 1
+
+
+class Emitter:
+    """A program builder that knows which buffers were used, so that a new phase can wait for all of them.
+
+    Attributes
+    ----------
+    layer : int
+        The network's layer that the next instructions are for.
+    layers : list of int
+        The layer of each instruction.
+    """
+
+    def __init__(self) -> None:
+        self.builder = ProgramBuilder()
+        self.layer = 0
+        self.layers: list[int] = []
+        self._used: set[Hashable] = set()
+        self._phase: set[Hashable] = set()
+
+    def add(self, unit: Unit, *, reads: Iterable[Hashable] = (), writes: Iterable[Hashable] = (),
+            **fields) -> None:
+        reads, writes = list(reads), list(writes)
+        if self._phase and unit == Unit.LOAD:
+            writes += self._phase
+            self._phase = set()
+        self._used.update(reads, writes)
+        self.layers.append(self.layer)
+        self.builder.add(unit, reads=dict.fromkeys(reads), writes=dict.fromkeys(writes), **fields)
+
+    def barrier(self) -> None:
+        """The next LOAD waits for all that was emitted, and all that follows for it."""
+        self._phase, self._used = self._used, set()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where images are in the scratchpad: `width` pixels a row, `stride` lines from one image to the next.
+
+    `keys` are the buffers, one per image.
+    """
+    line: int
+    width: int
+    stride: int
+    keys: tuple[Hashable, ...]
+
+    def shifted(self, lines: int) -> "Place":
+        return Place(self.line + lines, self.width, self.stride, self.keys)
+
+    def images(self, first: int, count: int) -> "Place":
+        return Place(self.line + first * self.stride, self.width, self.stride, self.keys[first:first + count])
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`tiles` weight tiles from number `first` of a block, at `line`, and the buffer they are in."""
+    line: int
+    first: int
+    tiles: int
+    key: Hashable
+
+
+class Accumulators:
+    """Slots for results, in turn in the two halves: one is read while the other is written."""
+
+    def __init__(self, config: ChipConfig, size: int):
+        self._half = config.accumulator_lines // 2
+        self._size = size
+        self._slots = 2 * (self._half // size)
+        self._next = 0
+
+    def take(self) -> tuple[int, Hashable]:
+        """First line and buffer of the next slot."""
+        index, self._next = self._next, (self._next + 1) % self._slots
+        return index % 2 * self._half + index // 2 * self._size, ("acc", self._half, self._size, index)
+
+
+def load_lines(emitter: Emitter, config: ChipConfig, address: int, line: int, lines: int, key: Hashable) -> None:
+    """Bring whole lines, one after the other in memory and in the scratchpad."""
+    emitter.add(Unit.LOAD, writes=[key], address=address, row_bytes=lines * config.line_bytes, rows=1, planes=1,
+                segment_bytes=config.line_bytes, line=line, segment_line_stride=1)
+
+
+def load_input(emitter: Emitter, plan: ConvPlan, address: int, place: Place, region: Rect) -> None:
+    """Bring `region` of the padded input of images that follow each other from `address` on; not its padding."""
+    y, x, h, w = _inside(plan, region)
+    if not (h and w):
+        return
+    memory = address + (y - plan.pads[0]) * plan.y_bytes + (x - plan.pads[1]) * plan.x_bytes
+    segments = plan.segments
+    _transfer(emitter, Unit.LOAD, memory, place, ((y - region.y) * place.width + x - region.x) * segments,
+              plan.channels, plan.config.rows, [
+        (w, (plan.x_bytes, segments)), (h, (plan.y_bytes, place.width * segments)),
+        (len(place.keys), (plan.image_bytes, place.stride))])
+
+
+def store_output(emitter: Emitter, plan: ConvPlan, address: int, place: Place, region: Rect,
+                 blocks: tuple[int, int] | None = None) -> None:
+    """Write `region` of the output of images that follow each other from `address` on.
+
+    `blocks` are the first and the number of the blocks of channels to write; None for all.
+    """
+    first, count = blocks or (0, plan.blocks)
+    channels, (height, width) = plan.layer.out_channels, plan.layer.out_size
+    start, end = first * plan.config.columns, min(channels, (first + count) * plan.config.columns)
+    memory = address + (region.y * width + region.x) * channels + start
+    _transfer(emitter, Unit.STORE, memory, place, first, end - start, plan.config.columns, [
+        (region.w, (channels, plan.blocks)), (region.h, (width * channels, place.width * plan.blocks)),
+        (len(place.keys), (height * width * channels, place.stride))])
+
+
+def _transfer(emitter: Emitter, unit: Unit, address: int, place: Place, offset: int, row_bytes: int, segment: int,
+              dims: Sequence[Dim]) -> None:
+    """Rows of `row_bytes` bytes, cut into segments; rows that follow each other on both sides become one."""
+    segment = min(segment, row_bytes)
+    lines = ceil_div(row_bytes, segment)
+    dims = list(dims)
+    while dims and row_bytes % segment == 0:
+        count, (bytes_apart, lines_apart) = dims[0]
+        if count > 1 and ((bytes_apart, lines_apart) != (row_bytes, lines) or row_bytes * count > _MAX_ROW_BYTES):
+            break
+        row_bytes, lines = row_bytes * count, lines * count
+        dims.pop(0)
+    for nest in nests(dims or [(1, (0, 0))], 2):
+        (rows, (row_stride, row_lines)), (planes, (plane_stride, plane_lines)) = nest.dims
+        emitter.add(unit, **{"writes" if unit == Unit.LOAD else "reads": place.keys},
+                    address=address + nest.offsets[0], line=place.line + offset + nest.offsets[1],
+                    row_bytes=row_bytes, segment_bytes=segment, segment_line_stride=1,
+                    rows=rows, row_stride=row_stride, row_line_stride=row_lines,
+                    planes=planes, plane_stride=plane_stride, plane_line_stride=plane_lines)
+
+
+def _inside(plan: ConvPlan, region: Rect) -> tuple[int, int, int, int]:
+    """What of `region` of the padded input is no padding: y, x, h, w."""
+    spans = []
+    for axis, first, count in ((0, region.y, region.h), (1, region.x, region.w)):
+        low, high = max(first, plan.pads[axis]), min(first + count, plan.pads[axis] + plan.size[axis])
+        spans.append((low, max(0, high - low)))
+    (y, h), (x, w) = spans
+    return y, x, h, w
+
+
+def pad_input(emitter: Emitter, plan: ConvPlan, place: Place, region: Rect) -> None:
+    """Write the zero point to what of `region` is padding."""
+    y, x, h, w = _inside(plan, region)
+    if not (h and w):
+        strips = [region]
+    else:
+        bottom, right = region.y + region.h, region.x + region.w
+        strips = [Rect(region.y, region.x, y - region.y, region.w),
+                  Rect(y + h, region.x, bottom - y - h, region.w),
+                  Rect(y, region.x, h, x - region.x), Rect(y, x + w, h, right - x - w)]
+    for strip in strips:
+        if not strip.size:
+            continue
+        line = place.line + ((strip.y - region.y) * place.width + strip.x - region.x) * plan.segments
+        dims = [(strip.w * plan.segments, (1,)), (strip.h, (place.width * plan.segments,)),
+                (len(place.keys), (place.stride,))]
+        for nest in nests(dims, 3):
+            (segments, (segment_lines,)), (rows, (row_lines,)), (planes, (plane_lines,)) = nest.dims
+            emitter.add(Unit.LOAD, writes=place.keys, fill_only=1, fill=plan.layer.x_zero & 0xFF, segment_bytes=1,
+                        address=0, row_bytes=segments, rows=rows, planes=planes, line=line + nest.offsets[0],
+                        segment_line_stride=segment_lines, row_line_stride=row_lines,
+                        plane_line_stride=plane_lines)
+
+
+def unit(emitter: Emitter, plan: ConvPlan, source: Place, parts: Sequence[Weights], slot: tuple[int, Hashable],
+         out: Rect) -> None:
+    """Products of one block of output channels for `out`, all images of `source`, into an accumulator slot.
+
+    `source.line` is the first line of the input region that the convolution of `out` needs.
+    """
+    conv = plan.conv_rect(out)
+    offsets = plan.offsets(source.width)
+    rows, (acc_line, acc_key) = plan.config.rows, slot
+    (sy, sx), segments = plan.strides, plan.segments
+    pixels = [(conv.w, (sx * segments, 1)), (conv.h, (sy * source.width * segments, conv.w)),
+              (len(source.keys), (source.stride, conv.size))]
+    for part in parts:
+        for first, reduction in reductions(offsets[part.first:part.first + part.tiles]):
+            inner = reduction.dims[0][0]
+            for pixel in nests(pixels, 2):
+                emitter.add(
+                    Unit.MATMUL, reads=[*source.keys, part.key], writes=[acc_key],
+                    accumulate=int(part.first + first > 0),
+                    a_line=source.line + reduction.offsets[0] + pixel.offsets[0],
+                    w_line=part.line + first * rows, w_stride2=rows, w_stride3=inner * rows,
+                    acc_line=acc_line + pixel.offsets[1], **pixel.counts((0, 1)), **reduction.counts((2, 3)),
+                    **pixel.fields("a_stride", 0, (0, 1)), **reduction.fields("a_stride", 0, (2, 3)),
+                    **pixel.fields("acc_stride", 1, (0, 1)))
+
+
+def epilogue(emitter: Emitter, plan: ConvPlan, params: tuple[int, Hashable], slot: tuple[int, Hashable],
+             target: Place, out: Rect, blocks: int) -> None:
+    """Results of one block of output channels: scaled, clamped, pooled, to `target`, whose line is `out`'s first.
+
+    `blocks` is the number of lines per pixel of `target`.
+    """
+    layer, conv, images = plan.layer, plan.conv_rect(out), len(target.keys)
+    low, high = (np.float32(code - layer.y_zero).view(np.uint32) for code in layer.clamp)
+    common = {"out_format": OutFormat.INT8, "bias": 1, "scale_mode": ScaleMode.COLUMN, "zero_point": layer.y_zero,
+              "clamp": int(layer.clamp != (-128, 127)), "clamp_low": int(low), "clamp_high": int(high),
+              "param_line": params[0]}
+    for y in plan.windows(0, out.y, out.h):
+        for x in plan.windows(1, out.x, out.w):
+            pixels = _pixels(conv, out, y, x, target, blocks, images)
+            for nest in nests(pixels, 2):
+                acc = (y.start - conv.y) * conv.w + x.start - conv.x
+                line = ((y.first - out.y) * target.width + x.first - out.x) * blocks
+                emitter.add(
+                    Unit.EPILOGUE, reads=[slot[1], params[1]], writes=target.keys,
+                    acc_line=slot[0] + acc + nest.offsets[0], out_line=target.line + line + nest.offsets[1],
+                    count0=x.taps, acc_stride0=x.tap_step, count1=y.taps, acc_stride1=y.tap_step * conv.w,
+                    **nest.counts((2, 3)), **nest.fields("acc_stride", 0, (2, 3)),
+                    **nest.fields("out_stride", 1, (2, 3)), **common)
+
+
+def _pixels(conv: Rect, out: Rect, y: Window, x: Window, target: Place, blocks: int, images: int) -> list[Dim]:
+    return [(x.count, (x.step, blocks)), (y.count, (y.step * conv.w, target.width * blocks)),
+            (images, (conv.size, target.stride))]

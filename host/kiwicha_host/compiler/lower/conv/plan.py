@@ -1,0 +1,262 @@
+"""One layer on one configuration: the lines its input takes, its weight tiles, and its tiles of output."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kiwicha import ChipConfig
+
+from ...ir.graph import Layer, Pool
+from ...program.memory_map import ceil_div, column_parameters
+from ..gemm.tiling import split
+
+__all__ = ["ConvPlan", "Rect", "Window", "plan_layer"]
+
+
+@dataclass(frozen=True)
+class Rect:
+    """Rows y to y + h - 1 and columns x to x + w - 1."""
+    y: int
+    x: int
+    h: int
+    w: int
+
+    @property
+    def size(self) -> int:
+        return self.h * self.w
+
+
+@dataclass(frozen=True)
+class Window:
+    """Outputs `first` to `first + count - 1` along one axis, whose pooling windows have the same `taps`.
+
+    The first window starts at `start` of the convolution's result, the next `step` later.
+    """
+    first: int
+    count: int
+    start: int
+    step: int
+    taps: int
+    tap_step: int
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """A layer as the array computes it; all pairs are (y, x).
+
+    `fold` says which of the kernel's axes the host's arrangement of the input turned into channels: "", "x" or
+    "yx"; `channels`, `size`, `kernel` and so on are those after that. An image is in memory as rows of
+    `channels` bytes, `x_bytes` and `y_bytes` apart (closer than they are long if folded).
+    """
+    config: ChipConfig
+    layer: Layer
+    fold: str
+    channels: int
+    size: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int]
+    x_bytes: int
+    y_bytes: int
+    image_bytes: int
+
+    # The input.
+
+    @property
+    def segments(self) -> int:
+        """Lines per pixel of the input."""
+        return ceil_div(self.channels, self.config.rows)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Size of the input with its padding."""
+        conv = self.layer.conv_size
+        used = [self.reach(i, conv[i]) for i in range(2)]
+        return max(used[0], self.pads[0] + self.size[0]), max(used[1], self.pads[1] + self.size[1])
+
+    @property
+    def lines(self) -> int:
+        """Scratchpad lines of one padded input image."""
+        return self.padded[0] * self.padded[1] * self.segments
+
+    def reach(self, axis: int, count: int) -> int:
+        """Padded input pixels that `count` pixels of the convolution need along an axis."""
+        return (count - 1) * self.strides[axis] + (self.kernel[axis] - 1) * self.dilations[axis] + 1
+
+    def offsets(self, width: int) -> list[int]:
+        """For each weight tile, the line of its first input pixel, in an input `width` pixels wide."""
+        return [(y * self.dilations[0] * width + x * self.dilations[1]) * self.segments + segment
+                for y in range(self.kernel[0]) for x in range(self.kernel[1]) for segment in range(self.segments)]
+
+    def arrange(self, images: np.ndarray) -> np.ndarray:
+        """Input codes [N, H, W, C] as they have to be in memory, [N, image_bytes]."""
+        layer = self.layer
+        if self.fold:
+            (top, left), (h, w) = layer.pads, layer.conv_size
+            rows = (h - 1) * layer.strides[0] + (layer.kernel[0] - 1) * layer.dilations[0] + 1
+            columns = (w - 1) * layer.strides[1] + layer.kernel[1]
+            padded = np.full((len(images), max(rows, top + layer.size[0]), max(columns, left + layer.size[1]),
+                              layer.channels), layer.x_zero, np.int8)
+            padded[:, top:top + layer.size[0], left:left + layer.size[1]] = images
+            images = padded[:, :rows, :columns]
+        if self.fold == "yx":
+            taps = (np.arange(h)[:, None] * layer.strides[0] + np.arange(layer.kernel[0]) * layer.dilations[0])
+            images = images[:, taps].transpose(0, 1, 3, 2, 4)       # [N, h, columns, kernel y, C]
+        return np.ascontiguousarray(images).reshape(len(images), -1)
+
+    # The output.
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of output channels, as many as there are array columns in each."""
+        return ceil_div(self.layer.out_channels, self.config.columns)
+
+    @property
+    def out_lines(self) -> int:
+        return self.layer.out_size[0] * self.layer.out_size[1] * self.blocks
+
+    def conv_rect(self, out: Rect) -> Rect:
+        """What of the convolution the pooling windows of `out` cover."""
+        if self.layer.pool is None:
+            return out
+        spans = [_span(self.layer.pool, axis, first, count, self.layer.conv_size[axis])
+                 for axis, first, count in ((0, out.y, out.h), (1, out.x, out.w))]
+        (y, h), (x, w) = spans
+        return Rect(y, x, h, w)
+
+    def conv_bound(self, axis: int, count: int) -> int:
+        """At most so many pixels of the convolution are needed for `count` outputs along an axis."""
+        pool = self.layer.pool
+        if pool is None:
+            return count
+        needed = (count - 1) * pool.strides[axis] + (pool.kernel[axis] - 1) * pool.dilations[axis] + 1
+        return min(self.layer.conv_size[axis], needed)
+
+    def conv_pixels(self, height: int, width: int) -> int:
+        """At most so many accumulator lines are needed for `height` x `width` outputs."""
+        return self.conv_bound(0, height) * self.conv_bound(1, width)
+
+    def windows(self, axis: int, first: int, count: int) -> list[Window]:
+        """Outputs `first` to `first + count - 1` along an axis, in runs of equal windows."""
+        pool = self.layer.pool
+        if pool is None:
+            return [Window(first, count, first, 1, 1, 0)]
+        runs: list[Window] = []
+        for index in range(first, first + count):
+            start, taps = _taps(pool, axis, index, self.layer.conv_size[axis])
+            if runs and runs[-1].taps == taps:
+                last = runs[-1]
+                step = start - last.start if last.count == 1 else last.step
+                if start == last.start + last.count * step:
+                    runs[-1] = Window(last.first, last.count + 1, last.start, step, taps, last.tap_step)
+                    continue
+            runs.append(Window(index, 1, start, 0, taps, pool.dilations[axis]))
+        return runs
+
+    def tiles(self, fits: Callable[[int, int], bool]) -> list[Rect] | None:
+        """Even parts of the output, as large as `fits(h, w)` allows; None if not even one pixel fits."""
+        height, width = self.layer.out_size
+        for h_parts, w_parts in _cuts(height, width):
+            h, w = ceil_div(height, h_parts), ceil_div(width, w_parts)
+            if fits(h, w):
+                return [Rect(y, x, rows, columns)
+                        for y, rows in split(height, h) for x, columns in split(width, w)]
+        return None
+
+    def tiles_within(self, lines: int) -> list[Rect] | None:
+        """Even parts of the output, each of which needs at most so many accumulator lines."""
+        return self.tiles(lambda h, w: self.conv_pixels(h, w) <= lines)
+
+    # Weights and parameters.
+
+    @property
+    def weight_tiles(self) -> int:
+        """Weight tiles per block of output channels."""
+        return self.kernel[0] * self.kernel[1] * self.segments
+
+    @property
+    def param_lines(self) -> int:
+        return column_parameters(self.config, bias=True, scale=True)
+
+    @property
+    def block_lines(self) -> int:
+        """Lines of one block of output channels: weight tiles, bias, scale."""
+        return self.weight_tiles * self.config.rows + self.param_lines
+
+    @property
+    def weight_lines(self) -> int:
+        return self.blocks * self.block_lines
+
+    def packed(self) -> np.ndarray:
+        """Weights and parameters of all blocks as lines, uint8 [weight_lines, line_bytes]."""
+        config, layer = self.config, self.layer
+        outputs = self.blocks * config.columns
+        weights = _folded_weights(layer.weights, self.fold)             # [ky, kx, channels, outputs]
+        padded = np.zeros((*self.kernel, self.segments * config.rows, outputs), np.int8)
+        padded[:, :, :self.channels, :layer.out_channels] = weights
+        packed = np.zeros((self.blocks, self.block_lines, config.line_bytes), np.uint8)
+        tiles = self.weight_tiles * config.rows
+        blocks = padded.reshape(tiles, self.blocks, config.columns).transpose(1, 0, 2)
+        packed[:, :tiles, :config.columns] = blocks.view(np.uint8)
+        half = self.param_lines // 2
+        for first, values in ((tiles, layer.bias), (tiles + half, layer.scale)):
+            row = np.zeros(outputs, values.dtype)
+            row[:layer.out_channels] = values
+            parameters = packed[:, first:first + half].reshape(self.blocks, -1)
+            parameters[:, :4 * config.columns] = row.view(np.uint8).reshape(self.blocks, -1)
+            packed[:, first:first + half] = parameters.reshape(self.blocks, half, config.line_bytes)
+        return packed.reshape(-1, config.line_bytes)
+
+
+def plan_layer(config: ChipConfig, layer: Layer, from_host: bool) -> ConvPlan:
+    """The plan with the fewest weight tiles; only an input that the host arranges can be folded."""
+    (ky, kx), (sy, sx), (h, w) = layer.kernel, layer.strides, layer.conv_size
+    c = layer.channels
+    plain = ConvPlan(config, layer, "", c, layer.size, layer.kernel, layer.strides, layer.dilations, layer.pads,
+                     x_bytes=c, y_bytes=layer.size[1] * c, image_bytes=layer.size[0] * layer.size[1] * c)
+    plans = [plain]
+    if from_host and layer.dilations[1] == 1:
+        rows = (h - 1) * sy + (ky - 1) * layer.dilations[0] + 1
+        columns = (w - 1) * sx + kx
+        plans.append(ConvPlan(config, layer, "x", kx * c, (rows, w), (ky, 1), (sy, 1), (layer.dilations[0], 1),
+                              (0, 0), x_bytes=sx * c, y_bytes=columns * c, image_bytes=rows * columns * c))
+        plans.append(ConvPlan(config, layer, "yx", kx * ky * c, (h, w), (1, 1), (1, 1), (1, 1), (0, 0),
+                              x_bytes=sx * ky * c, y_bytes=columns * ky * c, image_bytes=h * columns * ky * c))
+    return min(plans, key=lambda plan: plan.weight_tiles)       # the first, and so the plainest, of equals
+
+
+def _folded_weights(weights: np.ndarray, fold: str) -> np.ndarray:
+    """[outputs, channels, ky, kx] as [ky, kx, channels, outputs] of the folded layer."""
+    outputs, channels, ky, kx = weights.shape
+    if fold == "yx":
+        return weights.transpose(3, 2, 1, 0).reshape(1, 1, kx * ky * channels, outputs)
+    if fold == "x":
+        return weights.transpose(2, 3, 1, 0).reshape(ky, 1, kx * channels, outputs)
+    return weights.transpose(2, 3, 1, 0)
+
+
+def _taps(pool: Pool, axis: int, index: int, size: int) -> tuple[int, int]:
+    """First element and number of elements of one pooling window, without its padding."""
+    dilation = pool.dilations[axis]
+    start = index * pool.strides[axis] - pool.pads[axis]
+    skipped = max(0, ceil_div(-start, dilation))
+    start += skipped * dilation
+    return start, min(pool.kernel[axis] - skipped, ceil_div(size - start, dilation))
+
+
+def _span(pool: Pool, axis: int, first: int, count: int, size: int) -> tuple[int, int]:
+    """(start, size) of what windows `first` to `first + count - 1` cover."""
+    ends = [_taps(pool, axis, index, size) for index in range(first, first + count)]
+    low = min(start for start, _ in ends)
+    high = max(start + (taps - 1) * pool.dilations[axis] + 1 for start, taps in ends)
+    return low, high - low
+
+
+def _cuts(height: int, width: int) -> Iterator[tuple[int, int]]:
+    """Numbers of parts in y and x to try: whole rows first."""
+    for parts in range(1, height + 1):
+        yield parts, 1
+    for parts in range(2, width + 1):
+        yield height, parts

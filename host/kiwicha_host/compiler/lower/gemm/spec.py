@@ -1,0 +1,110 @@
+"""What a GEMM computes, whatever chip it runs on."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kiwicha import ChipConfig
+from kiwicha.formats import BLOCKS, FORMATS
+from kiwicha.isa import OutFormat
+
+from ...program.builder import CompileError
+from .shape import Shape
+
+__all__ = ["GemmSpec"]
+
+#: Output formats: the epilogue's name, bits of an element, and what it is in numpy (codes for the narrow floats).
+_OUT = {"int32": (OutFormat.INT32, 32, np.int32), "fp32": (OutFormat.FP32, 32, np.float32),
+        "bf16": (OutFormat.BF16, 16, np.uint16), "int8": (OutFormat.INT8, 8, np.int8),
+        "e4m3": (OutFormat.E4M3, 8, np.uint8), "e2m1": (OutFormat.E2M1, 4, np.uint8)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemmSpec:
+    """What to compute: shapes, formats, and what the epilogue does.
+
+    `block` elements along K share a scale; 0 is an integer GEMM. `scale` is None, a number (for all columns) or
+    "column" (FP32 [N], given with the arrays); `bias` says that [N] is given with the arrays, int32 or, with
+    blocks, FP32. With `relu`, results below zero (before the zero point) become zero. `out_block` columns of an
+    e4m3 or e2m1 output share a dynamic scale by `scale_rule`, "rceil" or "floor".
+    """
+    m: int
+    n: int
+    k: int
+    a_format: str = "int8"
+    b_format: str = "int8"
+    block: int = 0
+    out: str = "int32"
+    bias: bool = False
+    scale: float | str | None = None
+    zero_point: int = 0
+    relu: bool = False
+    out_block: int = 0
+    scale_rule: str = "rceil"
+
+    def __post_init__(self) -> None:
+        for name in ("m", "n", "k"):
+            if getattr(self, name) < 1:
+                raise CompileError(f"{name.upper()} must be at least 1, not {getattr(self, name)}")
+        for name in (self.a_format, self.b_format):
+            if name not in FORMATS:
+                raise CompileError(f"element format must be one of {', '.join(FORMATS)}, not {name!r}")
+            if FORMATS[name].is_float and not self.block:
+                raise CompileError(f"format {name} needs a scale block of {', '.join(map(str, BLOCKS))} elements")
+        if self.block and self.block not in BLOCKS:
+            raise CompileError(f"block must be 0 or one of {', '.join(map(str, BLOCKS))}, not {self.block}")
+        self._check_out()
+
+    def _check_out(self) -> None:
+        if self.out not in _OUT:
+            raise CompileError(f"output format must be one of {', '.join(_OUT)}, not {self.out!r}")
+        if self.out == "int32" and self.block:
+            raise CompileError("a block-scaled GEMM has no int32 output; use fp32")
+        if self.out == "int32" and self.scale is not None:
+            raise CompileError("an int32 output takes no scale; use fp32 or int8")
+        if self.zero_point and self.out != "int8":
+            raise CompileError(f"a zero point is for int8 outputs, not {self.out}")
+        if self.out in ("e4m3", "e2m1"):
+            if self.out_block not in (32, 128):
+                raise CompileError(f"an {self.out} output needs a scale block of 32 or 128 columns, "
+                                   f"not {self.out_block}")
+            if self.bias or self.scale == "column":
+                raise CompileError(f"an {self.out} output takes no bias and no factor per column; "
+                                   "use bf16 or fp32")
+        elif self.out_block:
+            raise CompileError(f"an output of {self.out} has no scale blocks")
+
+    @property
+    def out_format(self) -> OutFormat:
+        return _OUT[self.out][0]
+
+    @property
+    def dtype(self) -> type:
+        return _OUT[self.out][2]
+
+    def shape(self, config: ChipConfig) -> Shape:
+        """This GEMM on the chip of `config`."""
+        return Shape(config=config, m=self.m, n=self.n, k=self.k, block=self.block,
+                     a_per_byte=FORMATS[self.a_format].per_byte, b_per_byte=FORMATS[self.b_format].per_byte,
+                     element_bits=_OUT[self.out][1], out_block=self.out_block)
+
+    def check(self, config: ChipConfig) -> None:
+        """:exc:`CompileError` if the chip of `config` cannot do it at all."""
+        for name in (self.a_format, self.b_format):
+            if name not in config.formats:
+                raise CompileError(f"format {name} is not in the hardware of configuration {config.name!r}; "
+                                   f"it has {', '.join(config.formats)}")
+        if not config.block_scaled and (self.block or self.out in ("bf16", "e4m3", "e2m1")):
+            raise CompileError(f"configuration {config.name!r} has no block scaling: it has only the formats "
+                               f"{', '.join(config.formats)}")
+        if self.block and self.block < config.rows:
+            raise CompileError(f"block must be at least the array's {config.rows} rows, not {self.block}")
+        if self.out_block and (config.columns & (config.columns - 1) or self.out_block < config.columns):
+            raise CompileError(f"an output block of {self.out_block} needs columns that divide it, "
+                               f"not {config.columns}")
+
+    def transposed(self) -> "GemmSpec | None":
+        """C^T = B^T . A^T; None if the epilogue would need parameters per row of it."""
+        if self.bias or self.scale == "column" or self.out_block:
+            return None
+        return replace(self, m=self.n, n=self.m, a_format=self.b_format, b_format=self.a_format)

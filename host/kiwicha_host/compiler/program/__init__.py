@@ -1,0 +1,1 @@
+"""Programs: instructions and semaphores, loop nests, memory maps, packed data."""

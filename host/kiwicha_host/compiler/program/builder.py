@@ -1,0 +1,105 @@
+"""Programs from instructions that say what they read and write; the semaphores follow.
+
+Each instruction names the buffers it reads and writes by keys. A read waits for the buffer's last writer,
+a write for its last writer and the readers since. The four units each run in order, so between an ordered
+pair of units only a growing list of "this one after that one" matters, and one counting semaphore per pair
+carries it. Program order is a valid order of execution, which is why the result cannot deadlock.
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+from kiwicha.isa import INDEX_WIDTH, SEMAPHORE_MAX, Unit
+
+from ...assembler import encode
+
+__all__ = ["CompileError", "ProgramBuilder", "semaphore"]
+
+_UNITS = (Unit.LOAD, Unit.MATMUL, Unit.EPILOGUE, Unit.STORE)
+_PAIRS = [(a, b) for a in _UNITS for b in _UNITS if a != b]
+
+
+class CompileError(ValueError):
+    """The job does not fit the chip; the message says what is too large and what there is."""
+
+
+def semaphore(producer: Unit, consumer: Unit) -> int:
+    """Number of the semaphore by which `consumer` waits for `producer`."""
+    return _PAIRS.index((producer, consumer))
+
+
+@dataclass
+class _Node:
+    unit: Unit
+    fields: dict
+    after: dict[Unit, int] = field(default_factory=dict)    # the latest instruction of each other unit to wait for
+    wait: int = 0
+    signal: int = 0
+
+
+class ProgramBuilder:
+    """Collects instructions in an order that is right if they ran one after the other."""
+
+    def __init__(self) -> None:
+        self._nodes: list[_Node] = []
+        self._writer: dict[Hashable, int] = {}
+        self._readers: dict[Hashable, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def add(self, unit: Unit, *, reads: Iterable[Hashable] = (), writes: Iterable[Hashable] = (),
+            **fields) -> int:
+        """Append an instruction; returns its index. `fields` are those of the ISA but wait and signal."""
+        index, node = len(self._nodes), _Node(unit, fields)
+        if index >= (1 << INDEX_WIDTH) - 1:
+            raise CompileError(f"the program needs more than {index} instructions; split the job")
+        for key in reads:
+            self._order(node, self._writer.get(key))
+            self._readers.setdefault(key, []).append(index)
+        for key in writes:
+            self._order(node, self._writer.get(key))
+            for reader in self._readers.pop(key, ()):
+                if reader != index:
+                    self._order(node, reader)
+            self._writer[key] = index
+        self._nodes.append(node)
+        return index
+
+    def _order(self, node: _Node, earlier: int | None) -> None:
+        if earlier is None:
+            return
+        unit = self._nodes[earlier].unit
+        if unit != node.unit:
+            node.after[unit] = max(earlier, node.after.get(unit, -1))
+
+    def assemble(self) -> bytes:
+        """The program's bytes, 64 per instruction."""
+        for producer, consumer in _PAIRS:
+            bit = 1 << semaphore(producer, consumer)
+            for earlier, later in self._credits(producer, consumer):
+                self._nodes[earlier].signal |= bit
+                self._nodes[later].wait |= bit
+        return b"".join(encode(node.unit, wait=node.wait, signal=node.signal, **node.fields)
+                        for node in self._nodes)
+
+    def _credits(self, producer: Unit, consumer: Unit) -> list[tuple[int, int]]:
+        """Which instruction signals which, in order; no more than the semaphore holds are ever ahead."""
+        pairs: list[tuple[int, int]] = []
+        for later, node in enumerate(self._nodes):
+            earlier = node.after.get(producer, -1) if node.unit == consumer else -1
+            if earlier >= 0 and (not pairs or earlier > pairs[-1][0]):
+                pairs.append((earlier, later))
+        # A producer far ahead would fill the semaphore and wait for a consumer that comes later in the
+        # program: let that consumer wait for the later producer instead, with one credit for all.
+        kept, i = [], 0
+        while i < len(pairs):
+            earlier, later = pairs[i]
+            last = i
+            if i + SEMAPHORE_MAX < len(pairs) and pairs[i + SEMAPHORE_MAX][0] < later:
+                while last + 1 < len(pairs) and pairs[last + 1][0] < later:
+                    last += 1
+                earlier = pairs[last][0]
+            kept.append((earlier, later))
+            i = last + 1
+        return kept

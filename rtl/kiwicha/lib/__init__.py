@@ -1,0 +1,1 @@
+"""What every unit is built from: streams, pipeline delays, loop nests, arbiters."""

@@ -1,0 +1,1 @@
+"""The MATMUL unit around the array: address generators, scales, control."""

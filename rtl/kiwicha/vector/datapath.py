@@ -1,0 +1,175 @@
+"""From an accumulator read to a line of results: all that never stalls."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from ..config import READ_LATENCY, ChipConfig
+from ..lib.delay import delay
+from .columns import ColumnParameters, ColumnSelect
+from .lane import Lane
+from .line_packer import LinePacker
+from .quantize import BlockQuantizer
+from .shapes import SETS, Geometry, Size, settings_layout, tag_layout
+
+__all__ = ["Datapath"]
+
+#: At most so many reads are in the datapath: more than its latency with the widest column selection.
+MAX_FLIGHT = 64
+
+
+class Datapath(wiring.Component):
+    """Column selection, lanes and assembly, with the parameters of all sets.
+
+    Latency READ_LATENCY + ColumnSelect.latency + Lane.OUT + Assemble.LATENCY cycles from an accepted read to
+    its line, one read per cycle. Results that take dynamic scales go through :class:`.BlockQuantizer` instead of
+    to the lanes' end; both kinds must not be here at once.
+
+    Members
+    -------
+    read : In(1)
+        An accumulator line is read in this cycle, for what `tag` says.
+    tag : In(tag)
+    line : In(columns * 32)
+        It comes here READ_LATENCY cycles after.
+    result : Out(line)
+    done : Out(1)
+        A line of results is complete; only in this cycle.
+    scales : Out(line)
+    scales_done : Out(1)
+        A line of dynamic scales is complete; only in this cycle. These two come with block scaling only.
+    idle : Out(1)
+        Nothing is in the datapath, or nothing but results of a block that is not complete.
+    clear : In(1)
+        Forget dynamic scales and what waits for them; what else is in the datapath still comes.
+    set, settings, settings_enable, bias, bias_line, bias_enable, scale, scale_line, scale_enable : In
+        Write ports, as :class:`.parameter_fetch.ParameterFetch` has them. A set in use must not be written.
+    """
+
+    def __init__(self, config: ChipConfig):
+        self._config = config
+        width, number = 8 * config.line_bytes, Geometry.of(config).line_width
+        scaled = {"scales": Out(width), "scales_done": Out(1), "clear": In(1)}
+        super().__init__({
+            "read": In(1), "tag": In(tag_layout(config)), "line": In(32 * config.columns),
+            "result": Out(width), "done": Out(1), "idle": Out(1),
+            "set": In(range(SETS)), "settings": In(settings_layout(config)), "settings_enable": In(1),
+            "bias": In(width), "bias_line": In(number), "bias_enable": In(1),
+            "scale": In(width), "scale_line": In(number), "scale_enable": In(1),
+            **(scaled if config.block_scaled else {}),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.select = select = ColumnSelect(self._config)
+        m.submodules.bias_words = bias = self._parameters(m, "bias")
+        m.submodules.scale_words = scale = self._parameters(m, "scale")
+        m.submodules.line_packer = line_packer = LinePacker(self._config)
+        # Cycles from the read on; `start` is when the lanes have their accumulators.
+        start = READ_LATENCY + select.latency
+        valid, tags = self._tags(m, start + Lane.OUT)
+        m.d.comb += [select.line.eq(self.line), select.step.eq(tags[READ_LATENCY].step)]
+        for words, at in ((bias, start), (scale, start + Lane.SCALE)):
+            tag = tags[at - ColumnParameters.LATENCY]
+            m.d.comb += [words.set.eq(tag.set), words.step.eq(tag.step)]
+
+        m.submodules.settings_memory = settings = Memory(shape=settings_layout(self._config), depth=SETS, init=[])
+        write = settings.write_port()
+        m.d.comb += [write.addr.eq(self.set), write.data.eq(self.settings), write.en.eq(self.settings_enable)]
+        at_key, at_clamp, at_result, at_out = (
+            self._settings(m, settings, tags[start + at - 1].set, name) for at, name in
+            ((Lane.KEY, "key"), (Lane.CLAMP, "clamp"), (Lane.RESULT, "result"), (Lane.OUT, "out")))
+
+        if self._config.block_scaled:
+            at_scale = self._settings(m, settings, tags[start + Lane.SCALE - 1].set, "scale")
+        lanes = [Lane(self._config) for _ in range(self._config.vector_lanes)]
+        for index, lane in enumerate(lanes):
+            m.submodules[f"lane{index}"] = lane
+            word = slice(32 * index, 32 * index + 32)
+            m.d.comb += [
+                lane.acc.eq(select.o[word]),
+                lane.bias.eq(bias.o[word]),
+                lane.scale.eq(scale.o[word]),
+                lane.integer_key.eq(at_key.integer),
+                lane.low.eq(at_clamp.low),
+                lane.high.eq(at_clamp.high),
+                lane.valid.eq(valid[start + Lane.MAXIMUM]),
+                lane.first.eq(tags[start + Lane.MAXIMUM].first),
+                lane.integer_result.eq(at_result.integer),
+                lane.zero_point.eq(at_result.zero_point),
+                line_packer.word[index].eq(lane.word),
+                line_packer.byte[index].eq(lane.byte),
+            ]
+            if self._config.block_scaled:
+                m.d.comb += [lane.float.eq(at_scale.float), line_packer.half[index].eq(lane.half)]
+        m.d.comb += [
+            line_packer.valid.eq(valid[-1] & tags[-1].last),
+            line_packer.step.eq(tags[-1].step),
+            line_packer.size.eq(at_out.size),
+            self.result.eq(line_packer.line),
+            self.done.eq(line_packer.done),
+        ]
+        flight = Signal(range(MAX_FLIGHT))
+        landed = Signal()
+        m.d.sync += [landed.eq(valid[-1]), flight.eq(flight + self.read - landed)]
+        m.d.comb += self.idle.eq(flight == 0)
+        if self._config.block_scaled:
+            self._quantize(m, line_packer, lanes, valid, tags, start + Lane.RESULT, at_result, at_out)
+        return m
+
+    def _quantize(self, m, line_packer, lanes, valid, tags, at, settings, at_out):
+        """Results that take dynamic scales leave the lanes at `at`, and come to `line_packer` from elsewhere."""
+        m.submodules.quantize = quantize = BlockQuantizer(self._config)
+        m.d.comb += [
+            quantize.valid.eq(valid[at] & tags[at].last & settings.dynamic_scale),
+            *(word.eq(lane.result) for word, lane in zip(quantize.i.word, lanes, strict=False)),
+            quantize.i.step.eq(tags[at].step),
+            quantize.i.e2m1.eq(settings.size == Size.NIBBLE.value),
+            quantize.i.rule.eq(settings.rule),
+            quantize.i.end.eq(tags[at].end),
+            quantize.i.flush.eq(tags[at].flush),
+            quantize.clear.eq(self.clear),
+            self.scales.eq(quantize.scales),
+            self.scales_done.eq(quantize.scales_done),
+        ]
+        with m.If(at_out.dynamic_scale):
+            m.d.comb += line_packer.valid.eq(0)
+        with m.If(quantize.o_valid):
+            m.d.comb += [
+                line_packer.valid.eq(1),
+                line_packer.step.eq(quantize.step),
+                line_packer.size.eq(Mux(quantize.e2m1, Size.NIBBLE.value, Size.BYTE.value)),
+                *(byte.eq(code) for byte, code in zip(line_packer.byte, quantize.element, strict=True)),
+            ]
+        m.d.comb += [nibble.eq(code) for nibble, code in zip(line_packer.nibble, quantize.element, strict=True)]
+        with m.If(~quantize.idle):
+            m.d.comb += self.idle.eq(0)
+
+    def _parameters(self, m, name):
+        words = ColumnParameters(self._config)
+        m.d.comb += [
+            words.write_set.eq(self.set),
+            words.write_line.eq(getattr(self, f"{name}_line")),
+            words.data.eq(getattr(self, name)),
+            words.enable.eq(getattr(self, f"{name}_enable")),
+        ]
+        return words
+
+    def _tags(self, m, count):
+        """For 0 to *count* cycles after a read: whether there was one, and its tag."""
+        valid, tags = [self.read], [self.tag]
+        for cycle in range(count):
+            register = Signal(name=f"valid_{cycle}")
+            m.d.sync += register.eq(valid[-1])
+            valid.append(register)
+            tags.append(delay(m, tags[-1], f"tag_{cycle}"))
+        return valid, tags
+
+    def _settings(self, m, settings, set_, name):
+        """The settings of a set, a cycle later."""
+        port = settings.read_port(domain="comb")
+        m.d.comb += port.addr.eq(set_)
+        register = Signal(settings_layout(self._config), name=f"at_{name}", reset_less=True)
+        m.d.sync += register.eq(port.data)
+        return register

@@ -1,0 +1,129 @@
+"""One lane of the epilogue: what happens to a column."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..arith.add import FloatAdd
+from ..arith.convert import FloatToInt8, IntToFloat
+from ..arith.multiply import FloatMultiply
+from ..arith.narrow import FloatToBf16
+from ..arith.order import total_order
+from ..config import ChipConfig
+from ..lib.delay import Delay, delay
+
+__all__ = ["Lane"]
+
+
+class Lane(wiring.Component):
+    """Bias, conversion, scale, clamp, maximum, conversion: one value per cycle, without a stall.
+
+    Each input belongs to the value that came in so many cycles before, which the names below say:
+
+    ============  =============================================================================
+    at 0          add the bias, modulo 2^32, then to FP32; or both are FP32 and so is their sum
+    at SCALE      multiply by the factor, in FP32
+    at KEY        from here on, values are keys that compare as integers; INT32 joins here
+    at CLAMP      compare with both bounds, then choose
+    at MAXIMUM    the larger of this and the maximum so far, which `first` starts anew
+    at RESULT     from keys to results, and to int8 and BF16; `result` is there
+    at OUT        the other results are there
+    ============  =============================================================================
+
+    FP32 accumulators and BF16 come with block scaling only.
+
+    Members
+    -------
+    acc, bias : In(signed(32))
+    float : In(1)
+        Accumulator and bias are FP32, at SCALE; only with block scaling.
+    scale : In(32)
+    integer_key : In(1)
+        INT32, at KEY.
+    low, high : In(signed(32))
+        Bounds as keys, low <= high, at CLAMP.
+    valid, first : In(1)
+        At MAXIMUM. Without `valid` the maximum so far stays.
+    integer_result : In(1)
+        INT32, at RESULT.
+    zero_point : In(signed(8))
+        At RESULT.
+    word : Out(32)
+    byte : Out(signed(8))
+    half : Out(16)
+        BF16; only with block scaling.
+    result : Out(32)
+        The word, at RESULT.
+    """
+
+    SCALE = 1 + IntToFloat.LATENCY
+    KEY = SCALE + FloatMultiply.LATENCY
+    CLAMP = KEY + 1
+    MAXIMUM = CLAMP + 2
+    RESULT = MAXIMUM + 1
+    OUT = RESULT + FloatToInt8.LATENCY
+
+    def __init__(self, config: ChipConfig):
+        self._config = config
+        self._block_scaled = config.block_scaled
+        scaled = {"float": In(1), "half": Out(16)}
+        super().__init__({
+            "acc": In(signed(32)), "bias": In(signed(32)), "scale": In(32), "integer_key": In(1),
+            "low": In(signed(32)), "high": In(signed(32)), "valid": In(1), "first": In(1),
+            "integer_result": In(1), "zero_point": In(signed(8)),
+            "word": Out(32), "byte": Out(signed(8)), "result": Out(32),
+            **(scaled if config.block_scaled else {}),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.to_float = to_float = IntToFloat()
+        m.submodules.multiply = multiply = FloatMultiply(ecp5=self._config.multiplier != "portable")
+        m.submodules.around = around = Delay(32, self.KEY - 1)
+        m.submodules.to_int8 = to_int8 = FloatToInt8()
+        m.submodules.beside = beside = Delay(32, self.OUT - self.RESULT)
+
+        total = delay(m, (self.acc + self.bias)[:32], "total")
+        m.d.comb += [
+            to_float.i.eq(total),
+            around.i.eq(total),
+            multiply.a.eq(self._sum(m, to_float.o)),
+            multiply.b.eq(self.scale),
+        ]
+        key = Signal(signed(32))
+        m.d.comb += key.eq(Mux(self.integer_key, around.o.as_signed(), total_order(multiply.o)))
+        clamped = self._clamp(m, delay(m, key, "key_late"))
+
+        maximum = Signal(signed(32), reset_less=True)
+        with m.If(self.valid & (self.first | (clamped > maximum))):
+            m.d.sync += maximum.eq(clamped)
+
+        m.d.comb += [
+            self.result.eq(Mux(self.integer_result, maximum.as_unsigned(), total_order(maximum))),
+            to_int8.i.eq(self.result),
+            to_int8.zero_point.eq(self.zero_point),
+            self.byte.eq(to_int8.o),
+            beside.i.eq(self.result),
+            self.word.eq(beside.o),
+        ]
+        if self._block_scaled:
+            m.submodules.to_bf16 = to_bf16 = FloatToBf16()
+            m.submodules.beside_half = half = Delay(16, self.OUT - self.RESULT - FloatToBf16.LATENCY)
+            m.d.comb += [to_bf16.i.eq(self.result), half.i.eq(to_bf16.o), self.half.eq(half.o)]
+        return m
+
+    def _sum(self, m, converted):
+        """Accumulator plus bias in FP32, at SCALE."""
+        if not self._block_scaled:
+            return converted
+        m.submodules.add = add = FloatAdd()
+        if FloatAdd.LATENCY != self.SCALE:
+            raise NotImplementedError("FloatAdd must take as long as the addition and conversion of integers")
+        m.d.comb += [add.a.eq(self.acc), add.b.eq(self.bias)]
+        return Mux(self.float, add.o, converted)
+
+    def _clamp(self, m, key):
+        low, high = (delay(m, bound, name) for bound, name in ((self.low, "low_late"), (self.high, "high_late")))
+        is_low = delay(m, key < self.low, "is_low")
+        is_high = delay(m, key > self.high, "is_high")
+        return delay(m, Mux(is_high, high, Mux(is_low, low, delay(m, key, "key_compared"))), "clamped")

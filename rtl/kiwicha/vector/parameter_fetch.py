@@ -1,0 +1,250 @@
+"""Takes instructions in, checks their fields and fetches their parameters ahead of time."""
+
+from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.lib import enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..arith.order import total_order
+from ..config import ChipConfig
+from ..isa import ErrorCode, OutFormat, ScaleMode, Unit, unit_layout
+from ..lib.delay import delay
+from ..memory.ports import ReadPort
+from .shapes import SETS, Geometry, Size, job_layout, settings_layout
+
+__all__ = ["ParameterFetch"]
+
+ONE = 0x3F800000
+#: What an FP32 addition leaves as it is, a zero of either sign too.
+MINUS_ZERO = 0x80000000
+
+
+class _State(enum.Enum, shape=2):
+    TAKE = 0        # wait for an instruction
+    CHECK = 1       # its fields; write its settings
+    FETCH = 2       # its parameters
+    OFFER = 3       # wait for the job before it to be walked
+
+
+class ParameterFetch(wiring.Component):
+    """From instructions to jobs whose parameters are in place, one at a time, while the last one runs.
+
+    A job takes about `2 * word_lines + 6` cycles at most; the parameters that memory does not hold (no bias,
+    a factor of 1 or the instruction's own) are filled in meanwhile, so that the datapath always adds a bias
+    and multiplies: an integer in FP32 times 1 is itself, to the bit, and so is FP32 plus -0.
+
+    Errors do not stop anything here. They are handed on as a job with a `code`, so that they are told after
+    everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not; an unknown
+    `scale_mode`, or a scale for INT32; `float` for INT32 or without block scaling; with a dynamic scale, `parts`
+    of zero, too many, or more than one with parameters per column; or a count of zero, looked for in this
+    order; SCRATCHPAD_RANGE for a parameter line.
+
+    Members
+    -------
+    i : In(stream of instructions)
+    o : Out(stream of jobs)
+    params : Out(ReadPort)
+    hold : In(1)
+        Take no further instruction.
+    free : In(1)
+        An instruction has ended: its set may be used again.
+    clear : In(1)
+        Forget everything. Parameters that have been asked for still come; `idle` waits for them.
+    idle : Out(1)
+        No instruction is between `i` and its `free`, and no parameter is on its way.
+    busy : Out(1)
+        An instruction is being prepared.
+    set, settings, settings_enable
+        Write port of the settings.
+    line, bias, bias_enable, scale, scale_enable
+        Write ports of the parameters: line number `line` of bias or scale of `set`. Each has its own number.
+    """
+
+    def __init__(self, config: ChipConfig):
+        self._config = config
+        width = 8 * config.line_bytes
+        number = Geometry.of(config).line_width
+        super().__init__({
+            "i": In(stream.Signature(unit_layout(Unit.EPILOGUE))),
+            "o": Out(stream.Signature(job_layout(config))),
+            "params": Out(ReadPort(width)),
+            "hold": In(1), "free": In(1), "clear": In(1), "idle": Out(1), "busy": Out(1),
+            "set": Out(range(SETS)), "settings": Out(settings_layout(config)), "settings_enable": Out(1),
+            "bias": Out(width), "bias_line": Out(number), "bias_enable": Out(1),
+            "scale": Out(width), "scale_line": Out(number), "scale_enable": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        job = Signal(unit_layout(Unit.EPILOGUE))
+        error = Signal(ErrorCode)
+        address = Signal(signed(18))
+        used = Signal(range(SETS + 1))
+        taken = Signal()
+        checking = Signal()
+        # A register more: what comes is a multiplexer of banks, and much hangs on it.
+        self._comes = Signal()
+        self._coming = delay(m, self.params.data, "coming_data")
+        m.d.sync += self._comes.eq(self.params.valid)
+        fetched = self._fetch(m, job, checking, error, address)
+        m.d.comb += [
+            self.o.p.instruction.eq(job),
+            self.o.p.set.eq(self.set),
+            self.o.p.size.eq(self.settings.size),
+            self.o.p.code.eq(error),
+            self.o.p.address.eq(address),
+            taken.eq(self.i.valid & self.i.ready),
+        ]
+        m.d.sync += used.eq(Mux(self.clear, 0, used + taken - self.free))
+        awaited = self._awaited(m)
+        state = Signal(_State)
+        with m.Switch(state):
+            with m.Case(_State.TAKE):
+                m.d.comb += self.i.ready.eq((used != SETS) & ~self.hold & ~self.clear)
+                m.d.sync += job.eq(self.i.payload)
+                with m.If(taken):
+                    m.d.sync += [self.set.eq(self.set + 1), state.eq(_State.CHECK)]
+            with m.Case(_State.CHECK):
+                m.d.comb += checking.eq(1)
+                self._check(m, job, error, address)
+                m.d.sync += state.eq(_State.FETCH)
+            with m.Case(_State.FETCH):
+                with m.If(fetched & (awaited == 0)):
+                    m.d.sync += state.eq(_State.OFFER)
+            with m.Case(_State.OFFER):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(self.o.ready):
+                    m.d.sync += state.eq(_State.TAKE)
+        with m.If(self.clear):
+            m.d.sync += state.eq(_State.TAKE)
+        m.d.comb += [
+            self.busy.eq(state != _State.TAKE),
+            self.idle.eq((used == 0) & (awaited == 0) & (state == _State.TAKE)),
+        ]
+        self._settings(m, job, checking)
+        return m
+
+    def _check(self, m, job, error, address):
+        """The first field without meaning, if any, to `error` and its value to `address`."""
+        counts = [job[f"count{level}"] for level in range(4)]
+        integer = job.out_format == OutFormat.INT32
+        has_float = Const(self._config.block_scaled, 1)
+        m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
+        with m.If(job.out_format.as_value() > self._last_format.value):
+            m.d.sync += address.eq(job.out_format.as_value())
+        with m.Elif((job.scale_mode.as_value() > ScaleMode.COLUMN.value)
+                    | (integer & (job.scale_mode != ScaleMode.NONE))):
+            m.d.sync += address.eq(job.scale_mode.as_value())
+        with m.Elif(job.float & (integer | ~has_float)):
+            m.d.sync += address.eq(job.float)
+        with m.Elif(self._bad_parts(job)):
+            m.d.sync += address.eq(job.parts)
+        with m.Elif((counts[0] != 0) & (counts[1] != 0) & (counts[2] != 0) & (counts[3] != 0)):
+            m.d.sync += error.eq(ErrorCode.NONE)
+
+    @property
+    def _last_format(self):
+        """The last format that this chip has: dynamic scales need a number of columns that divides a block."""
+        if not self._config.block_scaled:
+            return OutFormat.FP32
+        return OutFormat.E2M1 if Geometry.of(self._config).most_parts else OutFormat.BF16
+
+    def _dynamic_scale(self, job):
+        """Whether results take a dynamic scale, for a format that this chip has."""
+        if self._last_format != OutFormat.E2M1:
+            return Const(0, 1)
+        return (job.out_format == OutFormat.E4M3) | (job.out_format == OutFormat.E2M1)
+
+    def _bad_parts(self, job):
+        per_column = job.bias | (job.scale_mode == ScaleMode.COLUMN)
+        return self._dynamic_scale(job) & ((job.parts == 0) | (job.parts > Geometry.of(self._config).most_parts)
+                                   | (per_column & (job.parts != 1)))
+
+    def _settings(self, m, job, checking):
+        """Bounds as keys; without `clamp`, those that every key is between. Made, compared, written: 3 cycles."""
+        integer = job.out_format == OutFormat.INT32
+        low, high = (delay(m, Mux(integer, bound.as_signed(), total_order(bound)), name)
+                     for bound, name in ((job.clamp_low, "low"), (job.clamp_high, "high")))
+        checked, crossed = Signal(), Signal()
+        m.d.sync += [checked.eq(checking), crossed.eq(low > high), self.settings_enable.eq(checked)]
+        m.d.comb += [
+            # min(max(x, low), high) is `high` for every x if the bounds are the wrong way round.
+            self.settings.low.eq(Mux(job.clamp, Mux(crossed, high, low), -(1 << 31))),
+            self.settings.high.eq(Mux(job.clamp, high, (1 << 31) - 1)),
+            self.settings.integer.eq(integer),
+            self.settings.size.eq(self._size(job)),
+            self.settings.zero_point.eq(job.zero_point),
+        ]
+        if self._config.block_scaled:
+            m.d.comb += [
+                self.settings.float.eq(job.float),
+                self.settings.dynamic_scale.eq(self._dynamic_scale(job)),
+                self.settings.rule.eq(job.scale_rule),
+                self.o.p.dynamic_scale.eq(self.settings.dynamic_scale),
+            ]
+
+    def _size(self, job):
+        if not self._config.block_scaled:
+            return job.out_format != OutFormat.INT8
+        return Mux(job.out_format == OutFormat.BF16, Size.HALF.value,
+                   Mux(job.out_format == OutFormat.E2M1, Size.NIBBLE.value,
+                       Mux((job.out_format == OutFormat.INT8) | (job.out_format == OutFormat.E4M3),
+                           Size.BYTE.value, Size.WORD.value)))
+
+    def _awaited(self, m):
+        """How many parameter lines have been asked for and have not come."""
+        awaited = Signal(range(5))
+        m.d.sync += awaited.eq(awaited + (self.params.request.valid & self.params.request.ready)
+                               - self._comes)
+        return awaited
+
+    def _fetch(self, m, job, checking, error, address):
+        """Fill in and fetch parameters from the cycle after `checking` on; says when all is asked for."""
+        lines = Geometry.of(self._config).word_lines
+        has_scale = Signal()
+        to_fill = Signal(range(lines + 1))
+        to_ask = Signal(range(2 * lines + 1))
+        asked = Signal(17)
+        coming = Signal(range(max(2, lines)))
+        scale_comes = Signal()
+        filling = to_fill != 0
+        in_range = asked < self._config.scratchpad_lines
+        request = self.params.request
+        m.d.comb += [
+            has_scale.eq(job.scale_mode == ScaleMode.COLUMN),
+            request.valid.eq((to_ask != 0) & in_range & (error == ErrorCode.NONE)),
+            request.payload.eq(asked),
+        ]
+        with m.If(checking):
+            m.d.sync += [
+                to_fill.eq(lines),
+                to_ask.eq(Mux(job.bias, lines, 0) + Mux(has_scale, lines, 0)),
+                asked.eq(job.param_line),
+                coming.eq(0),
+                scale_comes.eq(~job.bias),
+            ]
+        with m.Else():
+            with m.If(filling):
+                m.d.sync += to_fill.eq(to_fill - 1)
+            with m.If((to_ask != 0) & ~in_range & (error == ErrorCode.NONE)):
+                m.d.sync += [error.eq(ErrorCode.SCRATCHPAD_RANGE), address.eq(asked)]
+            with m.If(request.valid & request.ready):
+                m.d.sync += [to_ask.eq(to_ask - 1), asked.eq(asked + 1)]
+            with m.If(self._comes):
+                m.d.sync += coming.eq(Mux(coming == lines - 1, 0, coming + 1))
+                with m.If(coming == lines - 1):
+                    m.d.sync += scale_comes.eq(1)
+        with m.If(self.clear):
+            m.d.sync += [to_fill.eq(0), to_ask.eq(0)]
+
+        words = self._config.line_bytes // 4
+        constant = Mux(job.scale_mode == ScaleMode.SCALAR, job.scale, ONE)
+        no_bias = Mux(job.float, MINUS_ZERO, 0)[:32].replicate(words) if self._config.block_scaled else 0
+        m.d.comb += [
+            self.bias.eq(Mux(job.bias, self._coming, no_bias)),
+            self.bias_line.eq(Mux(job.bias, coming, to_fill - 1)),
+            self.bias_enable.eq(Mux(job.bias, self._comes & ~scale_comes, filling)),
+            self.scale.eq(Mux(has_scale, self._coming, constant.replicate(words))),
+            self.scale_line.eq(Mux(has_scale, coming, to_fill - 1)),
+            self.scale_enable.eq(Mux(has_scale, self._comes & scale_comes, filling)),
+        ]
+        return ~filling & ((to_ask == 0) | (error != ErrorCode.NONE))

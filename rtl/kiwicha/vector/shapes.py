@@ -1,0 +1,142 @@
+"""What the parts of the epilogue say to one another, and the numbers that follow from a configuration."""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import signed
+from amaranth.lib import data, enum
+
+from ..config import ChipConfig
+from ..formats import MAX_BLOCK
+from ..isa import ErrorCode, ScaleRule, Unit, unit_layout
+from ..memory.ports import LINE_ADDRESS
+
+__all__ = ["SETS", "Geometry", "Size", "job_layout", "line_order", "request_layout", "settings_layout",
+           "size_shape", "tag_layout"]
+
+#: Instructions whose parameters are held at once: those in the pipeline and the one being prepared.
+SETS = 4
+
+
+class Size(enum.Enum, shape=2):
+    """How wide a result is. A chip without block scaling has only the first two, and the lower bit."""
+    BYTE = 0
+    WORD = 1
+    NIBBLE = 2
+    HALF = 3
+
+    @property
+    def bits(self) -> int:
+        return {Size.BYTE: 8, Size.WORD: 32, Size.NIBBLE: 4, Size.HALF: 16}[self]
+
+
+def size_shape(config: ChipConfig) -> int:
+    """Bits of a :class:`Size` in a chip of `config`."""
+    return 2 if config.block_scaled else 1
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How lines fall into steps: a step is `lanes` neighbouring columns, converted in one cycle."""
+    columns: int
+    lanes: int
+    line_bytes: int
+
+    @classmethod
+    def of(cls, config: ChipConfig) -> "Geometry":
+        return cls(config.columns, config.vector_lanes, config.line_bytes)
+
+    @property
+    def steps(self) -> int:
+        """Steps of an accumulator line."""
+        return -(-self.columns // self.lanes)
+
+    @property
+    def slots(self) -> int:
+        """Steps that fill a line with 32-bit words; a power of two."""
+        return self.line_bytes // 4 // self.lanes
+
+    def slots_of(self, size: Size) -> int:
+        """Steps that fill a line with results of that size; no fewer than `steps` if one line is enough."""
+        return 8 * self.line_bytes // size.bits // self.lanes
+
+    @property
+    def most_parts(self) -> int:
+        """Column blocks that may share a dynamic scale; none unless `columns` is a power of two."""
+        return 0 if self.columns & (self.columns - 1) else MAX_BLOCK // self.columns
+
+    @property
+    def word_lines(self) -> int:
+        """Lines of 32-bit words that hold a word per column."""
+        return -(-4 * self.columns // self.line_bytes)
+
+    @property
+    def step_width(self) -> int:
+        return max(1, (self.steps - 1).bit_length())
+
+    @property
+    def slot_width(self) -> int:
+        """How many of a step's lower bits say where in a line of words it goes; the others say in which line."""
+        return (self.slots - 1).bit_length()
+
+    @property
+    def line_width(self) -> int:
+        """Bits of a line's number among the `word_lines`."""
+        return (self.word_lines - 1).bit_length()
+
+
+def settings_layout(config: ChipConfig) -> data.StructLayout:
+    """What the datapath needs to know of an instruction besides bias and scale.
+
+    The bounds are keys that compare as integers; `size` is that of the results, and `integer` says that they
+    are INT32. With block scaling, `float` says that accumulators are FP32, and `fresh` that results take a fresh
+    scale, by `rule`.
+    """
+    scaled = {"float": 1, "dynamic_scale": 1, "rule": ScaleRule}
+    return data.StructLayout({
+        "low": signed(32),
+        "high": signed(32),
+        "integer": 1,
+        "size": size_shape(config),
+        "zero_point": signed(8),
+        **(scaled if config.block_scaled else {}),
+    })
+
+
+def tag_layout(config: ChipConfig) -> data.StructLayout:
+    """What goes through the datapath beside each step's accumulators."""
+    scaled = {
+        "end": 1,           # the last step of a pixel
+        "flush": 1,         # the pixel's scale ends a line of scales
+    }
+    return data.StructLayout({
+        "set": range(SETS),
+        "step": Geometry.of(config).step_width,
+        "first": 1,         # opens a max-pool window
+        "last": 1,          # ends one
+        **(scaled if config.block_scaled else {}),
+    })
+
+
+def request_layout(config: ChipConfig) -> data.StructLayout:
+    """One accumulator line to read, and which of its columns for what."""
+    return data.StructLayout({"address": LINE_ADDRESS, "tag": tag_layout(config)})
+
+
+def job_layout(config: ChipConfig) -> data.StructLayout:
+    """An instruction that is ready to run, or whose error is ready to be told."""
+    return data.StructLayout({
+        "instruction": unit_layout(Unit.EPILOGUE),
+        "set": range(SETS),
+        "size": size_shape(config),
+        **({"dynamic_scale": 1} if config.block_scaled else {}),
+        "code": ErrorCode,
+        "address": signed(LINE_ADDRESS + 2),
+    })
+
+
+def line_order(config: ChipConfig) -> data.StructLayout:
+    """Where the next finished line goes, and whether the instruction ends with it.
+
+    With `flush`, a line of scales follows, and the instruction ends with that.
+    """
+    return data.StructLayout({"address": LINE_ADDRESS, "last": 1, **({"flush": 1} if config.block_scaled else {})})

@@ -1,0 +1,218 @@
+"""The epilogue: accumulators to results."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out, connect, flipped
+
+from ..config import READ_LATENCY, ChipConfig
+from ..control.unit import UnitPort
+from ..isa import Activity, Unit
+from ..lib.stream import Queue
+from ..memory.ports import LINE_ADDRESS, ReadPort, WritePort
+from .address_generator import AddressGenerator
+from .columns import ColumnSelect
+from .datapath import Datapath
+from .lane import Lane
+from .line_packer import LinePacker
+from .parameter_fetch import ParameterFetch
+from .quantize import BlockQuantizer
+from .shapes import Geometry, line_order, request_layout
+
+__all__ = ["EpilogueUnit"]
+
+#: Lines that may be on their way between the read that completes one and its write. More than the cycles
+#: between the two, so that a line can leave every cycle.
+LINES_UNDER_WAY = 32
+#: The same of lines of dynamic scales, which are far fewer.
+SCALES_UNDER_WAY = 16
+#: Reads that may wait for the accumulators: those under way when they begin to wait, and as many to go on with.
+REQUESTS = 8
+
+
+class EpilogueUnit(wiring.Component):
+    """Runs EPILOGUE instructions (:data:`kiwicha.isa.EPILOGUE`) of a chip of `config`.
+
+    One accumulator line is read per cycle, for each pixel `steps` = ceil(columns / lanes) times its window.
+    From a line's last read to its write :attr:`latency` cycles pass. The next instruction is prepared
+    meanwhile; if that is done in time, its first read comes two cycles after the last one of this.
+
+    With dynamic scales, lines wait for a pixel's last read: :attr:`dynamic_scale_latency` cycles pass from it to
+    the first line's write, and the others follow every `steps` cycles. A line of scales is written after the lines
+    of the last pixel that it is about. A pixel that has an error at one of its lines or its scale's is not written
+    at all, nor are the scales that have not filled a line. Between an instruction with dynamic scales and one
+    without, the datapath runs empty.
+
+    An abort is heard a cycle late: a line may still be written in its first cycle.
+
+    The datapath never stalls: a read starts only if the line that it belongs to is sure to find room at the
+    other end. Errors are those of :class:`.ParameterFetch` and :class:`.AddressGenerator`; one is told when
+    everything before it has been written.
+
+    Members
+    -------
+    control : Out(UnitPort)
+    acc : Out(ReadPort(columns * 32))
+    params : Out(ReadPort(line))
+    write : Out(WritePort(line))
+    """
+
+    def __init__(self, config: ChipConfig):
+        self._config = config
+        super().__init__({
+            "control": Out(UnitPort(Unit.EPILOGUE)),
+            "acc": Out(ReadPort(32 * config.columns)),
+            "params": Out(ReadPort(8 * config.line_bytes)),
+            "write": Out(WritePort(8 * config.line_bytes)),
+        })
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the acceptance of a line's last read to its write."""
+        return READ_LATENCY + ColumnSelect.latency_of(self._config) + Lane.OUT + LinePacker.LATENCY + 1
+
+    @property
+    def dynamic_scale_latency(self) -> int:
+        """With dynamic scales: cycles from the acceptance of a pixel's last read to its first line's write."""
+        return (READ_LATENCY + ColumnSelect.latency_of(self._config) + Lane.RESULT
+                + BlockQuantizer.latency_of(self._config) + Geometry.of(self._config).steps - 1
+                + LinePacker.LATENCY + 1)
+
+    @property
+    def lines_under_way(self) -> int:
+        """Room for lines between their last read and their write."""
+        if not self._config.block_scaled:
+            return LINES_UNDER_WAY
+        # A block's lines are all asked for before the first of them is there.
+        geometry = Geometry.of(self._config)
+        return LINES_UNDER_WAY + geometry.most_parts + self.dynamic_scale_latency // geometry.steps
+
+    def elaborate(self, platform):
+        m = Module()
+        config, control = self._config, self.control
+        # A register of its own: control is far away, and what is written goes on to the scratchpad.
+        clear = Signal()
+        m.d.sync += clear.eq(control.abort)
+        m.submodules.parameter_fetch = parameter_fetch = ParameterFetch(config)
+        m.submodules.address_generator = address_generator = AddressGenerator(config)
+        m.submodules.requests = requests = Queue(request_layout(config), REQUESTS)
+        m.submodules.orders = orders = Queue(line_order(config), self.lines_under_way)
+        m.submodules.lines = lines = Queue(8 * config.line_bytes, self.lines_under_way)
+        m.submodules.datapath = datapath = Datapath(config)
+        connect(m, flipped(control.i), parameter_fetch.i)
+        connect(m, flipped(self.params), parameter_fetch.params)
+        connect(m, parameter_fetch.o, address_generator.i)
+        connect(m, address_generator.requests, requests.i)
+        connect(m, address_generator.orders, orders.i)
+        # As of a cycle ago, when up to three more were on their way.
+        room = [queue.level < queue.depth - 2 for queue in (requests, orders)]
+        read = Signal()
+        m.d.comb += [
+            self.acc.request.valid.eq(requests.o.valid),
+            self.acc.request.payload.eq(requests.o.p.address),
+            requests.o.ready.eq(self.acc.request.ready),
+            read.eq(requests.o.valid & self.acc.request.ready),
+            datapath.read.eq(read),
+            datapath.tag.eq(requests.o.p.tag),
+            datapath.line.eq(self.acc.data),
+            # There is always room: a line has its order before its reads are made.
+            lines.i.valid.eq(datapath.done),
+            lines.i.payload.eq(datapath.result),
+            parameter_fetch.hold.eq(address_generator.failed | control.abort),
+            parameter_fetch.free.eq(control.retire),
+            *(part.clear.eq(clear) for part in (parameter_fetch, address_generator, requests, orders, lines)),
+        ]
+        for name in ("set", "settings", "settings_enable", "bias", "bias_line", "bias_enable",
+                     "scale", "scale_line", "scale_enable"):
+            m.d.comb += getattr(datapath, name).eq(getattr(parameter_fetch, name))
+        if config.block_scaled:
+            written, empty, scales_room = self._write_scaled(m, address_generator, datapath, orders, lines, clear)
+            room.append(scales_room)
+        else:
+            written, empty = self._write(m, orders, lines, clear), orders.level == 0
+        m.d.sync += address_generator.room.eq(Cat(room).all())
+        self._report(m, parameter_fetch, address_generator,
+                     empty & datapath.idle & (requests.level == 0) & ~address_generator.pending,
+                     read, written)
+        return m
+
+    def _write(self, m, orders, lines, clear):
+        """Lines leave in order, each to where its order says; says when one does."""
+        request, control = self.write.request, self.control
+        written = Signal()
+        m.d.comb += [
+            request.valid.eq(lines.o.valid & ~clear),
+            request.p.address.eq(orders.o.p.address),
+            request.p.data.eq(lines.o.payload),
+            written.eq(request.valid & request.ready),
+            lines.o.ready.eq(written),
+            orders.o.ready.eq(written),
+        ]
+        # The line is in place before anyone who was told of it can ask for it.
+        m.d.sync += control.retire.eq(written & orders.o.p.last)
+        return written
+
+    def _write_scaled(self, m, address_generator, datapath, orders, lines, clear):
+        """As `_write`, with a line of scales after each order that says `flush`.
+
+        Also returns whether nothing is left, and whether there is room for three more orders of scales.
+        """
+        m.submodules.scale_orders = scale_orders = Queue(LINE_ADDRESS, SCALES_UNDER_WAY)
+        m.submodules.scales = scales = Queue(8 * self._config.line_bytes, SCALES_UNDER_WAY)
+        connect(m, address_generator.scales, scale_orders.i)
+        request, control = self.write.request, self.control
+        flush = Signal()        # the next line is one of scales
+        ends = Signal()         # and the instruction's last
+        written = Signal()
+        m.d.comb += [
+            datapath.clear.eq(clear), scale_orders.clear.eq(clear), scales.clear.eq(clear),
+            # There is always room here, too.
+            scales.i.valid.eq(datapath.scales_done),
+            scales.i.payload.eq(datapath.scales),
+            address_generator.settled.eq(orders.level == 0),
+            request.valid.eq(Mux(flush, scales.o.valid, lines.o.valid) & ~clear),
+            request.p.address.eq(Mux(flush, scale_orders.o.payload, orders.o.p.address)),
+            request.p.data.eq(Mux(flush, scales.o.payload, lines.o.payload)),
+            written.eq(request.valid & request.ready),
+            lines.o.ready.eq(written & ~flush),
+            orders.o.ready.eq(written & ~flush),
+            scales.o.ready.eq(written & flush),
+            scale_orders.o.ready.eq(written & flush),
+        ]
+        with m.If(clear):
+            m.d.sync += flush.eq(0)
+        with m.Elif(written):
+            m.d.sync += [flush.eq(~flush & orders.o.p.flush), ends.eq(orders.o.p.last)]
+        m.d.sync += control.retire.eq(written & Mux(flush, ends, orders.o.p.last & ~orders.o.p.flush))
+        # An error leaves the orders of a pixel that is not written.
+        empty = (~flush & (lines.level == 0) & (scales.level == 0)
+                 & (address_generator.failed | (orders.level == 0)))
+        return written, empty, scale_orders.level < SCALES_UNDER_WAY - 2
+
+    def _report(self, m, parameter_fetch, address_generator, empty, read, written):
+        control = self.control
+        idle = empty & parameter_fetch.idle & ~address_generator.busy & ~address_generator.failed
+        m.d.comb += [
+            control.quiet.eq(idle),
+            control.error.code.eq(address_generator.code),
+            control.error.index.eq(address_generator.index),
+            control.error.address.eq(address_generator.address),
+            control.progress.eq(read | written | control.retire
+                                | (control.i.valid & control.i.ready)
+                                | (self.params.request.valid & self.params.request.ready)),
+        ]
+        # Not before everything ahead of it has been written, and its end been told.
+        m.d.sync += control.error.valid.eq(address_generator.failed & empty & ~control.retire & ~control.abort)
+        params = self.params.request
+        waits = self.acc.request.valid | (params.valid & ~params.ready & ~address_generator.busy)
+        with m.If(read):
+            m.d.comb += control.activity.eq(Activity.BUSY)
+        with m.Elif(waits):
+            m.d.comb += control.activity.eq(Activity.PORT)
+        with m.Elif(address_generator.busy & ~address_generator.room):
+            m.d.comb += control.activity.eq(Activity.QUEUE)
+        with m.Elif(address_generator.waits if self._config.block_scaled else Const(0, 1)):
+            m.d.comb += control.activity.eq(Activity.DRAIN)
+        with m.Elif(parameter_fetch.busy | address_generator.busy):
+            m.d.comb += control.activity.eq(Activity.OPERAND)
+        with m.Elif(~idle):
+            m.d.comb += control.activity.eq(Activity.DRAIN)

@@ -1,0 +1,239 @@
+"""Random programs without races, for comparing the chip with the golden machine.
+
+The scratchpad, the accumulators and the results' memory are cut into segments; each instruction walks at
+random inside segments, and :class:`kiwicha_host.compiler.program.builder.ProgramBuilder` orders instructions that
+share one. In the end everything is stored, so that equal memory images mean equal machines.
+"""
+
+import random
+
+import numpy as np
+
+from kiwicha import ChipConfig
+from kiwicha.formats import FORMATS, MAX_BLOCK
+from kiwicha.isa import INSTRUCTION_BYTES, OutFormat, ScaleMode, ScaleRule, Unit
+from kiwicha_host.compiler.program.builder import ProgramBuilder
+from kiwicha_host.compiler.program.memory_map import MemoryMap, Region, ceil_div
+from kiwicha_host.job import Job
+
+__all__ = ["random_job"]
+
+_SEGMENT = 64           # scratchpad lines
+_SOURCE = 4096          # bytes of random source data
+_RESULT = 2048          # bytes per result segment in memory
+_RESULTS = 4
+#: FP32 values that have gone wrong somewhere: signed zeros, subnormals, infinities, NaNs, the largest.
+_SPECIAL = (0, 0x8000_0000, 1, 0x8000_0001, 0x007F_FFFF, 0x0080_0000, 0x7F7F_FFFF, 0x7F80_0000, 0xFF80_0000,
+            0x7FC0_0000, 0x7F80_0001, 0x3F80_0000, 0xBF80_0000, 0x3F00_0000)
+
+
+def visited(base: int, counts: list[int], strides: list[int]) -> list[int]:
+    """The lines that loops visit, in order."""
+    lines = [base]
+    for count, stride in zip(counts, strides, strict=False):
+        lines = [line + i * stride for i in range(count) for line in lines]
+    return lines
+
+
+class _Generator:
+    def __init__(self, config: ChipConfig, rng: random.Random):
+        self.config, self.rng = config, rng
+        self.builder = ProgramBuilder()
+        lines = min(_SEGMENT, config.scratchpad_lines // 8)
+        # The parameters' segment is LOAD's alone: an EPILOGUE may fetch them before an earlier one has written.
+        spread = config.scratchpad_lines // 8
+        self.pads = [Region(i * spread, lines) for i in range(7)]
+        self.params = Region(7 * spread, lines)
+        acc = min(32, config.accumulator_lines // 4)
+        self.accs = [Region(i * (config.accumulator_lines // 4), acc) for i in range(4)]
+        self.memory = MemoryMap()
+        self.source = self.memory.region(_SOURCE)
+        self.results = [self.memory.region(_RESULT) for _ in range(_RESULTS)]
+
+    def walk(self, region: Region, counts: list[int], low: int = -9, high: int = 9) -> tuple[int, list[int]]:
+        """A base and random strides that stay inside `region` for `counts` iterations."""
+        while True:
+            strides = [self.rng.choice((0, 1, -1, self.rng.randint(low, high))) for _ in counts]
+            reach = [stride * (count - 1) for stride, count in zip(strides, counts, strict=True)]
+            span = sum(map(abs, reach))
+            if span < region.size:
+                base = region.base + self.rng.randrange(region.size - span) - sum(r for r in reach if r < 0)
+                return base, strides
+            low, high = low // 2, high // 2
+
+    def counts(self, levels: int, most: int) -> list[int]:
+        while True:
+            counts = [self.rng.choice((1, 1, 2, 3, self.rng.randint(1, most))) for _ in range(levels)]
+            if np.prod(counts) <= most:
+                return counts
+
+    def transfer(self, unit: Unit, memory: Region, pad: Region) -> dict:
+        rng, config = self.rng, self.config
+        segment = rng.choice((config.line_bytes, rng.randint(1, config.line_bytes)))
+        while True:
+            rows, planes = self.counts(2, 12)
+            row_bytes = rng.choice((segment, rng.randint(1, 4 * segment)))
+            contiguous = rng.random() < 0.4
+            row_stride = row_bytes if contiguous else rng.randint(-150, 150)
+            plane_stride = rng.randint(-300, 300)
+            # Rows that a STORE writes twice would depend on the order inside one instruction: it is in order.
+            reach = [row_stride * (rows - 1), plane_stride * (planes - 1)]
+            span = sum(map(abs, reach)) + row_bytes
+            if span <= memory.size:
+                break
+        address = memory.base + rng.randrange(memory.size - span + 1) - sum(r for r in reach if r < 0)
+        line, strides = self.walk(pad, [ceil_div(row_bytes, segment), rows, planes])
+        return {"address": address, "row_bytes": row_bytes, "rows": rows, "planes": planes,
+                "row_stride": row_stride, "plane_stride": plane_stride, "segment_bytes": segment, "line": line,
+                "segment_line_stride": strides[0], "row_line_stride": strides[1],
+                "plane_line_stride": strides[2]}
+
+    def load(self) -> None:
+        pad = self.rng.choice([*self.pads, self.params])
+        memory = self.rng.choice([self.source, self.source, *self.results])
+        self.builder.add(Unit.LOAD, reads=[memory], writes=[pad], fill=self.rng.randrange(256),
+                         fill_only=int(self.rng.random() < 0.15), **self.transfer(Unit.LOAD, memory, pad))
+
+    def store(self) -> None:
+        pad, memory = self.rng.choice(self.pads), self.rng.choice(self.results)
+        self.builder.add(Unit.STORE, reads=[pad], writes=[memory], **self.transfer(Unit.STORE, memory, pad))
+
+    def matmul(self) -> None:
+        a, w, acc = self.rng.choice(self.pads), self.rng.choice(self.pads), self.rng.choice(self.accs)
+        counts = self.counts(4, 60)
+        a_line, a_strides = self.walk(a, counts)
+        acc_line, acc_strides = self.walk(acc, counts)
+        tiles = Region(w.base, w.size - self.config.rows + 1)
+        w_line, w_strides = self.walk(tiles, counts[2:])
+        reads, extra = [a, w], self.integer_formats()
+        own = len(set(visited(acc_line, counts[:2], acc_strides))) == counts[0] * counts[1]
+        if self.config.block_scaled and own and self.rng.random() < 0.7:
+            acc_strides[2] = 0
+            reads, extra = self.scaled(reads, counts)
+        self.builder.add(
+            Unit.MATMUL, reads=reads, writes=[acc], accumulate=self.rng.randrange(2), **extra,
+            a_line=a_line, w_line=w_line, acc_line=acc_line,
+            **{f"count{i}": value for i, value in enumerate(counts)},
+            **{f"a_stride{i}": value for i, value in enumerate(a_strides)},
+            **{f"acc_stride{i}": value for i, value in enumerate(acc_strides)},
+            w_stride2=w_strides[0], w_stride3=w_strides[1])
+
+    def integer_formats(self) -> dict:
+        names = [name for name in self.config.formats if not FORMATS[name].is_float]
+        return {f"{operand}_format": FORMATS[self.rng.choice(names)].code for operand in "aw"}
+
+    def scaled(self, reads: list, counts: list[int]) -> tuple[list, dict]:
+        """What makes a MATMUL block-scaled: what it reads, and its fields."""
+        rng, config = self.rng, self.config
+        tiles = rng.randint(1, min(128 // config.rows, 3))
+        fields = {"scaled": 1, "block_tiles": tiles}
+        for operand, lines in (("a", ceil_div(counts[0] * counts[1], config.line_bytes)), ("w", 1)):
+            pad = rng.choice(self.pads)
+            reads = [*reads, pad]
+            line, strides = self.walk(Region(pad.base, pad.size - lines + 1),
+                                      [ceil_div(counts[2], tiles), counts[3]])
+            fields |= {f"{operand}_format": FORMATS[rng.choice(config.formats)].code,
+                       f"{operand}_scale_line": line, f"{operand}_scale_stride2": strides[0],
+                       f"{operand}_scale_stride3": strides[1]}
+        return list(dict.fromkeys(reads)), fields
+
+    def epilogue(self, out_format: OutFormat | None = None) -> None:
+        rng, config = self.rng, self.config
+        acc, pad, scale_pad = rng.choice(self.accs), rng.choice(self.pads), rng.choice(self.pads)
+        out_format = rng.choice(self.out_formats()) if out_format is None else out_format
+        dynamic_scale = out_format in (OutFormat.E4M3, OutFormat.E2M1)
+        parts = rng.choice((1, 2, rng.randint(1, min(MAX_BLOCK // config.columns, 16)))) if dynamic_scale else 1
+        size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
+        lines = parts if dynamic_scale else ceil_div(size * config.columns, config.line_bytes)
+        mode = ScaleMode.NONE if out_format == OutFormat.INT32 else rng.choice(list(ScaleMode))
+        bias = rng.randrange(2)
+        if parts > 1:
+            mode, bias = rng.choice((ScaleMode.NONE, ScaleMode.SCALAR)), 0
+        counts = [*self.counts(2, 6), *self.counts(2, 24 if dynamic_scale else 8)]
+        acc_line, acc_strides = self.walk(acc, [*counts, parts])
+        out_line, out_strides = self.walk(pad, [*counts[2:], lines])
+        scale_lines = ceil_div(counts[2] * counts[3], config.line_bytes)
+        scaled = {"float": int(out_format != OutFormat.INT32 and rng.random() < 0.7),
+                  "scale_rule": rng.choice(list(ScaleRule)), "parts": parts, "part_stride": acc_strides[4],
+                  "scale_line": scale_pad.base + rng.randrange(scale_pad.size - scale_lines + 1)}
+        needed = ceil_div(4 * config.columns, config.line_bytes) * (bias + (mode == ScaleMode.COLUMN))
+        bounds = [self.float_bits() for _ in range(2)]
+        self.builder.add(
+            Unit.EPILOGUE, reads=[acc, self.params],
+            writes=[pad, scale_pad] if dynamic_scale and scale_pad != pad else [pad],
+            out_format=out_format, bias=bias,
+            scale_mode=mode, clamp=rng.randrange(2), zero_point=rng.randint(-128, 127),
+            acc_line=acc_line, out_line=out_line,
+            param_line=self.params.base + rng.randrange(max(1, self.params.size - needed)),
+            **{f"count{i}": value for i, value in enumerate(counts)},
+            **{f"acc_stride{i}": value for i, value in enumerate(acc_strides[:4])},
+            out_stride2=out_strides[0], out_stride3=out_strides[1], out_step=out_strides[2],
+            scale=self.float_bits(), clamp_low=bounds[0], clamp_high=bounds[1],
+            **(scaled if config.block_scaled else {}))
+
+    def out_formats(self) -> list[OutFormat]:
+        """What the epilogue of this chip writes."""
+        config = self.config
+        if not config.block_scaled:
+            return [OutFormat.INT8, OutFormat.INT32, OutFormat.FP32]
+        few = (OutFormat.E4M3, OutFormat.E2M1) if config.columns & (config.columns - 1) else ()
+        return [item for item in OutFormat if item not in few]
+
+    def float_bits(self) -> int:
+        choice = self.rng.random()
+        if choice < 0.3:
+            return self.rng.choice(_SPECIAL)
+        if choice < 0.6:
+            return self.rng.getrandbits(32)
+        value = np.float32(self.rng.uniform(-2, 2) * 2.0 ** self.rng.randint(-20, 4))
+        return int(value.view(np.uint32))
+
+    def dump(self) -> None:
+        """Store every segment, accumulators too, to memory of its own."""
+        config, line = self.config, self.config.line_bytes
+        lines = ceil_div(4 * config.columns, line)
+        for acc in self.accs:
+            for start in range(0, acc.size, self.pads[0].size // lines):
+                size = min(self.pads[0].size // lines, acc.size - start)
+                self.builder.add(Unit.EPILOGUE, reads=[acc], writes=["dump"], out_format=OutFormat.INT32,
+                                 count0=1, count1=1, count2=size, count3=1, acc_line=acc.base + start,
+                                 acc_stride2=1, out_line=self.params.base, out_stride2=lines, out_step=1)
+                self.dump_lines(Region(self.params.base, size * lines), "dump")
+        for pad in self.pads:
+            self.dump_lines(pad, pad)
+
+    def dump_lines(self, pad: Region, key) -> None:
+        line = self.config.line_bytes
+        memory = self.memory.region(pad.size * line)
+        self.builder.add(Unit.STORE, reads=[key], writes=[memory], address=memory.base, rows=1, planes=1,
+                         row_bytes=pad.size * line, segment_bytes=line, line=pad.base, segment_line_stride=1)
+
+
+def random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Job:
+    """A race-free random program of about `instructions` and the memory it works on."""
+    generator = _Generator(config, rng)
+    for pad in [*generator.pads, generator.params]:     # nothing is read before it was written
+        generator.builder.add(
+            Unit.LOAD, reads=[generator.source], writes=[pad], rows=1, planes=1, segment_line_stride=1,
+            address=generator.source.base + rng.randrange(64), segment_bytes=config.line_bytes, line=pad.base,
+            row_bytes=min(pad.size * config.line_bytes, _SOURCE - 64))
+    for acc in generator.accs:
+        generator.builder.add(Unit.MATMUL, reads=[generator.pads[0]], writes=[acc], count0=acc.size, count1=1,
+                              count2=1, count3=1, acc_line=acc.base, acc_stride0=1,
+                              a_line=generator.pads[0].base, w_line=generator.pads[0].base)
+    kinds = (generator.load, generator.matmul, generator.epilogue, generator.store)
+    for _ in range(instructions):
+        rng.choice(kinds)()
+    # The dump reuses the parameters' segment, after every reader of it.
+    generator.builder.add(Unit.LOAD, reads=[], writes=[generator.params, "dump"], fill_only=1, rows=1, planes=1,
+                          row_bytes=1, segment_bytes=1, line=generator.params.base)
+    generator.dump()
+    program = generator.builder.assemble()
+    where = generator.memory.region(len(program))
+    memory = np.zeros(generator.memory.size, np.uint8)
+    memory[:_SOURCE] = np.frombuffer(rng.randbytes(_SOURCE), np.uint8)
+    for start in range(0, _SOURCE // 2, 4):     # parameters and operands that look like floats, too
+        memory[start:start + 4] = np.array([generator.float_bits()], np.uint32).view(np.uint8)
+    memory[where.base:where.end] = np.frombuffer(program, np.uint8)
+    return Job(memory=memory, program_address=where.base, program_count=len(program) // INSTRUCTION_BYTES,
+               window=(0, len(memory) - 1))

@@ -1,0 +1,261 @@
+"""LOAD: the bytes, lines and errors of a plain model, under random memory and scratchpad; and its speed."""
+
+import cocotb
+from cocotb.triggers import RisingEdge
+
+from kiwicha.bus.axi import AxiRead
+from kiwicha.control.unit import Window
+from kiwicha.dma.load import LoadUnit
+from kiwicha.isa import Unit
+from kiwicha.memory.ports import line_write
+from tb import harness
+from tb.axi_checker import AxiReadChecker
+from tb.dma.environment import Control, draw_jobs
+from tb.dma.model import CONFIGS, AxiReadMemory, Memory, load_lines
+from tb.harness import Bench, cycles, port
+
+
+class Env:
+    """A LoadUnit with everything around it; `written` is what the scratchpad was told, in order."""
+
+    @classmethod
+    async def start(cls, dut, label):
+        await harness.start(dut)
+        self = cls()
+        self.dut = dut
+        self.config = config = CONFIGS[harness.current().params["config"]]
+        self.rng = harness.rng(label)
+        self.memory = Memory(config, self.rng)
+        self.control = Control(dut, Unit.LOAD, self.memory)
+        self.bus = AxiReadMemory(dut, "bus", AxiRead(config), self.memory, harness.rng(label + "bus"))
+        self.checker = AxiReadChecker(dut, "bus", AxiRead(config), config.reads_in_flight)
+        self.checker.first, self.checker.last = self.memory.first, self.memory.last
+        self.written = []
+        self.retired_at = []
+        self.p_write = 1.0
+        self.control.on_retire = lambda: self.retired_at.append(len(self.written))
+        cocotb.start_soon(self._scratchpad())
+        return self
+
+    def slow(self):
+        """From now on everything takes its random time."""
+        self.bus.latency = lambda: self.rng.choice([0, 5, self.rng.randrange(200)])
+        self.bus.p_ar, self.bus.p_r, self.p_write = (self.rng.choice([0.2, 0.6, 1]) for _ in range(3))
+        self.control.p_valid = 0.3
+
+    async def _scratchpad(self):
+        edge = RisingEdge(port(self.dut, "clk"))
+        valid, ready = port(self.dut, "write__request__valid"), port(self.dut, "write__request__ready")
+        payload = port(self.dut, "write__request__payload")
+        shape, held = line_write(8 * self.config.line_bytes), None
+        while True:
+            taking = self.rng.random() < self.p_write
+            ready.value = int(taking)
+            await edge
+            if not valid.value:
+                assert held is None or self.control.aborting, "line withdrawn"
+                held = None
+                continue
+            bits = int(payload.value)
+            assert held is None or held == bits or self.control.aborting, "line changed while it waited"
+            held = None if taking else bits
+            if taking:
+                line = harness.unpack(shape, bits)
+                self.written.append((line["address"], line["data"].to_bytes(self.config.line_bytes, "little")))
+
+    async def run(self, jobs, limit=None):
+        """Run *jobs* and compare everything with the model."""
+        lines, ends, error = load_lines(self.config, self.memory, jobs)
+        self.written.clear()
+        self.retired_at.clear()
+        self.control.retired = 0
+        self.control.send(jobs)
+        await self.control.settle(len(jobs), limit or 60 * len(lines) + 400 * len(jobs) + 4000)
+        for number, (got, want) in enumerate(zip(self.written, lines, strict=False)):
+            assert got == want, f"line {number}: {got[0]}, {got[1].hex()} instead of {want[0]}, {want[1].hex()}"
+        assert len(self.written) == len(lines)
+        assert len(self.retired_at) == len(ends), f"{len(self.retired_at)} retired, not {len(ends)}"
+        assert all(got >= want for got, want in zip(self.retired_at, ends, strict=True)), "retired too early"
+        assert self.checker.outstanding == 0
+        if error is None:
+            assert self.control.error is None, self.control.error
+        else:
+            seen = self.control.error
+            assert seen is not None and (seen["code"], seen["index"], seen["address"]) == error, (seen, error)
+            await self.control.abort()
+
+
+def simple(**fields):
+    return {"segment_bytes": 8, "rows": 1, "planes": 1, "row_stride": 0, "plane_stride": 0, "line": 0,
+            "segment_line_stride": 1, "row_line_stride": 0, "plane_line_stride": 0, "fill": 0xA5, "fill_only": 0,
+            "index": 0, **fields}
+
+
+@cocotb.test()
+async def every_alignment_and_length(dut):
+    env = await Env.start(dut, "align")
+    beat, line = env.config.bus_bytes, env.config.line_bytes
+    lengths = sorted({1, 2, line, line + 1, 3 * line, *(n * beat + d for n in (1, 2) for d in (-1, 0, 1))})
+    jobs = []
+    for offset in range(beat):
+        for length in lengths:
+            start = env.memory.first + env.rng.randrange(0, 3000, beat) + offset
+            stride = env.rng.choice([length, 37, -length])
+            jobs.append(simple(address=start + 600, row_bytes=length, rows=2, row_stride=stride,
+                               segment_bytes=env.rng.choice([line, line, beat, 5]), row_line_stride=5,
+                               index=len(jobs)))
+    await env.run(jobs)
+
+
+@cocotb.test()
+@cocotb.parametrize(pace=["fast", "slow"], number=[0, 1, 2])
+async def random_transfers(dut, pace, number):
+    env = await Env.start(dut, f"random{pace}{number}")
+    if pace == "slow":
+        env.slow()
+    await env.run(draw_jobs(env.config, env.memory, env.rng, 20, load=True))
+
+
+@cocotb.test()
+async def pages(dut):
+    """Runs over edges of 4 KiB, by a byte more or less; all the way to the window's ends."""
+    env = await Env.start(dut, "pages")
+    memory, line = env.memory, env.config.line_bytes
+    jobs = []
+    for edge in range(memory.first + 4096, memory.last, 4096):
+        for before in (0, 1, env.config.bus_bytes, 50):
+            for after in (1, env.config.bus_bytes + 1, 49):
+                jobs.append(simple(address=edge - before, row_bytes=before + after, segment_bytes=line))
+    size = memory.last + 1 - memory.first
+    jobs.append(simple(address=memory.first, row_bytes=size // 64, row_stride=size // 64, rows=64,
+                       segment_bytes=line, row_line_stride=2))
+    jobs.append(simple(address=memory.first + 1, row_bytes=size - 1, segment_bytes=line, segment_line_stride=0))
+    await env.run(jobs)
+    assert max(beats for _, beats in env.checker.bursts) == 256
+
+
+def spoil(env, job, kind):
+    """Make one field of a good job wrong."""
+    memory, rng, config = env.memory, env.rng, env.config
+    top = 1 << config.address_width
+    if kind == "field":
+        name = rng.choice(["row_bytes", "rows", "planes", "segment_bytes", "over"])
+        job.update({"segment_bytes": rng.randint(config.line_bytes + 1, 255)} if name == "over" else {name: 0})
+    elif kind == "range":
+        job["line"] = rng.choice([0, config.scratchpad_lines - 1, min(config.scratchpad_lines, 0xFFFF)])
+        job["segment_line_stride"] = job["row_line_stride"] = rng.choice([-3, 3, -32768, 32767])
+    elif kind == "window":
+        job["fill_only"] = 0
+        job["address"] = rng.choice([
+            memory.last - rng.randrange(40), memory.first - rng.randint(1, 40), memory.last + 1, 0, 3, top - 1,
+            top - 20, rng.getrandbits(64), memory.first + (1 << 63)]) % (1 << 64)
+        if rng.random() < 0.5:
+            job["plane_stride"] = rng.choice([-1 << 31, (1 << 31) - 1, 1 << 20])
+            job["row_stride"] = rng.choice([-1 << 31, (1 << 31) - 1, job["row_bytes"], 5])
+    elif kind == "bus":
+        memory.bad = {rng.randrange(memory.first, memory.last, config.bus_bytes) for _ in range(200)}
+
+
+@cocotb.test()
+@cocotb.parametrize(kind=["field", "range", "window", "bus"])
+async def errors(dut, kind):
+    """The first error in program order, all before it done, nothing after it; then the unit works again."""
+    env = await Env.start(dut, "errors" + kind)
+    for round in range(14):
+        if round == 7:
+            env.slow()
+        jobs = draw_jobs(env.config, env.memory, env.rng, 6, load=True)
+        for victim in env.rng.sample(range(1, 6), 2):
+            spoil(env, jobs[victim], kind)
+        await env.run(jobs)
+        env.memory.bad = set()
+    await env.run(draw_jobs(env.config, env.memory, env.rng, 3, load=True))
+
+
+@cocotb.test()
+async def two_errors_in_one_job(dut):
+    """A job whose lines and bytes both go out: whichever a byte by byte execution meets first."""
+    env = await Env.start(dut, "two")
+    line = env.config.line_bytes
+    for good_lines in range(1, 8):
+        start = env.memory.last + 1 - 4 * line + env.rng.randrange(-3, 4)
+        await env.run([simple(address=start, row_bytes=9 * line, segment_bytes=line,
+                              line=env.config.scratchpad_lines - good_lines, index=good_lines)])
+        assert env.control.error is None
+
+
+@cocotb.test()
+async def address_below_zero_and_above_the_top(dut):
+    env = await Env.start(dut, "overflow")
+    top = 1 << env.config.address_width
+    for page, address, stride in ((0, 64, -4096), (top - 8192, top - 64, 4096), (0, 64, -1 << 31),
+                                  (top - 8192, top - 64, (1 << 31) - 1)):
+        # All of memory is in the window, so that only the address's overflow is there to be found.
+        env.memory.base, env.memory.first, env.memory.last = page, 0, top - 1
+        env.checker.first, env.checker.last = env.memory.first, env.memory.last
+        port(dut, "window").value = harness.pack(Window(env.config), env.memory.window)
+        await env.run([simple(address=address, row_bytes=64, rows=3, row_stride=stride, row_line_stride=8,
+                              index=7)])
+
+
+@cocotb.test()
+async def abort_at_any_moment(dut):
+    env = await Env.start(dut, "abort")
+    for round in range(25):
+        if round == 12:
+            env.slow()
+        env.written.clear()
+        env.control.send(draw_jobs(env.config, env.memory, env.rng, 8, load=True, length=200))
+        await cycles(dut, env.rng.choice([1, 3, 10, env.rng.randrange(300)]))
+        asked = len(env.checker.bursts)
+        await env.control.abort()
+        assert len(env.checker.bursts) <= asked + 2, "new bursts after abort"
+        lines = len(env.written)
+        await cycles(dut, 5)
+        assert len(env.written) == lines
+        await env.run(draw_jobs(env.config, env.memory, env.rng, 1, load=True))
+
+
+async def timed(env, jobs, beats):
+    env.bus.latency = lambda: 30
+    lines, _, _ = load_lines(env.config, env.memory, jobs)
+    before, start = env.checker.beats, env.control.now
+    await env.run(jobs)
+    took = env.control.now - start
+    assert env.checker.beats - before == beats
+    limit = 1.05 * max(beats, len(lines)) + 60
+    env.dut._log.info("LOAD: %d beats, %d lines in %d cycles (limit %d)", beats, len(lines), took, limit)
+    assert took <= limit, f"{took} cycles, limit {limit}"
+
+
+@cocotb.test()
+@cocotb.parametrize(shape=["rows", "misaligned_rows", "contiguous", "contiguous_short", "jobs"])
+async def throughput(dut, shape):
+    env = await Env.start(dut, "speed")
+    beat, line, first = env.config.bus_bytes, env.config.line_bytes, env.memory.first
+    common = {"segment_bytes": line, "row_line_stride": 128 // line, "row_bytes": 128, "index": 1}
+    per_row = 128 // beat
+    if shape == "rows":
+        jobs, beats = [simple(address=first, rows=100, row_stride=160, **common)], 100 * per_row
+    elif shape == "misaligned_rows":
+        jobs, beats = [simple(address=first + 3, rows=100, row_stride=160, **common)], 100 * (per_row + 1)
+    elif shape == "contiguous":
+        # Each cut at a block's edge falls between beats: one beat more for the misalignment in all.
+        jobs, beats = [simple(address=first + 5, rows=120, row_stride=128, **common)], 120 * per_row + 1
+    elif shape == "contiguous_short":
+        common |= {"row_bytes": line, "row_line_stride": 1}
+        total = 8192
+        jobs = [simple(address=first + 1, rows=total // line, row_stride=line, **common)]
+        beats = total // beat + 1
+    else:
+        jobs = [simple(address=first + 128 * i, **common) for i in range(100)]
+        beats = 100 * per_row
+    await timed(env, jobs, beats)
+
+
+# The time limits assume 16 reads in flight.
+WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_job",
+                 "address_below_zero_and_above_the_top", "abort_at_any_moment")
+BENCHES = [Bench(name=f"load_{name}", build=lambda config=config: LoadUnit(config), params={"config": name},
+                 testcase=() if config.reads_in_flight >= 16 else WITHOUT_SPEED)
+           for name, config in CONFIGS.items()]

@@ -1,0 +1,146 @@
+"""What the benches of LOAD and STORE share: the control port, driven and watched."""
+
+from collections import deque
+
+import cocotb
+from cocotb.triggers import RisingEdge
+
+from kiwicha.control.unit import SETTLE, ErrorReport, Window
+from kiwicha.isa import Activity, unit_layout
+from tb import harness
+from tb.drivers import cycles, port
+from tb.payload import pack, unpack
+
+__all__ = ["Control", "draw_jobs"]
+
+
+class Control:
+    """Hands jobs (dicts of fields) to the unit; counts retirements and cycles by activity.
+
+    `on_retire` is called at each, `while_error` in each cycle from an error to the abort. Asserts that IDLE and
+    `quiet` agree, that an error stays as it is, and that nothing retires after it.
+    """
+
+    def __init__(self, dut, unit, memory):
+        self.dut = dut
+        self._layout = unit_layout(unit)
+        self._jobs = deque()
+        self._rng = harness.rng("control")
+        self.p_valid = 1.0
+        self.memory = memory
+        self.retired = 0
+        self.error = None
+        self.quiet = False
+        self.activities = dict.fromkeys(Activity, 0)
+        self.now = 0
+        self.on_retire = lambda: None
+        self.while_error = lambda: None
+        self.aborting = False
+        port(dut, "window").value = pack(Window(memory.config), memory.window)
+        cocotb.start_soon(self._run())
+
+    def send(self, jobs):
+        known = dict(self._layout.members)
+        self._jobs.extend(pack(self._layout, {k: v for k, v in job.items() if k in known})
+                          for job in jobs)
+
+    async def settle(self, count, limit):
+        """Wait until *count* jobs have retired or there is an error, then until the unit is quiet."""
+        for _ in range(limit):
+            if (self.retired >= count or self.error) and self.quiet:
+                return
+            await cycles(self.dut, 1)
+        raise AssertionError(f"{self.retired} of {count} retired, error {self.error} after {limit} cycles")
+
+    async def abort(self, limit=3000):
+        """Abort, wait for quiet, and forget what was not taken; then the unit is as new."""
+        self.aborting = True
+        self._jobs.clear()
+        port(self.dut, "control__abort").value = 1
+        await cycles(self.dut, SETTLE)
+        for _ in range(limit):
+            if self.quiet:
+                break
+            await cycles(self.dut, 1)
+        else:
+            raise AssertionError(f"not quiet {limit} cycles after abort")
+        port(self.dut, "control__abort").value = 0
+        await cycles(self.dut, 1)
+        assert not self.error
+        self.aborting = False
+        self.retired = 0
+
+    async def _run(self):
+        dut = self.dut
+        edge = RisingEdge(port(dut, "clk"))
+        retire, error = port(dut, "control__retire"), port(dut, "control__error")
+        quiet, activity = port(dut, "control__quiet"), port(dut, "control__activity")
+        valid, ready = port(dut, "control__i__valid"), port(dut, "control__i__ready")
+        payload = port(dut, "control__i__payload")
+        offered = False
+        while True:
+            offered = bool(self._jobs) and (offered or self._rng.random() < self.p_valid)
+            valid.value = int(offered)
+            if offered:
+                payload.value = self._jobs[0]
+            await edge
+            self.now += 1
+            if offered and self._jobs and ready.value:
+                self._jobs.popleft()
+                offered = False
+            doing = Activity(int(activity.value))
+            self.activities[doing] += 1
+            self.quiet = bool(quiet.value)
+            assert (doing is Activity.IDLE) == self.quiet, "IDLE and quiet disagree"
+            if retire.value:
+                assert not self.error, "retired after an error"
+                self.retired += 1
+                self.on_retire()
+            report = int(error.value)
+            seen = unpack(ErrorReport, report) if report & 1 else None
+            assert self.aborting or self.error is None or seen == self.error, "the error changed"
+            self.error = seen
+            if seen and not self.aborting:
+                self.while_error()
+
+
+def draw_jobs(config, memory, rng, count, *, load, rows=4, length=None, spread=None):
+    """Random good jobs within the window, in disjoint regions of memory, some with tricky shapes.
+
+    Lines are drawn such that they do not repeat within one job.
+    """
+    jobs = []
+    span = (memory.last + 1 - memory.first) // count if spread is None else spread
+    for index in range(count):
+        low = memory.first + index * span
+        while True:
+            job = _draw(config, rng, length or rng.choice([config.line_bytes, 3 * config.line_bytes, 100]), rows)
+            job["fill_only"] = int(load and rng.random() < 0.15)
+            offsets = [plane * job["plane_stride"] + row * job["row_stride"] + end
+                       for plane in (0, job["planes"] - 1) for row in (0, job["rows"] - 1)
+                       for end in (0, job["row_bytes"])]
+            if max(offsets) - min(offsets) <= span:
+                break
+        job["address"] = low - min(offsets) + rng.randrange(span - (max(offsets) - min(offsets)) + 1)
+        job["index"] = rng.randrange(1 << 24)
+        jobs.append(job)
+    return jobs
+
+
+def _draw(config, rng, most, rows):
+    size = config.line_bytes
+    row_bytes = rng.randint(1, most)
+    segment = rng.choice([size, size, size, rng.randint(1, size), config.bus_bytes, 1 if row_bytes < 20 else size])
+    if segment < size and -(-row_bytes // segment) * rows * 3 >= config.scratchpad_lines // 2:
+        segment = size
+    segment_count = -(-row_bytes // segment)
+    row_count, planes = rng.randint(1, rows), rng.randint(1, 3)
+    row_stride = rng.choice([row_bytes, row_bytes, row_bytes + rng.randrange(20), -row_bytes - rng.randrange(20)])
+    plane_stride = rng.choice([1, -1]) * (abs(row_stride) * row_count + row_bytes + rng.randrange(9))
+    down = rng.choice([1, -1])
+    total = segment_count * row_count * planes
+    line = rng.randrange(config.scratchpad_lines - total) + (0 if down > 0 else total)
+    return {"segment_bytes": segment, "row_bytes": row_bytes, "rows": row_count, "planes": planes,
+            "row_stride": row_stride, "plane_stride": plane_stride, "line": line, "segment_line_stride": down,
+            "row_line_stride": down * segment_count, "plane_line_stride": down * segment_count * row_count,
+            "fill": rng.randrange(256), "fill_only": 0}

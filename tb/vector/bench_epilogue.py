@@ -1,0 +1,212 @@
+"""The epilogue against numpy: random instructions, stalled ports, errors, abort, throughput."""
+
+import cocotb
+import numpy as np
+
+from kiwicha import ChipConfig
+from kiwicha.isa import Activity, OutFormat, ScaleMode
+from kiwicha.vector.unit import EpilogueUnit
+from tb import harness
+from tb.harness import Bench, cycles
+from tb.vector.environment import surround
+from tb.vector.model import DYNAMIC_SCALE, formats, result_lines
+from tb.vector.programs import FLOATS, INTS, errors, instruction, run_of
+
+
+@cocotb.test()
+@cocotb.parametrize(stalls=["none", "some", "many"])
+async def random_instructions(dut, stalls):
+    around = await surround(dut, stalls)
+    random = harness.rng(f"instructions {stalls}")
+    for round_ in range(12):
+        if stalls != "none":
+            choices = [1, 0.8, 0.5] if stalls == "some" else [0.3, 0.1, 1]
+            around.p_acc, around.p_params, around.p_write = (random.choice(choices) for _ in range(3))
+        around.p_valid = random.choice([1, 0.3, 0.05])
+        batch = [instruction(around.config, random, index=100 * round_ + i) for i in range(12)]
+        await around.run(batch, limit=100_000)
+        around.fill()
+
+
+@cocotb.test()
+async def extremes(dut):
+    """Every edge of the accumulators with every edge of the scales, in every format."""
+    around = await surround(dut, "extremes")
+    random = harness.rng("extreme instructions")
+    columns = around.config.columns
+    edges = np.resize(INTS, (-(-len(INTS) // columns), columns))
+    around.accumulator[:len(edges)] = edges
+    batch = [instruction(around.config, random, index=i, out_format=form, scale_mode=ScaleMode.SCALAR,
+                         scale=scale, bias=0, clamp=clamp, acc_line=0, acc_stride2=1, count0=1, count1=1,
+                         count2=len(edges), count3=1, out_line=20, out_stride2=4, out_step=1)
+             for i, (scale, clamp, form) in enumerate(
+                 (scale, clamp, form) for scale in FLOATS for clamp in (0, 1)
+                 for form in formats(around.config) if form != OutFormat.INT32)]
+    await around.run(batch)
+
+
+@cocotb.test()
+async def like_onnx(dut):
+    """Ties of the kind that quantized networks meet: factors with few bits, every zero point's sign."""
+    around = await surround(dut, "onnx")
+    random = harness.rng("onnx instructions")
+    shape = around.accumulator.shape
+    around.accumulator[:] = np.arange(shape[0] * shape[1]).reshape(shape) - shape[0] * shape[1] // 2
+    batch = [instruction(around.config, random, index=i, out_format=OutFormat.INT8, scale=scale,
+                         scale_mode=ScaleMode.SCALAR, zero_point=zero, clamp=0, count0=1, count1=1, count2=20,
+                         count3=1, acc_line=shape[0] // 2 - 10, acc_stride2=1)
+             for i, (scale, zero) in enumerate((s, z) for s in (0x3F000000, 0x3E800000, 0x3F400000, 0x3F800000)
+                                               for z in (0, 1, -128, 127, -7))]
+    await around.run(batch)
+
+
+@cocotb.test()
+async def one_read_per_cycle(dut):
+    around = await surround(dut, "throughput")
+    random = harness.rng("throughput instructions")
+    config = around.config
+    steps = -(-config.columns // config.vector_lanes)
+    for form in formats(config):
+        if form in DYNAMIC_SCALE:
+            continue
+        for window in (1, 3):
+            pixels = 24
+            await around.run([run_of(config, random, form, pixels, window, scale_mode=ScaleMode.NONE)])
+            took = around.acc_reads[-1] - around.acc_reads[0] + 1
+            assert took == pixels * window * steps, f"{form}: {pixels} pixels took {took} cycles"
+            latency = around.write_cycles[-1] - around.acc_reads[-1]
+            assert latency == around.latency, f"latency {latency}"
+            assert around.activity.count(Activity.BUSY) == took
+
+
+@cocotb.test()
+async def one_read_per_cycle_with_dynamic_scales(dut):
+    around = await surround(dut, "fresh throughput")
+    random = harness.rng("fresh throughput instructions")
+    config = around.config
+    steps = -(-config.columns // config.vector_lanes)
+    for form in set(DYNAMIC_SCALE) & set(formats(config)):
+        for window, block in ((1, 32), (1, 128), (2, 32), (1, config.columns)):
+            pixels, parts = 24, block // config.columns
+            await around.run([run_of(config, random, form, pixels, window, parts=parts,
+                                     scale_mode=ScaleMode.NONE)])
+            took = around.acc_reads[-1] - around.acc_reads[0] + 1
+            assert took == pixels * parts * window * steps, f"{form}: {pixels} pixels took {took} cycles"
+            latency = around.write_cycles[-1 - parts] - around.acc_reads[-1]
+            assert latency == around.dynamic_scale_latency, f"latency {latency}"
+            # All lines of the last pixel, and the scales right behind them.
+            tail = np.diff(around.write_cycles[-1 - parts:])
+            assert (tail == [*[steps] * (parts - 1), 1]).all(), tail
+    if not set(DYNAMIC_SCALE) <= set(formats(config)):
+        return
+    # From one instruction to the next, of any block's size; and where the datapath must run empty.
+    most = 128 // config.columns
+    alone = most * steps + around.dynamic_scale_latency + 8
+    for forms, gap in (((OutFormat.E4M3, OutFormat.E2M1, OutFormat.E4M3), 2),
+                       ((OutFormat.E2M1, OutFormat.BF16, OutFormat.E4M3), alone)):
+        batch = [run_of(config, random, form, 24, parts=parts, bias=0,
+                        scale_mode=ScaleMode.NONE) for form, parts in zip(forms, (most, 1, 1), strict=True)]
+        await around.run(batch)
+        assert np.diff(around.acc_reads).max() <= gap
+
+
+@cocotb.test()
+async def bubbles_between_instructions(dut):
+    around = await surround(dut, "bubbles")
+    random = harness.rng("bubble instructions")
+    config = around.config
+    lines = -(-4 * config.columns // config.line_bytes)
+    # Long ones: the next is prepared meanwhile. Short ones: preparing is all it takes.
+    for pixels, most in ((24, 2), (1, 2 * lines + 10)):
+        batch = [run_of(config, random, OutFormat.INT8, pixels, 1, bias=1, scale_mode=ScaleMode.COLUMN)
+                 for _ in range(10)]
+        await around.run(batch)
+        reads = np.array(around.acc_reads)
+        gaps = np.diff(reads)[len(reads) // 10 - 1::len(reads) // 10]
+        assert gaps.max() <= most, f"{pixels} pixels: {gaps} cycles from one instruction to the next"
+    # An instruction alone, from its acceptance to its end.
+    await around.run(batch[:1])
+    steps = -(-config.columns // config.vector_lanes)
+    assert around.elapsed <= 2 * lines + 10 + steps + around.latency + 6, around.elapsed
+
+
+@cocotb.test()
+async def stalled_output_keeps_everything(dut):
+    """No write for a long while in the middle of a stream: the reads stop in time, nothing is lost."""
+    around = await surround(dut, "stalled")
+    random = harness.rng("stalled instructions")
+    for form in formats(around.config):
+        around.p_write = 0
+        under_way = around.under_way
+        pixels = min(2 * under_way, around.config.scratchpad_lines // result_lines(around.config, form))
+        batch = [run_of(around.config, random, form, pixels, scale_mode=ScaleMode.NONE) for _ in range(2)]
+        job = cocotb.start_soon(around.run(batch, limit=100_000))
+        steps = -(-around.config.columns // around.config.vector_lanes)
+        await cycles(dut, 100 + (under_way + 8) * steps)
+        assert around.activity[-1] == Activity.QUEUE
+        assert not around.writes
+        around.p_write = 1
+        assert await job is None
+
+
+@cocotb.test()
+async def errors_then_a_good_end(dut):
+    """Good instructions before an error end; the error is told once, in order; after abort all is well."""
+    around = await surround(dut, "errors")
+    random = harness.rng("error instructions")
+    for bad in errors(around.config, random):
+        around.p_acc, around.p_params, around.p_write = (random.choice([1, 1, 0.4]) for _ in range(3))
+        before = [instruction(around.config, random, index=i) for i in range(random.randrange(3))]
+        after = [instruction(around.config, random, index=50)]
+        error = await around.run([*before, bad, *after])
+        assert error is not None, f"meant to be an error: {bad}"
+        await around.abort()
+        await around.run([instruction(around.config, random, index=60)])
+
+
+@cocotb.test()
+async def abort_at_any_time(dut):
+    around = await surround(dut, "abort")
+    random = harness.rng("abort instructions")
+    for delay in [*range(60), *(random.randrange(60, 400) for _ in range(20))]:
+        around.p_acc, around.p_params, around.p_write = (random.choice([1, 1, 0.4, 0.02]) for _ in range(3))
+        batch = [instruction(around.config, random, index=i) for i in range(5)]
+        around.send(batch)
+        await cycles(dut, delay)
+        await around.abort()
+        count = len(around.writes)
+        await cycles(dut, random.choice([0, 50]))
+        assert len(around.writes) == count
+        if delay % 3 == 0:
+            around.p_acc = around.p_params = around.p_write = 1
+            await around.run([instruction(around.config, random, index=7) for _ in range(2)])
+
+
+def shape_bench(columns, lanes, bus_width, testcase=(), formats=("int8",), **more):
+    config = ChipConfig(name=f"c{columns}e{lanes}", rows=4, columns=columns, bus_width=bus_width,
+                        vector_lanes=lanes, scratchpad_banks=2, formats=formats,
+                        **{"bank_lines": 64, "accumulator_lines": 64, **more})
+    name = f"epilogue_{columns}_{lanes}_{config.line_bytes}{'_scaled' if config.block_scaled else ''}"
+    return Bench(name=name, build=lambda: EpilogueUnit(config), testcase=testcase, params={"config": config})
+
+
+SCALED = {"formats": ("int8", "e4m3", "e2m1")}
+
+BENCHES = [
+    shape_bench(4, 2, 64),
+    shape_bench(8, 2, 64),
+    shape_bench(16, 4, 128, bank_lines=16384, accumulator_lines=1024),
+    shape_bench(5, 1, 64),
+    shape_bench(32, 8, 64),
+    # Several steps to a line of words, the last one in part; and the deepest column selection.
+    shape_bench(7, 2, 128),
+    shape_bench(18, 1, 64, testcase=["extremes", "like_onnx", "one_read_per_cycle", "bubbles_between_instructions",
+                                     "stalled_output_keeps_everything"]),
+    shape_bench(4, 2, 64, **SCALED),
+    shape_bench(8, 2, 64, **SCALED),
+    shape_bench(16, 4, 128, **SCALED),
+    # The most parts, a line of each in every cycle, and lanes beyond the last column; and no scales at all.
+    shape_bench(2, 4, 128, testcase=["random_instructions", "extremes", "stalled_output_keeps_everything"],
+                **SCALED),
+    shape_bench(6, 2, 64, testcase=["random_instructions", "errors_then_a_good_end"], formats=("int8", "e2m1")),
+]

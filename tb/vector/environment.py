@@ -1,0 +1,208 @@
+"""The memories and the control unit around the epilogue."""
+
+from collections import deque
+
+import cocotb
+import numpy as np
+from cocotb.triggers import RisingEdge
+
+from kiwicha.config import READ_LATENCY
+from kiwicha.control.unit import ErrorReport
+from kiwicha.isa import Activity, Unit, unit_layout
+from kiwicha.vector.unit import EpilogueUnit
+from tb import harness
+from tb.harness import cycles, port
+from tb.vector.model import expected
+from tb.vector.programs import FLOATS, INTS
+
+__all__ = ["surround"]
+
+LAYOUT = unit_layout(Unit.EPILOGUE)
+
+
+class Surroundings:
+    """Accumulators, scratchpad and control: answers reads, records writes, watches the rules."""
+
+    def __init__(self, dut, config, label):
+        self.dut, self.config = dut, config
+        # Made in the simulator only: elsewhere Amaranth may warn of a unit that is never elaborated.
+        unit = EpilogueUnit(config)
+        #: Cycles from the last read to the write, without and with dynamic scales; room for lines between the two.
+        self.latency, self.dynamic_scale_latency = unit.latency, unit.dynamic_scale_latency
+        self.under_way = unit.lines_under_way
+        self.random = harness.rng(label)
+        self.clk = port(dut, "clk")
+        self.instructions = deque()
+        self.p_acc = self.p_params = self.p_write = self.p_valid = 1.0
+        self.accumulator = np.zeros((config.accumulator_lines, config.columns), np.int32)
+        self.scratchpad = np.zeros((config.scratchpad_lines, config.line_bytes), np.uint8)
+        self.writes, self.retired = [], []      # retired: how many writes there were by then
+        self.acc_reads, self.write_cycles = [], []
+        self.cycle = 0
+        self.activity = []
+        self.aborting = self.abort_asked = False
+        self.error = None
+
+    def fill(self):
+        random = np.random.default_rng(self.random.getrandbits(64))
+        for array, edges in ((self.accumulator, INTS), (self.scratchpad.view(np.int32), INTS)):
+            shape = array.shape
+            values = random.integers(-(1 << 31), 1 << 31, shape) >> random.integers(0, 32, shape)
+            array[:] = np.where(random.random(shape) < 0.2, random.choice(edges, shape), values)
+        if self.config.block_scaled:
+            self.fill_floats(random)
+        # Half of the scratchpad's lines hold floats, for scales.
+        words = self.scratchpad.view(np.uint32)
+        half = words[len(words) // 2:]
+        near_one = random.integers(0, 1 << 32, half.shape) & 0x8FFFFFFF | 0x30000000
+        half[:] = np.where(random.random(half.shape) < 0.3, random.choice(FLOATS, half.shape), near_one)
+
+    def fill_floats(self, random):
+        """Most accumulators as FP32: often small numbers of one size, of which a few are special."""
+        shape = self.accumulator.shape
+        middle, spread = random.choice([1, 5, 20, 127, 127, 240]), random.choice([1, 3, 30])
+        exponents = np.clip(middle + random.integers(-spread, spread + 1, shape), 0, 254)
+        bits = random.integers(0, 1 << 32, shape) & 0x807FFFFF | exponents << 23
+        # Often those with which rounding decides.
+        short = random.random(shape) < 0.5
+        bits = np.where(short, bits & (-1 << random.choice([17, 18, 19, 20, 22])), bits)
+        special = random.random(shape) < random.choice([0, 0.003, 0.3])
+        bits = np.where(special, random.choice(FLOATS, shape), bits)
+        zero = random.random((len(bits), 1)) < 0.1
+        bits = np.where(zero, bits & 1 << 31, bits)
+        lines = random.random((len(bits), 1)) < random.choice([0.5, 1])
+        self.accumulator[:] = np.where(lines, bits.astype(np.uint32).view(np.int32), self.accumulator)
+
+    def send(self, instructions):
+        self.instructions.extend(harness.pack(LAYOUT, fields) for fields in instructions)
+
+    def start(self):
+        cocotb.start_soon(self._run())
+
+    async def _run(self):
+        get = {name: port(self.dut, name) for name in (
+            "acc__request__valid", "acc__request__payload", "params__request__valid",
+            "params__request__payload", "write__request__valid", "write__request__payload", "control__retire",
+            "control__error", "control__quiet", "control__activity", "control__progress", "control__i__ready")}
+        ready = {name: port(self.dut, f"{name}__request__ready") for name in ("acc", "params", "write")}
+        answers = {name: [None] * (READ_LATENCY - 1) for name in ("acc", "params")}
+        stores = {"acc": self.accumulator, "params": self.scratchpad}
+        held, offered = None, False
+        while True:
+            was_aborting, self.aborting = self.aborting, self.abort_asked
+            port(self.dut, "control__abort").value = int(self.aborting)
+            if self.aborting:
+                self.instructions.clear()
+            offered = bool(self.instructions) and (offered or self.random.random() < self.p_valid)
+            port(self.dut, "control__i__valid").value = int(offered)
+            port(self.dut, "control__i__payload").value = (
+                self.instructions[0] if offered else self.random.getrandbits(LAYOUT.size))
+            now = {"acc": self.random.random() < self.p_acc, "params": self.random.random() < self.p_params,
+                   "write": self.random.random() < self.p_write}
+            for name, value in now.items():
+                ready[name].value = int(value)
+            await RisingEdge(self.clk)
+            self.cycle += 1
+            if offered and get["control__i__ready"].value == 1:
+                assert not self.aborting, "an instruction taken during abort"
+                self.instructions.popleft()
+                offered = False
+            took = {}
+            for name, store in stores.items():
+                took[name] = now[name] and get[f"{name}__request__valid"].value == 1
+                line = int(get[f"{name}__request__payload"].value) if took[name] else None
+                if took[name]:
+                    assert line < len(store), f"{name} reads line {line}"
+                answer = answers[name].pop(0)
+                answers[name].append(line)
+                port(self.dut, f"{name}__valid").value = int(answer is not None)
+                port(self.dut, f"{name}__data").value = (
+                    int.from_bytes(store[answer].tobytes(), "little") if answer is not None
+                    else self.random.getrandbits(8 * store[0].nbytes))
+            if took["acc"]:
+                self.acc_reads.append(self.cycle)
+            if get["control__retire"].value == 1:
+                self.retired.append(len(self.writes))
+            valid = get["write__request__valid"].value == 1
+            payload = int(get["write__request__payload"].value) if valid else None
+            if held is not None and not self.aborting:
+                assert payload == held, "write changed while it waited"
+            held = payload if valid and not now["write"] else None
+            if valid and now["write"]:
+                assert not was_aborting, "a write after abort"
+                self.writes.append((payload & 0xFFFF, (payload >> 16).to_bytes(self.config.line_bytes, "little")))
+                self.write_cycles.append(self.cycle)
+            self._watch(get, took, valid and now["write"])
+
+    def _watch(self, get, took, wrote):
+        activity = Activity(int(get["control__activity"].value))
+        quiet = get["control__quiet"].value == 1
+        self.activity.append(activity)
+        assert (activity == Activity.IDLE) == quiet, f"{activity} while quiet is {quiet}"
+        assert (activity == Activity.BUSY) == bool(took["acc"]), f"{activity} while reading is {took['acc']}"
+        if any(took.values()) or wrote or get["control__retire"].value == 1:
+            assert get["control__progress"].value == 1, "progress is low while something moves"
+        report = harness.unpack(ErrorReport, int(get["control__error"].value))
+        if self.error is not None and not self.aborting:
+            assert report == self.error, "the error changed"
+        self.error = report if report["valid"] else None
+
+    def until(self, condition, limit):
+        async def wait():
+            for _ in range(limit):
+                if condition():
+                    return
+                await RisingEdge(self.clk)
+            raise AssertionError(f"not done within {limit} cycles")
+        return wait()
+
+    async def run(self, instructions, limit=20000):
+        """Run instructions to the end of all, or to an error, and check every write; gives the error."""
+        self.writes, self.retired, self.acc_reads, self.write_cycles, self.activity = [], [], [], [], []
+        first = self.cycle
+        want, ends, error, reads = [], [], None, 0
+        for fields in instructions:
+            writes, fault, read = expected(self.config, fields, self.accumulator, self.scratchpad)
+            want += writes
+            reads += read
+            if fault:
+                error = {"valid": 1, "code": fault[0], "index": fields["index"],
+                         "address": fault[1] % (1 << 64)}
+                break
+            ends.append(len(want))
+        self.send(instructions)
+        await self.until(lambda: self.error is not None or len(self.retired) >= len(instructions), limit)
+        await cycles(self.dut, 60 if error else 2)
+        names = [f"{line:#x}: {data.hex()}" for line, data in self.writes]
+        wanted = [f"{line:#x}: {data.hex()}" for line, data in want]
+        for number, (got, right) in enumerate(zip(names, wanted, strict=False)):
+            which = next((i for i, end in enumerate(ends) if number < end), len(ends))
+            assert got == right, f"write {number}: {got}, not {right}; {instructions[which]}"
+        assert len(names) == len(wanted), f"{len(names)} writes, not {len(wanted)}"
+        assert self.error == error, f"error {self.error}, not {error}"
+        assert self.retired == ends, f"retired at writes {self.retired}, not {ends}"
+        if error is None:
+            assert len(self.acc_reads) == reads, f"{len(self.acc_reads)} reads, not {reads}"
+            assert port(self.dut, "control__quiet").value == 1
+        else:
+            assert port(self.dut, "control__quiet").value == 0
+        self.elapsed = self.cycle - first
+        return error
+
+    async def abort(self, limit=100):
+        """Abort until quiet; what the driver still offers is dropped as well."""
+        self.abort_asked = True
+        await cycles(self.dut, 2)
+        await self.until(lambda: port(self.dut, "control__quiet").value == 1, limit)
+        self.abort_asked = False
+        await cycles(self.dut, 2)
+        assert self.error is None
+
+
+async def surround(dut, label):
+    config = harness.current().params["config"]
+    await harness.start(dut)
+    around = Surroundings(dut, config, label)
+    around.fill()
+    around.start()
+    return around

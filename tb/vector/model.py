@@ -1,0 +1,192 @@
+"""What results of the epilogue are, in numpy; independent of the hardware and of the host's reference."""
+
+import numpy as np
+
+from kiwicha.isa import ErrorCode, OutFormat, ScaleMode, ScaleRule
+
+__all__ = ["DYNAMIC_SCALE", "NAN", "expected", "formats", "order", "result_lines"]
+
+NAN = 0x7FC00000
+DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1)
+#: The magnitudes of an element format, by code; its sign's bit; its largest exponent; the largest fraction there.
+ELEMENTS = {
+    OutFormat.E4M3: ([(code % 8 + 8 * (code > 7)) * 2.0 ** (max(code >> 3, 1) - 10) for code in range(127)],
+                     7, 8, 1.75),
+    OutFormat.E2M1: ([0, 0.5, 1, 1.5, 2, 3, 4, 6], 3, 2, 1.5),
+}
+
+
+def formats(config):
+    """What results can be in a chip of `config`."""
+    if not config.block_scaled:
+        return [OutFormat.INT8, OutFormat.INT32, OutFormat.FP32]
+    return [form for form in OutFormat if form not in DYNAMIC_SCALE or not config.columns & (config.columns - 1)]
+
+
+def result_lines(config, form):
+    """Lines of a result; of one part, if there are parts."""
+    size = {OutFormat.INT32: 4, OutFormat.FP32: 4, OutFormat.BF16: 2}.get(form, 1)
+    return -(-size * config.columns // config.line_bytes)
+
+
+def order(bits):
+    """Keys that sort FP32 bits by totalOrder: through the sign and magnitude, as int64."""
+    bits = np.asarray(bits, np.uint32).astype(np.int64)
+    magnitude = bits & 0x7FFFFFFF
+    return np.where(bits >> 31, -1 - magnitude, magnitude)
+
+
+def unorder(keys):
+    return np.where(keys < 0, (-1 - keys) | 1 << 31, keys).astype(np.uint32)
+
+
+def real_sums(f, acc, bias):
+    """Accumulators plus bias, as FP32."""
+    if not f["float"]:
+        total = acc.astype(np.int64) + (bias if f["bias"] else 0)
+        return ((total + (1 << 31)) % (1 << 32) - (1 << 31)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        return acc.view(np.float32) + bias.view(np.float32) if f["bias"] else acc.view(np.float32)
+
+
+def maxima(f, acc, bias, scale):
+    """Results before their conversion, as bits, from a window's accumulators [elements, columns]."""
+    low, high = np.uint32(f["clamp_low"]), np.uint32(f["clamp_high"])
+    if f["out_format"] == OutFormat.INT32:
+        total = acc.astype(np.int64) + (bias if f["bias"] else 0)
+        keys = (total + (1 << 31)) % (1 << 32) - (1 << 31)
+        bounds = [int(x.view(np.int32)) for x in (low, high)]
+    else:
+        real = real_sums(f, acc, bias)
+        with np.errstate(all="ignore"):
+            if f["scale_mode"] == ScaleMode.SCALAR:
+                real = real * np.uint32(f["scale"]).view(np.float32)
+            elif f["scale_mode"] == ScaleMode.COLUMN:
+                real = real * scale
+        bits = np.where(np.isnan(real), np.uint32(NAN), real.view(np.uint32))
+        keys, bounds = order(bits), [int(order(x)) for x in (low, high)]
+    if f["clamp"]:
+        keys = np.minimum(np.maximum(keys, bounds[0]), bounds[1])
+    keys = keys.max(axis=0)
+    return keys.astype(np.int32).view(np.uint32) if f["out_format"] == OutFormat.INT32 else unorder(keys)
+
+
+def model(config, f, acc, bias, scale):
+    """The lines of one pixel, from its window's accumulators [elements, columns]."""
+    bits = maxima(f, acc, bias, scale)
+    if f["out_format"] == OutFormat.INT8:
+        real = bits.view(np.float32).astype(np.float64)
+        steps = np.rint(np.clip(np.where(np.isnan(real), 0, real), -1e6, 1e6)) + f["zero_point"]
+        raw = np.clip(steps, -128, 127).astype(np.int8).tobytes()
+    elif f["out_format"] == OutFormat.BF16:
+        wide = bits.astype(np.int64)
+        rounded = (wide + 0x7FFF + (wide >> 16 & 1)) >> 16
+        raw = np.where(np.isnan(bits.view(np.float32)), 0x7FC0, rounded).astype(np.uint16).tobytes()
+    else:
+        raw = bits.tobytes()
+    raw += bytes(-len(raw) % config.line_bytes)
+    return [raw[at:at + config.line_bytes] for at in range(0, len(raw), config.line_bytes)]
+
+
+def dynamic_scale_model(config, f, parts):
+    """The lines of one pixel and its scale, from the bits of each part's results."""
+    values, sign_bit, largest, fraction = ELEMENTS[f["out_format"]]
+    real = np.concatenate(parts).view(np.float32).astype(np.float64)
+    if not np.isfinite(real).all():
+        scale, codes = 255, np.zeros(real.shape, int)
+    else:
+        amax = np.abs(real).max()
+        exponent = int(np.floor(np.log2(amax))) if amax else -1000
+        above = f["scale_rule"] == ScaleRule.RCEIL and amax > fraction * 2.0 ** exponent
+        scale = max(0, exponent - largest + above + 127)
+        magnitudes = np.abs(real) / 2.0 ** (scale - 127)
+        middles = (np.array(values[1:]) + np.array(values[:-1])) / 2
+        down, up = (np.searchsorted(middles, magnitudes, side) for side in ("left", "right"))
+        codes = np.where(down % 2, up, down) | np.signbit(real) << sign_bit
+    if f["out_format"] == OutFormat.E2M1:
+        codes = codes[::2] | codes[1::2] << 4
+    lines = codes.astype(np.uint8).reshape(len(parts), -1)
+    return [line.tobytes().ljust(config.line_bytes, b"\0") for line in lines], scale
+
+
+class Fault(Exception):
+    pass
+
+
+def expected(config, f, accumulator, scratchpad):
+    """Writes (line, bytes) in order; the error, or None; and how many accumulator lines are read."""
+    writes, reads = [], 0
+    try:
+        check_fields(config, f)
+        bias, scale = parameters(config, f, scratchpad)
+        steps = -(-config.columns // config.vector_lanes)
+        dynamic_scale = f["out_format"] in DYNAMIC_SCALE
+        scales, scale_line = b"", f["scale_line"]
+        for i3 in range(f["count3"]):
+            for i2 in range(f["count2"]):
+                results = []
+                for part in range(f["parts"] if dynamic_scale else 1):
+                    origin = (f["acc_line"] + i2 * f["acc_stride2"] + i3 * f["acc_stride3"]
+                              + part * f["part_stride"])
+                    lines = [origin + i0 * f["acc_stride0"] + i1 * f["acc_stride1"]
+                             for i1 in range(f["count1"]) for i0 in range(f["count0"])]
+                    for line in lines:
+                        within(line, config.accumulator_lines, ErrorCode.ACCUMULATOR_RANGE)
+                    reads += len(lines) * steps
+                    first = f["out_line"] + i2 * f["out_stride2"] + i3 * f["out_stride3"]
+                    if dynamic_scale:
+                        line = first + part * f["out_step"]
+                        within(line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+                        results.append((line, maxima(f, accumulator[lines], bias, scale)))
+                        continue
+                    for number, data in enumerate(model(config, f, accumulator[lines], bias, scale)):
+                        line = first + number * f["out_step"]
+                        within(line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+                        writes.append((line, data))
+                if not dynamic_scale:
+                    continue
+                # A pixel whose last read cannot be made is not written at all.
+                within(scale_line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+                lines, code = dynamic_scale_model(config, f, [bits for _, bits in results])
+                writes += [(line, data) for (line, _), data in zip(results, lines, strict=True)]
+                scales += bytes([code])
+                if len(scales) == config.line_bytes or (i2, i3) == (f["count2"] - 1, f["count3"] - 1):
+                    writes.append((scale_line, scales.ljust(config.line_bytes, b"\0")))
+                    scales, scale_line = b"", scale_line + 1
+    except Fault as fault:
+        return writes, fault.args, reads
+    return writes, None, reads
+
+
+def check_fields(config, f):
+    form, mode = f["out_format"], f["scale_mode"]
+    per_column = f["bias"] or mode == ScaleMode.COLUMN
+    for wrong, value in (
+            (form not in formats(config), form),
+            (not isinstance(mode, ScaleMode) or (form == OutFormat.INT32 and mode != ScaleMode.NONE), mode),
+            (f["float"] and (form == OutFormat.INT32 or not config.block_scaled), f["float"]),
+            (form in DYNAMIC_SCALE
+             and (not 1 <= f["parts"] <= 128 // config.columns or (f["parts"] > 1 and per_column)),
+             f["parts"]),
+            (0 in (f["count0"], f["count1"], f["count2"], f["count3"]), 0)):
+        if wrong:
+            raise Fault(ErrorCode.FIELD, getattr(value, "value", value))
+
+
+def within(line, depth, code):
+    if not 0 <= line < depth:
+        raise Fault(code, line)
+
+
+def parameters(config, f, scratchpad):
+    lines = -(-4 * config.columns // config.line_bytes)
+    at, found = f["param_line"], []
+    for wanted, kind in ((f["bias"], np.int32), (f["scale_mode"] == ScaleMode.COLUMN, np.float32)):
+        if wanted:
+            for line in range(at, at + lines):
+                within(line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+            found.append(scratchpad[at:at + lines].reshape(-1)[:4 * config.columns].view(kind))
+            at += lines
+        else:
+            found.append(None)
+    return found

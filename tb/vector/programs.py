@@ -1,0 +1,148 @@
+"""Instructions for the epilogue: random ones, ones with an error, and the values at which results turn."""
+
+from kiwicha.isa import OutFormat, ScaleMode, ScaleRule
+from tb.vector.model import DYNAMIC_SCALE, NAN, formats, order, result_lines
+
+__all__ = ["FLOATS", "INTS", "errors", "instruction", "run_of"]
+
+FLOATS = [0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x007FFFFF, 0x00800000, 0x2F800000, 0x3F800000,
+          0xBF800000, 0x3F000000, 0x3EAAAAAB, 0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, NAN, 0xFFC00001,
+          0x40490FDB, 0x358637BD, 0xB58637BD]
+INTS = [0, 1, -1, 2, 3, 127, 128, -128, -129, (1 << 24) + 1, -(1 << 24) - 1, (1 << 31) - 1, -(1 << 31),
+        (1 << 31) - 64]
+
+
+def instruction(config, random, index=0, **fixed):
+    """A random instruction without errors."""
+    f = {"index": index, "out_format": random.choice(formats(config)), "bias": random.getrandbits(1),
+         "scale_mode": random.choice(list(ScaleMode)), "clamp": random.getrandbits(1),
+         "zero_point": random.choice([0, -128, 127, random.randint(-128, 127)]),
+         "count0": random.choice([1, 1, 2, 3]), "count1": random.choice([1, 1, 2, 3]),
+         "count2": random.choice([1, 2, 3, 7]), "count3": random.choice([1, 1, 2, 3]),
+         "float": int(config.block_scaled and random.random() < 0.7), "scale_rule": random.choice(list(ScaleRule)),
+         "parts": random.choice([0, 1, 127]), "part_stride": random.randint(-9, 9),
+         "scale_line": random.getrandbits(16)}
+    f |= fixed
+    if f["out_format"] == OutFormat.INT32:
+        f["scale_mode"], f["float"] = fixed.get("scale_mode", ScaleMode.NONE), fixed.get("float", 0)
+    lines = result_lines(config, f["out_format"])
+    small = [0, 1, -1, 2, 3, -5]
+    parts = []
+    if f["out_format"] in DYNAMIC_SCALE:
+        most = 128 // config.columns
+        f["parts"] = lines = fixed.get("parts", random.choice([1, 2, max(1, most // 4), most]))
+        # More work a pixel, fewer of them; but often more than one line of scales.
+        less = {"count1": 1, "count3": 1} if lines > 4 else {"count2": random.choice([1, 7, 20])}
+        f |= {name: count for name, count in less.items() if name not in fixed}
+        if lines > 1:
+            f["bias"] = fixed.get("bias", 0)
+            f["scale_mode"] = fixed.get("scale_mode", random.choice([ScaleMode.NONE, ScaleMode.SCALAR]))
+        for name in ("part_stride", "scale_line"):
+            if name not in fixed:
+                del f[name]
+        parts = [("part_stride", lines)]
+        place(f, random, "scale_line", config.scratchpad_lines,
+              [("", -(-f["count2"] * f["count3"] // config.line_bytes))], [1])
+    place(f, random, "acc_line", config.accumulator_lines,
+          [(f"acc_stride{level}", f[f"count{level}"]) for level in range(4)] + parts, small)
+    place(f, random, "out_line", config.scratchpad_lines,
+          [("out_stride2", f["count2"]), ("out_stride3", f["count3"]), ("out_step", lines)], small)
+    param = -(-4 * config.columns // config.line_bytes)
+    half = config.scratchpad_lines // 2
+    f["param_line"] = random.randint(half - 2 * param, config.scratchpad_lines - 2 * param)
+    f["scale"] = random.choice([*FLOATS, 0x3F800000, 0x3F800000 - random.getrandbits(27), random.getrandbits(32)])
+    if f["out_format"] == OutFormat.INT32:
+        bounds = [random.choice([*INTS, random.randint(-1000, 1000)]) & 0xFFFFFFFF for _ in range(2)]
+    else:
+        bounds = [random.choice([*FLOATS, 0xC2480000, 0x42C80000]) for _ in range(2)]
+    if random.random() < 0.9:
+        bounds.sort(key=order if f["out_format"] != OutFormat.INT32 else lambda x: x ^ 1 << 31)
+    f["clamp_low"], f["clamp_high"] = bounds
+    f.pop("", None)
+    return f | fixed
+
+
+def place(f, random, base, depth, levels, strides):
+    """Choose strides, and a base with which all lines of the walk exist; often the first or the last."""
+    low = high = 0
+    for name, count in levels:
+        # Of many iterations, with strides that stay inside.
+        f.setdefault(name, random.choice([stride for stride in strides if abs(stride) * count < depth // 2]))
+        reach = (count - 1) * f[name]
+        low, high = low + min(0, reach), high + max(0, reach)
+    if base not in f:
+        f[base] = random.choice([-low, depth - 1 - high, random.randint(-low, depth - 1 - high)])
+
+
+def run_of(config, random, form, pixels, window=1, **fixed):
+    # There are not enough lines for all parts of all pixels.
+    lines = 0 if form in DYNAMIC_SCALE else result_lines(config, form)
+    fixed = {"out_line": 0, "out_stride2": lines, "out_step": 1, "part_stride": 1} | fixed
+    return instruction(config, random, out_format=form, count0=window, count1=1, count2=pixels, count3=1,
+                       acc_line=0, acc_stride0=1, acc_stride2=0, **fixed)
+
+
+def errors(config, random):
+    """Instructions with one error each."""
+    def make(**fixed):
+        return instruction(config, random, index=random.getrandbits(24), **fixed)
+    good = {"count0": 2, "count1": 1, "count2": 3, "count3": 2}
+    acc, pad = config.accumulator_lines, config.scratchpad_lines
+    lines = -(-4 * config.columns // config.line_bytes)
+    yield from (make(out_format=value, scale_mode=ScaleMode.NONE) for value in range(8)
+                if value not in {form.value for form in formats(config)})
+    yield make(float=1, out_format=OutFormat.INT32, scale_mode=ScaleMode.NONE)
+    if not config.block_scaled:
+        yield from (make(float=1, out_format=form, scale_mode=ScaleMode.NONE) for form in formats(config))
+    yield make(scale_mode=3, out_format=OutFormat.INT8)
+    yield from (make(out_format=OutFormat.INT32, scale_mode=mode) for mode in (1, 2, 3))
+    yield from (make(**(good | {f"count{level}": 0})) for level in range(4))
+    yield make(**good, acc_line=acc - 1, acc_stride0=1)
+    yield make(**good, acc_line=0, acc_stride0=-1)
+    yield make(**good, acc_line=65535, acc_stride0=32767, acc_stride2=32767)
+    yield make(**good, acc_line=4, acc_stride0=0, acc_stride1=0, acc_stride2=-1, acc_stride3=-3)
+    yield make(**good, acc_line=0, acc_stride0=1, acc_stride2=-32768, acc_stride3=0)
+    for form in formats(config):
+        mode = {"out_format": form, "scale_mode": ScaleMode.NONE}
+        yield make(**good, **mode, out_line=pad - 1, out_stride2=1, out_stride3=0, out_step=0)
+        yield make(**good, **mode, out_line=1, out_stride2=-1, out_stride3=0, out_step=0)
+        yield make(**good, **mode, out_line=0, out_stride2=0, out_stride3=-1, out_step=0)
+        if pad < 1 << 16:
+            yield make(**good, **mode, out_line=pad)
+            yield make(**good, **mode, out_line=65535)
+    if set(DYNAMIC_SCALE) <= set(formats(config)):
+        yield from dynamic_scale_errors(config, make)
+    if lines > 1:
+        yield make(**good, out_format=OutFormat.FP32, out_line=pad - 2, out_stride2=0, out_stride3=0, out_step=2)
+        yield make(**good, out_format=OutFormat.INT32, out_line=0, out_stride2=0, out_stride3=0, out_step=-1)
+    # The bias fits and the scale does not; then the bias does not.
+    mode = {"out_format": OutFormat.FP32, "scale_mode": ScaleMode.COLUMN, "bias": 1}
+    yield make(**good, **mode, param_line=pad - lines)
+    yield make(**good, **mode, param_line=pad - 1 if lines > 1 else pad)
+    yield make(**good, **(mode | {"bias": 0}), param_line=pad - lines + 1)
+
+
+def dynamic_scale_errors(config, make):
+    """The same, of dynamic scales."""
+    most, pad, acc = 128 // config.columns, config.scratchpad_lines, config.accumulator_lines
+    plain = {"bias": 0, "scale_mode": ScaleMode.NONE, "count0": 1, "count1": 1, "acc_line": 0}
+    for form in DYNAMIC_SCALE:
+        yield from (make(out_format=form, parts=parts, **plain, part_stride=0, out_step=0)
+                    for parts in (0, most + 1, 127))
+        yield make(out_format=form, **plain | {"bias": 1}, parts=2, part_stride=0)
+        yield make(out_format=form, **plain | {"scale_mode": ScaleMode.COLUMN}, parts=2, part_stride=0)
+        # In the middle of a pixel: its accumulators, or its lines.
+        walk = {"out_format": form, "parts": min(4, most), **plain, "count2": 2 * config.line_bytes, "count3": 1}
+        inside = {"acc_stride2": 0, "out_line": 8, "out_stride2": 0, "out_step": 1}
+        yield make(**walk | {"acc_line": acc - 2}, part_stride=1, **inside)
+        yield make(**walk, part_stride=-1, **inside)
+        yield make(**walk, part_stride=0, **inside | {"out_line": pad - 2})
+        yield make(**walk, part_stride=0, **inside | {"out_line": config.line_bytes + 1, "out_step": 0,
+                                                      "out_stride2": -1})
+        # The first line of scales, or the second; the pixel's own line comes before it.
+        for line in (pad, 65535):
+            if line < 1 << 16:
+                yield make(**walk, part_stride=0, scale_line=line, **inside)
+        yield make(**walk, part_stride=0, scale_line=pad - 1, **inside)
+        yield make(**walk, part_stride=0, scale_line=pad - 1, **inside | {
+            "out_line": config.line_bytes - 1, "out_step": 0, "out_stride2": -1})
