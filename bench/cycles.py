@@ -24,6 +24,7 @@ from kiwicha_host.cycles import predict
 from kiwicha_host.devices.verilated import VerilatedDevice
 from kiwicha_host.job import Job
 from kiwicha_host.models import DIGITS_CONV, DIGITS_MLP
+from tb.chip.programs import random_job
 
 __all__ = ["CONFIGS", "LATENCIES", "Case", "cases", "chip", "compare", "predicted", "unit_cases"]
 
@@ -105,10 +106,6 @@ def cases(name: str, count: int, seed: int, latency: int) -> Iterator[Case]:
 
 
 def _random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Job:
-    # The generator of random programs is the benches'.
-    if (folder := str(Path(__file__).parents[1] / "tb")) not in sys.path:
-        sys.path.append(folder)
-    from tb.chip.programs import random_job
     return random_job(config, rng, instructions)
 
 

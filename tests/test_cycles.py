@@ -68,7 +68,7 @@ def test_what_cannot_be_predicted():
     config = ChipConfig.preset("tiny")
     with pytest.raises(ValueError, match="must be instructions of 64 bytes, not 3 bytes"):
         predict(config, b"abc")
-    with pytest.raises(ValueError, match="must not be negative, got -1"):
+    with pytest.raises(ValueError, match="latency must be at least 0, not -1"):
         predict(config, b"", latency=-1)
     stuck = encode(Unit.LOAD, wait=1, rows=1, planes=1, row_bytes=8, segment_bytes=8)
     with pytest.raises(Deadlock, match="1 of its 1 instructions"):

@@ -49,7 +49,8 @@ def test_any_shape_on_any_chip(config, shape):
                                             ("int8", None), ("int8", "one"), ("int8", "column")])
 @pytest.mark.parametrize(("relu", "biased"), [(False, True), (True, True), (True, False)])
 def test_epilogues(config, out, relu, biased, scale):
-    m, n, k = 21, 37, 40
+    # Several tiles each way, the last ones in part; on the least chip that is little.
+    m, n, k = (5, 7, 37) if config.rows == 2 else (21, 37, 40)
     rng = np.random.default_rng(5)
     a, b = operands(rng, m, n, k)
     bias = rng.integers(-(1 << 31), 1 << 31, n, dtype=np.int64).astype(np.int32) if biased else None
@@ -99,9 +100,9 @@ def test_pieces_are_whole(cut, total, unit):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"m": 0}, "M must be at least 1, not 0"),
-    ({"out": "fp64"}, "output format must be one of int32, fp32, bf16, int8, e4m3, e2m1, not 'fp64'"),
-    ({"a_format": "e5m2"}, "element format must be one of int8, int4, e4m3, e3m2, e2m3, e2m1, not 'e5m2'"),
+    ({"m": 0}, "m must be at least 1, not 0"),
+    ({"out": "fp64"}, "out must be one of int32, fp32, bf16, int8, e4m3, e2m1, not 'fp64'"),
+    ({"a_format": "e5m2"}, "a_format must be one of int8, int4, e4m3, e3m2, e2m3, e2m1, not 'e5m2'"),
     ({"scale": 0.5}, "an int32 output takes no scale"),
     ({"zero_point": 3}, "a zero point is for int8 outputs, not int32"),
 ])
@@ -170,7 +171,7 @@ def test_a_wrong_memory_latency_is_named(latency, error):
     config = CONFIGS["tiny"]
     for wrong in (lambda: compile_gemm(config, GemmSpec(m=1, n=1, k=1), memory_latency=latency),
                   lambda: open_device("golden", config=config, latency=latency)):
-        with pytest.raises(error, match="memory latency must"):
+        with pytest.raises(error, match="latency must"):
             wrong()
 
 

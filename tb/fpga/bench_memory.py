@@ -13,7 +13,7 @@ from tb.harness import Bench, StreamDriver, StreamMonitor, bounded, cycles
 SIZE = 4096
 
 
-class World:
+class RamEnv:
     """Drivers and monitors on all ports, and the memory as it ought to be."""
 
     def __init__(self, dut, p_ready=1.0, p_valid=1.0):
@@ -86,7 +86,7 @@ def check(beats, expected):
 
 async def attach(dut, **options):
     await harness.start(dut)
-    world = World(dut, **options)
+    world = RamEnv(dut, **options)
     # Block RAM keeps what it holds over a reset.
     for address in range(0, SIZE, 4):
         await world.word(address, world.rng.getrandbits(32))
@@ -172,5 +172,6 @@ async def words_outside(dut):
         assert (await world.word(address))["data"] == int.from_bytes(before[address:address + 4], "little")
 
 
-BENCHES = [Bench(name=f"memory_{name}", build=lambda name=name: Ram(ChipConfig.preset(name), SIZE),
+BENCHES = [Bench(module=__name__, name=f"memory_{name}",
+                 build=lambda name=name: Ram(ChipConfig.preset(name), SIZE),
                  params={"config": name}) for name in ("tiny", "ulx3s_85f")]

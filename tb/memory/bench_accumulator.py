@@ -4,8 +4,8 @@ import cocotb
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.config import READ_LATENCY
 from kiwicha.memory.accumulator import Accumulator, accumulation
+from kiwicha.timing import READ_LATENCY
 from tb import harness
 from tb.harness import Bench, cycles, port
 
@@ -157,7 +157,7 @@ async def rest_is_what_the_class_says(dut):
 def accumulator_bench(name, testcase, **parameters):
     config = ChipConfig(name=name, bus_width=64, vector_lanes=2, bank_lines=16, **parameters)
     assert Accumulator(config).latency == Accumulator(config).hazard == REST
-    return Bench(name=f"accumulator_{name}", build=lambda: Accumulator(config), testcase=testcase,
+    return Bench(module=__name__, name=f"accumulator_{name}", build=lambda: Accumulator(config), testcase=testcase,
                  params={"config": config})
 
 

@@ -5,9 +5,9 @@ from collections import deque
 import cocotb
 
 from kiwicha import ChipConfig
-from kiwicha.config import READ_LATENCY
-from kiwicha.memory.ports import WRITE_LATENCY, line_write
+from kiwicha.memory.ports import line_write
 from kiwicha.memory.scratchpad import Scratchpad
+from kiwicha.timing import READ_LATENCY, WRITE_LATENCY
 from tb import harness
 from tb.harness import Bench, cycles, port
 
@@ -132,7 +132,8 @@ async def a_written_line_is_there_as_soon_as_stated(dut):
 
 def scratchpad_bench(name, **parameters):
     config = ChipConfig(name=name, **parameters)
-    return Bench(name=f"scratchpad_{name}", build=lambda: Scratchpad(config), params={"config": config})
+    return Bench(module=__name__, name=f"scratchpad_{name}", build=lambda: Scratchpad(config),
+                 params={"config": config})
 
 
 BENCHES = [

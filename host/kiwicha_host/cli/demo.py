@@ -58,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
                 if file == models.DIGITS_CONV and device.name == "verilated":
                     _show_time(console, config, file)
             _gemms(console, device)
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 1
     except Exception as error:
         print(f"demo: {str(error).strip() or type(error).__name__}".splitlines()[0], file=sys.stderr)
         return 1

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kiwicha import ChipConfig
-from kiwicha.config import READ_LATENCY
 from kiwicha.isa import OutFormat, ScaleMode
-from kiwicha.vector.shapes import SETS, Geometry
+from kiwicha.timing import PARAMETER_SETS, READ_LATENCY, steps, word_lines
 
 from .events import Events
 from .issue_queue import Instruction
@@ -33,7 +32,7 @@ class EpilogueModel:
 
     def __init__(self, events: Events, config: ChipConfig, timing: Timing, matmul: MatmulModel):
         self._events, self._config, self._timing, self._matmul = events, config, timing, matmul
-        self._geometry = Geometry.of(config)
+        self._steps, self._word_lines = steps(config), word_lines(config)
         self.busy = 0
         self._ready: int | None = 0                         # the head takes an instruction; None: not known yet
         self._waiting: Callable[[int], None] | None = None  # offers again, once it is known
@@ -53,8 +52,8 @@ class EpilogueModel:
             self._waiting = lambda t: self.offer(t, item, accepted, retire)
             return
         ready = self._ready
-        if self._accepted >= SETS:
-            ready = max(ready, self._ends[self._accepted - SETS] + 1)
+        if self._accepted >= PARAMETER_SETS:
+            ready = max(ready, self._ends[self._accepted - PARAMETER_SETS] + 1)
         if ready > time:
             self._events.at(ready, lambda t: self.offer(t, item, accepted, retire))
             return
@@ -79,7 +78,7 @@ class EpilogueModel:
             call, self._waiting = self._waiting, None
             self._events.at(took + 1, call)
         parts = job.fields["parts"] if dynamic_scale else 1
-        reads = parts * self._geometry.steps
+        reads = parts * self._steps
         for level in range(4):
             reads *= job.fields[f"count{level}"]
         self.busy += reads
@@ -97,7 +96,7 @@ class EpilogueModel:
         if self._dynamic_scale:
             # The lines of a pixel, and one of scales after them.
             self._written = (last + self._timing.dynamic_scale
-                             + (job.fields["parts"] - 1) * self._geometry.steps + 1)
+                             + (job.fields["parts"] - 1) * self._steps + 1)
         else:
             self._written = last + self._timing.epilogue
         self._note_writes(first + self._written - last, job.fields, reads)
@@ -110,12 +109,12 @@ class EpilogueModel:
         """Tell LOAD when its bank is taken."""
         wide = fields["out_format"] in (OutFormat.INT32, OutFormat.FP32)
         pixels = fields["count2"] * fields["count3"]
-        lines = pixels * (self._geometry.word_lines if wide else 1)
+        lines = pixels * (self._word_lines if wide else 1)
         self.writes.add(fields["out_line"] // self._config.bank_lines, first, self._written, min(lines, reads))
 
     def _parameter_fetch(self, fields: dict[str, Any], time: int) -> int:
         """When the job that is accepted in cycle `time` is offered to the address generator."""
-        lines = self._geometry.word_lines
+        lines = self._word_lines
         asked = lines * (bool(fields["bias"]) + (fields["scale_mode"] == ScaleMode.COLUMN))
         if not asked:
             return time + MEASURED["parameter_fetch"] + lines

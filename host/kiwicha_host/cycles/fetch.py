@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from kiwicha import ChipConfig
-from kiwicha.control.fetch import BUFFERED, BURST
 from kiwicha.isa import INSTRUCTION_BYTES, Unit
+from kiwicha.timing import FETCH_BUFFER, FETCH_BURST
 
 from .bus import ReadBus
 from .events import DECIDE, Events
@@ -24,7 +24,7 @@ class Fetch:
         self._beats = INSTRUCTION_BYTES // config.bus_bytes
         self._place = address // INSTRUCTION_BYTES
         self._asked = self._popped = 0
-        self._free = BUFFERED
+        self._free = FETCH_BUFFER
         self._blocked = False
         self._ready: list[int] = []         # when each instruction can be dispatched
         self._dispatching = False
@@ -38,13 +38,13 @@ class Fetch:
     def _plan(self, time: int) -> None:
         if self._asked == len(self._program):
             return
-        if self._free < BURST:
+        if self._free < FETCH_BURST:
             self._blocked = True
             return
         self._bus.ask(time + 2, True, self._accepted)
 
     def _accepted(self, time: int) -> None:
-        length = min(BURST - (self._place + self._asked) % BURST, len(self._program) - self._asked)
+        length = min(FETCH_BURST - (self._place + self._asked) % FETCH_BURST, len(self._program) - self._asked)
         self._asked += length
         self._free -= length
         first = self._bus.first_beat(time)
@@ -75,6 +75,6 @@ class Fetch:
 
     def _freed(self, time: int) -> None:
         self._free += 1
-        if self._blocked and self._free >= BURST:
+        if self._blocked and self._free >= FETCH_BURST:
             self._blocked = False
             self._events.at(time, self._plan, DECIDE)

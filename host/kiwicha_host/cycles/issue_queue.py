@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from kiwicha.control.issue_queue import OPEN_INSTRUCTIONS
-from kiwicha.isa import SEMAPHORE_MAX, SEMAPHORES, Unit
+from kiwicha.isa import INSTRUCTIONS, SEMAPHORE_MAX, SEMAPHORES, Unit
+from kiwicha.timing import OPEN_INSTRUCTIONS, SEMAPHORE_PERIOD
 
 from .events import DECIDE, Events
 
 __all__ = ["Instruction", "Semaphores", "IssueQueue", "UnitModel"]
 
-#: From one decision about semaphores to the next of its kind.
-_PERIOD = 3
 
 
 @dataclass(slots=True)
@@ -45,7 +43,7 @@ class Semaphores:
         self._counts = [0] * SEMAPHORES
         self._wants: dict[Unit, tuple[int, Callable[[int], None]]] = {}
         self._signals: dict[Unit, tuple[int, Callable[[int], None]]] = {}
-        self._grant_order = [Unit.LOAD, Unit.MATMUL, Unit.EPILOGUE, Unit.STORE]
+        self._grant_order = list(INSTRUCTIONS)
         self._signal_order = list(self._grant_order)
         self._next_grant = self._next_signal = 0        # when there can be another decision
 
@@ -70,9 +68,9 @@ class Semaphores:
                 continue
             del self._wants[unit]
             self._to_back(self._grant_order, unit)
-            self._next_grant = time + _PERIOD
+            self._next_grant = time + SEMAPHORE_PERIOD
             self._events.at(time + 1, granted)
-            self._events.at(time + _PERIOD, partial(self._change, mask, -1))
+            self._events.at(time + SEMAPHORE_PERIOD, partial(self._change, mask, -1))
             return
 
     def _decide_signal(self, time: int) -> None:
@@ -86,7 +84,7 @@ class Semaphores:
                 continue
             del self._signals[unit]
             self._to_back(self._signal_order, unit)
-            self._next_signal = time + _PERIOD
+            self._next_signal = time + SEMAPHORE_PERIOD
             self._events.at(time + 1, applied)
             self._events.at(time + 2, partial(self._change, mask, 1))
             self._events.at(self._next_signal, self._decide_signal, DECIDE)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from kiwicha import ChipConfig
+from kiwicha.timing import LINE_QUEUE, REALIGNER_ROWS, TRANSFERS_AHEAD
 
 from .bus import ReadBus
 from .events import Events
@@ -14,11 +15,6 @@ from .timing import MEASURED, Timing
 from .transfer import Bursts, Transfer
 
 __all__ = ["LoadModel"]
-
-#: Transfers that the memory side may be ahead of the scratchpad side, and rows of the realigner.
-_JOBS, _ROWS = 4, 16
-#: Lines that wait to be written.
-_LINES = 16
 
 
 class _Job:
@@ -37,7 +33,7 @@ class LoadModel:
     def __init__(self, events: Events, bus: ReadBus, config: ChipConfig, timing: Timing, writes: Spans):
         self._events, self._bus, self._config, self._timing = events, bus, config, timing
         self._writes = writes
-        self._room = (_ROWS * max(config.line_bytes, config.bus_bytes)) - config.bus_bytes
+        self._room = (REALIGNER_ROWS * max(config.line_bytes, config.bus_bytes)) - config.bus_bytes
         self.busy = 0
         self._bursts: Iterator[tuple[int, int, int, bool]] = iter(())
         self._job: _Job | None = None                           # whose bursts are being emitted
@@ -74,7 +70,7 @@ class LoadModel:
 
     def _send(self, time: int, transfer: Transfer, retire: Callable[[int], None]) -> None:
         """Hand a transfer to both sides; whichever has no room is waited for."""
-        if len(self._jobs) > _JOBS:
+        if len(self._jobs) > TRANSFERS_AHEAD:
             self._blocked_job = lambda t: self._send(t, transfer, retire)
             return
         job = _Job(transfer, time, retire)
@@ -202,10 +198,10 @@ class LoadModel:
         self._jobs.popleft()
         transfer = job.transfer
         written = self._taken + self._timing.pop
-        many = min(transfer.segments, _LINES)
+        many = min(transfer.segments, LINE_QUEUE)
         written = self._writes.last_of(transfer.line(transfer.segments - 1) // self._config.bank_lines,
                                        written - many + 1, many)
-        self._taken = max(self._taken, written - self._timing.pop - _LINES)
+        self._taken = max(self._taken, written - self._timing.pop - LINE_QUEUE)
         self._events.at(written + 1, job.retire)
         if self._blocked_job is not None:
             call, self._blocked_job = self._blocked_job, None

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, Activity, Unit
 
+from .. import arguments
 from ..assembler import decode
-from ..memory_latency import MEMORY_LATENCY, check_memory_latency
+from ..memory_latency import MEMORY_LATENCY
 from .bus import ReadBus
 from .epilogue import EpilogueModel
 from .events import Events
@@ -70,9 +71,12 @@ def predict(config: ChipConfig, program: bytes, *, latency: int = MEMORY_LATENCY
     Deadlock
         The program never ends: its semaphores are wrong.
     """
+    arguments.chip(config)
+    if not isinstance(program, bytes | bytearray):
+        raise TypeError(f"program must be bytes, not {arguments.shown(program)}")
     if len(program) % INSTRUCTION_BYTES:
         raise ValueError(f"program must be instructions of {INSTRUCTION_BYTES} bytes, not {len(program)} bytes")
-    check_memory_latency(latency)
+    latency, address = arguments.integer("latency", latency, 0), arguments.integer("address", address, 0)
     return _Run(config, [_decode(program, i) for i in range(len(program) // INSTRUCTION_BYTES)], latency,
                 address).all()
 

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 
 from kiwicha import ChipConfig
+from kiwicha.timing import REALIGNER_ROWS
 
 from .events import Events
 from .issue_queue import Instruction
@@ -13,9 +14,6 @@ from .transfer import Bursts, Transfer
 
 __all__ = ["StoreModel"]
 
-#: Rows of the realigner.
-_ROWS = 16
-
 
 class StoreModel:
     """Implements :class:`.issue_queue.UnitModel`."""
@@ -24,7 +22,7 @@ class StoreModel:
         self._events, self._config, self._timing = events, config, timing
         self._reads = reads
         self._latency = max(latency, 1)
-        self._room = _ROWS * max(config.line_bytes, config.bus_bytes) - config.line_bytes
+        self._room = REALIGNER_ROWS * max(config.line_bytes, config.bus_bytes) - config.line_bytes
         self.busy = 0
         self._ready = 0                 # the head takes an instruction
         self._generator_free = 0

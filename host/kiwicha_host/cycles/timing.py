@@ -2,19 +2,9 @@
 
 from dataclasses import dataclass
 
-from kiwicha import ChipConfig
-from kiwicha.array.multiplier import multiplier_class
-from kiwicha.config import READ_LATENCY
-from kiwicha.formats import FORMATS
-from kiwicha.memory.accumulator import Accumulator
-from kiwicha.memory.block_sum import BlockSum
-from kiwicha.vector.columns import ColumnSelect
-from kiwicha.vector.lane import Lane
-from kiwicha.vector.line_packer import LinePacker
-from kiwicha.vector.quantize import BlockQuantizer
-from kiwicha.vector.shapes import Geometry
+from kiwicha import ChipConfig, timing
 
-__all__ = ["MEASURED", "Timing", "turn_stages"]
+__all__ = ["MEASURED", "Timing"]
 
 #: Cycles that no constant of the hardware names. Each was counted in the source of the unit that it is about;
 #: ``python -m bench.cycles --units`` shows, on programs of one instruction, by how much they are off.
@@ -32,8 +22,6 @@ MEASURED = {
     "burst_period": 2,          # between bursts of a transfer
     "segment": 4,               # a transfer handed over to its first segment
     "plan": 3,                  # a burst of STORE announced to the first of its beats
-    "queue_in": 3,              # a word into the realigner, besides turning it
-    "queue_out": 3,             # a word out of the realigner, besides turning it
     "loop": 1,                  # last iteration of a MATMUL's loops to the acceptance of the next, besides
     "vector": 4,                # acceptance of a MATMUL to its first vector
     "weight_row": 3,            # acceptance of a MATMUL to its first row of weights
@@ -42,11 +30,6 @@ MEASURED = {
     "address_generator": 3,     # a job taken by the address generator to its first read
     "address_generator_period": 2,  # last read of a job to first read of the next
 }
-
-
-def turn_stages(size: int) -> int:
-    """Pipeline stages that turn a word of `size` bytes: two bits of the turn in each."""
-    return -(-(size - 1).bit_length() // 2)
 
 
 @dataclass(frozen=True)
@@ -63,7 +46,7 @@ class Timing:
         Of those, cycles until the accumulators' port is taken.
     hazard : int
         Cycles between two vectors of one accumulator line, at least.
-    epilogue, fresh : int
+    epilogue, dynamic_scale : int
         A line's (or, with dynamic scales, pixel's) last read to its (first) write.
     push, pop : int
         A beat that LOAD accepts to the first take of its bytes; a take to the line's write.
@@ -83,18 +66,13 @@ class Timing:
 
     @classmethod
     def of(cls, config: ChipConfig) -> "Timing":
-        cells = multiplier_class(config)
-        decode = 2 if any(FORMATS[name].is_float for name in config.formats) else 1
-        systolic = 2 + config.rows - 1 + cells.latency + 1 + config.columns // cells.columns - 1
-        added = BlockSum.LATENCY if config.block_scaled else 0
-        select, quantize = ColumnSelect.latency_of(config), BlockQuantizer.latency_of(config)
-        turn = turn_stages(max(config.line_bytes, config.bus_bytes))
-        out = MEASURED["queue_out"] + turn
+        turn = timing.turn_stages(max(config.line_bytes, config.bus_bytes))
+        out = timing.REALIGNER_OUT + turn
         return cls(
-            array=READ_LATENCY + decode + systolic, accumulate=Accumulator.latency_of(config),
-            added=added, hazard=Accumulator.hazard_of(config),
-            epilogue=READ_LATENCY + select + Lane.OUT + LinePacker.LATENCY + 1,
-            dynamic_scale=READ_LATENCY + select + Lane.RESULT + quantize + Geometry.of(config).steps - 1
-            + LinePacker.LATENCY + 1,
-            push=MEASURED["queue_in"] + turn_stages(config.bus_bytes), pop=out + 1,
-            read=2 + READ_LATENCY + MEASURED["queue_in"] + turn_stages(config.line_bytes), send=out + 2)
+            array=timing.READ_LATENCY + timing.decode_latency(config) + timing.array_latency(config),
+            accumulate=timing.accumulator_latency(config), added=timing.BLOCK_SUM if config.block_scaled else 0,
+            hazard=timing.accumulator_hazard(config), epilogue=timing.epilogue_latency(config),
+            dynamic_scale=timing.dynamic_scale_latency(config),
+            push=timing.REALIGNER_IN + timing.turn_stages(config.bus_bytes), pop=out + 1,
+            read=2 + timing.READ_LATENCY + timing.REALIGNER_IN + timing.turn_stages(config.line_bytes),
+            send=out + 2)

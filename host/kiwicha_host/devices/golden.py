@@ -4,6 +4,7 @@ import dataclasses
 
 from kiwicha import ChipConfig
 
+from .. import arguments
 from ..golden.machine import Machine
 from ..job import Job, Result
 from ..memory_latency import MEMORY_LATENCY
@@ -26,7 +27,7 @@ class GoldenDevice(Device):
     name = "golden"
 
     def __init__(self, config: ChipConfig, *, latency: int = MEMORY_LATENCY):
-        super().__init__(config, latency)
+        super().__init__(config, arguments.integer("latency", latency, 0))
         self._machine = Machine(config)
 
     def execute(self, job: Job) -> Result:

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from kiwicha.isa import INSTRUCTION_BYTES, SEMAPHORE_MAX, SEMAPHORES, ErrorCode, Unit
+from kiwicha.timing import OPEN_INSTRUCTIONS
 
+from .. import arguments
 from ..assembler import DecodeError, decode
 from ..job import Job, Result
 from .units import EXECUTE, Fault, Memory, State
 
 __all__ = ["Machine"]
-
-
-#: Instructions of one unit that may have run and still want to signal, before its next one starts.
-OPEN_INSTRUCTIONS = 4
 
 
 @dataclass
@@ -46,6 +44,7 @@ class Machine(State):
             As :class:`kiwicha.isa.ErrorCode` documents; a deadlock is WATCHDOG at the oldest instruction
             that cannot end.
         """
+        arguments.instance("job", job, Job)
         start = time.perf_counter()
         _Run(self, job).all()
         return Result(wall_s=time.perf_counter() - start)

@@ -91,7 +91,7 @@ def _activation_scales(layers, images, zero_point):
 
 
 def quantize(layers, images, *, name, input_scale, zero_point):
-    """Quantise a trained network.
+    """Quantize a trained network.
 
     Parameters
     ----------

@@ -77,8 +77,8 @@ def main():
                          zero_point=zero_point)
         onnx.save(model, directory / file)
         exact = nn.forward(layers, test_images)
-        quantised = reference.run(model, test_images.transpose(0, 3, 1, 2))["logits"]
-        for kind, logits in (("float32", exact), ("int8", quantised)):
+        quantized = reference.run(model, test_images.transpose(0, 3, 1, 2))["logits"]
+        for kind, logits in (("float32", exact), ("int8", quantized)):
             print(f"{file}: {kind} accuracy {np.mean(logits.argmax(1) == test_labels):.1%}")
 
 

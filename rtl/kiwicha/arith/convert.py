@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.delay import delay
+from ..timing import FLOAT_TO_INT8, INT_TO_FLOAT
 
 __all__ = ["FloatToInt8", "IntToFloat"]
 
@@ -22,7 +23,7 @@ class IntToFloat(wiring.Component):
         FP32, as its bits.
     """
 
-    LATENCY = 4
+    LATENCY = INT_TO_FLOAT
 
     i: In(signed(32))
     o: Out(32)
@@ -77,7 +78,7 @@ class FloatToInt8(wiring.Component):
     o : Out(signed(8))
     """
 
-    LATENCY = 4
+    LATENCY = FLOAT_TO_INT8
 
     i: In(32)
     zero_point: In(signed(8))

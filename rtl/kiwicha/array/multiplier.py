@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..arith.mult18x18d import MODEL, mult18x18d
 from ..config import ChipConfig
 from ..lib.delay import delay
+from ..timing import CELLS
 
 __all__ = ["Ecp5MagnitudeMultiplier", "Ecp5Multiplier", "Ecp5PackedMultiplier", "Multiplier",
            "PortableMultiplier", "multiplier", "multiplier_class", "operand_shape", "simulation_models"]
@@ -93,8 +94,7 @@ class Multiplier(wiring.Component):
 class PortableMultiplier(Multiplier):
     """A ``*`` and a register, for any technology."""
 
-    columns = 1
-    latency = 1
+    columns, latency = CELLS["portable"]
     forms = (False, True)
 
     def elaborate(self, platform):
@@ -110,8 +110,7 @@ class PortableMultiplier(Multiplier):
 class Ecp5Multiplier(Multiplier):
     """One MULT18X18D with the registers at its inputs and its output, for two's complement."""
 
-    columns = 1
-    latency = 2
+    columns, latency = CELLS["ecp5"]
     max_width = 18
 
     def elaborate(self, platform):
@@ -123,8 +122,7 @@ class Ecp5Multiplier(Multiplier):
 class Ecp5MagnitudeMultiplier(Multiplier):
     """One MULT18X18D for the magnitudes, with its registers."""
 
-    columns = 1
-    latency = 2
+    columns, latency = CELLS["ecp5"]
     max_width = 18
     forms = (True,)
 
@@ -158,8 +156,7 @@ class Ecp5PackedMultiplier(Multiplier):
     that has the column sum's behind them. A register between would cost half of a cell's flip-flops again.
     """
 
-    columns = 2
-    latency = 2
+    columns, latency = CELLS["ecp5_packed"]
     min_width = max_width = 8
 
     def elaborate(self, platform):

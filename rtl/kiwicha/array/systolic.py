@@ -6,9 +6,26 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
 from ..lib.delay import delay
+from ..timing import array_latency
 from .multiplier import multiplier, multiplier_class, operand_shape
 
-__all__ = ["SystolicArray"]
+__all__ = ["SystolicArray", "activations", "column_sums", "weight_row"]
+
+
+def activations(config: ChipConfig) -> data.StructLayout:
+    """A vector: `rows` operands of :class:`kiwicha.array.decode.EdgeDecoder`. `swap` counts only with `valid`."""
+    return data.StructLayout({"valid": 1, "swap": 1, "data": data.ArrayLayout(operand_shape(config), config.rows)})
+
+
+def weight_row(config: ChipConfig) -> data.StructLayout:
+    """A row of a weight tile and its number: `columns` operands, likewise."""
+    return data.StructLayout({"valid": 1, "row": range(config.rows),
+                              "data": data.ArrayLayout(operand_shape(config), config.columns)})
+
+
+def column_sums(config: ChipConfig) -> data.StructLayout:
+    """The sum of each column, of `sum_width` bits."""
+    return data.StructLayout({"valid": 1, "data": data.ArrayLayout(signed(config.sum_width), config.columns)})
 
 
 class SystolicArray(wiring.Component):
@@ -43,12 +60,9 @@ class SystolicArray(wiring.Component):
 
     Members
     -------
-    a : In(StructLayout(valid, swap, data: array of `rows` operands))
-        Activations. `swap` counts only with `valid`.
-    w : In(StructLayout(valid, row, data: array of `columns` operands))
-        A row of weights. Operands are those of :class:`kiwicha.array.decode.EdgeDecoder`.
-    o : Out(StructLayout(valid, data: array of `columns` sums))
-        Column sums, signed, `sum_width` bits.
+    a : In(activations(config))
+    w : In(weight_row(config))
+    o : Out(column_sums(config))
 
     Raises
     ------
@@ -62,19 +76,14 @@ class SystolicArray(wiring.Component):
         self.config = config
         self._variant = multiplier_class(config)
         self._cells = config.columns // self._variant.columns
-        operand = operand_shape(config)
         super().__init__({
-            "a": In(data.StructLayout({"valid": 1, "swap": 1, "data": data.ArrayLayout(operand, config.rows)})),
-            "w": In(data.StructLayout({"valid": 1, "row": range(config.rows),
-                                       "data": data.ArrayLayout(operand, config.columns)})),
-            "o": Out(data.StructLayout({"valid": 1, "data": data.ArrayLayout(signed(config.sum_width),
-                                                                            config.columns)})),
+            "a": In(activations(config)), "w": In(weight_row(config)), "o": Out(column_sums(config)),
         })
 
     @property
     def latency(self) -> int:
         # The first cell's input; to the last row; through it; to the last cell.
-        return 2 + (self.config.rows - 1) + self._variant.latency + 1 + (self._cells - 1)
+        return array_latency(self.config)
 
     def elaborate(self, platform):
         m = Module()

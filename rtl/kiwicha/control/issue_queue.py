@@ -4,13 +4,12 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..isa import INDEX_WIDTH, SEMAPHORES, Unit, unit_layout
+from ..isa import INDEX_WIDTH, SEMAPHORES, Unit
+from ..layouts import unit_layout
 from ..lib.stream import Queue
+from ..timing import OPEN_INSTRUCTIONS
 
-__all__ = ["OPEN_INSTRUCTIONS", "IssueQueue", "issue_entry"]
-
-#: Instructions that a unit may have accepted before the first of them has retired and signalled.
-OPEN_INSTRUCTIONS = 4
+__all__ = ["IssueQueue", "issue_entry"]
 
 
 def issue_entry(unit: Unit) -> data.StructLayout:
@@ -23,7 +22,7 @@ class IssueQueue(wiring.Component):
 
     Up to `queue_depth` instructions wait in the queue and one more at its head, where it asks for its
     semaphores. An instruction is open from two cycles after the unit accepted it until its signals have been
-    applied; with :data:`OPEN_INSTRUCTIONS` open the next one does not even ask for semaphores.
+    applied; with :data:`~kiwicha.timing.OPEN_INSTRUCTIONS` open the next one does not even ask for semaphores.
 
     Latency: an instruction that waits for nothing is offered on `o` 3 cycles after `i` took it; one
     that has to wait is offered in the cycle after `granted`. `signal` rises in the cycle of `retire`.
@@ -107,7 +106,7 @@ class IssueQueue(wiring.Component):
             opened.i.p.signal.eq(head.signal),
             self.progress.eq((queue.o.valid & ~head_valid) | accepted | self.granted | self.applied),
         ]
-        # The unit is ready late in a cycle; the head stays as it is for one more.
+        # Registered, lest the unit's `ready` reach the write port of `open`; the head stays for that long.
         m.d.sync += opened.i.valid.eq(accepted)
         with m.If(~head_valid):
             m.d.sync += [head.eq(queue.o.payload), head_valid.eq(queue.o.valid), offered.eq(0)]

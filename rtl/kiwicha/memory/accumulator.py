@@ -7,8 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
 from ..arith.add import FloatAdd
-from ..config import READ_LATENCY, ChipConfig
-from ..lib.delay import Delay, copies, delay
+from ..config import ChipConfig
+from ..lib.delay import Delay, copies, delay, delay_valid
+from ..timing import READ_LATENCY, accumulator_adder, accumulator_hazard, accumulator_latency
 from .block_sum import BlockSum, accumulation
 from .ports import LINE_ADDRESS, ReadPort
 from .ram import WideRam
@@ -49,28 +50,13 @@ class Accumulator(wiring.Component):
             "read": In(ReadPort(SUM_WIDTH * config.columns)),
         })
 
-    @staticmethod
-    def adder_of(config: ChipConfig) -> int:
-        """Cycles of the adder of the accumulator of `config`."""
-        return FloatAdd.LATENCY if config.block_scaled else 1
-
-    @classmethod
-    def hazard_of(cls, config: ChipConfig) -> int:
-        """`hazard` of the accumulator of `config`."""
-        return READ_LATENCY + cls.adder_of(config) + 1
-
-    @classmethod
-    def latency_of(cls, config: ChipConfig) -> int:
-        """`latency` of the accumulator of `config`."""
-        return cls.hazard_of(config) + (BlockSum.LATENCY if config.block_scaled else 0)
-
     @property
     def hazard(self) -> int:
-        return self.hazard_of(self.config)
+        return accumulator_hazard(self.config)
 
     @property
     def latency(self) -> int:
-        return self.latency_of(self.config)
+        return accumulator_latency(self.config)
 
     def elaborate(self, platform):
         m = Module()
@@ -87,7 +73,7 @@ class Accumulator(wiring.Component):
         m.d.comb += self.read.request.ready.eq(~(i.valid & (bank == asked_bank)))
 
         # Where the sums are in the pipeline: at the block RAM, with its data, with its register, in the adder.
-        adding = [f"adding{cycle}" for cycle in range(1, self.adder_of(self.config))]
+        adding = [f"adding{cycle}" for cycle in range(1, accumulator_adder(self.config))]
         then = [self._stage(name) for name in ("asked", "fetched", "held", *adding, "summed")]
         asked, fetched, summed = then[0], then[READ_LATENCY - 2], then[-1]
         m.d.sync += [asked.valid.eq(i.valid), asked.address.eq(i.address),
@@ -100,6 +86,7 @@ class Accumulator(wiring.Component):
             mine = i.valid & (bank == number)
             m.d.comb += [
                 ram.read.eq(Mux(mine, line, asked_line)),
+                ram.reads.eq(Mux(mine, i.add, self.read.request.valid & (asked_bank == number))),
                 # The epilogue may read this bank while `i` is fresh in the other one.
                 ram.zero.eq(fresh & asked.valid & (asked.address[bits] == number)),
                 ram.write.enable.eq(summed.valid & (summed.address[bits] == number)),
@@ -117,7 +104,7 @@ class Accumulator(wiring.Component):
         banks = copies(m, bank, "adds_to", 2)
         addend = delay(m, i.data, "addend", READ_LATENCY)
         if self.config.block_scaled:
-            m.submodules.kind = kind = Delay(1, READ_LATENCY + self.adder_of(self.config))
+            m.submodules.kind = kind = Delay(1, READ_LATENCY + accumulator_adder(self.config))
             m.d.comb += kind.i.eq(i.float)
         for column in range(self.config.columns):
             part = slice(SUM_WIDTH * column, SUM_WIDTH * (column + 1))
@@ -126,7 +113,7 @@ class Accumulator(wiring.Component):
             m.d.sync += total.eq(old + addend[column])
             if self.config.block_scaled:
                 m.submodules[f"add{column}"] = add = FloatAdd()
-                m.submodules[f"around{column}"] = around = Delay(SUM_WIDTH, self.adder_of(self.config) - 1)
+                m.submodules[f"around{column}"] = around = Delay(SUM_WIDTH, accumulator_adder(self.config) - 1)
                 m.d.comb += [add.a.eq(old), add.b.eq(addend[column]), around.i.eq(total)]
                 total = Mux(kind.o, add.o, around.o)
             m.d.comb += [ram.write.data[part].eq(total) for ram in lines]
@@ -134,11 +121,7 @@ class Accumulator(wiring.Component):
     def _answer(self, m, lines, bank):
         """The epilogue's answer, a multiplexer behind registers."""
         valid = self.read.request.valid & self.read.request.ready
-        for cycle in range(READ_LATENCY):
-            valid_then = Signal(name=f"read_valid{cycle}")
-            m.d.sync += valid_then.eq(valid)
-            valid = valid_then
-        m.d.comb += self.read.valid.eq(valid)
+        m.d.comb += self.read.valid.eq(delay_valid(m, valid, "read_valid", READ_LATENCY))
         bank = delay(m, bank, "read_bank", READ_LATENCY - 1)
         size = len(self.read.data) // 2
         for half, own in enumerate(copies(m, bank, "read_bank_of_half", 2)):

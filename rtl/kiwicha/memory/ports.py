@@ -3,12 +3,10 @@
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["LINE_ADDRESS", "WRITE_LATENCY", "ReadPort", "WritePort", "line_write"]
+__all__ = ["LINE_ADDRESS", "ReadPort", "WritePort", "line_write"]
 
 #: Bits of a line address as instructions carry it; units check the range before they ask.
 LINE_ADDRESS = 16
-#: Cycles from the acceptance of a written line to that of a read that is sure to see it.
-WRITE_LATENCY = 2
 
 
 def line_write(width: int) -> data.StructLayout:
@@ -20,7 +18,7 @@ class ReadPort(wiring.Signature):
     """Read port, from the reader's side.
 
     A request is accepted when `request.valid` and `request.ready` are both high; exactly
-    :data:`kiwicha.config.READ_LATENCY` cycles later `valid` is high for one cycle with the line in `data`.
+    :data:`kiwicha.timing.READ_LATENCY` cycles later `valid` is high for one cycle with the line in `data`.
     The reader must be able to take every answer: there is no back-pressure on `data`.
     """
 
@@ -37,7 +35,7 @@ class ReadPort(wiring.Signature):
 
 
 class WritePort(wiring.Signature):
-    """Write port, from the writer's side: a stream of whole lines, in place :data:`WRITE_LATENCY` cycles after."""
+    """Write port, from the writer's side: a stream of whole lines, in place WRITE_LATENCY cycles after."""
 
     def __init__(self, width: int):
         self.width = width

@@ -1,11 +1,12 @@
 """The scratchpad: banks of block RAM behind four or five readers and two writers."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from ..config import READ_LATENCY, ChipConfig
-from ..lib.delay import copies, delay
+from ..config import ChipConfig
+from ..lib.delay import copies, delay, delay_valid
+from ..timing import READ_LATENCY
 from .ports import ReadPort, WritePort
 from .ram import Ram
 
@@ -25,7 +26,7 @@ class Scratchpad(wiring.Component):
     ahead only. Addresses beyond the last line wrap: units check before they ask.
 
     A read of a line that is accepted in the cycle of a write of it, or fewer than
-    :data:`.ports.WRITE_LATENCY` cycles later, is a race in the program: its data are undefined.
+    :data:`kiwicha.timing.WRITE_LATENCY` cycles later, is a race in the program: its data are undefined.
 
     Members
     -------
@@ -40,7 +41,7 @@ class Scratchpad(wiring.Component):
     epilogue, load : In(WritePort)
         EPILOGUE's and LOAD's lines.
 
-    All are of `8 * line_bytes` bits; a read is answered :data:`kiwicha.config.READ_LATENCY` cycles after
+    All are of `8 * line_bytes` bits; a read is answered :data:`kiwicha.timing.READ_LATENCY` cycles after
     its acceptance, and the answer is a multiplexer behind registers.
     """
 
@@ -87,17 +88,15 @@ class Scratchpad(wiring.Component):
         requests = [(port.request, port.request.payload) for port in ports]
         self._arbitrate(m, requests)
         for number, ram in enumerate(banks):
-            for win, (_, address) in zip(self._wins(requests, number), requests, strict=True):
+            wins = self._wins(requests, number)
+            m.d.comb += ram.reads.eq(Cat(*wins).any())
+            for win, (_, address) in zip(wins, requests, strict=True):
                 with m.If(win):
                     m.d.comb += ram.read.eq(self._split(address)[1])
         for name, port in zip(self._readers, ports, strict=True):
             bank = self._split(port.request.payload)[0]
             valid = port.request.valid & port.request.ready
-            for cycle in range(READ_LATENCY):
-                valid_then = Signal(name=f"{name}_valid{cycle}")
-                m.d.sync += valid_then.eq(valid)
-                valid = valid_then
-            m.d.comb += port.valid.eq(valid)
+            m.d.comb += port.valid.eq(delay_valid(m, valid, f"{name}_valid", READ_LATENCY))
             bank = delay(m, bank, f"{name}_bank", READ_LATENCY - 1)
             size = len(port.data) // 4
             for quarter, own in enumerate(copies(m, bank, f"{name}_bank_of_quarter", 4)):

@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
 from ..lib.delay import delay
-from .shapes import SETS, Geometry
+from ..timing import PARAMETER_SETS, column_select
+from .shapes import Geometry
 
 __all__ = ["ColumnParameters", "ColumnSelect"]
 
@@ -27,17 +28,12 @@ class ColumnSelect(wiring.Component):
 
     def __init__(self, config: ChipConfig):
         self._geometry = geometry = Geometry.of(config)
-        self.latency = self.latency_of(config)
+        self.latency = column_select(config)
         super().__init__({
             "line": In(32 * geometry.columns),
             "step": In(geometry.step_width),
             "o": Out(32 * geometry.lanes),
         })
-
-    @staticmethod
-    def latency_of(config: ChipConfig) -> int:
-        """`latency` of the instance for `config`."""
-        return max(1, -(-(Geometry.of(config).steps - 1).bit_length() // 2))
 
     def elaborate(self, platform):
         m = Module()
@@ -59,7 +55,7 @@ def _choose(groups, index):
 
 
 class ColumnParameters(wiring.Component):
-    """A 32-bit parameter for each column and each of the :data:`SETS` sets, in LUT RAM.
+    """A 32-bit parameter for each column and each of the :data:`~kiwicha.timing.PARAMETER_SETS` sets, in LUT RAM.
 
     It is written by lines, as the parameters come, and read by steps. A read's latency is
     :data:`LATENCY` = 2 cycles, one read per cycle. Words beyond the last column have no meaning.
@@ -78,17 +74,17 @@ class ColumnParameters(wiring.Component):
     def __init__(self, config: ChipConfig):
         self._geometry = geometry = Geometry.of(config)
         super().__init__({
-            "write_set": In(range(SETS)), "write_line": In(geometry.line_width),
+            "write_set": In(range(PARAMETER_SETS)), "write_line": In(geometry.line_width),
             "data": In(8 * geometry.line_bytes), "enable": In(1),
-            "set": In(range(SETS)), "step": In(geometry.step_width),
+            "set": In(range(PARAMETER_SETS)), "step": In(geometry.step_width),
             "o": Out(32 * geometry.lanes),
         })
 
     def elaborate(self, platform):
         m = Module()
         geometry = self._geometry
-        m.submodules.lines = lines = Memory(shape=8 * geometry.line_bytes, depth=SETS << geometry.line_width,
-                                            init=[])
+        m.submodules.lines = lines = Memory(
+            shape=8 * geometry.line_bytes, depth=PARAMETER_SETS << geometry.line_width, init=[])
         write = lines.write_port()
         read = lines.read_port(domain="comb")
         slot_width = geometry.slot_width

@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from .. import timing
 from ..arith.add import FloatAdd
 from ..arith.convert import FloatToInt8, IntToFloat
 from ..arith.multiply import FloatMultiply
@@ -56,12 +57,8 @@ class Lane(wiring.Component):
         The word, at RESULT.
     """
 
-    SCALE = 1 + IntToFloat.LATENCY
-    KEY = SCALE + FloatMultiply.LATENCY
-    CLAMP = KEY + 1
-    MAXIMUM = CLAMP + 2
-    RESULT = MAXIMUM + 1
-    OUT = RESULT + FloatToInt8.LATENCY
+    SCALE, KEY, CLAMP = timing.LANE_SCALE, timing.LANE_KEY, timing.LANE_CLAMP
+    MAXIMUM, RESULT, OUT = timing.LANE_MAXIMUM, timing.LANE_RESULT, timing.LANE_OUT
 
     def __init__(self, config: ChipConfig):
         self._config = config

@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
+from ..timing import LINE_PACKER
 from .shapes import Geometry, Size, size_shape
 
 __all__ = ["LinePacker"]
@@ -35,7 +36,7 @@ class LinePacker(wiring.Component):
         `line` is complete; only in this cycle.
     """
 
-    LATENCY = 1
+    LATENCY = LINE_PACKER
 
     def __init__(self, config: ChipConfig):
         self._geometry = geometry = Geometry.of(config)

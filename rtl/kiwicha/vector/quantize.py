@@ -5,12 +5,13 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arith.narrow import SCALE_NAN, BlockScale, FloatToElement
+from ..arith.narrow import BlockScale, FloatToElement
 from ..config import ChipConfig
-from ..formats import MAX_BLOCK, ElementFormat
+from ..formats import MAX_BLOCK, SCALE_NAN, ElementFormat
 from ..isa import ScaleRule
 from ..lib.delay import delay
 from ..lib.stream import Queue
+from ..timing import block_quantizer
 from .shapes import Geometry
 
 __all__ = ["BlockQuantizer"]
@@ -54,7 +55,7 @@ class BlockQuantizer(wiring.Component):
     def __init__(self, config: ChipConfig):
         self._geometry = geometry = Geometry.of(config)
         self._lanes = _lanes(geometry)
-        self.latency = self.latency_of(config)
+        self.latency = block_quantizer(config)
         super().__init__({
             "valid": In(1), "i": In(step_layout(config)),
             "o_valid": Out(1), "step": Out(geometry.step_width), "e2m1": Out(1),
@@ -67,13 +68,6 @@ class BlockQuantizer(wiring.Component):
     def _depth(self) -> int:
         """Steps in the ring: the block that goes out, and what comes in until the next one's scale is there."""
         return 2 * MAX_BLOCK // self._lanes
-
-    @staticmethod
-    def latency_of(config: ChipConfig) -> int:
-        """`latency` of the instance for `config`."""
-        # A tree over the step's results finds their largest magnitude.
-        tree = 1 + (_lanes(Geometry.of(config)) - 1).bit_length()
-        return tree + 1 + BlockScale.LATENCY + 2 + FloatToElement.LATENCY
 
     def elaborate(self, platform):
         m = Module()

@@ -7,14 +7,13 @@ from amaranth.lib import data, enum
 
 from ..config import ChipConfig
 from ..formats import MAX_BLOCK
-from ..isa import ErrorCode, ScaleRule, Unit, unit_layout
+from ..isa import ErrorCode, ScaleRule, Unit
+from ..layouts import unit_layout
 from ..memory.ports import LINE_ADDRESS
+from ..timing import PARAMETER_SETS, steps, word_lines
 
-__all__ = ["SETS", "Geometry", "Size", "job_layout", "line_order", "request_layout", "settings_layout",
+__all__ = ["Geometry", "Size", "job_layout", "line_order", "request_layout", "settings_layout",
            "size_shape", "tag_layout"]
-
-#: Instructions whose parameters are held at once: those in the pipeline and the one being prepared.
-SETS = 4
 
 
 class Size(enum.Enum, shape=2):
@@ -40,15 +39,14 @@ class Geometry:
     columns: int
     lanes: int
     line_bytes: int
+    #: Steps of an accumulator line.
+    steps: int
+    #: Lines of 32-bit words that hold a word per column.
+    word_lines: int
 
     @classmethod
     def of(cls, config: ChipConfig) -> "Geometry":
-        return cls(config.columns, config.vector_lanes, config.line_bytes)
-
-    @property
-    def steps(self) -> int:
-        """Steps of an accumulator line."""
-        return -(-self.columns // self.lanes)
+        return cls(config.columns, config.vector_lanes, config.line_bytes, steps(config), word_lines(config))
 
     @property
     def slots(self) -> int:
@@ -63,11 +61,6 @@ class Geometry:
     def most_parts(self) -> int:
         """Column blocks that may share a dynamic scale; none unless `columns` is a power of two."""
         return 0 if self.columns & (self.columns - 1) else MAX_BLOCK // self.columns
-
-    @property
-    def word_lines(self) -> int:
-        """Lines of 32-bit words that hold a word per column."""
-        return -(-4 * self.columns // self.line_bytes)
 
     @property
     def step_width(self) -> int:
@@ -109,7 +102,7 @@ def tag_layout(config: ChipConfig) -> data.StructLayout:
         "flush": 1,         # the pixel's scale ends a line of scales
     }
     return data.StructLayout({
-        "set": range(SETS),
+        "set": range(PARAMETER_SETS),
         "step": Geometry.of(config).step_width,
         "first": 1,         # opens a max-pool window
         "last": 1,          # ends one
@@ -126,7 +119,7 @@ def job_layout(config: ChipConfig) -> data.StructLayout:
     """An instruction that is ready to run, or whose error is ready to be told."""
     return data.StructLayout({
         "instruction": unit_layout(Unit.EPILOGUE),
-        "set": range(SETS),
+        "set": range(PARAMETER_SETS),
         "size": size_shape(config),
         **({"dynamic_scale": 1} if config.block_scaled else {}),
         "code": ErrorCode,

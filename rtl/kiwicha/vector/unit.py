@@ -4,18 +4,15 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
-from ..config import READ_LATENCY, ChipConfig
+from .. import timing
+from ..config import ChipConfig
 from ..control.unit import UnitPort
 from ..isa import Activity, Unit
 from ..lib.stream import Queue
 from ..memory.ports import LINE_ADDRESS, ReadPort, WritePort
 from .address_generator import AddressGenerator
-from .columns import ColumnSelect
 from .datapath import Datapath
-from .lane import Lane
-from .line_packer import LinePacker
 from .parameter_fetch import ParameterFetch
-from .quantize import BlockQuantizer
 from .shapes import Geometry, line_order, request_layout
 
 __all__ = ["EpilogueUnit"]
@@ -68,14 +65,12 @@ class EpilogueUnit(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from the acceptance of a line's last read to its write."""
-        return READ_LATENCY + ColumnSelect.latency_of(self._config) + Lane.OUT + LinePacker.LATENCY + 1
+        return timing.epilogue_latency(self._config)
 
     @property
     def dynamic_scale_latency(self) -> int:
         """With dynamic scales: cycles from the acceptance of a pixel's last read to its first line's write."""
-        return (READ_LATENCY + ColumnSelect.latency_of(self._config) + Lane.RESULT
-                + BlockQuantizer.latency_of(self._config) + Geometry.of(self._config).steps - 1
-                + LinePacker.LATENCY + 1)
+        return timing.dynamic_scale_latency(self._config)
 
     @property
     def lines_under_way(self) -> int:
@@ -89,7 +84,7 @@ class EpilogueUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, control = self._config, self.control
-        # A register of its own: control is far away, and what is written goes on to the scratchpad.
+        # Registered: `write.request.valid` hangs on it, and with that the arbitration of every scratchpad bank.
         clear = Signal()
         m.d.sync += clear.eq(control.abort)
         m.submodules.parameter_fetch = parameter_fetch = ParameterFetch(config)

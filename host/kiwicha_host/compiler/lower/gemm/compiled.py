@@ -8,8 +8,9 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES
 
+from .... import arguments
 from ....job import Job
-from ....memory_latency import MEMORY_LATENCY, check_memory_latency
+from ....memory_latency import MEMORY_LATENCY
 from ...program.builder import CompileError
 from ...program.memory_map import MemoryMap, Region, result_lines
 from ...program.packing import pack_elements, unpack_elements
@@ -43,7 +44,7 @@ class CompiledGemm:
     def __init__(self, config: ChipConfig, spec: GemmSpec, tiling: Tiling | None = None, *,
                  memory_latency: int = MEMORY_LATENCY):
         """`tiling` is one of `tilings`; without it, it is the first of them."""
-        spec.check(config)
+        arguments.instance("spec", spec, GemmSpec).check(config)
         self.config, self.spec = config, spec
         self._plan, self._memory_latency = ScratchpadPlan.of(config, spec), memory_latency
         memory = MemoryMap()
@@ -70,7 +71,13 @@ class CompiledGemm:
         """Memory image and program for `a` [M, K] and `b` [K, N], `bias` and FP32 `scale` [N], E8M0 scales.
 
         `a_scale` is [M, blocks]; `b_scale` [blocks, N] or, for square blocks, [blocks, ceil(N / block)].
+
+        Raises
+        ------
+        TypeError, ValueError
+            One of them is missing, too much, or of a wrong type or shape.
         """
+        self.spec.check_arrays(a, b, bias, scale, a_scale, b_scale)
         memory, place = np.zeros(self.memory_bytes, np.uint8), self.placement
         _put(memory, place.a, pack_elements(a, self.spec.a_format))
         _put(memory, place.b, pack_elements(b, self.spec.b_format))
@@ -89,6 +96,7 @@ class CompiledGemm:
 
     def output(self, job: Job) -> np.ndarray:
         """C [M, N] from the memory after the run."""
+        arguments.instance("job", job, Job)
         data = job.memory[self.placement.c.base:self.placement.c.end].reshape(self.spec.m, -1)
         if self.spec.out == "e2m1":
             return unpack_elements(data, self.spec.n)
@@ -96,6 +104,7 @@ class CompiledGemm:
 
     def output_scales(self, job: Job) -> np.ndarray:
         """The dynamic E8M0 scales [M, ceil(N / out_block)] of an e4m3 or e2m1 output."""
+        arguments.instance("job", job, Job)
         data = job.memory[self.placement.c_scale.base:self.placement.c_scale.end]
         return np.ascontiguousarray(data.reshape(-1, self.spec.m).T)
 
@@ -130,6 +139,9 @@ class _TransposedGemm(CompiledGemm):
 
     def job(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray | None = None,
             a_scale: np.ndarray | None = None, b_scale: np.ndarray | None = None) -> Job:
+        asked = self.spec.transposed()
+        assert asked is not None
+        asked.check_arrays(a, b, bias, scale, a_scale, b_scale)
         if a_scale is None or b_scale is None:
             return super().job(b.T, a.T)
         b_scale = _per_column(b_scale, self.spec.m, self.spec.block)
@@ -150,7 +162,11 @@ def compile_gemm(config: ChipConfig, spec: GemmSpec, memory_limit: int | None = 
     TypeError, ValueError
         `memory_latency` is no integer, or negative.
     """
-    compiled = _compile(config, spec, check_memory_latency(memory_latency))
+    arguments.chip(config)
+    arguments.instance("spec", spec, GemmSpec)
+    if memory_limit is not None:
+        arguments.integer("memory_limit", memory_limit, 0)
+    compiled = _compile(config, spec, arguments.integer("memory_latency", memory_latency, 0))
     if memory_limit is not None and compiled.memory_bytes > memory_limit:
         raise CompileError(f"a {spec.m}x{spec.n}x{spec.k} GEMM needs {compiled.memory_bytes} bytes of memory; "
                            f"the device has {memory_limit}")

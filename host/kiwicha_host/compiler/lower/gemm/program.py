@@ -149,6 +149,8 @@ class _Buffers:
     def __init__(self, steps: list[_Step]):
         self._k_starts = sorted({step.k_piece[0] for step in steps})
         self._n_starts = sorted({step.n_piece[0] for step in steps})
+        #: Rows of a slot that are beyond B and have been written once.
+        self.padded: set[Hashable] = set()
 
     def loaded(self, operand: str, slot: int, piece: Span, whole: int) -> list[Hashable]:
         """A piece along K of a tile of `whole` blocks."""
@@ -180,6 +182,14 @@ def _emit_load(builder: ProgramBuilder, place: Placement, buffers: _Buffers, loa
         return
     (k, n), (k_blocks, blocks) = load.start, load.size
     k += within
+    # The array multiplies rows beyond B with zeros; whatever they are, but never what no one has written.
+    beyond = (k + count) * rows - shape.b_rows
+    padding = (load.slot, within + count, k_blocks, blocks)
+    if beyond > 0 and padding not in buffers.padded:
+        buffers.padded.add(padding)
+        builder.add(Unit.LOAD, writes=keys, fill_only=1, segment_bytes=1, address=0, row_bytes=blocks, rows=beyond,
+                    planes=1, line=place.w_line(load.slot) + (within + count) * rows - beyond,
+                    segment_line_stride=k_blocks * rows, row_line_stride=1)
     first = n * columns // shape.b_per_byte
     last = min(shape.b_row_bytes, (n + blocks) * columns // shape.b_per_byte)
     _emit_rows(builder, keys, place.b.base + k * rows * shape.b_row_bytes + first,
