@@ -74,3 +74,37 @@ def test_fusesoc_shows_what_is_wrong(tmp_path, parameters, message):
     (tmp_path / "system.core").write_text(CORE.format(parameters=parameters), encoding="utf-8")
     said = fusesoc(tmp_path, "--setup", "--tool", "verilator", "system", ok=(1,))
     assert re.search(f"^{message}", said, re.MULTILINE) and "Traceback" not in said
+
+
+def litex_system(folder, description):
+    """A LiteX SoC on its 32-bit bus, without a processor, as Verilog in `folder`; returns all its sources."""
+    from kiwicha_litex import Kiwicha
+    from litex.build.generic_platform import Pins
+    from litex.build.sim import SimPlatform
+    from litex.soc.integration.soc import SoCRegion
+    from litex.soc.integration.soc_core import SoCMini
+    from migen.genlib.io import CRG
+
+    platform = SimPlatform("SIM", [("sys_clk", 0, Pins(1))])
+    soc = SoCMini(platform, clk_freq=int(1e6))
+    soc.crg = CRG(platform.request("sys_clk"))
+    soc.add_ram("main_ram", 0x4000_0000, 0x1_0000)
+    soc.kiwicha = Kiwicha(platform, description)
+    soc.bus.add_master("kiwicha", soc.kiwicha.bus)
+    soc.bus.add_slave("kiwicha", soc.kiwicha.control,
+                      SoCRegion(0x3000_0000, Kiwicha.CONTROL_BYTES, cached=False))
+    soc.finalize()
+    platform.get_verilog(soc).write(str(folder / "system.v"))
+    return ["system.v", *(source for source, *_ in platform.sources)]
+
+
+def test_litex(built, tmp_path, monkeypatch):
+    *_, exported = built
+    monkeypatch.syspath_prepend(INTEGRATION)
+    monkeypatch.chdir(tmp_path)
+    sources = litex_system(tmp_path, exported / "tiny.json")
+    assert sources == ["system.v", str(exported / "tiny.v"), str(exported / "kiwicha_memory.v")]
+    # LiteX's own code is full of operands of other widths; ports are what concerns the module.
+    said = toolchain.run(["verilator", "--lint-only", "-Wno-fatal", "--top-module", "top", exported / "tiny.vlt",
+                          *sources], cwd=tmp_path, timeout=300)
+    assert not re.search("PINMISSING|port connection|tiny\\.v", said)
