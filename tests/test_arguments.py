@@ -194,11 +194,13 @@ PUBLIC = {
                         {"trace": "thing", "columns": "size"}),
     "Trace.of": Public(Trace(np.empty(0, SPAN), 0, 0, b"").of, {"unit": Unit.LOAD}, {"unit": "thing"}),
     "write_verilog": Public(verilog.write_verilog, {"config": CHIP, "folder": "/dev/null/x"},
-                            {"config": "chip", "folder": "path"}),
+                            {"config": "chip", "folder": "path", "initial_values": "boolean"}),
+    "write_smoke": Public(verilog.write_smoke, {"config": CHIP, "folder": "/dev/null/x"},
+                          {"config": "chip", "folder": "path", **dict.fromkeys(("m", "n", "k"), "size")}),
     "lint_waivers": Public(verilog.lint_waivers, {"config": CHIP}, {"config": "chip"}),
 }
 #: Good calls that need what a quick test has not.
-DEAR = {"VerilatedDevice", "SerialDevice", "write_report", "write_verilog"}
+DEAR = {"VerilatedDevice", "SerialDevice", "write_report", "write_smoke", "write_verilog"}
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name not in DEAR])

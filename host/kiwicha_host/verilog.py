@@ -45,6 +45,7 @@ def write_verilog(config: ChipConfig, folder: str | os.PathLike[str], *,
     """
     arguments.chip(config)
     folder = arguments.path("folder", folder)
+    arguments.boolean("initial_values", initial_values)
     # All of the RTL is needed here and by no other command but the simulation.
     with extra("sim"):
         from kiwicha.export import MEMORY_SOURCE, port_table, to_verilog
@@ -85,6 +86,7 @@ def write_smoke(config: ChipConfig, folder: str | os.PathLike[str], m: int = 13,
 
     arguments.chip(config)
     folder = arguments.path("folder", folder)
+    m, n, k = (arguments.integer(name, size, 1) for name, size in (("m", m), ("n", n), ("k", k)))
     check_folder(folder)
     random = np.random.default_rng(1)
     a, b = (random.integers(-128, 128, shape, np.int8) for shape in ((m, k), (k, n)))
