@@ -208,7 +208,7 @@ OPERATOR = {
 
 def max_pool(""")],
     f"{HOST}/compiler/frontend/onnx/importer.py": [
-        instead('    "MaxPool":', '    "Min": arithmetic.min_constant,\n    "MaxPool":')],
+        instead('    "MaxPool":', '    "Min": ops.min_constant,\n    "MaxPool":')],
 }
 OPERATOR_SCRIPT = """
 import numpy as np

@@ -9,10 +9,11 @@ from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from kiwicha.arith.add import FloatAdd
-from kiwicha.arith.convert import FloatToInt8, IntToFloat
+from kiwicha.arith.float_add import FloatAdd
+from kiwicha.arith.float_multiply import FloatMultiply
+from kiwicha.arith.float_to_int8 import FloatToInt8
+from kiwicha.arith.int_to_float import IntToFloat
 from kiwicha.arith.mult18x18d import MODEL
-from kiwicha.arith.multiply import FloatMultiply
 from kiwicha.arith.order import total_order
 from kiwicha.lib.delay import Delay
 from tb.arith.lanes import EDGES, NAN, any_floats, apply, check, generator, lanes_bench

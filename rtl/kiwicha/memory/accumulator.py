@@ -6,7 +6,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
-from ..arith.add import FloatAdd
+from ..arith.float_add import FloatAdd
 from ..config import ChipConfig
 from ..lib.delay import Delay, copies, delay, delay_valid
 from ..timing import READ_LATENCY, accumulator_adder, accumulator_hazard, accumulator_latency

@@ -10,10 +10,10 @@ from amaranth.lib.wiring import In, Out
 from ..config import ChipConfig
 from ..lib.delay import delay, delay_valid
 from ..timing import PARAMETER_SETS, READ_LATENCY
+from .block_quantizer import BlockQuantizer
 from .columns import ColumnParameters, ColumnSelect
 from .lane import Lane
 from .line_packer import LinePacker
-from .quantize import BlockQuantizer
 from .shapes import Geometry, Size, settings_layout, tag_layout
 
 __all__ = ["Datapath"]

@@ -5,9 +5,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import timing
-from ..arith.add import FloatAdd
-from ..arith.convert import FloatToInt8, IntToFloat
-from ..arith.multiply import FloatMultiply
+from ..arith.float_add import FloatAdd
+from ..arith.float_multiply import FloatMultiply
+from ..arith.float_to_int8 import FloatToInt8
+from ..arith.int_to_float import IntToFloat
 from ..arith.narrow import FloatToBf16
 from ..arith.order import total_order
 from ..config import ChipConfig

@@ -14,7 +14,7 @@ with extra("onnx"):
 from .... import arguments
 from ...ir.graph import SHIFT, Graph
 from ...program.builder import CompileError
-from . import ops as arithmetic
+from . import ops
 from .chain import Chain
 from .node import Node
 
@@ -214,12 +214,12 @@ def _axes(node: Node) -> tuple[int, ...]:
 
 _OPERATORS: dict[str, Callable[[Chain, Node], None]] = {
     "QuantizeLinear": _quantize_linear,
-    "QLinearConv": arithmetic.qlinear_conv,
-    "QLinearMatMul": arithmetic.qlinear_matmul,
-    "Relu": arithmetic.relu,
-    "Clip": arithmetic.clip,
-    "Max": arithmetic.max_constant,
-    "MaxPool": arithmetic.max_pool,
+    "QLinearConv": ops.qlinear_conv,
+    "QLinearMatMul": ops.qlinear_matmul,
+    "Relu": ops.relu,
+    "Clip": ops.clip,
+    "Max": ops.max_constant,
+    "MaxPool": ops.max_pool,
     "Flatten": _flatten,
     "Reshape": _reshape,
     "Transpose": _transpose,
