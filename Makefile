@@ -17,7 +17,7 @@ export MYPY_CACHE_DIR := $(BUILD)/.mypy
 no_cache = $(shell test -w "$${XDG_CACHE_HOME:-$${HOME:-/}}" || echo --no-cache-dir)
 with_config = $(if $(CONFIG),--config $(CONFIG))
 
-.PHONY: setup lock sim test synth verilog bench bench-check campaign lint docs clean
+.PHONY: setup lock sim test synth verilog bench bench-check campaign mutants lint docs clean
 
 setup: .venv/.stamp
 
@@ -61,6 +61,10 @@ bench-check: setup
 # Every pair of formats on the compiled chip, 100,000 results each; the tests have a small version.
 campaign: setup
 	$(RUN) -m bench.campaign
+
+# Every planted bug of every control block (tb/mutation.py), each to be seen by that block's own bench.
+mutants: setup
+	$(RUN) -m tb.mutation
 
 lint: setup
 	$(RUN) -m ruff check .

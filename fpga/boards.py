@@ -6,6 +6,8 @@ from typing import Any
 
 from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
 
+from kiwicha_host.memory_latency import BLOCK_RAM
+
 from .clocking import Ecp5Clock
 from .parts import Part
 
@@ -36,6 +38,7 @@ class Board:
     memory_kib : block RAM that serves as main memory, by configuration name in the same way
     baud : of the serial line to the host; the clock should be a multiple of it, to 2 percent
     config : the preset that is built if none is named
+    memory_latency : clock cycles from a read's address to its first data, for which programs are compiled
     """
 
     name: str
@@ -47,6 +50,7 @@ class Board:
     memory_kib: dict[str, int]
     baud: int
     config: str
+    memory_latency: int = BLOCK_RAM
     leds: int = 0
     pll: type[Ecp5Clock] = Ecp5Clock
     aim_mhz: dict[str, float] = field(default_factory=dict)

@@ -21,9 +21,9 @@ _LATENCY = 3
 class Ram(wiring.Component):
     """Memory of `size` bytes from address 0, with the chip's two buses and a word bus for the host.
 
-    Reads and writes move one beat per cycle each, at once, and bursts follow one another without a gap; the
-    first beat of a read comes 6 cycles after its address. Answers come in order. A word from the
-    host takes the cycle of a beat. Outside of the memory both buses answer DECERR, the word bus an error.
+    Reads and writes move one beat per cycle each, at once, and bursts follow one another without a gap; how long
+    the first beat of a read takes is `kiwicha_host.memory_latency.BLOCK_RAM`. Answers come in order. A word from
+    the host takes the cycle of a beat. Outside of the memory both buses answer DECERR, the word bus an error.
     What a read returns while the same bytes are being written is undefined, as for the chip's own memories.
 
     Parameters
@@ -53,6 +53,7 @@ class Ram(wiring.Component):
         depth = self.size // self.config.bus_bytes
         # One memory per byte: deep and narrow blocks, no multiplexers behind them, and a write enable each.
         self._address = Signal(range(depth))
+        self._reads = Signal()
         self._data = Signal(self.config.bus_width)
         self._write_address = Signal(range(depth))
         self._write_data = Signal(self.config.bus_width)
@@ -64,7 +65,7 @@ class Ram(wiring.Component):
             m.submodules[f"lane{i}"] = memory
             write, read = memory.write_port(), memory.read_port()
             m.d.comb += [write.addr.eq(self._write_address), write.data.eq(self._write_data.word_select(i, 8)),
-                         write.en.eq(self._strobe[i]), read.addr.eq(self._address), read.en.eq(1),
+                         write.en.eq(self._strobe[i]), read.addr.eq(self._address), read.en.eq(self._reads),
                          out.word_select(i, 8).eq(read.data)]
         # The output of a block RAM is late: straight into a register.
         m.d.sync += self._data.eq(out)
@@ -118,6 +119,7 @@ class Ram(wiring.Component):
         m.d.sync += room.eq(room - step + sent)
         m.d.sync += [
             self._address.eq(Mux(word, self._word.address >> (lane_bits - 2), burst.line)),
+            self._reads.eq(word | step),
             tags[0].valid.eq(step), tags[0].last.eq(last), tags[0].outside.eq(burst.outside),
             tags[0].id.eq(burst.id), *(b.eq(a) for a, b in pairwise(tags)),
         ]

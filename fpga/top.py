@@ -6,8 +6,9 @@ from amaranth.lib.wiring import In, Out, connect
 
 from fpga.uartbone import UartBone
 from fpga.word_bus import WordDecoder, WordToAxiLite
-from kiwicha.chip import HOST_ADDRESS_WIDTH, Chip
+from kiwicha.chip import Chip
 from kiwicha.config import ChipConfig
+from kiwicha.isa import REGISTER_ADDRESS_WIDTH
 
 from .boards import Board
 from .ram import Ram
@@ -56,7 +57,7 @@ class System(wiring.Component):
         m.submodules.ram = ram = Ram(self.config, self._memory_bytes)
         m.submodules.bone = bone = UartBone(self._divisor, timeout=self._timeout)
         m.submodules.decoder = decoder = WordDecoder(4, {"memory": MEMORY, "registers": REGISTERS})
-        m.submodules.registers = registers = WordToAxiLite(HOST_ADDRESS_WIDTH)
+        m.submodules.registers = registers = WordToAxiLite(REGISTER_ADDRESS_WIDTH)
         connect(m, chip.memory_read, ram.read)
         connect(m, chip.memory_write, ram.write)
         connect(m, bone.bus, decoder.i)

@@ -28,7 +28,7 @@ from tb.drivers import StreamDriver, StreamMonitor, bounded, current, cycles, po
 from tb.payload import pack, unpack
 
 __all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "benches", "bounded", "build", "current",
-           "cycles", "pack", "port", "rng", "run", "start", "unpack"]
+           "cycles", "pack", "port", "rng", "run", "seed_asked_for", "start", "unpack"]
 
 TOP = "dut"
 _ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +54,7 @@ class Bench:
     ----------
     name : unique among all benches; letters, digits, ``_`` and ``-``
     build : makes the design, a ``wiring.Component``; called outside the simulator
-    module : Python module with the cocotb tests; by default the one that makes this object
+    module : Python module with the cocotb tests
     testcase : the names of the tests to run; by default all of the module
     extra_sources : Verilog files to add, such as models of a vendor's primitives
     params : for the bench's own use, as ``current().params`` in the simulator
@@ -65,7 +65,7 @@ class Bench:
 
     name: str
     build: Callable[[], Any]
-    module: str = ""
+    module: str
     testcase: Sequence[str] = ()
     extra_sources: Sequence[Path] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -75,9 +75,6 @@ class Bench:
     def __post_init__(self):
         if not self.name or not self.name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"Bench name must be letters, digits, '_' and '-', not {self.name!r}")
-        if not self.module:
-            # Two frames up, over the generated __init__: whoever makes this object.
-            object.__setattr__(self, "module", sys._getframe(2).f_globals["__name__"])
 
 
 def benches():
@@ -102,15 +99,33 @@ def build(bench):
     return simulation.build(build_root() / "tb")
 
 
+def seed_asked_for():
+    """The seed by ``KIWICHA_SEED``: a number, ``random``, or ``commit`` for one of this commit's own; 1 if unset.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    text = os.environ.get("KIWICHA_SEED", "1")
+    if text == "random":
+        return random.SystemRandom().getrandbits(31)
+    if text == "commit":
+        try:
+            return int(toolchain.run(["git", "rev-parse", "HEAD"], timeout=60, cwd=_ROOT)[:7], 16)
+        except toolchain.ToolError:     # no git, or no checkout
+            return 1
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"KIWICHA_SEED must be a number, 'random' or 'commit', not {text!r}")
+    return int(text)
+
+
 def run(bench, seed=None):
     """Build *bench* if need be, run its tests, and raise :class:`BenchError` unless all pass.
 
-    The seed is *seed*, else ``KIWICHA_SEED`` from the environment, else 1; ``KIWICHA_SEED=random``
-    draws a fresh one. ``WAVES=1`` writes ``dump.vcd`` beside the log.
+    The seed is *seed*, else :func:`seed_asked_for`. ``WAVES=1`` writes ``dump.vcd`` beside the log.
     """
-    if seed is None:
-        text = os.environ.get("KIWICHA_SEED", "1")
-        seed = random.SystemRandom().getrandbits(31) if text == "random" else int(text)
+    seed = seed_asked_for() if seed is None else seed
     folder = _run_folder(bench)
     log, results = folder / "sim.log", folder / "results.xml"
     hint = f"repeat: KIWICHA_SEED={seed} .venv/bin/pytest tests/test_benches.py -k {bench.name} (log: {log})"

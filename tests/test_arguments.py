@@ -29,12 +29,14 @@ from kiwicha_host import (
     report,
     verilog,
 )
+from kiwicha_host.cli.time_line import time_line
 from kiwicha_host.compiler import CompiledGemm, GemmSpec, compile_gemm, compile_onnx
 from kiwicha_host.devices import Device
 from kiwicha_host.devices.golden import GoldenDevice
 from kiwicha_host.devices.serial import SerialDevice
 from kiwicha_host.devices.verilated import VerilatedDevice
 from kiwicha_host.golden import block, numerics
+from kiwicha_host.trace import SPAN, Trace
 
 CHIP = ChipConfig.preset("small")
 A, B = np.ones((3, 40), np.int8), np.ones((40, 5), np.int8)
@@ -65,6 +67,7 @@ NO = {"integer": INTEGER, "optional integer": [item for item in INTEGER if item 
       "array": [MASKED, None, "x", {}, [[1], [1, 2]], np.array([[{}]])],
       "optional array": [MASKED, "x", {}, [[1], [1, 2]], np.array([[{}]])],
       "chip": ["small", None, 5], "path": [None, 5, b"x", ["x"]], "model": [None, 5, ["x"], np.zeros(3)],
+      "plain array": [MASKED, [[1], [1, 2]], np.array([[{}]])], "object": ["x", 5, [1]],
       "index": [1.5, "3", None, [3], 3j], "thing": ["x", None, 5, [], np.zeros(3)]}
 
 
@@ -133,6 +136,8 @@ PUBLIC = {
     "epilogue to int8": Public(golden.epilogue, {"acc": np.ones((2, 3), np.int32), "out_format": OutFormat.INT8},
                                {"scale": "optional array", "zero_point": "integer"}),
     "numerics.quantize": Public(numerics.quantize, {"x": X}, {"x": "array", "zero_point": "integer"}),
+    "requantize_scale": Public(numerics.requantize_scale, {"x_scale": 1., "w_scale": 1., "y_scale": 1.},
+                               {"x_scale": "array", "w_scale": "array", "y_scale": "array"}),
     "to_bf16": Public(golden.to_bf16, {"x": X}, {"x": "array"}),
     "to_fp32": Public(numerics.to_fp32, {"acc": X}, {"acc": "array", "scale": "optional array"}),
     "total_order": Public(numerics.total_order, {"x": X}, {"x": "array"}),
@@ -155,7 +160,10 @@ PUBLIC = {
                            {"config": "chip", "spec": "thing", "memory_limit": "optional integer"}),
     "compile_onnx": Public(compile_onnx, {"config": CHIP, "model": models.DIGITS_MLP},
                            {"config": "chip", "model": "model"}),
-    "CompiledNetwork.batch_job": Public(network_call("batch_job"), {"inputs": models.digits_test()[0][:1]}, {}),
+    "CompiledNetwork.batch_job": Public(network_call("batch_job"), {"inputs": models.digits_test()[0][:1]},
+                                        {"inputs": "plain array"}),
+    "CompiledNetwork.check": Public(network_call("check"), {"inputs": models.digits_test()[0][:1]},
+                                    {"inputs": "plain array"}),
     "CompiledNetwork.images_per_job": Public(network_call("images_per_job"), {"images": 2, "memory_limit": None},
                                              {"images": "size", "memory_limit": "optional integer"}),
     "CompiledNetwork.outputs": Public(network_call("outputs"), {
@@ -169,7 +177,7 @@ PUBLIC = {
         "config": "chip", "program": "thing", "latency": "count", "address": "count"}),
     "infer": Public(inference.infer, {"device": open_device("golden", CHIP), "network": network(),
                                       "images": models.digits_test()[0][:1]},
-                    {"device": "thing", "network": "thing"}),
+                    {"device": "thing", "network": "thing", "images": "plain array"}),
     "Work": Public(metrics.Work, {"macs": 1, "compulsory_bytes": 1},
                    {"macs": "count", "compulsory_bytes": "count"}),
     "gemm_work": Public(metrics.gemm_work, {"m": 1, "n": 1, "k": 1}, {
@@ -180,7 +188,11 @@ PUBLIC = {
     "counters_by_cause": Public(metrics.counters_by_cause, {"result": RESULT}, {"result": "thing"}),
     "write_report": Public(report.write_report, {"folder": "/dev/null/x", "config": CHIP, "work": WORK,
                                                  "result": RESULT},
-                           {"config": "chip", "work": "thing", "result": "thing"}),
+                           {"config": "chip", "work": "thing", "result": "thing", "figures": "object",
+                            "layers": "object"}),
+    "time_line": Public(time_line, {"trace": Trace(np.empty(0, SPAN), 0, 0, b"")},
+                        {"trace": "thing", "columns": "size"}),
+    "Trace.of": Public(Trace(np.empty(0, SPAN), 0, 0, b"").of, {"unit": Unit.LOAD}, {"unit": "thing"}),
     "write_verilog": Public(verilog.write_verilog, {"config": CHIP, "folder": "/dev/null/x"},
                             {"config": "chip", "folder": "path"}),
     "lint_waivers": Public(verilog.lint_waivers, {"config": CHIP}, {"config": "chip"}),

@@ -162,14 +162,16 @@ def compiled(main, compiler, options, folder):
 
 def constants():
     """Every macro that the header must have, by name, from the tables."""
-    yield from ((name, value) for name, value in vars(isa).items() if name.isupper() and isinstance(value, int))
+    yield from ((name, value) for name, value in vars(isa).items()
+                if name.isupper() and not name.startswith("_") and isinstance(value, int))
     modules = {**vars(formats), **vars(isa)}
     for prefix, enumeration in (("UNIT", isa.Unit), ("ERROR", isa.ErrorCode), ("ACTIVITY", isa.Activity),
                                 ("OUT_FORMAT", isa.OutFormat), ("SCALE_RULE", isa.ScaleRule),
                                 ("SCALE_MODE", isa.ScaleMode), ("ELEMENT_FORMAT", formats.ElementFormat)):
         assert modules.pop(enumeration.__name__) is enumeration
         yield from ((f"{prefix}_{member.name}", member.value) for member in enumeration)
-    others = [name for name, item in modules.items() if isinstance(item, enum.EnumMeta) and len(item)]
+    others = [name for name, item in modules.items() if isinstance(item, enum.EnumMeta)
+              and any(isinstance(member.value, int) for member in item)]
     assert not others, f"not in the header: {others}"
     for unit, instruction in INSTRUCTIONS.items():
         for field in instruction.all_fields:

@@ -33,7 +33,7 @@ def test_latencies_are_those_of_the_hardware(name):
 def test_the_model_predicts_the_chip():
     errors = []
     for name, latency, count in SMALL:
-        for case, measured, model, _ in compare(name, latency, cases(name, count, f"{SEED}/{latency}")):
+        for case, measured, model, _ in compare(name, latency, cases(name, count, SEED, latency)):
             errors.append(abs(model - measured) / measured)
             assert errors[-1] <= MOST_WORST, (SEED, name, latency, case.kind, case.name, measured, model)
     print(f"seed {SEED}: {len(errors)} programs, mean error {np.mean(errors):.3%}, worst {max(errors):.2%}")

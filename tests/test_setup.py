@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+FILES = ("Makefile", "pyproject.toml", "requirements.lock")
+INSTALL = "-m pip install --quiet --disable-pip-version-check{} --constraint requirements.lock --editable .[dev]"
 ODD = "a clone with ñ, 'quotes' & $HOME #1"
 # Stands for Python: notes what it is asked, makes environments of itself, and lacks the module $LACKS.
 PYTHON = """#!/bin/sh
@@ -24,7 +26,7 @@ esac
 def clone(tmp_path):
     folder = tmp_path / ODD
     folder.mkdir()
-    for name in ("Makefile", "pyproject.toml"):
+    for name in FILES:
         shutil.copy(ROOT / name, folder)
     python = tmp_path / "python3"
     python.write_text(PYTHON, encoding="utf-8")
@@ -35,7 +37,8 @@ def clone(tmp_path):
 def make(clone, *arguments, **environment):
     env = {"PATH": f"{clone.parent}:{os.defpath}:/usr/bin:/bin", "LC_ALL": "C", "HOME": str(clone.parent),
            "CALLS": str(clone.parent / "calls"), **environment}
-    return subprocess.run(["make", *arguments], cwd=clone, env=env, capture_output=True, text=True, timeout=60, encoding="utf-8")
+    return subprocess.run(["make", *arguments], cwd=clone, env=env, capture_output=True, timeout=60,
+                          encoding="utf-8")
 
 
 def calls(clone):
@@ -45,9 +48,8 @@ def calls(clone):
 def test_a_clone_may_lie_anywhere(clone):
     done = make(clone, "sim")
     assert done.returncode == 0, done.stderr
-    install = "-m pip install --quiet --disable-pip-version-check --editable .[dev]"
     assert [call for call in calls(clone) if call.startswith("-m")] == [
-        "-m venv .venv", install, "-m kiwicha_host.cli.demo"]
+        "-m venv .venv", INSTALL.format(""), "-m kiwicha_host.cli.demo"]
     (clone.parent / "calls").unlink()
     assert make(clone, "verilog", "CONFIG=wide").returncode == 0
     assert calls(clone) == ["-m kiwicha_host.cli verilog --config wide"]
@@ -55,7 +57,7 @@ def test_a_clone_may_lie_anywhere(clone):
 
 def test_without_a_home_pip_has_no_cache_to_complain_about(clone):
     assert make(clone, "setup", HOME="/nonexistent").returncode == 0
-    assert "-m pip install --quiet --disable-pip-version-check --no-cache-dir --editable .[dev]" in calls(clone)
+    assert INSTALL.format(" --no-cache-dir") in calls(clone)
 
 
 def test_caches_of_checkers_follow_the_build_folder(clone):
@@ -79,7 +81,7 @@ def test_a_read_only_checkout_names_the_way_out():
     # Root may write everywhere: somebody else is asked, and so not in pytest's private folder.
     user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
     with tempfile.TemporaryDirectory() as name:
-        for file in ("Makefile", "pyproject.toml"):
+        for file in FILES:
             shutil.copy(ROOT / file, name)
         Path(name).chmod(0o555)
         done = subprocess.run(["make", "sim"], cwd=name, capture_output=True, text=True, timeout=60, **user,

@@ -104,6 +104,6 @@ class Inverter(wiring.Component):
 
 
 def test_a_bench_is_built_in_any_folder(odd_folder):
-    program = harness.build(harness.Bench(name="odd", build=Inverter))
+    program = harness.build(harness.Bench(module=__name__, name="odd", build=Inverter))
     assert program.is_relative_to(odd_folder)
     assert toolchain.run([program, "--help"], timeout=60).startswith("usage: dut")

@@ -2,25 +2,34 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
 from kiwicha import ChipConfig
 from kiwicha.array.multiplier import simulation_models
+from kiwicha.export import MEMORY_SOURCE
 from kiwicha.isa import REGISTERS
 from kiwicha_host import toolchain
 from kiwicha_host.assembler import c_header
-from kiwicha_host.verilog import lint_waivers, write_verilog
+from kiwicha_host.verilog import lint_waivers, write_smoke, write_verilog
+
+ROOT = Path(__file__).resolve().parent.parent
+
+needs_icarus = pytest.mark.skipif(not shutil.which("iverilog"),
+                                  reason="Icarus Verilog (Debian package iverilog) is not installed")
 
 
 def test_files(tmp_path):
     config = ChipConfig.preset("tiny")
     paths = write_verilog(config, tmp_path / "deep" / "folder")
-    assert [path.name for path in paths] == ["tiny.v", "tiny.json", "tiny.vlt", "kiwicha.h"]
+    assert [path.name for path in paths] == ["tiny.v", "kiwicha_memory.v", "tiny.json", "tiny.vlt", "kiwicha.h"]
     assert sorted(paths) == sorted((tmp_path / "deep" / "folder").iterdir())
-    text, about = paths[0].read_text(encoding="utf-8"), json.loads(paths[1].read_text(encoding="utf-8"))
-    assert paths[2].read_text(encoding="utf-8") == lint_waivers(config)
-    assert paths[3].read_text(encoding="utf-8") == c_header()
+    text, about = paths[0].read_text(encoding="utf-8"), json.loads(paths[2].read_text(encoding="utf-8"))
+    assert paths[1].read_text(encoding="utf-8") == MEMORY_SOURCE.read_text(encoding="utf-8")
+    assert paths[3].read_text(encoding="utf-8") == lint_waivers(config)
+    assert paths[4].read_text(encoding="utf-8") == c_header()
     assert len(re.findall(rf"^module {about['top']}\(", text, re.MULTILINE)) == 1
     assert ChipConfig(**about["config"]) == config
     assert {name: entry["offset"] for name, entry in about["registers"].items()} == {
@@ -38,14 +47,77 @@ def test_files(tmp_path):
 
 def lint(config, folder, ok=(0,)):
     return toolchain.run(["verilator", "--lint-only", "-Wall", f"{config.name}.vlt", f"{config.name}.v",
-                          *simulation_models(config)], cwd=folder, timeout=300, log=folder / "lint.log", ok=ok)
+                          *sorted(folder.glob("kiwicha_memory.v")), *simulation_models(config)],
+                         cwd=folder, timeout=300, log=folder / "lint.log", ok=ok)
 
 
-@pytest.mark.parametrize("name", ["tiny", "small", "ulx3s_85f"])
-def test_lint(tmp_path, name):
+@pytest.mark.parametrize("name, initial_values", [("tiny", False), ("small", True), ("ulx3s_85f", True)])
+def test_lint(tmp_path, name, initial_values):
     config = ChipConfig.preset(name)
-    write_verilog(config, tmp_path)
+    text = write_verilog(config, tmp_path, initial_values=initial_values)[0].read_text(encoding="utf-8")
     assert "%Warning" not in lint(config, tmp_path)
+    assert text.count("\n") < 60_000
+    assert not re.search(r"port\$\d", text)
+    # All memories are instances; without initial values there are none, of anything.
+    assert not re.search(r"^ *reg .*\]? *\S+ *\[", text, re.MULTILINE) and text.count("kiwicha_memory #(") > 20
+    assert bool(re.search(r"^ *reg [^;]*=|\binitial\b|\binit =", text, re.MULTILINE)) == initial_values
+
+
+def instance_paths(text, top):
+    """The dotted path of each signal of a Verilog file, by the instances' names."""
+    bodies = dict(re.findall(r"^module \\?(\S+?) *\((.*?)^endmodule", text, re.MULTILINE | re.DOTALL))
+    paths = set()
+
+    def visit(module, path):
+        body = bodies[module]
+        paths.update(path + name for name in
+                     re.findall(r"^ +(?:wire|reg) (?:\[\d+:0\] )?\\?(\S+?) *(?:=.*)?;", body, re.MULTILINE))
+        for of, name in re.findall(r"^  \\?(\S+) +\\?(\S+) *\($", body, re.MULTILINE):
+            if of in bodies:
+                visit(of, f"{path}{name}.")
+    visit(top, "")
+    return paths
+
+
+def test_name_map_is_true(tmp_path):
+    paths = write_verilog(ChipConfig.preset("tiny"), tmp_path)
+    about = json.loads(paths[2].read_text(encoding="utf-8"))
+    assert "chip.matmul.array.cell_2_1.multiplier.product" in about["names"]
+    assert set(about["names"].values()) <= instance_paths(paths[0].read_text(encoding="utf-8"), about["top"])
+
+
+@needs_icarus
+def test_gemm_from_unknown_memories(tmp_path):
+    """In four states: from X in all registers and memories, one cycle of reset is enough."""
+    config = ChipConfig.preset("tiny")
+    write_verilog(config, tmp_path, initial_values=False)
+    write_smoke(config, tmp_path)
+    sources = ["kiwicha_memory.v", "tiny.v", ROOT / "rtl" / "integration" / "smoke_tb.v"]
+    for generation in ("2005", "2012"):
+        toolchain.run(["iverilog", f"-g{generation}", "-o", "smoke", *sources], cwd=tmp_path, timeout=300)
+        assert toolchain.run(["vvp", "-n", "smoke"], cwd=tmp_path, timeout=600).split() == ["PASS"]
+
+
+@needs_icarus
+def test_memory_reports_a_collision(tmp_path):
+    (tmp_path / "bench.v").write_text("""
+module bench;
+  reg clk = 0, enable = 0;
+  reg [3:0] address = 5;
+  kiwicha_memory #(.WIDTH(8), .DEPTH(16), .LATENCY(1)) memory (
+    .clk(clk), .write_enable(1'b1), .write_address(4'd7), .write_data(8'd1),
+    .read_enable(enable), .read_address(address), .read_data());
+  initial begin
+    #1 clk = 1; #1 clk = 0; enable = 1;
+    #1 clk = 1; #1 clk = 0; address = 7; $display("now");
+    #1 clk = 1; #1 clk = 0; enable = 0; $display("no more");
+    #1 clk = 1;
+  end
+endmodule
+""", encoding="utf-8")
+    toolchain.run(["iverilog", "-g2005", "-o", "bench", "bench.v", MEMORY_SOURCE], cwd=tmp_path, timeout=60)
+    said = toolchain.run(["vvp", "-n", "bench"], cwd=tmp_path, timeout=60)
+    assert re.fullmatch(r"now\n.*word +7 is read and written at once\n.*\nno more\n", said)
 
 
 SOUND = """

@@ -214,7 +214,7 @@ def c_header() -> str:
     lines += ["", "/* Registers: byte offsets; fields: first bit and mask */"]
     for register in REGISTERS.values():
         lines.append(f"#define KIWICHA_REG_{register.name} {register.offset:#05x}u"
-                     f" /* {register.access}: {register.doc} */")
+                     f" /* {register.access.value}: {_meaning(register)} */")
         for item in register.fields:
             name = f"KIWICHA_REG_{register.name}_{item.name.upper()}"
             lines += [f"#define {name}_BIT {item.bit}u /* {item.doc} */",
@@ -223,6 +223,10 @@ def c_header() -> str:
 
 
 # The reference page.
+
+
+def _meaning(register: isa.Register) -> str:
+    return register.doc + (f"; {register.rules}" if register.rules else "")
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     return ["| " + " | ".join(map(str, row)) + " |" for row in (head, ("---",) * len(head), *rows)] + [""]
@@ -281,12 +285,15 @@ def reference_markdown() -> str:
     lines += _enumeration("Units", "The value is the opcode and the unit's number in ERROR.", "unit", Unit)
     lines += _enumeration("Activities", "Each cycle of a run counts once for each unit; the sum is CYCLES.",
                           "activity", isa.Activity)
-    lines += ["## Registers", "", "32 bits each, on AXI4-Lite. Offsets are in bytes.", ""]
+    lines += ["## Registers", "", "32 bits each, on AXI4-Lite. Offsets are in bytes. Access: ro, read only; "
+              "rw, read and write; wo, each one written acts once; rw1s and rw1c, a one written sets or clears "
+              "the bit. What is not said to be otherwise resets to 0.", ""]
     rows = []
     for register in REGISTERS.values():
         if register.offset >= isa.COUNTER_BASE:
             continue
-        rows.append((f"`0x{register.offset:03x}`", f"`{register.name}`", register.access, "", register.doc))
+        rows.append((f"`0x{register.offset:03x}`", f"`{register.name}`", register.access.value, "",
+                     _meaning(register)))
         for item in register.fields:
             bits = str(item.bit) if item.width == 1 else f"{item.bit + item.width - 1}:{item.bit}"
             rows.append(("", f"`.{item.name}`", "", bits, item.doc))

@@ -21,6 +21,7 @@ def infer(device: Device, network: CompiledNetwork, images: np.ndarray) -> tuple
         A program ended in an error.
     """
     arguments.instance("device", device, Device)
+    images = arguments.array("images", images)
     arguments.instance("network", network, CompiledNetwork).check(images)
     part = network.images_per_job(len(images), device.memory_limit)
     outputs, total = [], None

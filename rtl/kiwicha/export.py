@@ -4,13 +4,19 @@ import contextlib
 import gc
 import os
 import re
+from pathlib import Path
 
-from amaranth.back import verilog
+from amaranth.back import rtlil, verilog
 from amaranth.hdl import ClockDomain, Const, Fragment, Value, ValueCastable
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 
-__all__ = ["port_table", "to_verilog"]
+from .rtlil import MEMORY, memories_to_instances, merge_equal_modules, without_initial_values
+
+__all__ = ["MEMORY_SOURCE", "port_table", "to_verilog"]
+
+#: The module that memories are instances of.
+MEMORY_SOURCE = Path(__file__).with_name("memory") / f"{MEMORY}.v"
 
 
 def port_table(component):
@@ -45,7 +51,7 @@ def _no_collection():
 
 
 @_no_collection()
-def to_verilog(component, name, ports=None):
+def to_verilog(component, name, ports=None, *, initial_values=True, memory_module=True):
     """Convert *component* to Verilog.
 
     Parameters
@@ -56,15 +62,20 @@ def to_verilog(component, name, ports=None):
         The name of the top module. It must differ from every signal in it.
     ports : dict, optional
         ``{port name: (Value, PortDirection)}`` in place of the component's own.
+    initial_values : bool
+        Give registers the values that they have after a reset at the start, too. Memories have none.
+    memory_module : bool
+        Put the module of the memories, :data:`MEMORY_SOURCE`, at the end, if there are memories.
 
     Returns
     -------
     verilog_text : str
         The top has the ports ``clk`` and ``rst`` (synchronous, active high), used or not, unless
-        *component* defines its own domain ``sync``.
+        *component* defines its own domain ``sync``. Instances of equal components are instances of one module,
+        which has the first one's path for its name.
     name_map : dict of str to str
         For each signal, its dotted path in Amaranth (of a port, its path in the signature) and its
-        dotted path in the Verilog, both without the top's name.
+        dotted path in the Verilog, by the instances' names, both without the top's name.
     """
     port_paths = {}
     if ports is None:
@@ -84,13 +95,11 @@ def to_verilog(component, name, ports=None):
         fragment.add_domains(sync)
         ports = {"clk": (sync.clk, PortDirection.Input), "rst": (sync.rst, PortDirection.Input), **ports}
 
-    # A Yosys that happens to be installed would write other text than the pinned one.
-    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
-    text, signals = verilog.convert_fragment(fragment, ports, name, emit_src=False, strip_internal_attrs=True)
-
-    # Yosys declares a signal of no bits as one of two, which nothing drives or reads.
-    text = re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)
-
+    netlist, signals = rtlil.convert_fragment(fragment, ports, name, emit_src=False)
+    netlist = memories_to_instances(merge_equal_modules(netlist))
+    text = _verilog(netlist) if initial_values else _without_start(_verilog(without_initial_values(netlist)))
+    if memory_module and f"cell \\{MEMORY} " in netlist:
+        text += "\n" + MEMORY_SOURCE.read_text(encoding="utf-8")
     name_map = {}
     for signal, path in signals.items():
         if len(signal) == 0:
@@ -100,3 +109,24 @@ def to_verilog(component, name, ports=None):
         # Two signals of one name in one module: the Verilog name tells them apart.
         name_map[where if key in name_map else key] = where
     return text, dict(sorted((name_map | port_paths).items()))
+
+
+def _verilog(netlist):
+    """RTLIL as Verilog."""
+    # A Yosys that happens to be installed would write other text than the pinned one.
+    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    # Amaranth's own steps behind verilog.convert_fragment, which leaves no room for a pass before them.
+    text = verilog._convert_rtlil_text(netlist, strip_internal_attrs=True)
+    # Yosys declares a signal of no bits as one of two, which nothing drives or reads.
+    text = re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)
+    # What wakes `always @*` at the start is numbered over all of the design, and has one name in each module.
+    return re.sub(r"\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ", r"\\$start ", text)
+
+
+def _without_start(text):
+    """Verilog whose `always @*` wake with the reset, not with a register that has an initial value."""
+    text = re.sub(r"^ *reg \\\$start +=.*\n", "", text, flags=re.MULTILINE)
+    modules = re.split(r"^(?=module )", text, flags=re.MULTILINE)
+    wake = r"^ *if \(\\\$start \) begin end\n"
+    return "".join(re.sub(wake, "    if (rst) begin end\n" if "  input rst;" in module else "", module,
+                          flags=re.MULTILINE) for module in modules)

@@ -7,11 +7,16 @@ Source: OCP Microscaling Formats (MX) v1.0, section 5; OCP 8-bit Floating Point 
 import enum
 from dataclasses import dataclass
 
-__all__ = ["BLOCKS", "DocumentedEnum", "ElementFormat", "FORMATS", "Format", "MAX_BLOCK"]
+__all__ = ["BLOCKS", "DocumentedEnum", "ElementFormat", "FORMATS", "Format", "MAX_BLOCK", "QUIET_NAN",
+           "SCALE_BIAS", "SCALE_NAN"]
 
 #: Elements along K that share a scale.
 BLOCKS = (16, 32, 64, 128)
 MAX_BLOCK = max(BLOCKS)
+#: Scales are E8M0: a code is so much above its exponent, and this one is NaN.
+SCALE_BIAS, SCALE_NAN = 127, 0xFF
+#: The only NaN that arithmetic makes, as the bits of FP32; its upper half is that of bfloat16.
+QUIET_NAN = 0x7FC0_0000
 
 
 class DocumentedEnum(enum.Enum):

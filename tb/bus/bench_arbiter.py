@@ -104,4 +104,4 @@ async def a_cycle_each_way(dut):
     await bounded(world.memory.drain(), 101)
 
 
-BENCHES = [Bench(name="read_arbiter", build=lambda: ReadArbiter(CONFIG))]
+BENCHES = [Bench(module=__name__, name="read_arbiter", build=lambda: ReadArbiter(CONFIG))]

@@ -4,10 +4,11 @@ import itertools
 
 import cocotb
 
+from kiwicha.control.probe import UNIT_PROBE
 from kiwicha.isa import INSTRUCTIONS, Activity, ErrorCode, Unit, counter_address
 from kiwicha.timing import OPEN_INSTRUCTIONS
 from tb.control.environment import UNITS, ControlEnv, benches
-from tb.harness import cycles, port
+from tb.harness import cycles, port, unpack
 
 LOAD, MATMUL, EPILOGUE, STORE = UNITS
 
@@ -346,4 +347,44 @@ async def counters_tell(dut):
     await world.check_done(9000)
 
 
-BENCHES = benches(__name__, "control")
+@cocotb.test()
+async def probe_tells_what_is_counted(dut):
+    """Activities in the counted cycles are the counters'; what units take and end is what they saw."""
+    world = await ControlEnv.make(dut)
+    seen = []
+
+    async def watch():
+        said = None
+        while True:
+            await cycles(dut, 1)
+            before, said = said, {unit: Activity(int(port(dut, f"{unit.name.lower()}__activity").value))
+                                  for unit in UNITS}
+            if port(dut, "probe__counted").value == 1:
+                units = (port(dut, f"probe__units__{unit.value}").value for unit in Unit)
+                seen.append([unpack(UNIT_PROBE, int(value)) for value in units])
+                for unit in UNITS:
+                    told = seen[-1][unit.value]["activity"]
+                    assert told == before[unit] or (told, before[unit]) == (Activity.SEMAPHORE, Activity.IDLE)
+
+    cocotb.start_soon(watch())
+    for length in (1, 30, 60):
+        seen.clear()
+        await world.start(random_program(world.random, length))
+        await world.check_done(length * 180 + 2000)
+        assert len(seen) == await world.read("CYCLES")
+        for unit in Unit:
+            view = [cycle[unit.value] for cycle in seen]
+            for activity in Activity:
+                counted = await world.read(counter_address(unit, activity))
+                assert sum(item["activity"] == activity for item in view) == counted, f"{unit} {activity}"
+            accepted = [item["index"] for item in view if item["accept"]]
+            if unit == Unit.FETCH:
+                assert accepted == list(range(length)) and all(item["accept"] == item["retire"] for item in view)
+                waits = [item["index"] for item in view if item["activity"] == Activity.MEMORY]
+                assert waits == sorted(waits)
+            else:
+                assert accepted == [index for who, index, _ in world.offers if who == unit]
+                assert sum(item["retire"] for item in view) == len(accepted)
+
+
+BENCHES = benches(__name__, "control", mutated="controller.py", invisible=(), sample=5)

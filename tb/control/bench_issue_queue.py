@@ -5,8 +5,10 @@ from collections import deque
 
 import cocotb
 
-from kiwicha.control.issue_queue import OPEN_INSTRUCTIONS, IssueQueue, issue_entry
-from kiwicha.isa import INDEX_WIDTH, SEMAPHORES, Unit, unit_layout
+from kiwicha.control.issue_queue import IssueQueue, issue_entry
+from kiwicha.isa import INDEX_WIDTH, SEMAPHORES, Unit
+from kiwicha.layouts import unit_layout
+from kiwicha.timing import OPEN_INSTRUCTIONS
 from tb import harness
 from tb.harness import cycles, pack, port
 from tb.mutation import Invisible, block

@@ -3,7 +3,7 @@
 import cocotb
 
 from kiwicha.bus.axi import Resp
-from kiwicha.isa import REGISTERS
+from kiwicha.isa import REGISTERS, Access
 from tb import harness
 from tb.control.environment import HOST, UNITS, ControlEnv, benches
 from tb.harness import bounded, cycles, port
@@ -77,7 +77,7 @@ async def register_writes(dut):
         first >> 12 | last >> 12 << world.config.address_width - 12
     before = {name: await world.read(name) for name in REGISTERS}
     for name, register in REGISTERS.items():
-        if register.access == "ro":
+        if register.access is Access.RO:
             await world.write(name, 0xFFFF_FFFF, expect=Resp.SLVERR)
     for offset in (0x01C, 0x038, 0x04C, 0x070, 0x084, 0x1A0, 0x800, 0xFFC):
         await world.write(offset, 0xFFFF_FFFF, expect=Resp.SLVERR)

@@ -4,16 +4,16 @@ import itertools
 
 import cocotb
 
-from kiwicha.control.semaphores import Arbiter, Semaphores
+from kiwicha.control.semaphores import Semaphores
 from kiwicha.isa import SEMAPHORE_MAX, SEMAPHORES
+from kiwicha.lib.arbiter import Arbiter
+from kiwicha.timing import SEMAPHORE_PERIOD as PACE
 from tb import harness
 from tb.harness import Bench, cycles, port
 from tb.mutation import block
 
 SIZE = 4
 ALL = (1 << SEMAPHORES) - 1
-#: Cycles from one grant, or one signal, to the next.
-PACE = 3
 
 
 async def grants(dut, requests, count):
@@ -280,7 +280,7 @@ async def clear_at_any_time(dut):
         await users.nothing_left()
 
 
-BENCHES = [Bench(name="semaphores_arbiter", build=lambda: Arbiter(SIZE),
+BENCHES = [Bench(module=__name__, name="semaphores_arbiter", build=lambda: Arbiter(SIZE),
                  testcase=("takes_turns", "loses_three_times_at_most")),
            block("semaphores", Semaphores, "semaphores.py", module=__name__, testcase=(
                "semaphore_latency", "each_semaphore_fills_and_empties", "both_meet_on_a_semaphore", "random_users",

@@ -12,11 +12,13 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 from kiwicha.bus.axi import AxiRead, ReadId, Resp
 from kiwicha.config import ChipConfig
 from kiwicha.control.controller import Controller
+from kiwicha.control.probe import Probe
 from kiwicha.control.unit import ErrorReport, UnitPort, Window
 from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, Activity, Unit, counter_address
 from kiwicha.layouts import unit_layout
 from tb import harness
 from tb.harness import Bench, pack, port, unpack
+from tb.mutation import Mutated
 
 UNITS = list(INSTRUCTIONS)
 HOST = {"awaddr": In(12), "awvalid": In(1), "awready": Out(1), "wdata": In(32), "wstrb": In(4), "wvalid": In(1),
@@ -25,18 +27,19 @@ HOST = {"awaddr": In(12), "awvalid": In(1), "awready": Out(1), "wdata": In(32), 
 
 
 class FlatController(wiring.Component):
-    """The control unit with the AXI4-Lite signals that a bus model expects."""
+    """The control unit, with its probe, and with the AXI4-Lite signals that a bus model expects."""
 
     def __init__(self, config):
         self._config = config
         super().__init__({
             **{f"host_{name}": member for name, member in HOST.items()},
             "bus": Out(AxiRead(config)), "window": Out(Window(config)), "irq": Out(1),
+            "probe": Out(Probe()),
             **{unit.name.lower(): In(UnitPort(unit)) for unit in UNITS}})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.controller = controller = Controller(self._config)
+        m.submodules.controller = controller = Controller(self._config, probe=True)
         host = controller.host
         for ours, stream, inwards in (("aw", host.aw, True), ("w", host.w, True), ("b", host.b, False),
                                       ("ar", host.ar, True), ("r", host.r, False)):
@@ -50,6 +53,7 @@ class FlatController(wiring.Component):
             self.host_rresp.eq(host.r.p.resp), self.irq.eq(controller.irq),
             self.window.eq(controller.window)]
         wiring.connect(m, wiring.flipped(self.bus), controller.bus)
+        wiring.connect(m, wiring.flipped(self.probe), controller.probe)
         for unit in UNITS:
             wiring.connect(m, wiring.flipped(getattr(self, unit.name.lower())),
                            getattr(controller, unit.name.lower()))
@@ -361,10 +365,12 @@ class ControlEnv:
         return total
 
 
-def benches(module, prefix):
-    """The benches of `module`, one for each of some configurations."""
+def benches(module, prefix, **params):
+    """The benches of `module`, one for each configuration; the first one has planted bugs in it, too."""
     tiny, small, large = map(ChipConfig.preset, ("tiny", "small", "ulx3s_85f"))
     wide = dataclasses.replace(tiny, name="wide_address", address_width=64, queue_depth=1, bus_width=128,
                                columns=16)
-    return [Bench(name=f"{prefix}_{config.name}", module=module, params={"config": config},
-                  build=lambda config=config: FlatController(config)) for config in (tiny, small, large, wide)]
+    return [Bench(name=f"{prefix}_tiny", module=module, params={"config": tiny, **params},
+                  build=lambda: Mutated(FlatController(tiny), "controller.py")),
+            *(Bench(name=f"{prefix}_{config.name}", module=module, params={"config": config},
+                    build=lambda config=config: FlatController(config)) for config in (small, large, wide))]

@@ -18,7 +18,8 @@ __all__ = ["Control", "draw_jobs"]
 class Control:
     """Hands jobs (dicts of fields) to the unit; counts retirements and cycles by activity.
 
-    `on_retire` is called at each, `while_error` in each cycle from an error to the abort. Asserts that IDLE and
+    `on_retire` is called at each, `while_error` in each cycle from an error to the abort; `working` says what the
+    activity may be in this cycle if the unit is not quiet. Asserts that IDLE and
     `quiet` agree, that an error stays as it is, and that nothing retires after it.
     """
 
@@ -36,6 +37,7 @@ class Control:
         self.now = 0
         self.on_retire = lambda: None
         self.while_error = lambda: None
+        self.working = lambda: set(Activity) - {Activity.IDLE}
         self.aborting = False
         port(dut, "window").value = pack(Window(memory.config), memory.window)
         cocotb.start_soon(self._run())
@@ -93,6 +95,7 @@ class Control:
             self.activities[doing] += 1
             self.quiet = bool(quiet.value)
             assert (doing is Activity.IDLE) == self.quiet, "IDLE and quiet disagree"
+            assert self.quiet or doing in self.working(), f"{doing}, not {self.working()}"
             if retire.value:
                 assert not self.error, "retired after an error"
                 self.retired += 1

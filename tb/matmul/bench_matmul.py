@@ -214,7 +214,7 @@ def matmul_bench(name, rows, columns, lines=64, **parameters):
     config = ChipConfig(name=name, rows=rows, columns=columns, bus_width=64, vector_lanes=2, bank_lines=64,
                         accumulator_lines=lines, **parameters)
     scaled = config.block_scaled
-    return Bench(name=f"matmul_{name}", build=lambda: MatmulBench(config),
+    return Bench(module=__name__, name=f"matmul_{name}", build=lambda: MatmulBench(config),
                  testcase=(*COMMON, "random_scaled_programs", "scaled_tiles_follow_without_a_bubble") if scaled
                  else COMMON,
                  params={"config": config, "latency": rows + columns + 3 + READ_LATENCY + scaled})

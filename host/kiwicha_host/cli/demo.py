@@ -80,7 +80,7 @@ def _show_chip(console: Console, device: Device) -> None:
 
 def _network(console: Console, device: Device, file: Path, count: int) -> None:
     """Classify the test images, check each logit, and show how."""
-    network = compile_onnx(device.config, file)
+    network = compile_onnx(device.config, file, memory_latency=device.memory_latency)
     images, labels = (item[:count] for item in models.digits_test())
     console.print(f"\n[bold]{file.name}[/]: {count} handwritten digits, {network.macs(1):,} "
                   "multiply-accumulates each")

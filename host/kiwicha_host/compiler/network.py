@@ -18,6 +18,7 @@ from kiwicha.isa import INSTRUCTION_BYTES
 
 from .. import arguments
 from ..job import Job
+from ..memory_latency import MEMORY_LATENCY
 from ..metrics import Work
 from .frontend.onnx.importer import load_graph
 from .ir.graph import Graph
@@ -57,8 +58,8 @@ class _Program:
     memory_bytes: int
 
 
-def compile_onnx(config: ChipConfig, model: Any) -> "CompiledNetwork":
-    """Compile an ONNX file, its bytes, or an ``onnx.ModelProto``, for `config`.
+def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY_LATENCY) -> "CompiledNetwork":
+    """Compile an ONNX file, its bytes, or an ``onnx.ModelProto``, for memory of `memory_latency` cycles.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def compile_onnx(config: ChipConfig, model: Any) -> "CompiledNetwork":
     CompileError
         The model is unreadable, has something the chip cannot do, or a layer does not fit; in one line.
     """
-    return CompiledNetwork(arguments.chip(config), load_graph(model))
+    return CompiledNetwork(arguments.chip(config), load_graph(model), memory_latency=memory_latency)
 
 
 class CompiledNetwork:
@@ -79,11 +80,12 @@ class CompiledNetwork:
     segments : list of (first layer, layers, images in a group; 0 where streamed)
     """
 
-    def __init__(self, config: ChipConfig, graph: Graph):
+    def __init__(self, config: ChipConfig, graph: Graph, *, memory_latency: int = MEMORY_LATENCY):
         self.config = arguments.chip(config)
         self.graph = arguments.instance("graph", graph, Graph)
+        arguments.integer("memory_latency", memory_latency, 0)
         self.plans = [plan_layer(config, layer, from_host=i == 0) for i, layer in enumerate(graph.layers)]
-        self._segments = _cut(config, self.plans)
+        self._segments = _cut(config, self.plans, memory_latency)
         self.layers = [LayerInfo(layer.name, layer.op, layer.real_macs, (*layer.out_size, layer.out_channels),
                                  layer.weights.size) for layer in graph.layers]
         self._weights = np.concatenate([plan.packed() for plan in self.plans]).reshape(-1)
@@ -150,7 +152,7 @@ class CompiledNetwork:
         CompileError
             `inputs` has a wrong shape, type or value, or the program would be too long.
         """
-        codes = self.plans[0].arrange(self.graph.encode(inputs))
+        codes = self.plans[0].arrange(self.graph.encode(arguments.array("inputs", inputs)))
         program = self._program(len(codes))
         memory = np.zeros(program.memory_bytes, np.uint8)
         memory[:self._weights.size] = self._weights
@@ -162,7 +164,7 @@ class CompiledNetwork:
 
     def check(self, inputs: np.ndarray) -> None:
         """Raise :exc:`CompileError` unless the model takes `inputs`."""
-        self.graph.check(inputs)
+        self.graph.check(arguments.array("inputs", inputs))
 
     def codes(self, job: NetworkJob) -> np.ndarray:
         """The last layer's int8 (or uint8) codes after the run."""
@@ -203,7 +205,7 @@ class CompiledNetwork:
         return _Program(code, layers, program.base, between[0], between[-1], memory.size)
 
 
-def _cut(config: ChipConfig, plans: list[ConvPlan]) -> list["Resident | Streamed"]:
+def _cut(config: ChipConfig, plans: list[ConvPlan], memory_latency: int) -> list["Resident | Streamed"]:
     """Segments: as many layers each as fit the scratchpad together."""
     segments: list[Resident | Streamed] = []
     first = 0
@@ -217,7 +219,7 @@ def _cut(config: ChipConfig, plans: list[ConvPlan]) -> list["Resident | Streamed
             if fitting is None:
                 break
             best = fitting
-        segment = best or Streamed.best(config, first, plans[first])
+        segment = best or Streamed.best(config, first, plans[first], memory_latency)
         segments.append(segment)
         first += len(segment.plans)
     return segments

@@ -8,6 +8,7 @@ from kiwicha.isa import INSTRUCTION_BYTES, Activity, Unit
 
 from .. import arguments
 from ..assembler import decode
+from ..memory_latency import MEMORY_LATENCY
 from .bus import ReadBus
 from .epilogue import EpilogueModel
 from .events import Events
@@ -45,7 +46,7 @@ class Prediction:
     counters: Mapping[str, Mapping[str, int]]
 
 
-def predict(config: ChipConfig, program: bytes, *, latency: int = 30, address: int = 0) -> Prediction:
+def predict(config: ChipConfig, program: bytes, *, latency: int = MEMORY_LATENCY, address: int = 0) -> Prediction:
     """Predict the run of `program`.
 
     Parameters
@@ -63,6 +64,8 @@ def predict(config: ChipConfig, program: bytes, *, latency: int = 30, address: i
     ------
     ValueError
         `program` is not whole instructions, or `latency` is negative.
+    TypeError
+        `latency` is no integer.
     DecodeError
         One of them is none.
     Deadlock

@@ -6,9 +6,10 @@ from typing import Any
 from kiwicha import ChipConfig
 
 from .. import arguments
+from ..memory_latency import BLOCK_RAM, MEMORY_LATENCY
 from .base import Device
 
-__all__ = ["Device", "open_device"]
+__all__ = ["Device", "memory_latency_of", "open_device"]
 
 
 def open_device(name: str = "verilated", config: str | os.PathLike[str] | ChipConfig = "ulx3s_85f",
@@ -51,3 +52,8 @@ def open_device(name: str = "verilated", config: str | os.PathLike[str] | ChipCo
         from .serial import SerialDevice
         return SerialDevice(config, port, **options)
     raise ValueError(f"name must be golden, verilated or serial:PORT, not {name!r}")
+
+
+def memory_latency_of(name: str) -> int:
+    """The memory latency of ``open_device(name)`` without options, for who compiles before opening it."""
+    return BLOCK_RAM if name.startswith("serial:") else MEMORY_LATENCY

@@ -12,6 +12,7 @@ from kiwicha import ChipConfig
 from .. import arguments
 from ..compiler import compile_gemm
 from ..job import Job, Result
+from ..memory_latency import MEMORY_LATENCY
 from ..operands import FORMATS
 from ..request import BlockScaled, GemmOptions, GemmRequest, GemmResult
 
@@ -30,13 +31,16 @@ class Device(abc.ABC):
         How the last program ran.
     memory_limit : int or None
         Bytes of memory that a job may use; None where that is this computer's business.
+    memory_latency : int
+        Clock cycles from a read's address to its first data; programs are compiled for it.
     """
 
     name = ""
     memory_limit: int | None = None
 
-    def __init__(self, config: ChipConfig):
+    def __init__(self, config: ChipConfig, memory_latency: int = MEMORY_LATENCY):
         self.config = arguments.chip(config)
+        self.memory_latency = arguments.integer("memory_latency", memory_latency, 0)
         self.last_result: Result | None = None
 
     @abc.abstractmethod
@@ -104,7 +108,8 @@ class Device(abc.ABC):
             The program ended in an error.
         """
         spec = arguments.instance("request", request, GemmRequest).spec
-        compiled = compile_gemm(self.config, spec, memory_limit=self.memory_limit)
+        compiled = compile_gemm(self.config, spec, memory_limit=self.memory_limit,
+                                memory_latency=self.memory_latency)
         job = compiled.job(**request.arrays())
         result = self.run(job)
         c = compiled.output(job)

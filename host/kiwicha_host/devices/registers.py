@@ -12,9 +12,11 @@ from ..job import DeviceError, Job, Result, counters_from
 
 __all__ = ["LinkError", "RegisterFile"]
 
-_START, _ABORT = 1, 2
-_BUSY, _DONE, _ERROR, _LOCKED = 1, 2, 4, 8
-_BOTH_ENDS = 3
+_START, _ABORT = (REGISTERS["CONTROL"].field(name).mask for name in ("start", "abort"))
+_BUSY, _DONE, _ERROR, _LOCKED = (REGISTERS["STATUS"].field(name).mask
+                                 for name in ("busy", "done", "error", "locked"))
+_BOTH_ENDS = sum(item.mask for item in REGISTERS["IRQ_ENABLE"].fields)
+_CODE, _UNIT = REGISTERS["ERROR"].field("code"), REGISTERS["ERROR"].field("unit")
 #: Register reads, and seconds, within which a chip that stops has had its memory's last answers.
 _PATIENCE_READS, _PATIENCE_S = 1000, 0.5
 #: Registers whose fields must equal the configuration's attributes of the same names.
@@ -76,7 +78,7 @@ class RegisterFile:
         for name in _SHAPE:
             value = self.read(name)
             for item in REGISTERS[name].fields:
-                got = value >> item.bit & (1 << item.width) - 1
+                got = item.of(value)
                 # A field may be too narrow for its highest value, 256 bytes in 8 bits.
                 expected = getattr(config, _ATTRIBUTES.get(item.name, item.name)) & (1 << item.width) - 1
                 if got != expected:
@@ -146,7 +148,7 @@ class RegisterFile:
         """What the ERROR registers say: code, unit, instruction, address."""
         value = self.read("ERROR")
         try:
-            code, unit = ErrorCode(value & 0xFF), Unit(value >> 8 & 0xFF)
+            code, unit = ErrorCode(_CODE.of(value)), Unit(_UNIT.of(value))
         except ValueError:
             raise LinkError(f"the chip reports error {value:#x}, which this software does not know; "
                             "build the bitstream and the software from one version") from None

@@ -11,6 +11,7 @@ from kiwicha import ChipConfig
 from .. import arguments
 from ..extras import extra
 from ..job import Job, Result
+from ..memory_latency import BLOCK_RAM
 from .base import Device
 from .registers import LinkError, RegisterFile
 
@@ -110,6 +111,9 @@ class SerialDevice(Device):
         How long to wait for an answer of the board.
     run_limit_s : float
         A program that takes longer is aborted.
+    memory_latency : int
+        Of the board's main memory, in the chip's clock cycles, as ``fpga/boards.py`` has it; programs are compiled
+        for it.
 
     Raises
     ------
@@ -118,8 +122,8 @@ class SerialDevice(Device):
     """
 
     def __init__(self, config: ChipConfig, port: str, *, baud: int = 1_000_000, timeout_s: float = 2.0,
-                 run_limit_s: float = 60.0):
-        super().__init__(config)
+                 run_limit_s: float = 60.0, memory_latency: int = BLOCK_RAM):
+        super().__init__(config, memory_latency)
         if not isinstance(port, str):
             raise TypeError(f"port must be a serial port's name, not {arguments.shown(port)}")
         baud = arguments.integer("baud", baud, 1)

@@ -16,6 +16,7 @@ from .. import arguments, toolchain
 from ..build_cache import build_root
 from ..extras import extra
 from ..job import Job, Result
+from ..memory_latency import MEMORY_LATENCY
 from ..trace import SPAN_LIMIT, Trace
 from ..verilate import Simulation
 from .base import Device
@@ -112,7 +113,7 @@ class VerilatedDevice(Device):
     ----------
     config : ChipConfig
     latency : int
-        Memory latency: cycles from an accepted read address to the first data.
+        Memory latency: cycles from an accepted read address to the first data. Programs are compiled for it.
     trace : bool
         Give each result a :class:`kiwicha_host.trace.Trace`; off, it costs nothing.
     trace_limit : int
@@ -125,11 +126,11 @@ class VerilatedDevice(Device):
 
     name = "verilated"
 
-    def __init__(self, config: ChipConfig, *, latency: int = 30, trace: bool = False,
+    def __init__(self, config: ChipConfig, *, latency: int = MEMORY_LATENCY, trace: bool = False,
                  trace_limit: int = SPAN_LIMIT, waves: str | os.PathLike[str] | None = None,
                  max_cycles: int = 10**11):
-        super().__init__(config)
         latency = arguments.integer("latency", latency, 0, (1 << 32) - 1)
+        super().__init__(config, latency)
         if not isinstance(trace, bool):
             raise TypeError(f"trace must be True or False, not {trace!r}; for a wave form use waves=PATH")
         self._max_cycles = arguments.integer("max_cycles", max_cycles, 1)

@@ -134,7 +134,9 @@ def requantize_scale(x_scale: np.floating, w_scale: np.floating | np.ndarray, y_
     -------
     float32, of the shape of ``w_scale``
     """
-    return np.float32(x_scale) * np.asarray(w_scale, np.float32) / np.float32(y_scale)
+    x, w, y = (_real(name, value).astype(np.float32) for name, value in (
+        ("x_scale", x_scale), ("w_scale", w_scale), ("y_scale", y_scale)))
+    return x * w / y
 
 
 def _real(name: str, value: Any) -> np.ndarray:

@@ -57,6 +57,10 @@ def write_report(folder: str | Path, config: ChipConfig, work: Work, result: Res
     """
     arguments.chip(config)
     arguments.instance("work", work, Work)
+    if figures is not None:
+        arguments.instance("figures", figures, Mapping)
+    if layers is not None:
+        arguments.instance("layers", layers, Layers)
     trace = arguments.instance("result", result, Result).trace
     if trace is None:
         raise ValueError("a report needs a trace: open the device verilated with trace=True")

@@ -106,7 +106,7 @@ class IssueQueue(wiring.Component):
             opened.i.p.signal.eq(head.signal),
             self.progress.eq((queue.o.valid & ~head_valid) | accepted | self.granted | self.applied),
         ]
-        # The unit is ready late in a cycle; the head stays as it is for one more.
+        # Registered, lest the unit's `ready` reach the write port of `open`; the head stays for that long.
         m.d.sync += opened.i.valid.eq(accepted)
         with m.If(~head_valid):
             m.d.sync += [head.eq(queue.o.payload), head_valid.eq(queue.o.valid), offered.eq(0)]

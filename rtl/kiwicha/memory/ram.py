@@ -9,7 +9,7 @@ __all__ = ["Ram", "WideRam"]
 
 
 def _ports(width, depth):
-    return {"read": In(range(depth)), "zero": In(1), "o": Out(width),
+    return {"read": In(range(depth)), "reads": In(1), "zero": In(1), "o": Out(width),
             "write": In(data.StructLayout({"enable": 1, "address": range(depth), "data": width}))}
 
 
@@ -19,7 +19,7 @@ class Ram(wiring.Component):
     Block RAM takes more than half a cycle to answer, so nothing but a register follows it; and the blocks of
     one memory lie far apart, so nothing but a register comes before them. A read and a write of one word
     in the same cycle are not allowed: what is read then is undefined, which spares the logic that would
-    define it (toolchains see ``no_rw_check``).
+    define it (toolchains see ``no_rw_check``), and simulation reports it (``kiwicha_memory.v``).
 
     Parameters
     ----------
@@ -28,7 +28,9 @@ class Ram(wiring.Component):
     Members
     -------
     read : In(range(depth))
-        Word to read, every cycle.
+        Word to read.
+    reads : In(1)
+        There is a read; without it `o` is undefined three cycles later.
     zero : In(1)
         One cycle later: `o` becomes zero instead. The register's own reset, so it costs no logic.
     o : Out(width)
@@ -50,12 +52,13 @@ class Ram(wiring.Component):
         read = memory.read_port()
         word = Signal(self.width, reset_less=True)
         zero = Signal(reset_less=True)
-        m.d.comb += [read.en.eq(1), self.o.eq(word)]
+        m.d.comb += self.o.eq(word)
         m.d.sync += [
             write.en.eq(self.write.enable),
             write.addr.eq(self.write.address),
             write.data.eq(self.write.data),
             read.addr.eq(self.read),
+            read.en.eq(self.reads),
             zero.eq(self.zero),
             word.eq(Mux(zero, 0, read.data)),
         ]
@@ -64,7 +67,7 @@ class Ram(wiring.Component):
 
 class WideRam(wiring.Component):
     """A :class:`Ram` made of narrower ones, each with address registers of its own: a word as wide as the array
-    lies all along it, and a register in the middle would be too far from both ends.
+    lies all along it, and one address register would drive block RAMs at both ends.
 
     Parameters
     ----------
@@ -74,7 +77,7 @@ class WideRam(wiring.Component):
 
     Members
     -------
-    read, zero, o, write
+    read, reads, zero, o, write
         As those of :class:`Ram`.
     """
 
@@ -90,7 +93,7 @@ class WideRam(wiring.Component):
             bits = slice(low, min(low + self.part, self.width))
             m.submodules[f"part{number}"] = ram = Ram(bits.stop - low, self.depth)
             m.d.comb += [
-                ram.read.eq(self.read), ram.zero.eq(self.zero), self.o[bits].eq(ram.o),
+                ram.read.eq(self.read), ram.reads.eq(self.reads), ram.zero.eq(self.zero), self.o[bits].eq(ram.o),
                 ram.write.enable.eq(self.write.enable), ram.write.address.eq(self.write.address),
                 ram.write.data.eq(self.write.data[bits]),
             ]
