@@ -109,13 +109,13 @@ class Simulation:
         target = str(Path(source).with_suffix(".o"))
         level = self.slow_level if self.slow_level and "Slow" in source else self.level
         defines = self.defines if source in ("main.cpp", "all.cpp") else ()
-        _cxx(work, *self._flags(level), *defines, "-Iobj", "-include", self._header(level), "-c", source, "-o",
-             target)
+        _cxx(work, *self._flags(level), *defines, "-Iobj", *_include(), "-include", self._header(level), "-c",
+             source, "-o", target)
         return target
 
-    def _flags(self, level: str) -> list[str | Path]:
+    def _flags(self, level: str) -> list[str]:
         return [*_STANDARD, *self.cxx_flags, level, f"-DVM_TRACE={int(self.waves)}",
-                f"-DVM_TRACE_VCD={int(self.waves)}", "-DVM_COVERAGE=0", *_include()]
+                f"-DVM_TRACE_VCD={int(self.waves)}", "-DVM_COVERAGE=0"]
 
     def _header(self, level: str) -> Path:
         """Verilator's own headers, compiled: to read them is more work than most files are that include them."""
@@ -124,7 +124,7 @@ class Simulation:
         def make(work: Path) -> None:
             text = "".join(f'#include "{name}"\n' for name in names)
             (work / "runtime.h").write_text(text, encoding="utf-8")
-            _cxx(work, *self._flags(level), "-x", "c++-header", "runtime.h", "-o", "runtime.h.gch")
+            _cxx(work, *self._flags(level), *_include(), "-x", "c++-header", "runtime.h", "-o", "runtime.h.gch")
 
         # A compiler passes over what another one made.
         compiler = toolchain.run(["g++", "--version"], timeout=60)
@@ -137,17 +137,17 @@ class Simulation:
 
     def _library_part(self, part: str) -> Path:
         """One of them, compiled: the same for every design, and more work than most designs are."""
-        flags = (*_STANDARD, *self.cxx_flags, "-O2", "-DVM_TRACE=0", "-DVM_COVERAGE=0", *_include())
+        flags = (*_STANDARD, *self.cxx_flags, "-O2", "-DVM_TRACE=0", "-DVM_COVERAGE=0")
 
         def make(work: Path) -> None:
-            _cxx(work, *flags, "-c", _include_folder() / f"{part}.cpp", "-o", f"{part}.o")
+            _cxx(work, *flags, *_include(), "-c", _include_folder() / f"{part}.cpp", "-o", f"{part}.o")
 
         return _shared(part, make, flags) / f"{part}.o"
 
 
-def _shared(name: str, make: Callable[[Path], None], *parts: Sequence[str | Path]) -> Path:
+def _shared(name: str, make: Callable[[Path], None], *parts: Sequence[str]) -> Path:
     """A folder of what all designs share, made if it is not there; `parts` is what it depends on."""
-    key = build_cache.content_hash(_version(), name, [[str(item) for item in part] for part in parts])
+    key = build_cache.content_hash(_version(), name, *map(list, parts))
     return build_cache.cached(build_cache.build_root() / "verilator" / f"{name}-{key}", make)
 
 
