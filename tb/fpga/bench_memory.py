@@ -6,11 +6,11 @@ from cocotb.utils import get_sim_time
 from fpga.ram import Ram
 from kiwicha.bus.axi import ReadId, Resp
 from kiwicha.config import ChipConfig
+from kiwicha_host.memory_latency import BLOCK_RAM
 from tb import harness
 from tb.harness import Bench, StreamDriver, StreamMonitor, bounded, cycles
 
 SIZE = 4096
-LATENCY = 6
 
 
 class RamEnv:
@@ -130,7 +130,7 @@ async def both_directions_at_full_rate(dut):
         await cycles(dut, 1)
     began = get_sim_time("ns")
     await bounded(world.r.wait(1), 20)
-    assert (get_sim_time("ns") - began) / 10 == LATENCY
+    assert (get_sim_time("ns") - began) / 10 == BLOCK_RAM
     # One beat per cycle in both directions and without gaps between bursts, after the first one's latency.
     await bounded(world.r.wait(32), 32)
     check(world.take("r"), expected)

@@ -10,8 +10,8 @@ from ...cycles import predict
 
 __all__ = ["fastest"]
 
-#: Instructions that are simulated for one choice, a few tenths of a second; longer programs are right by estimate.
-_BUDGET = 1500
+#: Instructions that are simulated for one choice, a second or two at most; longer programs are right by estimate.
+_BUDGET = 3000
 
 
 class _HasProgram(Protocol):
@@ -26,7 +26,7 @@ def fastest(config: ChipConfig, candidates: Iterable[_Candidate], memory_latency
     """Of `candidates`, the most promising first, the one that takes the fewest cycles on the chip of `config`
     with memory of `memory_latency` cycles.
 
-    Looks at as many as have 1500 instructions together; the first is taken unseen if it has more.
+    Looks at as many as have 3000 instructions together; the first is taken unseen if it has more.
     """
     best: tuple[int, _Candidate] | None = None
     left = _BUDGET

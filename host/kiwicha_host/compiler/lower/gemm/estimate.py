@@ -11,12 +11,13 @@ __all__ = ["MemoryTime", "estimate", "first_pieces"]
 #: Cycles that an instruction costs beyond its data: a LOAD before its first burst, an EPILOGUE to fetch its
 #: parameters, and any instruction for what its dispatch and semaphores do not overlap.
 _LOAD_OVERHEAD, _EPILOGUE_OVERHEAD, _INSTRUCTION_OVERHEAD = 8, 30, 2
-#: Cycles from a read burst's issue to its end, besides its beats and the memory's latency.
-_BURST_OVERHEAD = 12
+#: Cycles from a read burst's issue to its end, besides its beats and the memory's latency, that tiles are chosen
+#: for: far more than there are if nothing else is on the bus, so that long rows are preferred.
+_BURST_OVERHEAD = 82
 #: Slots with which LOAD never waits for the end of a product; with fewer, each load waits, and then for memory.
 _ENOUGH_SLOTS = 3
 #: Pieces of the first tiles, each of which costs two instructions or three.
-_MOST_PIECES = 16
+_MOST_PIECES = 8
 
 
 def estimate(memory: "MemoryTime", tiling: Tiling) -> float:
