@@ -297,4 +297,4 @@ async def abort_at_any_time(dut):
         await env.finish()
 
 
-BENCHES = [block("fetch", lambda: Fetch(CONFIG), "fetch.py", module=__name__, params={"sample": 8})]
+BENCHES = [block("fetch", lambda: Fetch(CONFIG), "fetch.py", module=__name__)]
