@@ -1,7 +1,7 @@
 """Programs from instructions that say what they read and write; the semaphores follow.
 
 Each instruction names the buffers it reads and writes by keys. A read waits for the buffer's last writer,
-a write for its last writer and the readers since. The four units each run in order, so between an ordered
+a write for its last writer and the readers since. The units each run in order, so between an ordered
 pair of units only a growing list of "this one after that one" matters, and one counting semaphore per pair
 carries it. Program order is a valid order of execution, which is why the result cannot deadlock.
 """
@@ -10,14 +10,13 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from kiwicha.config import shown
-from kiwicha.isa import INDEX_WIDTH, SEMAPHORE_MAX, Unit
+from kiwicha.isa import INDEX_WIDTH, INSTRUCTIONS, SEMAPHORE_MAX, Unit
 
 from ...assembler import encode
 
 __all__ = ["CompileError", "ProgramBuilder", "semaphore"]
 
-_UNITS = (Unit.LOAD, Unit.MATMUL, Unit.EPILOGUE, Unit.STORE)
-_PAIRS = [(a, b) for a in _UNITS for b in _UNITS if a != b]
+_PAIRS = [(a, b) for a in INSTRUCTIONS for b in INSTRUCTIONS if a != b]
 
 
 class CompileError(ValueError):
@@ -34,8 +33,9 @@ def semaphore(producer: Unit, consumer: Unit) -> int:
 
 
 def _check_unit(name: str, unit: Unit) -> None:
-    if not isinstance(unit, Unit) or unit not in _UNITS:
-        raise ValueError(f"{name} must be one of {', '.join(item.name for item in _UNITS)}, not {shown(unit)}")
+    if not isinstance(unit, Unit) or unit not in INSTRUCTIONS:
+        units = ", ".join(item.name for item in INSTRUCTIONS)
+        raise ValueError(f"{name} must be one of {units}, not {shown(unit)}")
 
 
 @dataclass

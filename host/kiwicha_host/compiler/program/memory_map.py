@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from kiwicha import ChipConfig
+from kiwicha.isa import PAGE_BITS
 
 __all__ = ["MemoryMap", "Region", "ScratchpadMap", "ceil_div", "column_parameters", "result_lines"]
 
 #: Memory regions start on such a boundary, so that a burst starts where a page does.
 ALIGNMENT = 64
 #: Bytes of a window page; nothing shares a page with the host's own memory.
-PAGE = 4096
+PAGE = 1 << PAGE_BITS
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import OutFormat, ScaleMode, Unit
+from kiwicha.isa import LOAD, OutFormat, ScaleMode, Unit
 
 from ...program.builder import ProgramBuilder
 from ...program.loops import Dim, nests, reductions
@@ -16,7 +16,7 @@ from .plan import ConvPlan, Rect, Window
 __all__ = ["Accumulators", "Emitter", "Place", "Weights", "epilogue", "load_input", "load_lines", "pad_input",
            "store_output", "unit"]
 
-_MAX_ROW_BYTES = (1 << 24) - 1
+_MAX_ROW_BYTES = next((1 << field.width) - 1 for field in LOAD.fields if field.name == "row_bytes")
 
 
 class Emitter:

@@ -176,6 +176,10 @@ class ConvPlan:
         """Weight tiles per block of output channels."""
         return self.kernel[0] * self.kernel[1] * self.segments
 
+    def product_cycles(self, pixels: int) -> int:
+        """MATMUL cycles of a block of output channels: for each weight tile at least those of its rows."""
+        return self.weight_tiles * max(pixels, self.config.rows)
+
     @property
     def param_lines(self) -> int:
         return column_parameters(self.config, bias=True, scale=True)

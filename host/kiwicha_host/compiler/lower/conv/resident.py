@@ -145,8 +145,8 @@ class Resident:
 
 
 def _cycles(plan: ConvPlan, rects: list[Rect], group: int) -> float:
-    """Estimated MATMUL cycles of a group: a weight tile takes as long to shift in as the array has rows."""
+    """Estimated MATMUL cycles of a group."""
     merged = group if plan.layer.conv_size == (1, 1) else 1
     return plan.blocks * group / merged * sum(
-        plan.weight_tiles * max(plan.conv_pixels(rect.h, rect.w) * merged, plan.config.rows) + _PER_INSTRUCTION
+        plan.product_cycles(plan.conv_pixels(rect.h, rect.w) * merged) + _PER_INSTRUCTION
         for rect in rects)

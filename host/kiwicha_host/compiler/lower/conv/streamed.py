@@ -92,8 +92,7 @@ class Streamed:
         plan, together = self.plans[0], self._images_together(self.plans[0])
         products = loads = 0.0
         for rect in self._tiles:
-            pixels = plan.conv_pixels(rect.h, rect.w) * together
-            products += plan.blocks * plan.weight_tiles * max(pixels, self.config.rows)
+            products += plan.blocks * plan.product_cycles(plan.conv_pixels(rect.h, rect.w) * together)
             conv = plan.conv_rect(rect)
             loads += plan.reach(0, conv.h) * plan.reach(1, conv.w) * plan.segments * together
             if plan.blocks * len(self._parts) > self._slots:
