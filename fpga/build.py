@@ -172,13 +172,28 @@ def _netlist(verilog: str) -> Path:
 
 
 def _locked(netlist: Path, array: dict[tuple[int, int], str], part: str) -> str:
-    """The netlist with a site for each multiplier and block RAM."""
+    """The netlist with a site for each multiplier and block RAM, and without carries that nobody reads."""
     design = json.loads(netlist.read_text())
-    cells = design["modules"][_TOP]["cells"]
+    module = design["modules"][_TOP]
+    cells = module["cells"]
     blocks = [name for name, cell in cells.items() if cell["type"] in ("MULT18X18D", "DP16KD")]
     for name, site in floorplan(blocks, array, part).items():
         cells[name]["attributes"]["BEL"] = site
+    _leave_carries_open(module)
     return json.dumps(design)
+
+
+def _leave_carries_open(module: dict[str, Any]) -> None:
+    """Disconnect each carry that leaves a chain and has a name but no reader: nextpnr would bring it out to the
+    fabric, through two LUTs."""
+    read = {bit for port in module["ports"].values() if port["direction"] != "input" for bit in port["bits"]}
+    for cell in module["cells"].values():
+        read.update(bit for name, bits in cell["connections"].items()
+                    if cell["port_directions"][name] != "output" for bit in bits)
+    for cell in module["cells"].values():
+        if cell["type"] == "CCU2C" and not read.intersection(cell["connections"].get("COUT", [])):
+            # A port of no bits nextpnr 0.11 does not survive; an output of value x it leaves open.
+            cell["connections"]["COUT"] = ["x"]
 
 
 def _place(platform: LatticeECP5Platform, folder: Path, netlist: Path, array: dict[tuple[int, int], str],

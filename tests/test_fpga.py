@@ -176,3 +176,20 @@ def test_a_small_chip_becomes_a_bitstream(tmp_path):
     assert b"\xff\xff\xbd\xb3" in bitstream[:2000]
     assert len(bitstream) > 100_000
     assert len(steps) == 4
+
+
+def test_unread_carries_are_left_open():
+    def carry(**nets):
+        return {"type": "CCU2C", "connections": {name: [bit] for name, bit in nets.items()},
+                "port_directions": {"CIN": "input", "A0": "input", "S0": "output", "COUT": "output"}}
+    module = {"ports": {"o": {"direction": "output", "bits": [9]}, "i": {"direction": "input", "bits": [1]}},
+              "cells": {"first": carry(CIN="0", A0=1, S0=2, COUT=3), "last": carry(CIN=3, A0=1, S0=4, COUT=5),
+                        "out": carry(CIN="0", A0=1, S0=6, COUT=9), "used": carry(CIN="0", A0=4, S0=7, COUT=8),
+                        "lut": {"type": "LUT4", "connections": {"A": [8], "Z": [10]},
+                                "port_directions": {"A": "input", "Z": "output"}}}}
+    build._leave_carries_open(module)
+    cells = module["cells"]
+    assert {name: cell["connections"].get("COUT") for name, cell in cells.items()} == {
+        "first": [3], "last": ["x"], "out": [9], "used": [8], "lut": None}
+    # An open carry-in would be undefined.
+    assert all(cell["connections"]["CIN"] for cell in cells.values() if cell["type"] == "CCU2C")
