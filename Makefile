@@ -3,51 +3,77 @@
 PYTHON ?= python3
 BOARD  ?= ulx3s_85f
 CONFIG ?=
-BIN    := .venv/bin
+# Tools are run as modules: a script's first line does not take every path that a clone may lie in.
+RUN    := .venv/bin/python
+BUILD  := $(or $(KIWICHA_BUILD),build)
 # Wall-clock bound for the whole test run, in seconds; a hang is a failure, not a wait.
 TEST_LIMIT ?= 4500
 
+export PYTHONUTF8 := 1
+export RUFF_CACHE_DIR := $(BUILD)/.ruff
+export MYPY_CACHE_DIR := $(BUILD)/.mypy
+
+# Without a home to keep its cache in, pip would complain.
+no_cache = $(shell test -w "$${XDG_CACHE_HOME:-$${HOME:-/}}" || echo --no-cache-dir)
 with_config = $(if $(CONFIG),--config $(CONFIG))
 
-.PHONY: setup sim test synth verilog bench bench-check campaign lint docs clean
+.PHONY: setup lock sim test synth verilog bench bench-check campaign mutants lint docs clean
 
 setup: .venv/.stamp
 
-.venv/.stamp: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Kiwicha needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+.venv/.stamp: pyproject.toml requirements.lock
+	@test -w . || { echo "make: cannot write to $$PWD: copy it to a folder that you can write to; or, with a finished .venv in it, set KIWICHA_BUILD to a folder for your results" >&2; exit 1; }
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: $(PYTHON): not found; install Python 3.11 or newer (Debian, Ubuntu: apt install python3-venv; Fedora: dnf install python3; macOS: brew install python), or make PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Kiwicha needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) cannot make virtual environments; install them (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(no_cache) --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+# The newest versions that pyproject.toml admits. CONTRIBUTING.md says what to look at before they are committed.
+lock:
+	rm -rf build/lock
+	"$(PYTHON)" -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	build/lock/bin/python -m pip freeze --exclude kiwicha > build/lock/versions
+	(grep '^#' requirements.lock && cat build/lock/versions) > build/lock/requirements.lock
+	mv build/lock/requirements.lock requirements.lock
 
 sim: setup
-	$(BIN)/python -m kiwicha_host.cli.demo
+	$(RUN) -m kiwicha_host.cli.demo
 
 test: lint
-	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(BIN)/pytest -n 2 --dist worksteal tests
+	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(RUN) -m pytest -o "cache_dir=$(BUILD)/.pytest" -n 2 --dist worksteal --dearest 20 tests
 
 synth: setup
-	$(BIN)/kiwicha synth --board $(BOARD) $(with_config)
+	$(RUN) -m kiwicha_host.cli synth --board $(BOARD) $(with_config)
 
 verilog: setup
-	$(BIN)/kiwicha verilog $(with_config)
+	$(RUN) -m kiwicha_host.cli verilog $(with_config)
 
 bench: setup
-	$(BIN)/python -m bench
+	$(RUN) -m bench
 
 # Fails if one of the shorter programs takes over 1 % more cycles than in bench/baseline.json.
 bench-check: setup
-	$(BIN)/python -m bench.check
+	$(RUN) -m bench.check
 
 # Every pair of formats on the compiled chip, 100,000 results each; the tests have a small version.
 campaign: setup
-	$(BIN)/python -m bench.campaign
+	$(RUN) -m bench.campaign
+
+# Every planted bug of every control block (tb/mutation.py), each to be seen by that block's own bench.
+mutants: setup
+	$(RUN) -m tb.mutation
 
 lint: setup
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
 
+# The committed pages that are made from the sources; and the API, as pages under build/docs.
 docs: setup
-	$(BIN)/python docs/generate.py
+	$(RUN) docs/generate.py
+	$(RUN) docs/api.py
 
 clean:
 	rm -rf build

@@ -43,10 +43,11 @@ def synthesis() -> dict[str, Any] | None:
     """The report of the default board's last ``make synth`` if it met its clock, or else the one kept here."""
     report, kept = build_root() / "synth" / "ulx3s_85f-ulx3s_85f" / "report.json", HERE / "results" / "synth.json"
     if report.exists():
-        row = {key: value for key, value in json.loads(report.read_text()).items() if key != "bitstream"}
+        row = json.loads(report.read_text(encoding="utf-8"))
+        row.pop("bitstream", None)
         if row["fmax_mhz"] >= row["clock_mhz"]:
-            kept.write_text(json.dumps(row, indent=1) + "\n")
-    return json.loads(kept.read_text()) if kept.exists() else None
+            kept.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def main() -> None:
         results[name] = getattr(measure, name)()
         target = HERE / "results" / f"{name}.json"
         target.parent.mkdir(exist_ok=True)
-        target.write_text(json.dumps(results[name], indent=1) + "\n")
+        target.write_text(json.dumps(results[name], indent=1) + "\n", encoding="utf-8")
     console.print("measuring accuracy ...")
     accuracy.main()
     results["synth"] = synthesis()
@@ -72,10 +73,10 @@ def main() -> None:
 
 def _put(path: Path, text: str) -> None:
     """Replace what is between the two markers in a document."""
-    head, found, rest = path.read_text().partition(START)
+    head, found, rest = path.read_text(encoding="utf-8").partition(START)
     if not found:
         sys.exit(f"{path.name} has no line {START!r}; add it where the figures belong")
-    path.write_text(head + START + "\n\n" + text + "\n\n" + END + rest.partition(END)[2])
+    path.write_text(head + START + "\n\n" + text + "\n\n" + END + rest.partition(END)[2], encoding="utf-8")
 
 
 if __name__ == "__main__":

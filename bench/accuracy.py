@@ -125,7 +125,7 @@ def draw(results: dict[str, Any], target: Path = FIGURE) -> None:
 
 def main() -> None:
     results = measure()
-    (HERE / "results" / "accuracy.json").write_text(json.dumps(results, indent=1) + "\n")
+    (HERE / "results" / "accuracy.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     draw(results)
 
 

@@ -17,10 +17,10 @@ __all__ = ["main"]
 def main(everything: bool, longest: int, update: bool) -> None:
     """Compare cycles with bench/baseline.json; one line for each entry that grew by more than 1 %."""
     if update:
-        cycles = baseline_of(json.loads(RESULTS.read_text()))
-        BASELINE.write_text(json.dumps(cycles, indent=1) + "\n")
+        cycles = baseline_of(json.loads(RESULTS.read_text(encoding="utf-8")))
+        BASELINE.write_text(json.dumps(cycles, indent=1) + "\n", encoding="utf-8")
         return
-    baseline = {key: cycles for key, cycles in json.loads(BASELINE.read_text()).items()
+    baseline = {key: cycles for key, cycles in json.loads(BASELINE.read_text(encoding="utf-8")).items()
                 if everything or cycles <= longest}
     measured = {}
     for run, row in measure(run for run in runs() if run.key in baseline):

@@ -58,9 +58,9 @@ def predicted(config: ChipConfig, job: Job, latency: int) -> int:
     return predict(config, code, latency=latency, address=job.program_address).cycles
 
 
-def _gemm(config: ChipConfig, spec: GemmSpec) -> Job:
+def _gemm(config: ChipConfig, spec: GemmSpec, latency: int) -> Job:
     """The job of a GEMM; its operands are zeros, for cycles do not depend on them."""
-    compiled = compile_gemm(config, spec)
+    compiled = compile_gemm(config, spec, memory_latency=latency)
     memory = np.zeros(compiled.memory_bytes, np.uint8)
     where = compiled._program
     memory[where.base:where.base + len(compiled.program)] = np.frombuffer(compiled.program, np.uint8)
@@ -84,23 +84,23 @@ def _shape(rng: random.Random) -> tuple[int, int, int]:
     return (1 if rng.random() < 0.15 else m), n, k
 
 
-def cases(name: str, count: int, seed: int | str) -> Iterator[Case]:
-    """About `count` random programs, GEMMs and networks for the chip `name`, always the same."""
-    config, rng = chip(name), random.Random(f"{seed}/{name}")
+def cases(name: str, count: int, seed: int, latency: int) -> Iterator[Case]:
+    """About `count` random programs, GEMMs and networks for the chip `name` and its memory, always the same."""
+    config, rng = chip(name), random.Random(f"{seed}/{latency}/{name}")
     for number in range(count):
         choice = number % 10
         if choice < 4:
             yield Case("random", f"{number}", _random_job(config, rng, rng.choice((5, 20, 40, 80))))
             continue
         if choice == 9 and number < 30:
-            yield _network(config, 1 + number // 10, DIGITS_CONV if number % 20 == 9 else DIGITS_MLP)
+            yield _network(config, 1 + number // 10, DIGITS_CONV if number % 20 == 9 else DIGITS_MLP, latency)
             continue
         fixed = number % 3 == 0
         cubes = [(size,) * 3 for size in _CUBES[name.partition(":")[0]]]
         shape = rng.choice([*_SHAPES, *cubes]) if fixed else _shape(rng)
         spec = _random_spec(config, rng, shape)
         try:
-            yield Case("GEMM, scaled" if spec.block else "GEMM, integer", f"{spec}", _gemm(config, spec))
+            yield Case("GEMM, scaled" if spec.block else "GEMM, integer", f"{spec}", _gemm(config, spec, latency))
         except CompileError:
             continue
 
@@ -109,8 +109,8 @@ def _random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Jo
     return random_job(config, rng, instructions)
 
 
-def _network(config: ChipConfig, images: int, model: Path) -> Case:
-    network = compile_onnx(config, model)
+def _network(config: ChipConfig, images: int, model: Path, latency: int) -> Case:
+    network = compile_onnx(config, model, memory_latency=latency)
     inputs = np.zeros((images, *network.graph.input_shape), np.float32)
     return Case("network", f"{model.stem} {images}", network.batch_job(inputs))
 
@@ -147,6 +147,10 @@ def unit_programs(line: int) -> dict[str, list[tuple[Unit, dict]]]:
                              ("unaligned", {"address": 65537, "rows": 20, "row_stride": 61, "row_bytes": 33}),
                              ("small segments", {"row_bytes": 2048, "segment_bytes": 4})):
             programs[f"{unit.name}, {name}"] = [(unit, transfer | change)]
+    # The fetch and LOAD want the bus at once, and LOAD waits for bursts in flight.
+    short = transfer | {"row_bytes": 16, "row_stride": 100}
+    programs["LOAD x 40, short"] = [(Unit.LOAD, short)] * 40
+    programs["LOAD x 9, short rows"] = [(Unit.LOAD, short | {"rows": 3})] * 9
     programs["LOAD, fill"] = [(Unit.LOAD, transfer | {"fill_only": 1})]
     programs["MATMUL, 1 vector, 8 tiles"] = [(Unit.MATMUL, product | {"count0": 1, "count2": 8})]
     programs["MATMUL, 64 vectors, 5 tiles"] = [(Unit.MATMUL, product | {"count0": 64, "count2": 5})]
@@ -191,7 +195,7 @@ def main(programs: int, names: tuple[str, ...], seed: int, units: bool) -> None:
     worst, seconds, instructions = (0.0, ""), 0.0, 0
     for name in names:
         for latency in LATENCIES:
-            for case, measured, model, took in compare(name, latency, cases(name, each, f"{seed}/{latency}")):
+            for case, measured, model, took in compare(name, latency, cases(name, each, seed, latency)):
                 error = abs(model - measured) / measured
                 errors[case.kind].append(error)
                 worst = max(worst, (error, f"{name}, latency {latency}, {case.name}: {measured} cycles, "

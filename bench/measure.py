@@ -9,12 +9,13 @@ from kiwicha import ChipConfig
 from kiwicha_host.compiler import compile_onnx
 from kiwicha_host.devices import open_device
 from kiwicha_host.inference import infer
+from kiwicha_host.memory_latency import MEMORY_LATENCY
 from kiwicha_host.metrics import figures, gemm_work
 from kiwicha_host.models import DIGITS_CONV, digits_test
 
 __all__ = ["digits", "gemms", "speed"]
 
-LATENCY = 30        # cycles from a read's address to its data
+LATENCY = MEMORY_LATENCY
 SHAPES = ((1, 1, 1), (3, 5, 7), (64, 64, 64), (33, 65, 127), (1, 1024, 1024), (197, 768, 768), (512, 512, 512))
 CONFIGS = ("small", "ulx3s_85f", "wide")
 
@@ -40,7 +41,7 @@ def gemms(configs: tuple[str, ...] = CONFIGS) -> dict[str, Any]:
 def digits(config: str = "ulx3s_85f") -> dict[str, Any]:
     """The digits' test split through the convolutional network: accuracy, and cycles per image."""
     images, labels = digits_test()
-    network = compile_onnx(ChipConfig.preset(config), DIGITS_CONV)
+    network = compile_onnx(ChipConfig.preset(config), DIGITS_CONV, memory_latency=LATENCY)
     with open_device("verilated", config=config, latency=LATENCY) as device:
         logits, result = infer(device, network, images)
     right = int((logits.argmax(axis=1) == labels).sum())

@@ -93,7 +93,8 @@ class Convolution:
                       pads=(self.kernel // 2, self.kernel // 2), real_macs=self.work.macs)
         graph = Graph([layer], (self.channels, *size), np.dtype(np.int8))
         image = rng.integers(-128, 128, (1, self.channels, *size), np.int8)
-        got, result = infer(device, CompiledNetwork(device.config, graph), image)
+        network = CompiledNetwork(device.config, graph, memory_latency=device.memory_latency)
+        got, result = infer(device, network, image)
         return result, bool((got == self._expected(image, weights, bias, scale)).all())
 
     def _expected(self, image: np.ndarray, weights: np.ndarray, bias: np.ndarray, scale: np.ndarray) -> np.ndarray:

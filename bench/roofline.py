@@ -122,11 +122,11 @@ def _row(run: Run, cycles: int, speed: float) -> dict[str, Any]:
 
 def update_results(rows: dict[str, dict[str, Any]], path: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """Put `rows`, by their keys, among the kept ones; what the plan no longer has is dropped."""
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     kept |= rows
     kept = {run.key: kept[run.key] for run in runs() if run.key in kept}
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1) + "\n")
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return kept
 
 

@@ -6,7 +6,12 @@ from typing import Any
 
 from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
 
-__all__ = ["BOARDS", "Board", "BoardError"]
+from kiwicha_host.memory_latency import BLOCK_RAM
+
+from .clocking import Ecp5Clock
+from .parts import Part
+
+__all__ = ["BOARDS", "Board", "BoardError", "board_rows"]
 
 
 class BoardError(ValueError):
@@ -20,9 +25,12 @@ class Board:
     Parameters
     ----------
     name : what the command line calls it
-    platform : makes a fresh ``amaranth_boards`` platform
-    part : FPGA and speed grade, for reports
-    source_mhz : the board's clock
+    platform : makes a fresh ``amaranth_boards`` platform, which knows the pins; it has a resource `uart`
+    part : the FPGA
+    clock : the platform's resource that is the board's clock
+    source_mhz : its frequency
+    leds : resources `led` from 0 on, the first four of which show what the chip does
+    pll : makes the chip's clock from the board's
     clock_mhz : the chip's clock, by configuration name; "" is for all others
     aim_mhz : the clock that placement and routing try for, where that is more, in the same way; they make no
         effort beyond what they are asked for
@@ -30,16 +38,21 @@ class Board:
     memory_kib : block RAM that serves as main memory, by configuration name in the same way
     baud : of the serial line to the host; the clock should be a multiple of it, to 2 percent
     config : the preset that is built if none is named
+    memory_latency : clock cycles from a read's address to its first data, for which programs are compiled
     """
 
     name: str
     platform: Callable[[], Any]
-    part: str
+    part: Part
+    clock: str
     source_mhz: float
     clock_mhz: dict[str, float]
     memory_kib: dict[str, int]
     baud: int
     config: str
+    memory_latency: int = BLOCK_RAM
+    leds: int = 0
+    pll: type[Ecp5Clock] = Ecp5Clock
     aim_mhz: dict[str, float] = field(default_factory=dict)
     seed: dict[str, int] = field(default_factory=dict)
 
@@ -67,10 +80,18 @@ class Board:
 
 # 1 Mbaud is what the FTDI chip makes exactly, as 12 MHz / 12.
 BOARDS: dict[str, Board] = {board.name: board for board in (
-    Board(name="ulx3s_85f", platform=ULX3S_85F_Platform, part="LFE5U-85F-6BG381C", source_mhz=25,
+    Board(name="ulx3s_85f", platform=ULX3S_85F_Platform, part=Part("LFE5U-85F-6BG381C"),
+          clock="clk25", source_mhz=25, leds=8,
           clock_mhz={"": 50, "ulx3s_85f": 80}, memory_kib={"": 64, "ulx3s_85f": 128},
           aim_mhz={"ulx3s_85f_e4m3": 80}, seed={"ulx3s_85f": 2}, baud=1_000_000,
           config="ulx3s_85f"),
-    Board(name="ulx3s_25f", platform=ULX3S_25F_Platform, part="LFE5U-25F-6BG381C", source_mhz=25,
+    Board(name="ulx3s_25f", platform=ULX3S_25F_Platform, part=Part("LFE5U-25F-6BG381C"),
+          clock="clk25", source_mhz=25, leds=8,
           clock_mhz={"": 50}, memory_kib={"": 32}, baud=1_000_000, config="tiny"),
 )}
+
+
+def board_rows() -> list[dict[str, Any]]:
+    """What the command line shows: one row per board."""
+    return [{"board": board.name, "part": board.part.name, "source_mhz": board.source_mhz, "leds": board.leds,
+             "baud": board.baud, "config": board.config} for board in BOARDS.values()]

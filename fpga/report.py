@@ -61,7 +61,7 @@ def parse(path: Path) -> tuple[Timing, Usage]:
         The file is not such a report.
     """
     try:
-        report = json.loads(path.read_text())
+        report = json.loads(path.read_text(encoding="utf-8"))
         cells = {kind: row["used"] for kind, row in report["utilization"].items()}
         clocks = report["fmax"]
         if not clocks:

@@ -6,10 +6,11 @@ from amaranth.lib.wiring import In, Out, connect
 
 from fpga.uartbone import UartBone
 from fpga.word_bus import WordDecoder, WordToAxiLite
-from kiwicha.chip import HOST_ADDRESS_WIDTH, Chip
+from kiwicha.chip import Chip
 from kiwicha.config import ChipConfig
+from kiwicha.isa import REGISTER_ADDRESS_WIDTH
 
-from .clocking import Ecp5Clock, PllSettings
+from .boards import Board
 from .ram import Ram
 
 __all__ = ["BoardTop", "System"]
@@ -56,7 +57,7 @@ class System(wiring.Component):
         m.submodules.ram = ram = Ram(self.config, self._memory_bytes)
         m.submodules.bone = bone = UartBone(self._divisor, timeout=self._timeout)
         m.submodules.decoder = decoder = WordDecoder(4, {"memory": MEMORY, "registers": REGISTERS})
-        m.submodules.registers = registers = WordToAxiLite(HOST_ADDRESS_WIDTH)
+        m.submodules.registers = registers = WordToAxiLite(REGISTER_ADDRESS_WIDTH)
         connect(m, chip.memory_read, ram.read)
         connect(m, chip.memory_write, ram.write)
         connect(m, bone.bus, decoder.i)
@@ -89,15 +90,17 @@ class _Stretch(wiring.Component):
 
 
 class BoardTop(wiring.Component):
-    """A whole ULX3S: :class:`System` on its PLL and pins.
+    """A whole board: :class:`System` on its PLL and pins.
 
-    LED 0 blinks with the clock, 1 is memory traffic, 2 the host's, 3 a program that has ended.
+    LED 0 blinks with the clock, 1 is memory traffic, 2 the host's, 3 a program that has ended; a board with fewer
+    shows the first of them.
     """
 
-    def __init__(self, config: ChipConfig, board, *, clock_mhz: float, memory_bytes: int):
-        self.settings = PllSettings.find(board.source_mhz * 1e6, clock_mhz * 1e6)
-        self._divisor = round(self.settings.frequency / board.baud)
-        error = self.settings.frequency / self._divisor / board.baud - 1
+    def __init__(self, config: ChipConfig, board: Board, *, clock_mhz: float, memory_bytes: int):
+        self._board = board
+        self._clock = board.pll.making(board.source_mhz * 1e6, clock_mhz * 1e6)
+        self._divisor = round(self._clock.frequency / board.baud)
+        error = self._clock.frequency / self._divisor / board.baud - 1
         if abs(error) > 0.02:
             raise ValueError(f"{clock_mhz:g} MHz cannot be divided to {board.baud} baud, it is off by {error:.1%}")
         self.system = System(config, memory_bytes=memory_bytes, divisor=self._divisor)
@@ -105,15 +108,15 @@ class BoardTop(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.source = source = io.Buffer("i", platform.request("clk25", dir="-"))
-        m.submodules.clock = clock = Ecp5Clock(self.settings)
+        m.submodules.source = source = io.Buffer("i", platform.request(self._board.clock, dir="-"))
+        m.submodules.clock = clock = self._clock
         m.domains.board = ClockDomain(reset_less=True)
         m.domains.sync = ClockDomain(reset_less=True)
         m.d.comb += [ClockSignal("board").eq(source.i), clock.source.eq(source.i), ClockSignal().eq(clock.clock)]
         m.submodules.system = system = self.system
 
         # An extra register in the pin and in the fabric each: the serial line is slow.
-        uart = platform.request("uart", 0, dir={"rx": "-", "tx": "-", "rts": "-", "dtr": "-"})
+        uart = platform.request("uart", 0, dir={pin.name: "-" for pin in platform.lookup("uart", 0).ios})
         m.submodules.rx = rx = io.Buffer("i", uart.rx)
         m.submodules.tx = tx = io.Buffer("o", uart.tx)
         sent = Signal(init=1)
@@ -127,7 +130,7 @@ class BoardTop(wiring.Component):
             m.submodules[f"stretch_{name}"] = stretch = _Stretch(20)
             m.d.comb += stretch.i.eq(getattr(system, name))
             lights.append(stretch.o)
-        for i, light in enumerate(lights):
+        for i, light in enumerate(lights[:self._board.leds]):
             m.submodules[f"led{i}"] = led = io.Buffer("o", platform.request("led", i, dir="-"))
             m.d.sync += led.o.eq(light)
         return m

@@ -6,8 +6,10 @@ address, and for a write the words; a read is answered by the words and a write 
 most significant byte first.
 """
 
+from contextlib import contextmanager
+
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import enum, stream, wiring
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -162,89 +164,112 @@ class UartBone(wiring.Component):
         m.d.comb += [receiver.pin.eq(self.rx), self.tx.eq(transmitter.pin),
                      queue.i.valid.eq(receiver.o.valid), queue.i.payload.eq(receiver.o.payload)]
 
-        get = Signal()
+        m.submodules.bridge = bridge = _Bridge()
+        connect(m, queue.o, bridge.i)
+        connect(m, bridge.o, transmitter.i)
+        connect(m, bridge.bus, guard.i)
         silence = Signal(range(self.timeout + 1))
         drop = Signal()
-        m.d.comb += get.eq(queue.o.valid & queue.o.ready)
-        m.d.sync += [silence.eq(Mux(get | ~self.active | ~queue.o.ready, 0, silence + 1)),
+        waiting = self.active & queue.o.ready & ~queue.o.valid
+        m.d.sync += [silence.eq(Mux(waiting, silence + 1, 0)),
                      drop.eq((silence == self.timeout - 1) | receiver.broken)]
-        m.d.comb += queue.clear.eq(drop)
-        self._bridge(m, queue, get, drop, transmitter.i, guard.i)
+        m.d.comb += [queue.clear.eq(drop), bridge.drop.eq(drop), self.active.eq(bridge.active)]
         return m
 
-    def _bridge(self, m, queue, get, drop, send, bus):
-        write = Signal()
-        fixed = Signal()
-        address = Signal(30)
-        left = Signal(8)
-        # The word under way, shifted in from the line or out to it, and its bytes so far.
-        word = Signal(32)
-        byte = Signal(2)
-        shifted = Cat(queue.o.payload, word[:24])
-        m.d.comb += [bus.request.p.address.eq(address), bus.request.p.write.eq(write),
-                     bus.request.p.data.eq(word)]
-        with m.If(get):
-            m.d.sync += word.eq(shifted)
+
+class _Bridge(wiring.Component):
+    """Commands to requests on the bus, and its answers to bytes; one word at a time.
+
+    Latency: a request 2 cycles after the last byte of its command or word; the first byte of an answer a cycle
+    after it. Throughput: whatever the line brings and takes.
+
+    Members
+    -------
+    i : In(stream of 8 bits)
+    drop : In(1)
+        Forget a command that is not complete.
+    o : Out(stream of 8 bits)
+    bus : Out(WordBus())
+    active : Out(1)
+        A command is being received or carried out.
+    """
+
+    def __init__(self):
+        super().__init__({"i": In(stream.Signature(8)), "drop": In(1), "o": Out(stream.Signature(8)),
+                          "bus": Out(WordBus()), "active": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        # The command; words still to do; the word under way, shifted in from the line or out to it, and its bytes.
+        state = Signal(data.StructLayout({
+            "write": 1, "fixed": 1, "address": 30, "left": 8, "word": 32, "byte": 2}))
+        request = self.bus.request
+        m.d.comb += [request.p.address.eq(state.address), request.p.write.eq(state.write),
+                     request.p.data.eq(state.word)]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += state.word.eq(Cat(self.i.payload, state.word))
         with m.FSM(name="bridge") as fsm:
             m.d.comb += self.active.eq(~fsm.ongoing("COMMAND"))
+            self._receive(m, state)
+            self._carry_out(m, state)
+        return m
 
-            def receive(state, then):
-                # A state that takes bytes and gives up when told to.
-                with m.State(state):
-                    m.d.comb += queue.o.ready.eq(1)
-                    with m.If(get):
-                        then()
-                    if state != "COMMAND":
-                        with m.If(drop):
-                            m.next = "COMMAND"
+    def _receive(self, m, state):
+        """The states that take bytes, and give up when told to."""
+        byte, last = self.i.payload, state.byte == 3
 
-            def command():
-                m.d.sync += [byte.eq(0), write.eq(queue.o.payload[0]), fixed.eq(queue.o.payload[:3] >= 3)]
-                with m.If(queue.o.payload.matches(*Command)):
-                    m.next = "LENGTH"
+        @contextmanager
+        def on_byte(name):
+            with m.State(name):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid):
+                    yield
+                if name != "COMMAND":
+                    with m.If(self.drop):
+                        m.next = "COMMAND"
 
-            def length():
-                m.d.sync += left.eq(queue.o.payload)
-                m.next = "ADDRESS"
+        with on_byte("COMMAND"):
+            m.d.sync += [state.byte.eq(0), state.write.eq(byte[0]), state.fixed.eq(byte[:3] >= 3)]
+            with m.If(byte.matches(*Command)):
+                m.next = "LENGTH"
+        with on_byte("LENGTH"):
+            m.d.sync += state.left.eq(byte)
+            m.next = "ADDRESS"
+        with on_byte("ADDRESS"):
+            m.d.sync += state.byte.eq(state.byte + 1)
+            with m.If(last):
+                m.d.sync += state.address.eq(Cat(byte, state.word))
+                m.next = "NEXT"
+        with on_byte("DATA"):
+            m.d.sync += state.byte.eq(state.byte + 1)
+            with m.If(last):
+                m.next = "REQUEST"
 
-            def address_byte():
-                m.d.sync += byte.eq(byte + 1)
-                with m.If(byte == 3):
-                    m.d.sync += address.eq(shifted)
+    def _carry_out(self, m, state):
+        """The states that read and write words."""
+        with m.State("NEXT"):
+            with m.If(state.left == 0):
+                m.next = "COMMAND"
+            with m.Elif(state.write):
+                m.next = "DATA"
+            with m.Else():
+                m.next = "REQUEST"
+        with m.State("REQUEST"):
+            m.d.comb += self.bus.request.valid.eq(1)
+            with m.If(self.bus.request.ready):
+                m.next = "ANSWER"
+        with m.State("ANSWER"):
+            with m.If(self.bus.answer.valid):
+                m.d.sync += [state.left.eq(state.left - 1), state.word.eq(self.bus.answer.p.data)]
+                with m.If(~state.fixed):
+                    m.d.sync += state.address.eq(state.address + 1)
+                with m.If(state.write):
                     m.next = "NEXT"
-
-            def data_byte():
-                m.d.sync += byte.eq(byte + 1)
-                with m.If(byte == 3):
-                    m.next = "REQUEST"
-
-            receive("COMMAND", command)
-            receive("LENGTH", length)
-            receive("ADDRESS", address_byte)
-            receive("DATA", data_byte)
-            with m.State("NEXT"):
-                with m.If(left == 0):
-                    m.next = "COMMAND"
-                with m.Elif(write):
-                    m.next = "DATA"
                 with m.Else():
-                    m.next = "REQUEST"
-            with m.State("REQUEST"):
-                m.d.comb += bus.request.valid.eq(1)
-                with m.If(bus.request.ready):
-                    m.next = "ANSWER"
-            with m.State("ANSWER"):
-                with m.If(bus.answer.valid):
-                    m.d.sync += [left.eq(left - 1), word.eq(bus.answer.p.data)]
-                    with m.If(~fixed):
-                        m.d.sync += address.eq(address + 1)
-                    with m.If(write):
-                        m.next = "NEXT"
-                    with m.Else():
-                        m.next = "SEND"
-            with m.State("SEND"):
-                m.d.comb += [send.valid.eq(1), send.payload.eq(word[24:])]
-                with m.If(send.ready):
-                    m.d.sync += [word.eq(word << 8), byte.eq(byte + 1)]
-                    with m.If(byte == 3):
-                        m.next = "NEXT"
+                    m.next = "SEND"
+        with m.State("SEND"):
+            m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(state.word[24:])]
+            with m.If(self.o.ready):
+                m.d.sync += [state.word.eq(state.word << 8), state.byte.eq(state.byte + 1)]
+                with m.If(state.byte == 3):
+                    m.next = "NEXT"

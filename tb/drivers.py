@@ -19,6 +19,8 @@ from cocotb.triggers import ClockCycles, Event, RisingEdge, SimTimeoutError, wit
 __all__ = ["StreamDriver", "StreamMonitor", "bounded", "current", "cycles", "port", "rng", "start"]
 
 PERIOD_NS = 10
+#: The input of a design with planted bugs (:mod:`mutation`) that chooses one: not a test's to drive.
+MUTANT = "mutant"
 
 
 def current():
@@ -39,14 +41,14 @@ def port(dut, name):
 
 @functools.cache
 def _ports():
-    return json.loads(Path(os.environ["KIWICHA_PORTS"]).read_text())
+    return json.loads(Path(os.environ["KIWICHA_PORTS"]).read_text(encoding="utf-8"))
 
 
 async def start(dut, reset_cycles=3):
-    """Drive every input to 0, start the clock, reset for some cycles; return just after an edge."""
+    """Drive every input but `mutant` to 0, start the clock, reset for some cycles; return just after an edge."""
     cocotb.log.info("bench %s, seed %s", os.environ["KIWICHA_BENCH"], os.environ["KIWICHA_SEED"])
     for name, (direction, _) in _ports().items():
-        if direction == "i":
+        if direction == "i" and name != MUTANT:
             port(dut, name).value = 0
     port(dut, "rst").value = 1
     Clock(port(dut, "clk"), PERIOD_NS, unit="ns", impl="gpi").start()

@@ -6,32 +6,40 @@ pytest calls :func:`run` for each; inside the simulator the tests use the helper
 """
 
 import dataclasses
-import importlib.metadata
+import functools
+import importlib
 import json
 import os
 import random
-import shutil
 import sys
-import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import find_libpython
+from cocotb_tools import config as cocotb_config
+
 from kiwicha.export import port_table, to_verilog
 from kiwicha_host import toolchain
+from kiwicha_host.build_cache import build_root, locked
+from kiwicha_host.verilate import Simulation
 from tb.drivers import StreamDriver, StreamMonitor, bounded, current, cycles, port, rng, start
 from tb.payload import pack, unpack
 
-__all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "bounded", "build", "current", "cycles",
-           "pack", "port", "rng", "run", "start", "unpack"]
+__all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "benches", "bounded", "build", "current",
+           "cycles", "pack", "port", "rng", "run", "seed_asked_for", "start", "unpack"]
 
 TOP = "dut"
 _ROOT = Path(__file__).resolve().parents[1]
-_BUILD_ARGS = ["--no-public-flat-rw", "-Wno-fatal"]
-# What Amaranth's Verilog is full of, harmless; any other warning stays readable in build.log.
-_BUILD_ARGS += [f"-Wno-{rule}" for rule in
-                ("PROCASSINIT", "UNUSEDSIGNAL", "WIDTHEXPAND", "WIDTHTRUNC", "DECLFILENAME")]
+#: cocotb's main program, and its library, found by its absolute path: a simulation belongs to one environment.
+_MAIN = cocotb_config.share_dir / "lib" / "verilator" / "verilator.cpp"
+_LIBRARIES = str(cocotb_config.libs_dir)
+_LINK_FLAGS = ["-L", _LIBRARIES, "-lcocotbvpi_verilator", "-Xlinker", "-rpath", "-Xlinker", _LIBRARIES]
+_FLAGS = ["--prefix", "Vtop", "--timescale", "1ns/1ps", "-Wno-fatal"]
+# What Amaranth's Verilog is full of, harmless; any other warning stays readable in the log.
+_FLAGS += [f"-Wno-{rule}" for rule in
+           ("PROCASSINIT", "UNUSEDSIGNAL", "WIDTHEXPAND", "WIDTHTRUNC", "DECLFILENAME")]
 
 
 class BenchError(AssertionError):
@@ -46,18 +54,18 @@ class Bench:
     ----------
     name : unique among all benches; letters, digits, ``_`` and ``-``
     build : makes the design, a ``wiring.Component``; called outside the simulator
-    module : Python module with the cocotb tests; by default the one that makes this object
+    module : Python module with the cocotb tests
     testcase : the names of the tests to run; by default all of the module
     extra_sources : Verilog files to add, such as models of a vendor's primitives
     params : for the bench's own use, as ``current().params`` in the simulator
     public : further signals to reach from tests, as (module, variable) in Verilog's names, the
         top being ``dut``; every other signal but the top's ports is invisible (and fast)
-    timeout_s : wall-clock seconds for building, and again for running
+    timeout_s : wall-clock seconds for running
     """
 
     name: str
     build: Callable[[], Any]
-    module: str = ""
+    module: str
     testcase: Sequence[str] = ()
     extra_sources: Sequence[Path] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -67,92 +75,72 @@ class Bench:
     def __post_init__(self):
         if not self.name or not self.name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"Bench name must be letters, digits, '_' and '-', not {self.name!r}")
-        if not self.module:
-            # Two frames up, over the generated __init__: whoever makes this object.
-            object.__setattr__(self, "module", sys._getframe(2).f_globals["__name__"])
+
+
+def benches():
+    """Every bench there is."""
+    modules = [importlib.import_module(f"tb.{path.parent.name}.{path.stem}")
+               for path in sorted((_ROOT / "tb").glob("*/bench_*.py"))]
+    return [bench for module in modules for bench in module.BENCHES]
 
 
 def build(bench):
-    """Build the simulation of *bench*, unless the same one exists already; return its folder."""
+    """Build the simulation of *bench*, unless the same one exists already; return the program."""
     component = bench.build()
-    verilog, _ = to_verilog(component, TOP)
+    with toolchain.for_amaranth():
+        verilog, _ = to_verilog(component, TOP)
     table = port_table(component)
     visible = [(TOP, name) for name in ("clk", "rst", *table)] + [tuple(item) for item in bench.public]
     control = "`verilator_config\n" + "".join(
         f'public_flat_rw -module "{module}" -var "{name}"\n' for module, name in visible)
-    waves = _waves()
-    make_flags = f"{toolchain.MAKE_FLAGS} VM_PARALLEL_BUILDS=0"
-    tools = [*(importlib.metadata.version(package) for package in ("verilator", "cocotb")),
-             toolchain.run(["c++", "--version"], timeout=60), make_flags]
-    # The program finds cocotb's libraries by an absolute path, so it belongs to one environment.
-    key = toolchain.content_hash(verilog, control, table, _BUILD_ARGS, waves, tools, sys.prefix,
-                                 *map(Path, bench.extra_sources))
-    folder = toolchain.build_root() / "tb" / key
-    with toolchain.locked(folder.with_suffix(".lock")):
-        if not folder.exists():
-            with toolchain.publish(folder) as work:
-                (work / "dut.v").write_text(verilog)
-                (work / "public.vlt").write_text(control)
-                (work / "ports.json").write_text(json.dumps(table))
-                spec = {"sources": [str(work / "public.vlt"), str(work / "dut.v"),
-                                    *(str(Path(source).resolve()) for source in bench.extra_sources)],
-                        "build_dir": str(work), "build_args": _BUILD_ARGS, "waves": waves,
-                        "hdl_toplevel": TOP, "timescale": ["1ns", "1ps"]}
-                runtime = folder.parent / toolchain.content_hash("runtime", tools, waves, _BUILD_ARGS)
-                _lend_runtime(runtime, work)
-                _call_runner("build", spec, bench, _run_folder(bench) / "build.log",
-                             {"MAKEFLAGS": make_flags})
-                _keep_runtime(work, runtime)
-    return folder
+    simulation = Simulation(
+        top=TOP, output=TOP, files={"public.vlt": control, "dut.v": verilog, "ports.json": json.dumps(table)},
+        models=bench.extra_sources, main=_MAIN, flags=_FLAGS, link_flags=_LINK_FLAGS, vpi=True, waves=_waves())
+    return simulation.build(build_root() / "tb")
 
 
-def _lend_runtime(runtime, work):
-    """Put the compiled library into a build, if it is there, as newer than the makefile that is yet to come.
+def seed_asked_for():
+    """The seed by ``KIWICHA_SEED``: a number, ``random``, or ``commit`` for one of this commit's own; 1 if unset.
 
-    make warns of a skewed clock for it, which does no harm.
+    Raises
+    ------
+    ValueError
+        For anything else.
     """
-    later = time.time() + 3600
-    for prebuilt in runtime.glob("*.o"):
-        os.utime(shutil.copy(prebuilt, work), (later, later))
-
-
-def _keep_runtime(work, runtime):
-    """Keep Verilator's own library, compiled: it is the same for every design, and most of the time."""
-    with toolchain.locked(runtime.with_suffix(".lock")):
-        if not runtime.exists():
-            with toolchain.publish(runtime) as keep:
-                for compiled in work.glob("verilated*.o"):
-                    shutil.copy(compiled, keep)
+    text = os.environ.get("KIWICHA_SEED", "1")
+    if text == "random":
+        return random.SystemRandom().getrandbits(31)
+    if text == "commit":
+        try:
+            return int(toolchain.run(["git", "rev-parse", "HEAD"], timeout=60, cwd=_ROOT)[:7], 16)
+        except toolchain.ToolError:     # no git, or no checkout
+            return 1
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"KIWICHA_SEED must be a number, 'random' or 'commit', not {text!r}")
+    return int(text)
 
 
 def run(bench, seed=None):
     """Build *bench* if need be, run its tests, and raise :class:`BenchError` unless all pass.
 
-    The seed is *seed*, else ``KIWICHA_SEED`` from the environment, else 1; ``KIWICHA_SEED=random``
-    draws a fresh one. ``WAVES=1`` writes ``dump.vcd`` beside the log.
+    The seed is *seed*, else :func:`seed_asked_for`. ``WAVES=1`` writes ``dump.vcd`` beside the log.
     """
-    if seed is None:
-        text = os.environ.get("KIWICHA_SEED", "1")
-        seed = random.SystemRandom().getrandbits(31) if text == "random" else int(text)
+    seed = seed_asked_for() if seed is None else seed
     folder = _run_folder(bench)
     log, results = folder / "sim.log", folder / "results.xml"
     hint = f"repeat: KIWICHA_SEED={seed} .venv/bin/pytest tests/test_benches.py -k {bench.name} (log: {log})"
-    with toolchain.locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         try:
-            build_folder = build(bench)
+            program = build(bench)
         except toolchain.ToolError as error:
             raise BenchError(f"{bench.name} does not build: {error}") from None
         results.unlink(missing_ok=True)
-        spec = {"test_module": bench.module, "hdl_toplevel": TOP, "hdl_toplevel_lang": "verilog",
-                "build_dir": str(build_folder), "test_dir": str(folder),
-                "results_xml": str(results), "seed": seed, "waves": _waves()}
-        if bench.testcase:
-            spec["test_filter"] = rf"\.({'|'.join(bench.testcase)})(/.*)?$"
         env = {"KIWICHA_BENCH": bench.name, "KIWICHA_BENCH_MODULE": bench.module, "KIWICHA_SEED": str(seed),
-               "KIWICHA_PORTS": str(build_folder / "ports.json")}
+               "KIWICHA_PORTS": str(program.with_name("ports.json")), "COCOTB_RANDOM_SEED": str(seed),
+               "COCOTB_RESULTS_FILE": str(results)}
         failure = None
         try:
-            _call_runner("test", spec, bench, log, env)
+            _simulate(bench, program, folder, env, log)
         except toolchain.ToolError as error:
             failure = str(error)
         failures = _failures(results)
@@ -179,29 +167,26 @@ def _failures(results):
 
 
 def _run_folder(bench):
-    return toolchain.build_root() / "tb" / "run" / bench.name
+    return build_root() / "tb" / "run" / bench.name
 
 
 def _waves():
     return os.environ.get("WAVES", "0") not in ("", "0")
 
 
-def _call_runner(step, spec, bench, log, env):
-    """Run a step of cocotb's runner in a process of its own, which can be ended in time."""
-    path = os.pathsep.join([str(_ROOT), str(_ROOT / "rtl"), str(_ROOT / "host")])
-    if inherited := os.environ.get("PYTHONPATH"):
-        path += os.pathsep + inherited
-    # The runner changes its habits under pytest; an empty name keeps them as they are.
-    env = {"PYTHONPATH": path, "PYTEST_CURRENT_TEST": "", "COCOTB_ANSI_OUTPUT": "0", **env}
-    toolchain.run([sys.executable, "-m", "tb.harness", step, json.dumps(spec)], timeout=bench.timeout_s,
-                  log=log, env=env)
+def _simulate(bench, program, folder, env, log):
+    """Run the program in *folder*, set up by cocotb's environment variables as its own runner does."""
+    path = [str(_ROOT), str(_ROOT / "rtl"), str(_ROOT / "host"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {"PYTHONPATH": os.pathsep.join(path), "PYGPI_PYTHON_BIN": sys.executable, "GPI_USERS": _gpi_users(),
+           "COCOTB_TOPLEVEL": TOP, "TOPLEVEL_LANG": "verilog", "COCOTB_TEST_MODULES": bench.module,
+           "COCOTB_TRUST_INERTIAL_WRITES": "1", "COCOTB_ANSI_OUTPUT": "0", **env}
+    if bench.testcase:
+        env["COCOTB_TEST_FILTER"] = rf"\.({'|'.join(bench.testcase)})(/.*)?$"
+    toolchain.run([program, *(["--trace"] if _waves() else [])], cwd=folder, timeout=bench.timeout_s, log=log,
+                  env=env)
 
 
-def _main(step, spec):
-    from cocotb_tools.runner import get_runner
-
-    getattr(get_runner("verilator"), step)(**spec)
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], json.loads(sys.argv[2]))
+@functools.cache
+def _gpi_users():
+    """The libraries through which the simulator starts Python."""
+    return f"{find_libpython.find_libpython()};{cocotb_config.pygpi_entry_point()}"

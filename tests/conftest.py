@@ -1,6 +1,68 @@
-"""The order of the tests."""
+"""The order of the tests, and what they cost in processor time."""
+
+import resource
+from collections import Counter, defaultdict
+
+import pytest
 
 
 def pytest_collection_modifyitems(items):
     """What takes minutes in one piece begins first, lest one worker ends long after the other."""
     items.sort(key=lambda item: item.get_closest_marker("minutes") is None)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--dearest", type=int, default=0, metavar="N",
+                     help="list the N files and the N tests that took the most CPU time, with the tools they ran")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(_Cost(config.getoption("--dearest")))
+
+
+class _Cost:
+    """CPU seconds, user and system, by test; those of a build go to the test that came first.
+
+    Wall-clock time says little beside other work or with several workers. With workers, each measures its own
+    tests and the session adds them up: a report takes its attribute `cpu_s` along.
+    """
+
+    def __init__(self, dearest):
+        self._dearest = dearest
+        self._tests = Counter()
+        self._mark = 0.0
+
+    def pytest_runtest_logstart(self):
+        self._mark = _cpu_seconds()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self):
+        report = yield
+        now = _cpu_seconds()
+        report.cpu_s, self._mark = now - self._mark, now
+        return report
+
+    def pytest_runtest_logreport(self, report):
+        self._tests[report.nodeid] += report.cpu_s
+
+    def pytest_terminal_summary(self, terminalreporter):
+        files, counts = Counter(), defaultdict(int)
+        for test, seconds in self._tests.items():
+            file = test.partition("::")[0]
+            files[file] += seconds
+            counts[file] += 1
+        write = terminalreporter.write_line
+        if self._dearest:
+            terminalreporter.section("CPU seconds")
+            for file, seconds in files.most_common(self._dearest):
+                write(f"{seconds:8.1f}  {file} ({counts[file]} tests)")
+            for test, seconds in self._tests.most_common(self._dearest):
+                write(f"{seconds:8.1f}  {test}")
+        # The workers have ended: this is everything, their starts and imports included.
+        write(f"CPU time: {_cpu_seconds() / 60:.1f} minutes, of which in tests {files.total() / 60:.1f}")
+
+
+def _cpu_seconds():
+    """Used so far by this process and by all whose end it has waited for."""
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)

@@ -31,7 +31,8 @@ def test_what_promotion_saves():
 
 
 def test_kept_figures():
-    results = json.loads((Path(accuracy.__file__).parent / "results" / "accuracy.json").read_text())
+    path = Path(accuracy.__file__).parent / "results" / "accuracy.json"
+    results = json.loads(path.read_text(encoding="utf-8"))
     again = accuracy.measure((32, 256))
     places = [results["k"].index(k) for k in again["k"]]
     for name, errors in again["errors"].items():

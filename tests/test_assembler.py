@@ -1,14 +1,17 @@
 """The assembler: what fits goes there and back, what does not is named; the tables are consistent."""
 
+import enum
 import random
+import re
 import shutil
 import subprocess
 from itertools import combinations
 
 import pytest
 
-from kiwicha import isa
+from kiwicha import formats, isa
 from kiwicha.isa import INSTRUCTIONS, ErrorCode, OutFormat, ScaleMode, Unit
+from kiwicha.layouts import instruction_layout
 from kiwicha_host import assembler
 from kiwicha_host.assembler import DecodeError, decode, disassemble, encode
 
@@ -105,7 +108,7 @@ def test_fields_do_not_overlap(unit):
     for a, b in combinations(INSTRUCTIONS[unit].all_fields, 2):
         assert a.offset + a.width <= b.offset or b.offset + b.width <= a.offset, (a.name, b.name)
     assert max(item.offset + item.width for item in INSTRUCTIONS[unit].all_fields) <= 512
-    layout = isa.instruction_layout(unit)
+    layout = instruction_layout(unit)
     for item in INSTRUCTIONS[unit].all_fields:
         assert (layout[item.name].offset, layout[item.name].width) == (item.offset, item.width)
 
@@ -130,9 +133,7 @@ def test_disassembly():
 
 def test_every_member_is_documented():
     for enumeration in (ErrorCode, isa.Activity):
-        docs = assembler.member_docs(enumeration)
-        assert list(docs) == [member.name for member in enumeration]
-        assert all(doc for name, doc in docs.items() if name != "NONE")
+        assert all(member.doc for member in enumeration if member.name != "NONE")
 
 
 def test_the_reference_names_everything():
@@ -148,12 +149,58 @@ def test_the_reference_names_everything():
                if i and line.startswith("|") and page.splitlines()[i - 1].startswith("|"))
 
 
-@pytest.mark.parametrize("compiler, options", [("gcc", ["-std=c99"]), ("g++", ["-x", "c++"])])
-def test_the_header_compiles_and_encodes(compiler, options, tmp_path):
+def compiled(main, compiler, options, folder):
+    """What a C program with our header writes."""
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    (tmp_path / "kiwicha.h").write_text(assembler.c_header())
-    (tmp_path / "main.c").write_text("""
+    (folder / "kiwicha.h").write_text(assembler.c_header(), encoding="utf-8")
+    (folder / "main.c").write_text(main, encoding="utf-8")
+    subprocess.run([compiler, *options, "-Wall", "-Wextra", "-pedantic", "-Werror", "main.c", "-o", "main"],
+                   cwd=folder, check=True, timeout=60)
+    return subprocess.run([folder / "main"], check=True, stdout=subprocess.PIPE, timeout=10).stdout
+
+
+def constants():
+    """Every macro that the header must have, by name, from the tables."""
+    yield from ((name, value) for name, value in vars(isa).items()
+                if name.isupper() and not name.startswith("_") and isinstance(value, int))
+    modules = {**vars(formats), **vars(isa)}
+    for prefix, enumeration in (("UNIT", isa.Unit), ("ERROR", isa.ErrorCode), ("ACTIVITY", isa.Activity),
+                                ("OUT_FORMAT", isa.OutFormat), ("SCALE_RULE", isa.ScaleRule),
+                                ("SCALE_MODE", isa.ScaleMode), ("ELEMENT_FORMAT", formats.ElementFormat)):
+        assert modules.pop(enumeration.__name__) is enumeration
+        yield from ((f"{prefix}_{member.name}", member.value) for member in enumeration)
+    others = [name for name, item in modules.items() if isinstance(item, enum.EnumMeta)
+              and any(isinstance(member.value, int) for member in item)]
+    assert not others, f"not in the header: {others}"
+    for unit, instruction in INSTRUCTIONS.items():
+        for field in instruction.all_fields:
+            name = f"{unit.name}_{field.name.upper()}"
+            yield from ((f"{name}_OFFSET", field.offset), (f"{name}_WIDTH", field.width))
+    for register in isa.REGISTERS.values():
+        yield f"REG_{register.name}", register.offset
+        for item in register.fields:
+            name = f"REG_{register.name}_{item.name.upper()}"
+            yield from ((f"{name}_BIT", item.bit), (f"{name}_MASK", (1 << item.width) - 1 << item.bit))
+
+
+COMPILERS = pytest.mark.parametrize("compiler, options", [("gcc", ["-std=c99"]), ("g++", ["-x", "c++"])])
+
+
+@COMPILERS
+def test_the_header_has_every_constant(compiler, options, tmp_path):
+    expected = dict(constants())
+    lines = "".join(f'    printf("{name} %lu\\n", (unsigned long)KIWICHA_{name});\n' for name in expected)
+    printed = compiled(f'#include <stdio.h>\n#include "kiwicha.h"\nint main(void)\n{{\n{lines}    return 0;\n}}\n',
+                       compiler, options, tmp_path).decode()
+    assert {name: int(value) for name, value in map(str.split, printed.splitlines())} == expected
+    defined = set(re.findall(r"#define KIWICHA_(\w+) ", assembler.c_header()))
+    assert defined == set(expected), "a constant that no table has"
+
+
+@COMPILERS
+def test_the_header_compiles_and_encodes(compiler, options, tmp_path):
+    code = compiled("""
 #include <stdio.h>
 #include "kiwicha.h"
 int main(void)
@@ -167,8 +214,5 @@ int main(void)
     fwrite(code, 1, sizeof code, stdout);
     return KIWICHA_REG_STATUS != 0x24u || KIWICHA_REG_STATUS_ERROR_MASK != 4u;
 }
-""")
-    subprocess.run([compiler, *options, "-Wall", "-Wextra", "-pedantic", "-Werror", "main.c", "-o", "main"],
-                   cwd=tmp_path, check=True, timeout=60)
-    code = subprocess.run([tmp_path / "main"], check=True, stdout=subprocess.PIPE, timeout=10).stdout
+""", compiler, options, tmp_path)
     assert code == encode(Unit.EPILOGUE, zero_point=-3, scale_mode=ScaleMode.COLUMN, out_stride3=-300)

@@ -57,7 +57,7 @@ def test_regressions():
 
 
 def test_the_baseline_is_of_the_plan():
-    baseline = json.loads(BASELINE.read_text())
+    baseline = json.loads(BASELINE.read_text(encoding="utf-8"))
     assert set(baseline) == {run.key for run in runs()}
     assert min(baseline.values()) > 0
 
@@ -66,7 +66,7 @@ def test_results_are_kept_while_the_plan_has_them(tmp_path):
     key = next(runs()).key
     kept = update_results({key: {"cycles": 1}, "gone": {"cycles": 2}}, tmp_path / "some" / "roofline.json")
     assert kept == {key: {"cycles": 1}}
-    assert json.loads((tmp_path / "some" / "roofline.json").read_text()) == kept
+    assert json.loads((tmp_path / "some" / "roofline.json").read_text(encoding="utf-8")) == kept
 
 
 def test_geometric_mean():

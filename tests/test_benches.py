@@ -1,16 +1,13 @@
-"""Every cocotb bench of ``tb/``, as one test each."""
-
-import importlib
-from pathlib import Path
+"""Every cocotb bench of ``tb/``, as one test each, and a sample of the bugs that the blocks' benches must see."""
 
 import pytest
 
-from tb import harness
+from tb import harness, mutation
 
-TB = Path(__file__).resolve().parents[1] / "tb"
-MODULES = [importlib.import_module(f"tb.{path.parent.name}.{path.stem}")
-           for path in sorted(TB.glob("*/bench_*.py"))]
-BENCHES = [bench for module in MODULES for bench in module.BENCHES]
+BENCHES = harness.benches()
+BLOCKS = [bench for bench in BENCHES if "mutated" in bench.params]
+#: Planted bugs per block and run, unless its bench says how many; ``make mutants`` takes them all.
+SAMPLE = 20
 
 
 def test_names_are_unique():
@@ -21,3 +18,12 @@ def test_names_are_unique():
 @pytest.mark.parametrize("bench", BENCHES, ids=lambda bench: bench.name)
 def test_bench(bench):
     harness.run(bench)
+
+
+@pytest.mark.parametrize("bench", BLOCKS, ids=lambda bench: bench.name)
+def test_planted_bugs_are_seen(bench):
+    count = bench.params.get("sample", SAMPLE)
+    chosen = mutation.sample(bench, count)
+    assert len(chosen) == count
+    survivors = mutation.survivors(bench, chosen)
+    assert not survivors, "\n".join(map(str, survivors))

@@ -1,14 +1,19 @@
 """Configurations: every bad parameter named, presets as documented, TOML there and back."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fpga
 from kiwicha import ChipConfig, ConfigError
 from kiwicha.config import PRESETS
 
+ROOT = Path(__file__).parents[1]
 INTEGERS = [(item.name, item.metadata["low"], item.metadata["high"]) for item in dataclasses.fields(ChipConfig)
             if item.type in (int, "int") and item.metadata["choices"] is None]
 
@@ -38,8 +43,16 @@ def test_powers_of_two(name):
 
 
 @pytest.mark.parametrize("fields, message", [
-    ({"name": ""}, "name must be an identifier, not ''"),
-    ({"name": 5}, "name must be an identifier, not 5"),
+    ({"name": ""}, "name must be an identifier of the letters A to Z, digits and _, not ''"),
+    ({"name": 5}, "name must be an identifier of the letters A to Z, digits and _, not 5"),
+    ({"name": "ñandú"}, "name must be an identifier of the letters A to Z, digits and _, not 'ñandú'"),
+    ({"name": "8x8"}, "name must be an identifier of the letters A to Z, digits and _, not '8x8'"),
+    ({"name": "a\n"}, "name must be an identifier of the letters A to Z, digits and _, not 'a\\n'"),
+    ({"name": "-" * 999}, f"name must be an identifier of the letters A to Z, digits and _, not '{'-' * 76}..."),
+    ({"rows": 10 ** 5000}, "rows must be from 2 to 32, not a number of thousands of digits"),
+    ({"rows": np.array(8)}, "rows must be an integer, not array(8)"),
+    ({"rows": np.bool_(True)}, "rows must be an integer, not np.True_"),
+    ({"formats": {"int8": 1}}, "formats must be a non-empty list, not {'int8': 1}"),
     ({"multiplier": "fast"}, "multiplier must be one of portable, ecp5, ecp5_packed, not 'fast'"),
     ({"multiplier": None}, "multiplier must be one of portable, ecp5, ecp5_packed, not None"),
     ({"bus_width": 32}, "bus_width must be one of 64, 128, not 32"),
@@ -103,6 +116,14 @@ def test_widths_follow_from_the_formats(formats, operand, product, block):
     assert config.block_scaled == any(name.startswith("e") for name in formats)
 
 
+def test_integers_of_numpy_are_integers():
+    config = ChipConfig(name="tiny", **{item.name: np.int64(getattr(PRESETS["tiny"], item.name))
+                                        if isinstance(getattr(PRESETS["tiny"], item.name), int)
+                                        else getattr(PRESETS["tiny"], item.name)
+                                        for item in dataclasses.fields(ChipConfig) if item.name != "name"})
+    assert config == PRESETS["tiny"] and config.to_toml() == PRESETS["tiny"].to_toml()
+
+
 def test_frozen_and_hashable():
     config = ChipConfig.preset("tiny")
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -116,13 +137,13 @@ def test_toml_there_and_back(name, tmp_path):
     config = PRESETS[name]
     assert ChipConfig.from_toml(config.to_toml()) == config
     path = tmp_path / "mine.toml"
-    path.write_text(config.to_toml())
+    path.write_text(config.to_toml(), encoding="utf-8")
     assert ChipConfig.load(str(path)) == config
 
 
 def test_toml_from_a_preset(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('base = "tiny"\nrows = 8\n')
+    path.write_text('base = "tiny"\nrows = 8\n', encoding="utf-8")
     config = ChipConfig.load(path)
     assert config == dataclasses.replace(PRESETS["tiny"], rows=8, name="mine")
 
@@ -137,12 +158,22 @@ def test_toml_from_a_preset(tmp_path):
     ("rows = 1", r"rows must be from 2 to 32, not 1"),
     ("rows = 2.5", r"rows must be an integer, not 2.5"),
     ("[rows]\nx = 1", r"rows must be an integer, not \{'x': 1\}"),
+    ("rows = true", r"rows must be an integer, not True"),
+    ("rows = 2020-01-01", r"rows must be an integer, not datetime.date\(2020, 1, 1\)"),
+    ("[[rows]]\nx = 1", r"rows must be an integer, not \[\{'x': 1\}\]"),
+    ("[chip]\nrows = 4", r"'chip' is a table; parameters stand at top level, under no \[heading\]"),
+    ("[[chip]]\nrows = 4", r"unknown parameter 'chip'; there are accumulator_lines, .*"),
+    ("name = 5", r"name must be an identifier of the letters A to Z, digits and _, not 5"),
+    ("rows = " + "9" * 5000, r"not valid TOML: "),
+    ("rows = " + "[" * 5000, r"not valid TOML: "),
+    ("base = \"tiny\"\n[base.x]", r"not valid TOML: "),
+    ("[base]\ntiny = 1", r"base must be the name of a configuration, not \{'tiny': 1\}"),
     ("multiplier = []", r"multiplier must be one of portable, ecp5, ecp5_packed, not \[\]"),
     ("formats = [[]]", r"formats must be among .*, not \[\]"),
 ])
 def test_bad_toml(text, message, tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message) as caught:
         ChipConfig.load(str(path))
     assert str(caught.value).startswith(f"{path}: ")
@@ -158,6 +189,47 @@ def test_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(ConfigError, match="cannot read .*folder.toml: Is a directory"):
         ChipConfig.load(str(tmp_path / "folder.toml"))
-    # A file name that is no identifier must not make a chip without a usable name.
-    (tmp_path / "my-chip.toml").write_text("rows = 4\n")
-    assert ChipConfig.load(str(tmp_path / "my-chip.toml")).name == "my_chip"
+
+
+@pytest.mark.parametrize("file, name", [
+    ("my-chip.toml", "my_chip"), ("8x8.toml", "chip_8x8"), ("ñandú 2.toml", "_and__2"), ("MINE.TOML", "MINE"),
+    ("a.b.toml", "a_b"), (".toml", "_toml"), ("class.toml", "class"), ("²x.toml", "_x"),
+])
+def test_every_file_name_makes_a_name(tmp_path, file, name):
+    path = tmp_path / file
+    path.write_text("rows = 4\n", encoding="utf-8")
+    for given in (path, str(path)):
+        assert ChipConfig.load(given) == ChipConfig(name=name, rows=4)
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "with a byte-order mark"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_any_editor(tmp_path, start, end):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(start + 'rows = 4  # \u2026 "Höhe"'.encode() + end + b"columns = 6" + end)
+    assert ChipConfig.load(path) == ChipConfig(name="mine", rows=4, columns=6)
+
+
+def test_a_file_without_the_ending(tmp_path):
+    """As a shell's process substitution gives it."""
+    (tmp_path / "63").write_text("rows = 4\n", encoding="utf-8")
+    assert ChipConfig.load(tmp_path / "63").name == "chip_63"
+
+
+def test_the_locale_is_nobodys_business(tmp_path):
+    (tmp_path / "mine.toml").write_text("rows = 4  # Höhe\n", encoding="utf-8")
+    script = "from kiwicha import ChipConfig; print(ChipConfig.load('mine.toml').rows)"
+    plain = {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    process = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, encoding="utf-8",
+                             env={**os.environ, "PYTHONPATH": str(ROOT / "rtl"), **plain}, timeout=60)
+    assert (process.stdout, process.stderr) == ("4\n", "")
+
+
+@pytest.mark.parametrize("call", [
+    lambda bad: ChipConfig.load(bad), lambda bad: ChipConfig.preset(bad), lambda bad: ChipConfig.from_toml(bad),
+])
+@pytest.mark.parametrize("bad", [None, 5, b"tiny", ["tiny"], {}])
+def test_no_configuration_at_all(call, bad):
+    with pytest.raises(TypeError) as caught:
+        call(bad)
+    assert repr(bad) in str(caught.value)

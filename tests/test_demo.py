@@ -70,6 +70,15 @@ def small_trace():
     return Trace(np.array(sorted(rows, key=lambda row: row[0]), SPAN), 8, 8, b"")
 
 
+def test_an_interrupt_is_one_line(monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "open_device", interrupted)
+    assert demo.main([]) == 1
+    assert capsys.readouterr().err == "demo: interrupted\n"
+
+
 def test_shares_of_a_trace():
     """Parts of a run need not end where spans do."""
     shares = small_trace().shares(4)

@@ -1,5 +1,6 @@
 """The compiled device against the golden machine: same bytes in, same bytes out, and no hang on a bad bus."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from kiwicha import ChipConfig
 from kiwicha.isa import ErrorCode, Unit
 from kiwicha_host.compiler import GemmSpec, compile_gemm
-from kiwicha_host.devices import open_device
+from kiwicha_host.devices import open_device, serial, verilated
+from kiwicha_host.devices.registers import LinkError
 from kiwicha_host.job import DeviceError, Job
 from tb.chip.programs import random_job
 
@@ -54,6 +56,12 @@ def test_gemms(device, shape):
     assert device.last_result.cycles >= m * n * k / TINY.peak_macs_per_cycle
 
 
+def test_a_chip_is_exported_once(device, monkeypatch):
+    """Not each time that one is opened: it takes longer than most jobs."""
+    monkeypatch.setattr(verilated, "to_verilog", lambda *arguments: pytest.fail("exported again"))
+    open_device("verilated", config=dataclasses.replace(TINY)).close()
+
+
 @pytest.mark.parametrize("latency", [0, 7, 200])
 def test_memory_latency_changes_cycles_only(latency):
     gemm, job, expected = gemm_job()
@@ -91,9 +99,89 @@ def test_a_silent_memory_ends_in_the_watchdog(device):
     assert (gemm.output(job) == expected).all()
 
 
+class SilentBoard:
+    """A board whose chip is the compiled one, as :class:`Uartbone` shows it; the chip's own memory is silent."""
+
+    def __init__(self, chip):
+        self.chip = chip
+        self.memory = np.zeros(1 << 14, np.uint8)
+        chip.inject_fault(silent=True)
+
+    def read_words(self, address, count):
+        if address >= 0xF000_0000:
+            return np.array([self.chip._read(address - 0xF000_0000 + 4 * i) for i in range(count)], np.uint32)
+        words = self.memory[address:address + 4 * count].view("<u4")
+        return words if len(words) else np.full(count, 0xFFFF_FFFF, np.uint32)
+
+    def write_words(self, address, words):
+        if address >= 0xF000_0000:
+            self.chip._write(address - 0xF000_0000, int(words[0]))
+        elif address < len(self.memory):
+            data = np.asarray(words, "<u4").view(np.uint8)
+            self.memory[address:address + len(data)] = data
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def silent_board(monkeypatch):
+    """A board at a serial port, and its chip, whose memory never answers."""
+    with open_device("verilated", config=TINY) as chip:
+        chip.registers.write("WATCHDOG", 2000)
+        monkeypatch.setattr(serial, "Uartbone", lambda *arguments: SilentBoard(chip))
+        yield serial.SerialDevice(TINY, "/dev/ttyFAKE", run_limit_s=20), chip
+
+
+def test_a_board_whose_bus_stays_dead_says_so_at_once(silent_board):
+    board, chip = silent_board
+    _, job, _ = gemm_job(2, 2, 2)
+    with pytest.raises(DeviceError) as caught:
+        board.run(copy(job))
+    assert (caught.value.code, caught.value.unit, caught.value.index) == (ErrorCode.WATCHDOG, Unit.FETCH, 0)
+    assert str(caught.value).startswith("WATCHDOG: instruction 0 of FETCH made no progress until the watchdog "
+                                        "ended it; the memory does not answer, so the chip stays busy: check the "
+                                        "memory and reset the chip (")
+    assert not chip.registers.finished()
+    # Nor does the next one wait, or the next session.
+    says = (r"the chip cannot stop: its memory does not answer since instruction 0 of FETCH \(WATCHDOG\); "
+            r"check the memory and reset the chip")
+    with pytest.raises(LinkError, match=says):
+        board.run(copy(job))
+    with pytest.raises(LinkError, match=says):
+        serial.SerialDevice(TINY, "/dev/ttyFAKE")
+
+
+def test_a_board_without_watchdog_is_given_up_with_the_instruction(silent_board):
+    board, chip = silent_board
+    chip.registers.write("WATCHDOG", 0)
+    board._run_limit_s = 0.1
+    _, job, _ = gemm_job(2, 2, 2)
+    with pytest.raises(LinkError, match=r"did not end within 0.1 s and was aborted; give a longer run_limit_s; "
+                                        r"ABORTED: instruction 0 of FETCH was aborted by the host; the memory "
+                                        r"does not answer"):
+        board.run(copy(job))
+
+
+def test_a_simulation_without_watchdog_is_given_up_with_the_instruction():
+    with open_device("verilated", config=TINY, max_cycles=3000) as chip:
+        chip.registers.write("WATCHDOG", 0)
+        chip.inject_fault(silent=True)
+        gemm, job, expected = gemm_job(2, 2, 2)
+        with pytest.raises(TimeoutError, match=r"no end after 3000 cycles; is the watchdog off\? "
+                                               r"ABORTED: instruction 0"):
+            chip.run(copy(job))
+        with pytest.raises(LinkError, match="the chip cannot stop"):
+            chip.run(copy(job))
+        # Once its bus answers, the chip goes on as if nothing had been.
+        chip.inject_fault()
+        chip.run(job)
+        assert (gemm.output(job) == expected).all()
+
+
 def test_a_wave_form_is_written(tmp_path):
     _, job, _ = gemm_job(2, 2, 2)
     path = tmp_path / "run.vcd"
     with open_device("verilated", config=TINY, waves=str(path)) as device:
         device.run(job)
-    assert "$enddefinitions" in path.read_text()
+    assert "$enddefinitions" in path.read_text(encoding="utf-8")

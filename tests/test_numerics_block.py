@@ -175,7 +175,7 @@ def test_infinities():
 
 def test_codes_are_no_elements():
     scale = np.full((1, 1), 127, np.uint8)
-    with pytest.raises(ValueError, match="elements must be of type int8, int4, .*, not uint8"):
+    with pytest.raises(ValueError, match="b must be of type int8, int4, .*, not uint8"):
         gemm_block(np.ones((1, 1), np.int8), scale, scale, scale, 16)
 
 

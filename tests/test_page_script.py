@@ -36,7 +36,7 @@ def browser(result, width):
     context = quickjs.Context()
     context.set_time_limit(60)
     context.eval(f"const DATA = {json.dumps(data)}, WIDTH = {LEFT + width};\n"
-                 + Path(__file__).with_name("browser.js").read_text() + script)
+                 + Path(__file__).with_name("browser.js").read_text(encoding="utf-8") + script)
     return lambda name=None, **event: json.loads(context.eval(f"send({json.dumps(name)}, {json.dumps(event)})"))
 
 

@@ -189,19 +189,19 @@ Q, S = quantize(X, "e4m3", 16)
 
 @pytest.mark.parametrize("call, message", [
     (lambda: quantize(X, "e5m2", 16),
-     "element format 'e5m2' does not exist; use int8, int4, e4m3, e2m1, e2m3, e3m2"),
-    (lambda: quantize(X, "e4m3", 48), "block must be 16, 32, 64 or 128, not 48"),
-    (lambda: quantize(X, "e4m3", 16, "ceil"), "scale rule 'ceil' does not exist; use rceil or floor"),
-    (lambda: quantize(X[0], "e4m3", 16), "activations must have 2 dimensions of at least 1 each, not shape [3]"),
+     "fmt must be one of int8, int4, e4m3, e2m1, e2m3, e3m2, not 'e5m2'"),
+    (lambda: quantize(X, "e4m3", 48), "block must be one of 16, 32, 64, 128, not 48"),
+    (lambda: quantize(X, "e4m3", 16, "ceil"), "rule must be one of rceil, floor, not 'ceil'"),
+    (lambda: quantize(X[0], "e4m3", 16), "x must have 2 dimensions of at least 1 each, not shape [3]"),
     (lambda: quantize_weights(X[:0], "e4m3", 16),
-     "weights must have 2 dimensions of at least 1 each, not shape [0, 3]"),
-    (lambda: quantize_weights(X * 1j, "e4m3", 16), "weights must be real numbers, not complex64"),
-    (lambda: quantize([["a"]], "e4m3", 16), "activations must be real numbers, not <U1"),
-    (lambda: dequantize(X, S, 16), "elements must be a matrix of int8, int4, float8_e4m3fn, float4_e2m1fn, "
-     "float6_e2m3fn, float6_e3m2fn, not float32 [2, 3]"),
+     "w must have 2 dimensions of at least 1 each, not shape [0, 3]"),
+    (lambda: quantize_weights(X * 1j, "e4m3", 16), "w must be real numbers, not complex64 [2, 3]"),
+    (lambda: quantize([["a"]], "e4m3", 16), "x must be real numbers, not <U1 [1, 1]"),
+    (lambda: dequantize(X, S, 16), "elements must be of type int8, int4, float8_e4m3fn, float4_e2m1fn, "
+     "float6_e2m3fn, float6_e3m2fn, not float32"),
     (lambda: dequantize(Q, S[:1, :0], 16),
      "scales must be uint8 [2, 1] or [1, 3] or [1, 1], not uint8 [1, 0]"),
-    (lambda: dequantize(Q, S, 0), "block must be 16, 32, 64 or 128, not 0"),
+    (lambda: dequantize(Q, S, 0), "block must be one of 16, 32, 64, 128, not 0"),
 ])
 def test_errors(call, message):
     with pytest.raises(ValueError) as error:

@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
 
 def read(folder):
-    return Page((folder / "report.html").read_text())
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def folder(result, tmp_path_factory):
 # The files.
 
 def test_chrome_trace(result, folder):
-    trace = json.loads((folder / "trace.json").read_text())
+    trace = json.loads((folder / "trace.json").read_text(encoding="utf-8"))
     assert trace["otherData"] == {"config": "tiny", "time": "1 us of ts is 1 clock cycle",
                                   "cycles": result.cycles, "cycles_traced": result.cycles}
     threads, events = {}, defaultdict(list)
@@ -123,7 +123,7 @@ def test_chrome_trace(result, folder):
 
 
 def test_the_page_needs_nothing(folder):
-    text = (folder / "report.html").read_text()
+    text = (folder / "report.html").read_text(encoding="utf-8")
     page = read(folder)
     assert page.count["script"] == 2 and page.count["link"] == page.count["img"] == page.count["iframe"] == 0
     assert page.fetched == []
@@ -132,7 +132,7 @@ def test_the_page_needs_nothing(folder):
 
 
 def test_the_page_has_the_figures(result, folder):
-    figures = json.loads((folder / "figures.json").read_text())
+    figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     assert figures == metrics.figures("verilated", TINY, WORK, result)
     page = read(folder)
     shown = dict(zip(page.texts["dt"], page.texts["dd"], strict=True))
@@ -141,7 +141,7 @@ def test_the_page_has_the_figures(result, folder):
                      "of the roofline": f"{figures['roofline_fraction']:.1%}", "bound": figures["bound"],
                      "bytes, once each": f"{WORK.compulsory_bytes:,}"}
     cells = [int(re.match(r"[\d,]+", cell)[0].replace(",", "")) for cell in re.findall(
-        r"<td>(.*?)</td>", (folder / "report.html").read_text().replace("<small>", " "))]
+        r"<td>(.*?)</td>", (folder / "report.html").read_text(encoding="utf-8").replace("<small>", " "))]
     assert cells == [value for row in figures["counters"].values() for value in (*row.values(), result.cycles)]
 
 
@@ -174,7 +174,7 @@ def test_a_long_trace_is_cut_and_the_page_says_so(result, tmp_path, monkeypatch)
         assert spans <= 50 if name == "SPAN_LIMIT" else len(page.data["instructions"]) <= first_store
         assert any(f"the first {shown:,} of {result.cycles:,} cycles" in text for text in page.texts["p"])
         # The file for other programs has all.
-        assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) > spans
+        assert len(json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]) > spans
 
 
 def test_a_trace_that_was_full(result, tmp_path):
@@ -188,7 +188,7 @@ def test_a_trace_that_was_full(result, tmp_path):
     page = read(tmp_path)
     assert any(f"full after the first {half:,} of {trace.cycles:,} cycles" in text for text in page.texts["p"])
     assert page.data["shown"] == half and page.count["circle"] == 1     # no point of a layer
-    assert json.loads((tmp_path / "trace.json").read_text())["otherData"]["cycles_traced"] == half
+    assert json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["otherData"]["cycles_traced"] == half
 
 
 def test_hostile_names(result, tmp_path):
@@ -200,7 +200,7 @@ def test_hostile_names(result, tmp_path):
     assert page.data["layers"] == [HOSTILE]
     assert page.texts["h1"] == [f"Kiwicha run on {HOSTILE}"] and HOSTILE in page.texts["dd"]
     assert f"1: {HOSTILE}" in page.texts["th"] and f"1: {HOSTILE}" in page.texts["circle"]
-    assert json.loads((tmp_path / "figures.json").read_text())["config"] == HOSTILE
+    assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["config"] == HOSTILE
 
 
 def test_a_report_needs_a_trace(tmp_path):
@@ -211,7 +211,7 @@ def test_a_report_needs_a_trace(tmp_path):
 
 def test_a_failed_write_leaves_the_old_files(result, tmp_path, monkeypatch):
     for name in FILES:
-        (tmp_path / name).write_text("old")
+        (tmp_path / name).write_text("old", encoding="utf-8")
 
     def broken(*_):
         yield '{"traceEvents":['
@@ -219,7 +219,7 @@ def test_a_failed_write_leaves_the_old_files(result, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "chrome_trace", broken)
     with pytest.raises(FileProblem, match="trace.json: No space left on device"):
         write_report(tmp_path, TINY, WORK, result)
-    assert (tmp_path / "trace.json").read_text() == "old"
+    assert (tmp_path / "trace.json").read_text(encoding="utf-8") == "old"
     assert sorted(os.listdir(tmp_path)) == FILES
 
 
@@ -331,7 +331,8 @@ def test_the_option(run, tmp_path, command):
     assert (status, err) == (0, "")
     status, out, err = run(*command, "--config", "tiny", "--report", "r/s", "--json")
     assert (status, err) == (0, "")
-    assert sorted(os.listdir("r/s")) == FILES and (tmp_path / "r/s/figures.json").read_text() == out
+    assert sorted(os.listdir("r/s")) == FILES
+    assert (tmp_path / "r/s/figures.json").read_text(encoding="utf-8") == out
     timed = {"wall_s": 0, "simulated_cycles_per_second": 0}
     assert json.loads(out) | timed == json.loads(plain) | timed
     page = read(tmp_path / "r/s")
@@ -344,7 +345,7 @@ def test_the_option(run, tmp_path, command):
 @pytest.mark.parametrize("options, status, message", [
     ("--report a.npy", 1, "cannot write to {here}/a.npy: it is not a folder"),
     ("--report a.npy/r", 1, "cannot make {here}/a.npy/r: {here}/a.npy is not a folder"),
-    ("--report full", 1, "cannot write {here}/full/report.html: it is not a file"),
+    ("--report full", 1, "cannot write {here}/full/report.html: it is a folder"),
     ("--report r --device golden", 2, "--report needs --device verilated, not golden."),
     ("--device serial:/dev/null --report r", 2, "--report needs --device verilated, not serial:/dev/null."),
 ])

@@ -140,7 +140,7 @@ def test_an_empty_program(device):
 def test_options():
     with pytest.raises(TypeError, match="trace must be True or False, not 'run.vcd'; for a wave form use waves"):
         open_device("verilated", config=TINY, trace="run.vcd")
-    with pytest.raises(ValueError, match="trace limit must be at least 1 span, got 0"):
+    with pytest.raises(ValueError, match="trace_limit must be at least 1, not 0"):
         open_device("verilated", config=TINY, trace=True, trace_limit=0)
 
 

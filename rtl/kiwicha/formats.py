@@ -4,18 +4,37 @@ Every format is a small integer times a constant power of two: a code stands for
 Source: OCP Microscaling Formats (MX) v1.0, section 5; OCP 8-bit Floating Point v1.0 for E4M3.
 """
 
+import enum
 from dataclasses import dataclass
 
-from amaranth.lib import enum
-
-__all__ = ["BLOCKS", "ElementFormat", "FORMATS", "Format", "MAX_BLOCK"]
+__all__ = ["BLOCKS", "DocumentedEnum", "ElementFormat", "FORMATS", "Format", "MAX_BLOCK", "QUIET_NAN",
+           "SCALE_BIAS", "SCALE_NAN"]
 
 #: Elements along K that share a scale.
 BLOCKS = (16, 32, 64, 128)
 MAX_BLOCK = max(BLOCKS)
+#: Scales are E8M0: a code is so much above its exponent, and this one is NaN.
+SCALE_BIAS, SCALE_NAN = 127, 0xFF
+#: The only NaN that arithmetic makes, as the bits of FP32; its upper half is that of bfloat16.
+QUIET_NAN = 0x7FC0_0000
 
 
-class ElementFormat(enum.Enum, shape=3):
+class DocumentedEnum(enum.Enum):
+    """An enumeration whose members may say what they mean, in `doc`: ``NAME = value, "meaning"``.
+
+    As a shape in hardware it is as wide as its largest value.
+    """
+
+    doc: str
+
+    def __new__(cls, value: int, doc: str = ""):
+        member = object.__new__(cls)
+        member._value_ = value
+        member.doc = doc
+        return member
+
+
+class ElementFormat(DocumentedEnum):
     """Codes of the element formats in instructions; the FORMATS register has a bit for each."""
     INT8 = 0
     INT4 = 1

@@ -1,21 +1,19 @@
 """Instructions, registers, errors and activities: defined once, here.
 
 The RTL decoder, the assembler, the C header and the reference page are all made from these tables
-(:mod:`kiwicha_host.assembler`, ``docs/generate.py``). An instruction is 64 bytes, little-endian; every
-bit that no field names is reserved and must be zero.
+(:mod:`kiwicha_host.assembler`, ``docs/generate.py``); :mod:`kiwicha.layouts` has their shapes in hardware. An
+instruction is 64 bytes, little-endian; every bit that no field names is reserved and must be zero.
 """
 
+import enum
 from dataclasses import dataclass
 
-from amaranth.hdl import signed, unsigned
-from amaranth.lib import data, enum
+from .formats import FORMATS, DocumentedEnum, ElementFormat
 
-from .formats import ElementFormat
-
-__all__ = ["Activity", "COMMON_FIELDS", "COUNTER_BASE", "ErrorCode", "Field", "INSTRUCTIONS",
-           "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OutFormat", "REGISTERS", "Register",
-           "RegisterField", "SEMAPHORES", "SEMAPHORE_MAX", "ScaleMode", "ScaleRule", "Unit", "counter_address",
-           "instruction_layout", "unit_layout"]
+__all__ = ["Access", "Activity", "COMMON_FIELDS", "COUNTER_BASE", "ErrorCode", "Field", "INSTRUCTIONS",
+           "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OutFormat", "PAGE_BITS", "REGISTERS",
+           "REGISTER_ADDRESS_WIDTH", "Register", "RegisterField", "SEMAPHORES", "SEMAPHORE_MAX",
+           "ScaleMode", "ScaleRule", "Unit", "counter_address"]
 
 INSTRUCTION_BYTES = 64
 #: Counting semaphores, all zero when a program starts; an instruction names them by bit masks.
@@ -25,11 +23,15 @@ SEMAPHORE_MAX = 15
 #: Bits of an instruction's index, and so the longest program.
 INDEX_WIDTH = 24
 MAX_PROGRAM = (1 << INDEX_WIDTH) - 1
+#: The memory window is of whole pages, and no burst crosses one, as AXI wants it: bits of an address in a page.
+PAGE_BITS = 12
+#: Bits of a register's byte address.
+REGISTER_ADDRESS_WIDTH = 12
 #: Elements are addressed by loop nests of so many levels, level 0 the innermost.
 LEVELS = 4
 
 
-class Unit(enum.Enum, shape=3):
+class Unit(DocumentedEnum):
     """The parts of the chip that run instructions; the value is the opcode of its instruction."""
     FETCH = 0
     LOAD = 1
@@ -38,34 +40,34 @@ class Unit(enum.Enum, shape=3):
     STORE = 4
 
 
-class ErrorCode(enum.Enum, shape=5):
-    """Why a program ended; the address register holds what the comment names."""
+class ErrorCode(DocumentedEnum):
+    """Why a program ended; the address register holds what the member's `doc` names."""
     NONE = 0
-    OPCODE = 1              #: no such instruction; address: the opcode
-    RESERVED = 2            #: a reserved bit is set; address: the lowest such bit's number
-    FIELD = 3               #: a field has no meaning (a zero count, a segment over a line); address: its value
-    SCRATCHPAD_RANGE = 4    #: a scratchpad line that does not exist; address: the line, sign-extended
-    ACCUMULATOR_RANGE = 5   #: an accumulator line that does not exist; address: the line, sign-extended
-    WINDOW = 6              #: memory outside the window; address: the first byte that is
-    BUS_READ = 7            #: the memory answered a read with SLVERR or DECERR; address: the burst's first byte
-    BUS_WRITE = 8           #: the same for a write
-    WATCHDOG = 9            #: no progress for as many cycles as the watchdog register says
-    ABORTED = 10            #: the host wrote CONTROL.abort
+    OPCODE = 1, "no such instruction; address: the opcode"
+    RESERVED = 2, "a reserved bit is set; address: the lowest such bit's number"
+    FIELD = 3, "a field has no meaning (a zero count, a segment over a line); address: its value"
+    SCRATCHPAD_RANGE = 4, "a scratchpad line that does not exist; address: the line, sign-extended"
+    ACCUMULATOR_RANGE = 5, "an accumulator line that does not exist; address: the line, sign-extended"
+    WINDOW = 6, "memory outside the window; address: the first byte that is"
+    BUS_READ = 7, "the memory answered a read with SLVERR or DECERR; address: the burst's first byte"
+    BUS_WRITE = 8, "the same for a write"
+    WATCHDOG = 9, "no progress for as many cycles as the watchdog register says"
+    ABORTED = 10, "the host wrote CONTROL.abort"
 
 
-class Activity(enum.Enum, shape=3):
+class Activity(DocumentedEnum):
     """What a unit does in one cycle; each cycle of a run counts once for each unit."""
-    IDLE = 0        #: nothing to do
-    BUSY = 1        #: moves or computes data
-    SEMAPHORE = 2   #: its next instruction waits for a semaphore
-    MEMORY = 3      #: waits for the memory bus
-    PORT = 4        #: waits for a scratchpad or accumulator port that another unit uses
-    OPERAND = 5     #: waits for weights, parameters, or an accumulator line still being written
-    QUEUE = 6       #: waits for room in a queue behind it
-    DRAIN = 7       #: all is issued; the last results are on their way
+    IDLE = 0, "nothing to do"
+    BUSY = 1, "moves or computes data"
+    SEMAPHORE = 2, "its next instruction waits for a semaphore"
+    MEMORY = 3, "waits for the memory bus"
+    PORT = 4, "waits for a scratchpad or accumulator port that another unit uses"
+    OPERAND = 5, "waits for weights, parameters, or an accumulator line still being written"
+    QUEUE = 6, "waits for room in a queue behind it"
+    DRAIN = 7, "all is issued; the last results are on their way"
 
 
-class OutFormat(enum.Enum, shape=3):
+class OutFormat(DocumentedEnum):
     """What the epilogue writes."""
     INT8 = 0
     INT32 = 1
@@ -75,13 +77,13 @@ class OutFormat(enum.Enum, shape=3):
     E2M1 = 5
 
 
-class ScaleRule(enum.Enum, shape=1):
+class ScaleRule(DocumentedEnum):
     """How a block's scale follows from its largest magnitude (:func:`kiwicha_host.golden.quantize_block`)."""
     RCEIL = 0
     FLOOR = 1
 
 
-class ScaleMode(enum.Enum, shape=2):
+class ScaleMode(DocumentedEnum):
     """Where the epilogue's FP32 factor comes from."""
     NONE = 0
     SCALAR = 1
@@ -102,10 +104,6 @@ class Field:
     @property
     def offset(self) -> int:
         return 8 * self.byte + self.bit
-
-    @property
-    def shape(self):
-        return self.enum or (signed(self.width) if self.signed else unsigned(self.width))
 
 
 @dataclass(frozen=True)
@@ -246,34 +244,96 @@ last line is zero. Every part has the same bias and scale parameters, so `bias` 
 INSTRUCTIONS = {item.unit: item for item in (LOAD, MATMUL, EPILOGUE, STORE)}
 
 
-def instruction_layout(unit: Unit) -> data.FlexibleLayout:
-    """The 512-bit layout of `unit`'s instruction in memory."""
-    return data.FlexibleLayout(8 * INSTRUCTION_BYTES, {
-        item.name: data.Field(item.shape, item.offset) for item in INSTRUCTIONS[unit].all_fields})
+class Access(enum.StrEnum):
+    """What a register does for the host."""
+    RO = "ro"       #: reads; a write is refused
+    RW = "rw"       #: reads what was written
+    WO = "wo"       #: each one written acts once; reads 0
+    RW1S = "rw1s"   #: a one sets the bit, for good
+    RW1C = "rw1c"   #: a one clears the bit; the chip sets it
 
 
-def unit_layout(unit: Unit) -> data.StructLayout:
-    """What the dispatcher hands to a unit: the instruction's own fields and its `index` in the program."""
-    return data.StructLayout({**{item.name: item.shape for item in INSTRUCTIONS[unit].fields},
-                              "index": INDEX_WIDTH})
+WORD = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True)
 class RegisterField:
+    """Bits `bit` to `bit + width - 1` of a register, and their value after reset."""
     name: str
     bit: int
     width: int
     doc: str
+    reset: int = 0
+
+    @property
+    def mask(self) -> int:
+        return ((1 << self.width) - 1) << self.bit
+
+    def of(self, value: int) -> int:
+        """The field's value in the register's."""
+        return (value & self.mask) >> self.bit
 
 
 @dataclass(frozen=True)
 class Register:
-    """A 32-bit register at byte `offset`; access is ro, rw or wo."""
+    """A 32-bit register at byte `offset`.
+
+    Parameters
+    ----------
+    access : Access
+    fields : tuple of RegisterField
+        If it has any, they are all of its bits.
+    reset : int
+        Value after reset of a register without fields that stores something.
+    writable : int
+        Bits that a write changes, of a register without fields; the others keep their reset value.
+    upper_half : bool
+        The upper half of an address: bits beyond the chip's address width do not exist, and read 0.
+    strict : bool
+        A write with a one for a bit that it cannot change is refused.
+    locked_by : tuple of str
+        Fields of STATUS: while one of them is set, any write is refused.
+    """
     name: str
     offset: int
-    access: str
+    access: Access
     doc: str
     fields: tuple[RegisterField, ...] = ()
+    reset: int = 0
+    writable: int = WORD
+    upper_half: bool = False
+    strict: bool = False
+    locked_by: tuple[str, ...] = ()
+
+    def field(self, name: str) -> RegisterField:
+        """The field called `name`; KeyError if there is none."""
+        return {item.name: item for item in self.fields}[name]
+
+    def _existing(self, address_width: int) -> int:
+        return (1 << max(0, address_width - 32)) - 1 if self.upper_half else WORD
+
+    def writable_bits(self, address_width: int) -> int:
+        """The bits that a write changes, in a chip with addresses of so many bits."""
+        return (sum(item.mask for item in self.fields) or self.writable) & self._existing(address_width)
+
+    def reset_value(self, address_width: int) -> int:
+        """What it holds after reset, in a chip with addresses of so many bits."""
+        value = sum(item.reset << item.bit for item in self.fields) or self.reset
+        return value & self._existing(address_width)
+
+    @property
+    def rules(self) -> str:
+        """What a write must heed, and the reset value unless that is 0: in words, for people."""
+        words = []
+        if self.locked_by:
+            words.append(f"not writable while {' or '.join(self.locked_by)}")
+        if self.strict:
+            words.append("bits beyond the address width must be zero" if self.upper_half else
+                         f"bits from {self.writable.bit_length()} on must be zero")
+        if self.reset:
+            words.append("reset: ones up to the address width" if self.upper_half else
+                         f"reset: {self.reset:#010x}")
+        return "; ".join(words)
 
 
 def _fields(*rows: tuple[str, int, int, str]) -> tuple[RegisterField, ...]:
@@ -283,54 +343,60 @@ def _fields(*rows: tuple[str, int, int, str]) -> tuple[RegisterField, ...]:
 ID_VALUE = int.from_bytes(b"KIWI", "big")
 VERSION_VALUE = 0x0001_0000
 COUNTER_BASE = 0x100
+#: The part of an address's lower half that says which page.
+_PAGES = WORD >> PAGE_BITS << PAGE_BITS
 
 _STATIC = (
-    Register("ID", 0x000, "ro", "reads 0x4b495749, \"KIWI\""),
-    Register("VERSION", 0x004, "ro", "ISA version: major in the upper half, minor in the lower"),
-    Register("ARRAY", 0x008, "ro", "the array's shape", _fields(
+    Register("ID", 0x000, Access.RO, "reads 0x4b495749, \"KIWI\""),
+    Register("VERSION", 0x004, Access.RO, "ISA version: major in the upper half, minor in the lower"),
+    Register("ARRAY", 0x008, Access.RO, "the array's shape", _fields(
         ("rows", 0, 8, "array rows"), ("columns", 8, 8, "array columns"),
         ("vector_lanes", 16, 8, "accumulators converted per cycle"),
         ("line_bytes", 24, 8, "bytes per scratchpad line"))),
-    Register("BUS", 0x00C, "ro", "the memory bus", _fields(
+    Register("BUS", 0x00C, Access.RO, "the memory bus", _fields(
         ("bus_bytes", 0, 8, "bytes per beat"), ("address_width", 8, 8, "address bits"),
         ("reads_in_flight", 16, 8, "read bursts outstanding"),
         ("writes_in_flight", 24, 8, "write bursts outstanding"))),
-    Register("SCRATCHPAD", 0x010, "ro", "the scratchpad", _fields(
+    Register("SCRATCHPAD", 0x010, Access.RO, "the scratchpad", _fields(
         ("bank_lines", 0, 16, "lines per bank"), ("banks", 16, 8, "banks"),
         ("queue_depth", 24, 8, "instructions queued per unit"))),
-    Register("ACCUMULATOR", 0x014, "ro", "accumulator lines"),
-    Register("FORMATS", 0x018, "ro", "one bit per element format: int8, int4, e4m3, e3m2, e2m3, e2m1"),
-    Register("CONTROL", 0x020, "wo", "write ones to act", _fields(
+    Register("ACCUMULATOR", 0x014, Access.RO, "accumulator lines"),
+    Register("FORMATS", 0x018, Access.RO, f"one bit per element format: {', '.join(FORMATS)}"),
+    Register("CONTROL", 0x020, Access.WO, "write ones to act", _fields(
         ("start", 0, 1, "run the program; ignored while busy"),
         ("abort", 1, 1, "end the running program with error ABORTED"))),
-    Register("STATUS", 0x024, "ro", "what the chip does", _fields(
+    Register("STATUS", 0x024, Access.RO, "what the chip does", _fields(
         ("busy", 0, 1, "a program runs, or is being stopped, until the bus has answered"),
         ("done", 1, 1, "the last program ended well"),
         ("error", 2, 1, "the last program failed; set at once, before busy falls"),
         ("locked", 3, 1, "the window is locked"))),
-    Register("ERROR", 0x028, "ro", "why the last program failed", _fields(
+    Register("ERROR", 0x028, Access.RO, "why the last program failed", _fields(
         ("code", 0, 8, "ErrorCode"), ("unit", 8, 8, "Unit"))),
-    Register("ERROR_INSTRUCTION", 0x02C, "ro", "index of the instruction that failed, from 0"),
-    Register("ERROR_ADDRESS_LOW", 0x030, "ro", "the address or value at fault"),
-    Register("ERROR_ADDRESS_HIGH", 0x034, "ro", "its upper half"),
-    Register("PROGRAM_LOW", 0x040, "rw", "address of the program, a multiple of 64; not writable while busy"),
-    Register("PROGRAM_HIGH", 0x044, "rw", "its upper half"),
-    Register("PROGRAM_COUNT", 0x048, "rw", "instructions in the program, 0 to 2^24 - 1; not writable while busy"),
-    Register("WINDOW_FIRST_LOW", 0x050, "rw", "first byte that the chip may touch; the lower 12 bits "
-             "read 0. Not writable while busy or locked. Reset: the highest page"),
-    Register("WINDOW_FIRST_HIGH", 0x054, "rw", "its upper half; bits beyond the address width must be zero"),
-    Register("WINDOW_LAST_LOW", 0x058, "rw", "last byte that the chip may touch; the lower 12 bits "
-             "read 1. Not writable while busy or locked. Reset: the lowest page"),
-    Register("WINDOW_LAST_HIGH", 0x05C, "rw", "its upper half; bits beyond the address width must be zero"),
-    Register("WINDOW_LOCK", 0x060, "rw", "write 1: the window cannot change until reset", _fields(
+    Register("ERROR_INSTRUCTION", 0x02C, Access.RO, "index of the instruction that failed, from 0"),
+    Register("ERROR_ADDRESS_LOW", 0x030, Access.RO, "the address or value at fault"),
+    Register("ERROR_ADDRESS_HIGH", 0x034, Access.RO, "its upper half"),
+    Register("PROGRAM_LOW", 0x040, Access.RW, "address of the program, a multiple of 64", locked_by=("busy",)),
+    Register("PROGRAM_HIGH", 0x044, Access.RW, "its upper half", locked_by=("busy",)),
+    Register("PROGRAM_COUNT", 0x048, Access.RW, f"instructions in the program, 0 to 2^{INDEX_WIDTH} - 1",
+             writable=MAX_PROGRAM, strict=True, locked_by=("busy",)),
+    Register("WINDOW_FIRST_LOW", 0x050, Access.RW, "first byte that the chip may touch; the lower "
+             f"{PAGE_BITS} bits read 0", reset=_PAGES, writable=_PAGES, locked_by=("busy", "locked")),
+    Register("WINDOW_FIRST_HIGH", 0x054, Access.RW, "its upper half", reset=WORD, upper_half=True, strict=True,
+             locked_by=("busy", "locked")),
+    Register("WINDOW_LAST_LOW", 0x058, Access.RW, "last byte that the chip may touch; the lower "
+             f"{PAGE_BITS} bits read 1", reset=WORD - _PAGES, writable=_PAGES,
+             locked_by=("busy", "locked")),
+    Register("WINDOW_LAST_HIGH", 0x05C, Access.RW, "its upper half", upper_half=True, strict=True,
+             locked_by=("busy", "locked")),
+    Register("WINDOW_LOCK", 0x060, Access.RW1S, "write 1: the window cannot change until reset", _fields(
         ("locked", 0, 1, "the window is locked"),)),
-    Register("WATCHDOG", 0x064, "rw", "cycles without progress that end a program; 0: never. "
-             "Not writable while busy. Reset: 2^20"),
-    Register("IRQ_ENABLE", 0x068, "rw", "which ends raise the interrupt", _fields(
+    Register("WATCHDOG", 0x064, Access.RW, "cycles without progress that end a program; 0: never",
+             reset=1 << 20, locked_by=("busy",)),
+    Register("IRQ_ENABLE", 0x068, Access.RW, "which ends raise the interrupt", _fields(
         ("done", 0, 1, "a good end"), ("error", 1, 1, "an error"))),
-    Register("IRQ_PENDING", 0x06C, "rw", "which ends came; write ones to clear", _fields(
+    Register("IRQ_PENDING", 0x06C, Access.RW1C, "which ends came; write ones to clear", _fields(
         ("done", 0, 1, "a good end"), ("error", 1, 1, "an error"))),
-    Register("CYCLES", 0x080, "ro", "cycles of the running or last program, start to end"),
+    Register("CYCLES", 0x080, Access.RO, "cycles of the running or last program, start to end"),
 )
 
 
@@ -340,6 +406,6 @@ def counter_address(unit: Unit, activity: Activity) -> int:
 
 
 REGISTERS: dict[str, Register] = {register.name: register for register in (*_STATIC, *(
-    Register(f"{unit.name}_{activity.name}", counter_address(unit, activity), "ro",
+    Register(f"{unit.name}_{activity.name}", counter_address(unit, activity), Access.RO,
              f"cycles of the last program that {unit.name} was {activity.name}")
     for unit in Unit for activity in Activity))}

@@ -5,10 +5,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .bus.axi import ID_WIDTH, ReadId, Resp
-from .chip import HOST_ADDRESS_WIDTH, Chip
+from .chip import Chip
 from .config import ChipConfig
 from .control.probe import UNIT_PROBE
-from .isa import Unit
+from .isa import REGISTER_ADDRESS_WIDTH, Unit
 
 __all__ = ["Top"]
 
@@ -40,7 +40,7 @@ class Top(wiring.Component):
             "r": {"id": In(ID_WIDTH), "data": In(config.bus_width), "resp": In(2), "last": In(1),
                   "valid": In(1), "ready": Out(1)},
         }
-        lite_address = {"addr": In(HOST_ADDRESS_WIDTH), "prot": In(3), "valid": In(1), "ready": Out(1)}
+        lite_address = {"addr": In(REGISTER_ADDRESS_WIDTH), "prot": In(3), "valid": In(1), "ready": Out(1)}
         lite = {
             "aw": lite_address,
             "w": {"data": In(32), "strb": In(4), "valid": In(1), "ready": Out(1)},

@@ -233,7 +233,7 @@ def _bench(rows, columns, multiplier="portable", formats=("int8",)):
         return array
 
     name = "_".join(["array", f"{rows}x{columns}", multiplier, *formats[1:]])
-    return Bench(name=name, build=build, extra_sources=simulation_models(config),
+    return Bench(module=__name__, name=name, build=build, extra_sources=simulation_models(config),
                  params={"config": config, "latency": latency})
 
 

@@ -89,7 +89,8 @@ def _bench(*formats):
         assert decoder.latency == latency
         return decoder
 
-    return Bench(name=f"decode_{'_'.join(formats)}", build=build, params={"config": config, "latency": latency})
+    return Bench(module=__name__, name=f"decode_{'_'.join(formats)}", build=build,
+                 params={"config": config, "latency": latency})
 
 
 BENCHES = [

@@ -233,7 +233,7 @@ WIDE = {"wide": ("int8", "e3m2"), "magnitudes": ("int8", "e4m3")}
 def _bench(name, top, tests, formats=("int8",), suffix=""):
     config = chip(formats, rows=2, columns=2, multiplier=name)
     variant = multiplier_class(config)
-    return Bench(name=f"multiplier_{name}{suffix}", build=lambda: top(config), testcase=tests,
+    return Bench(module=__name__, name=f"multiplier_{name}{suffix}", build=lambda: top(config), testcase=tests,
                  extra_sources=simulation_models(config),
                  params={"columns": variant.columns, "latency": variant.latency, "width": config.operand_width,
                          "product_width": config.product_width, "sign_magnitude": config.sign_magnitude})

@@ -14,7 +14,7 @@ AR, R = (_CHANNELS[name].signature.members["payload"].shape for name in ("ar", "
 READERS = {"load": ReadId.LOAD, "fetch": ReadId.FETCH}
 
 
-class World:
+class ArbiterEnv:
     """A driver and a monitor on every channel."""
 
     def __init__(self, dut, label, p_valid=1.0, p_ready=1.0):
@@ -50,7 +50,7 @@ class World:
 @cocotb.test()
 @cocotb.parametrize(p_valid=[0.2, 1.0], p_ready=[0.3, 1.0])
 async def addresses_keep_their_order(dut, p_valid, p_ready):
-    world = await World.begin(dut, f"order {p_valid} {p_ready}", p_valid=p_valid, p_ready=p_ready)
+    world = await ArbiterEnv.begin(dut, f"order {p_valid} {p_ready}", p_valid=p_valid, p_ready=p_ready)
     sent = {name: world.addresses(150) for name in READERS}
     for name, items in sent.items():
         world.sources[name].send([harness.pack(AR, item) for item in items])
@@ -63,7 +63,7 @@ async def addresses_keep_their_order(dut, p_valid, p_ready):
 @cocotb.test()
 @cocotb.parametrize(p_valid=[0.2, 1.0], p_ready=[0.3, 1.0])
 async def beats_find_their_reader(dut, p_valid, p_ready):
-    world = await World.begin(dut, f"beats {p_valid} {p_ready}", p_valid=p_valid, p_ready=p_ready)
+    world = await ArbiterEnv.begin(dut, f"beats {p_valid} {p_ready}", p_valid=p_valid, p_ready=p_ready)
     sent = world.beats(300)
     world.memory.send([harness.pack(R, item) for item in sent])
     for name, ident in READERS.items():
@@ -75,7 +75,7 @@ async def beats_find_their_reader(dut, p_valid, p_ready):
 @cocotb.test()
 async def the_fetch_goes_first_but_not_twice(dut):
     """With both always waiting they take turns; alone, each gets every cycle."""
-    world = await World.begin(dut, "turns")
+    world = await ArbiterEnv.begin(dut, "turns")
     for name, source in world.sources.items():
         source.send([harness.pack(AR, item) for item in world.addresses(60 if name == "load" else 40)])
     # One address a cycle, the first one a cycle after it was offered.
@@ -89,7 +89,7 @@ async def the_fetch_goes_first_but_not_twice(dut):
 
 @cocotb.test()
 async def a_cycle_each_way(dut):
-    world = await World.begin(dut, "latency")
+    world = await ArbiterEnv.begin(dut, "latency")
     for name, ident in READERS.items():
         count = len(world.bus.received)
         await world.sources[name].put(harness.pack(AR, world.addresses(1)[0]))
@@ -104,4 +104,4 @@ async def a_cycle_each_way(dut):
     await bounded(world.memory.drain(), 101)
 
 
-BENCHES = [Bench(name="read_arbiter", build=lambda: ReadArbiter(CONFIG))]
+BENCHES = [Bench(module=__name__, name="read_arbiter", build=lambda: ReadArbiter(CONFIG))]

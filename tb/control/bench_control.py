@@ -4,10 +4,11 @@ import itertools
 
 import cocotb
 
+from kiwicha.control.probe import UNIT_PROBE
 from kiwicha.isa import INSTRUCTIONS, Activity, ErrorCode, Unit, counter_address
 from kiwicha.timing import OPEN_INSTRUCTIONS
-from tb.control.environment import UNITS, World, benches
-from tb.harness import cycles, port
+from tb.control.environment import UNITS, ControlEnv, benches
+from tb.harness import cycles, port, unpack
 
 LOAD, MATMUL, EPILOGUE, STORE = UNITS
 
@@ -40,7 +41,7 @@ def random_program(random, length):
 @cocotb.test()
 async def random_programs(dut):
     """Order, semaphores, payloads, counters, over units and memories of many tempers."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     random = world.random
     for _ in range(14):
         length = random.choice((1, 2, 5, 17, 40, 90))
@@ -56,7 +57,7 @@ async def random_programs(dut):
 @cocotb.test()
 async def shared_semaphores(dut):
     """All units signal one semaphore and all wait for it, often in one cycle: nothing is lost or invented."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     world.memory.p_ready = world.memory.p_beat = 1
     for durations in ((1, 1), (12, 12), (1, 30)) * 2:
         # Slow units keep a token long enough for a second grant of it to show.
@@ -72,7 +73,7 @@ async def shared_semaphores(dut):
 @cocotb.test()
 async def full_semaphore_waits(dut):
     """A signal beyond the highest value waits, and the units behind it, until someone takes."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     world.durations = (2, 2)
     producers, consumers = [(LOAD, 0, 0b01)] * 20, [(MATMUL, 0b01, 0)] * 20
     gate = [(STORE, 0, 0b10), (MATMUL, 0b10, 0)]
@@ -88,7 +89,7 @@ async def full_semaphore_waits(dut):
 @cocotb.test()
 async def latency(dut):
     """From retire over a semaphore to the next unit: 4 cycles; from start to the first instruction."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     world.memory.latency, world.memory.p_ready, world.memory.p_beat = (1, 1), 1, 1
     world.durations = (60, 60)
     program = [(LOAD, 0, 1), (MATMUL, 1, 2), (EPILOGUE, 2, 4), (STORE, 4, 0)]
@@ -105,7 +106,7 @@ async def latency(dut):
 @cocotb.test()
 async def prefetch_hides_latency(dut):
     """One instruction every 16 cycles although the memory takes 100."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     world.memory.latency, world.memory.p_ready, world.memory.p_beat = (100, 100), 1, 1
     world.durations = (1, 1)
     await world.start([(LOAD, 0, 0)] * 200)
@@ -118,7 +119,7 @@ async def prefetch_hides_latency(dut):
 @cocotb.test()
 async def bounded_grants(dut):
     """Four units compete for one semaphore: none starves."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     world.durations = (12, 12)      # so that nobody returns the token before a wrong grant shows
     rounds = 12
     program = [(LOAD, 0, 1)] + [(unit, 1, 1) for _ in range(rounds) for unit in UNITS]
@@ -134,7 +135,7 @@ async def bounded_grants(dut):
 
 @cocotb.test()
 async def empty_program(dut):
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     await world.start([], address=0x7FFF_F001)
     status = await world.finish(20 * 5)
     assert status["done"] and not status["error"]
@@ -144,7 +145,7 @@ async def empty_program(dut):
 @cocotb.test()
 async def unit_errors(dut):
     """Each unit's error ends the program with its own words; the next program is as ever."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     for unit in UNITS:
         for code in (ErrorCode.FIELD, ErrorCode.BUS_WRITE):
             program = random_program(world.random, 30)
@@ -162,7 +163,7 @@ async def unit_errors(dut):
 @cocotb.test()
 async def simultaneous_errors(dut):
     """Of the errors of one cycle the lowest index counts."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     for order in (UNITS, UNITS[::-1], (MATMUL, STORE, LOAD, EPILOGUE)):
         program = [(unit, 0, 0) for unit in order]
         world.failures = {index: (ErrorCode.FIELD, 100 + index) for index in range(4)}
@@ -178,7 +179,7 @@ async def simultaneous_errors(dut):
 @cocotb.test()
 async def bad_instructions(dut):
     """Unknown opcodes; each kind's reserved bits, one by one: the lowest is named, earlier ones are run."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     for opcode in (0, 5, 12, 0x81, 255):
         program = [(LOAD, 0, 0), (STORE, 0, 0)]
         bits = world.encode(MATMUL, 0, 0) & ~0xFF | opcode
@@ -202,7 +203,7 @@ async def bad_instructions(dut):
 @cocotb.test()
 async def fetch_errors(dut):
     """A misaligned program, one outside the window, one at its edges, and a memory that refuses."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     top = 1 << world.config.address_width
     for address in (0x1_0001, 0x1_0020):
         await world.start([(LOAD, 0, 0)], address=address)
@@ -248,7 +249,7 @@ async def fetch_errors(dut):
 @cocotb.test()
 async def watchdog(dut):
     """A semaphore that never comes, a unit that hangs, a signal that cannot be given, a silent memory."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     await world.write("WATCHDOG", 200)
     await world.start([(LOAD, 0, 1), (STORE, 0, 0), (MATMUL, 2, 0), (EPILOGUE, 4, 0)])
     await world.check_error(ErrorCode.WATCHDOG, MATMUL, 2, 0)
@@ -272,7 +273,7 @@ async def watchdog(dut):
 @cocotb.test()
 async def silent_memory(dut):
     """The error is there at once; busy falls when the memory has answered; the next program runs."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     await world.write("WATCHDOG", 150)
     await world.write("IRQ_ENABLE", 2)
     for p_ready in (0, 1):
@@ -302,7 +303,7 @@ async def silent_memory(dut):
 @cocotb.test()
 async def abort_anywhere(dut):
     """CONTROL.abort at random cycles; the next program is as ever."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     for _ in range(24):
         program = random_program(world.random, 25)
         world.memory.latency = world.random.choice(((1, 3), (60, 60)))
@@ -311,7 +312,7 @@ async def abort_anywhere(dut):
         # An instruction is finished when its signals are applied, which may take some cycles more.
         finished = {index for _, index, cycle in world.retires if cycle < world.cycle - 20}
         await world.write("CONTROL", 2)
-        status = await world.finish(500)
+        status = await world.stopped()
         if not status["done"]:
             got = await world.check_error(ErrorCode.ABORTED, Unit.FETCH, None, 0)
             retired = {index for _, index, _ in world.retires}
@@ -325,7 +326,7 @@ async def abort_anywhere(dut):
 @cocotb.test()
 async def counters_tell(dut):
     """Waiting for a semaphore, for memory and for a full queue are told apart."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     world.duration = lambda unit, index: 400 if unit == LOAD else 5
     depth = world.config.queue_depth
     await world.start([(LOAD, 0, 1), (MATMUL, 1, 0), *[(LOAD, 0, 0)] * (depth + 4)])
@@ -346,4 +347,44 @@ async def counters_tell(dut):
     await world.check_done(9000)
 
 
-BENCHES = benches(__name__, "control")
+@cocotb.test()
+async def probe_tells_what_is_counted(dut):
+    """Activities in the counted cycles are the counters'; what units take and end is what they saw."""
+    world = await ControlEnv.make(dut)
+    seen = []
+
+    async def watch():
+        said = None
+        while True:
+            await cycles(dut, 1)
+            before, said = said, {unit: Activity(int(port(dut, f"{unit.name.lower()}__activity").value))
+                                  for unit in UNITS}
+            if port(dut, "probe__counted").value == 1:
+                units = (port(dut, f"probe__units__{unit.value}").value for unit in Unit)
+                seen.append([unpack(UNIT_PROBE, int(value)) for value in units])
+                for unit in UNITS:
+                    told = seen[-1][unit.value]["activity"]
+                    assert told == before[unit] or (told, before[unit]) == (Activity.SEMAPHORE, Activity.IDLE)
+
+    cocotb.start_soon(watch())
+    for length in (1, 30, 60):
+        seen.clear()
+        await world.start(random_program(world.random, length))
+        await world.check_done(length * 180 + 2000)
+        assert len(seen) == await world.read("CYCLES")
+        for unit in Unit:
+            view = [cycle[unit.value] for cycle in seen]
+            for activity in Activity:
+                counted = await world.read(counter_address(unit, activity))
+                assert sum(item["activity"] == activity for item in view) == counted, f"{unit} {activity}"
+            accepted = [item["index"] for item in view if item["accept"]]
+            if unit == Unit.FETCH:
+                assert accepted == list(range(length)) and all(item["accept"] == item["retire"] for item in view)
+                waits = [item["index"] for item in view if item["activity"] == Activity.MEMORY]
+                assert waits == sorted(waits)
+            else:
+                assert accepted == [index for who, index, _ in world.offers if who == unit]
+                assert sum(item["retire"] for item in view) == len(accepted)
+
+
+BENCHES = benches(__name__, "control", mutated="controller.py", invisible=(), sample=5)

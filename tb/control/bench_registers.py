@@ -3,9 +3,9 @@
 import cocotb
 
 from kiwicha.bus.axi import Resp
-from kiwicha.isa import REGISTERS
+from kiwicha.isa import REGISTERS, Access
 from tb import harness
-from tb.control.environment import HOST, UNITS, World, benches
+from tb.control.environment import HOST, UNITS, ControlEnv, benches
 from tb.harness import bounded, cycles, port
 
 LOAD, MATMUL, EPILOGUE, STORE = UNITS
@@ -14,7 +14,7 @@ LOAD, MATMUL, EPILOGUE, STORE = UNITS
 @cocotb.test()
 async def register_resets(dut):
     """Every register reads what it should after reset; everything else is no register."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     config = world.config
     high = (1 << config.address_width - 32) - 1
     expected = dict.fromkeys(REGISTERS, 0) | {
@@ -48,7 +48,7 @@ async def register_resets(dut):
 @cocotb.test()
 async def register_writes(dut):
     """Access, strobes, bits that do not exist; a refused write changes nothing."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     random, host = world.random, world.host
     high = (1 << world.config.address_width - 32) - 1
     plain = {"PROGRAM_LOW": 0xFFFF_FFFF, "PROGRAM_HIGH": 0xFFFF_FFFF, "PROGRAM_COUNT": 0xFF_FFFF,
@@ -77,7 +77,7 @@ async def register_writes(dut):
         first >> 12 | last >> 12 << world.config.address_width - 12
     before = {name: await world.read(name) for name in REGISTERS}
     for name, register in REGISTERS.items():
-        if register.access == "ro":
+        if register.access is Access.RO:
             await world.write(name, 0xFFFF_FFFF, expect=Resp.SLVERR)
     for offset in (0x01C, 0x038, 0x04C, 0x070, 0x084, 0x1A0, 0x800, 0xFFC):
         await world.write(offset, 0xFFFF_FFFF, expect=Resp.SLVERR)
@@ -87,7 +87,7 @@ async def register_writes(dut):
 @cocotb.test()
 async def register_locks(dut):
     """While busy, and once locked."""
-    world = await World.make(dut)
+    world = await ControlEnv.make(dut)
     guarded = ("PROGRAM_LOW", "PROGRAM_HIGH", "PROGRAM_COUNT", "WATCHDOG", "WINDOW_FIRST_LOW", "WINDOW_FIRST_HIGH",
                "WINDOW_LAST_LOW", "WINDOW_LAST_HIGH")
     world.duration = lambda unit, index: 3000

@@ -12,10 +12,13 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 from kiwicha.bus.axi import AxiRead, ReadId, Resp
 from kiwicha.config import ChipConfig
 from kiwicha.control.controller import Controller
+from kiwicha.control.probe import Probe
 from kiwicha.control.unit import ErrorReport, UnitPort, Window
-from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, Activity, Unit, counter_address, unit_layout
+from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, Activity, Unit, counter_address
+from kiwicha.layouts import unit_layout
 from tb import harness
 from tb.harness import Bench, pack, port, unpack
+from tb.mutation import Mutated
 
 UNITS = list(INSTRUCTIONS)
 HOST = {"awaddr": In(12), "awvalid": In(1), "awready": Out(1), "wdata": In(32), "wstrb": In(4), "wvalid": In(1),
@@ -24,18 +27,19 @@ HOST = {"awaddr": In(12), "awvalid": In(1), "awready": Out(1), "wdata": In(32), 
 
 
 class FlatController(wiring.Component):
-    """The control unit with the AXI4-Lite signals that a bus model expects."""
+    """The control unit, with its probe, and with the AXI4-Lite signals that a bus model expects."""
 
     def __init__(self, config):
         self._config = config
         super().__init__({
             **{f"host_{name}": member for name, member in HOST.items()},
             "bus": Out(AxiRead(config)), "window": Out(Window(config)), "irq": Out(1),
+            "probe": Out(Probe()),
             **{unit.name.lower(): In(UnitPort(unit)) for unit in UNITS}})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.controller = controller = Controller(self._config)
+        m.submodules.controller = controller = Controller(self._config, probe=True)
         host = controller.host
         for ours, stream, inwards in (("aw", host.aw, True), ("w", host.w, True), ("b", host.b, False),
                                       ("ar", host.ar, True), ("r", host.r, False)):
@@ -49,6 +53,7 @@ class FlatController(wiring.Component):
             self.host_rresp.eq(host.r.p.resp), self.irq.eq(controller.irq),
             self.window.eq(controller.window)]
         wiring.connect(m, wiring.flipped(self.bus), controller.bus)
+        wiring.connect(m, wiring.flipped(self.probe), controller.probe)
         for unit in UNITS:
             wiring.connect(m, wiring.flipped(getattr(self, unit.name.lower())),
                            getattr(controller, unit.name.lower()))
@@ -105,6 +110,11 @@ class Memory:
         port(dut, "bus__r__valid").value = int(self.beat is not None)
 
     ready = False
+
+    @property
+    def owes(self):
+        """Whether a burst has been asked for that has not been answered to its end."""
+        return bool(self.waiting) or self.held is not None
 
     def accept(self, cycle, burst):
         beats, size = burst["length"] + 1, self.config.bus_bytes
@@ -169,10 +179,14 @@ class FakeUnit:
                     self.open.pop(0)
                     retire = 1
                     world.on_retire(self.unit, index, cycle)
-        quiet = not (self.open or self.failing or self.stopping)
+        quiet = not self.at_work
         pins["retire"].value = retire
         # What the unit says in the next cycle; a retire belongs to a cycle of work.
         self.say(quiet and not retire)
+
+    @property
+    def at_work(self):
+        return bool(self.open or self.failing or self.stopping)
 
     def say(self, quiet):
         pins = self.pins
@@ -190,7 +204,7 @@ class FakeUnit:
         pins["progress"].value = int(not quiet and not self.failing and not self.world.frozen)
 
 
-class World:
+class ControlEnv:
     """The control unit's surroundings, and an independent account of its semaphores."""
 
     def __init__(self, dut, label):
@@ -203,7 +217,7 @@ class World:
         self.program = []
         self.durations = (1, 30)
         self.failures = {}
-        self.aborting_since = None
+        self.owed = 0               # the last cycle in which memory or a unit had something to finish
         self.forget()
 
     def forget(self):
@@ -234,6 +248,8 @@ class World:
             self.memory.step(self.cycle)
             for unit in self.units.values():
                 unit.step(self.cycle)
+            if self.memory.owes or any(unit.at_work for unit in self.units.values()):
+                self.owed = self.cycle
 
     # What the units tell.
 
@@ -310,6 +326,15 @@ class World:
             await self.check_counters()
         return await self.status()
 
+    async def stopped(self, limit=40):
+        """Wait for the end of an abort: `limit` cycles, however long memory and units take to finish before."""
+        begin = self.cycle
+        while (await self.status())["busy"]:
+            late = self.cycle - max(begin, self.owed)
+            assert late < limit, f"still busy {late} cycles after memory and units have finished"
+        await self.check_counters()
+        return await self.status()
+
     async def check_done(self, limit):
         status = await self.finish(limit, counters=len(self.program) > 10)
         assert status["done"] and not status["error"], await self.error()
@@ -340,10 +365,12 @@ class World:
         return total
 
 
-def benches(module, prefix):
-    """The benches of `module`, one for each of some configurations."""
+def benches(module, prefix, **params):
+    """The benches of `module`, one for each configuration; the first one has planted bugs in it, too."""
     tiny, small, large = map(ChipConfig.preset, ("tiny", "small", "ulx3s_85f"))
     wide = dataclasses.replace(tiny, name="wide_address", address_width=64, queue_depth=1, bus_width=128,
                                columns=16)
-    return [Bench(name=f"{prefix}_{config.name}", module=module, params={"config": config},
-                  build=lambda config=config: FlatController(config)) for config in (tiny, small, large, wide)]
+    return [Bench(name=f"{prefix}_tiny", module=module, params={"config": tiny, **params},
+                  build=lambda: Mutated(FlatController(tiny), "controller.py")),
+            *(Bench(name=f"{prefix}_{config.name}", module=module, params={"config": config},
+                    build=lambda config=config: FlatController(config)) for config in (small, large, wide))]

@@ -6,7 +6,7 @@ from cocotb.triggers import RisingEdge
 from kiwicha.bus.axi import AxiRead
 from kiwicha.control.unit import Window
 from kiwicha.dma.load import LoadUnit
-from kiwicha.isa import Unit
+from kiwicha.isa import Activity, Unit
 from kiwicha.memory.ports import line_write
 from tb import harness
 from tb.axi_checker import AxiReadChecker
@@ -33,9 +33,15 @@ class Env:
         self.written = []
         self.retired_at = []
         self.p_write = 1.0
+        self.control.working = self._working
         self.control.on_retire = lambda: self.retired_at.append(len(self.written))
         cocotb.start_soon(self._scratchpad())
         return self
+
+    def _working(self):
+        """BUSY with a line that the scratchpad takes, PORT with one that it does not, MEMORY without any."""
+        valid, ready = (port(self.dut, f"write__request__{side}").value == 1 for side in ("valid", "ready"))
+        return {(Activity.BUSY if ready else Activity.PORT) if valid else Activity.MEMORY}
 
     def slow(self):
         """From now on everything takes its random time."""
@@ -256,6 +262,7 @@ async def throughput(dut, shape):
 # The time limits assume 16 reads in flight.
 WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_job",
                  "address_below_zero_and_above_the_top", "abort_at_any_moment")
-BENCHES = [Bench(name=f"load_{name}", build=lambda config=config: LoadUnit(config), params={"config": name},
+BENCHES = [Bench(module=__name__, name=f"load_{name}", build=lambda config=config: LoadUnit(config),
+                 params={"config": name},
                  testcase=() if config.reads_in_flight >= 16 else WITHOUT_SPEED)
            for name, config in CONFIGS.items()]

@@ -9,7 +9,7 @@ from cocotb.triggers import RisingEdge
 from kiwicha.bus.axi import AxiWrite
 from kiwicha.control.unit import Window
 from kiwicha.dma.store import StoreUnit
-from kiwicha.isa import ErrorCode, Unit
+from kiwicha.isa import Activity, ErrorCode, Unit
 from kiwicha.timing import READ_LATENCY
 from tb import harness
 from tb.axi_checker import AxiWriteChecker
@@ -37,10 +37,20 @@ class Env:
         self.checker.first, self.checker.last = self.memory.first, self.memory.last
         self.p_read = 1.0
         self.snapshots = []     # bytes in memory at each retirement
+        self.control.working = self._working
         self.control.on_retire = lambda: self.snapshots.append(len(self.bus.log))
         self.control.while_error = self._check_silence
         cocotb.start_soon(self._read_port())
         return self
+
+    def _working(self):
+        """BUSY with a beat that the memory takes, MEMORY with one that it does not or without any; PORT only after
+        the scratchpad has not taken a request.
+        """
+        valid, ready = (port(self.dut, f"bus__w__{side}").value == 1 for side in ("valid", "ready"))
+        if valid:
+            return {Activity.BUSY if ready else Activity.MEMORY}
+        return {Activity.MEMORY, Activity.PORT} if self.p_read < 1 else {Activity.MEMORY}
 
     def slow(self):
         self.bus.latency = lambda: self.rng.choice([0, 5, self.rng.randrange(200)])
@@ -314,6 +324,7 @@ async def throughput(dut, shape):
 WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_job",
                  "error_meets_next_burst", "earlier_error_found_later",
                  "address_below_zero_and_above_the_top", "abort_at_any_moment")
-BENCHES = [Bench(name=f"store_{name}", build=lambda config=config: StoreUnit(config), params={"config": name},
+BENCHES = [Bench(module=__name__, name=f"store_{name}", build=lambda config=config: StoreUnit(config),
+                 params={"config": name},
                  testcase=() if config.writes_in_flight >= 8 else WITHOUT_SPEED)
            for name, config in CONFIGS.items()]

@@ -6,7 +6,8 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from kiwicha.control.unit import SETTLE, ErrorReport, Window
-from kiwicha.isa import Activity, unit_layout
+from kiwicha.isa import Activity
+from kiwicha.layouts import unit_layout
 from tb import harness
 from tb.drivers import cycles, port
 from tb.payload import pack, unpack
@@ -17,7 +18,8 @@ __all__ = ["Control", "draw_jobs"]
 class Control:
     """Hands jobs (dicts of fields) to the unit; counts retirements and cycles by activity.
 
-    `on_retire` is called at each, `while_error` in each cycle from an error to the abort. Asserts that IDLE and
+    `on_retire` is called at each, `while_error` in each cycle from an error to the abort; `working` says what the
+    activity may be in this cycle if the unit is not quiet. Asserts that IDLE and
     `quiet` agree, that an error stays as it is, and that nothing retires after it.
     """
 
@@ -35,6 +37,7 @@ class Control:
         self.now = 0
         self.on_retire = lambda: None
         self.while_error = lambda: None
+        self.working = lambda: set(Activity) - {Activity.IDLE}
         self.aborting = False
         port(dut, "window").value = pack(Window(memory.config), memory.window)
         cocotb.start_soon(self._run())
@@ -92,6 +95,7 @@ class Control:
             self.activities[doing] += 1
             self.quiet = bool(quiet.value)
             assert (doing is Activity.IDLE) == self.quiet, "IDLE and quiet disagree"
+            assert self.quiet or doing in self.working(), f"{doing}, not {self.working()}"
             if retire.value:
                 assert not self.error, "retired after an error"
                 self.retired += 1

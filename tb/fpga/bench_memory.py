@@ -6,14 +6,14 @@ from cocotb.utils import get_sim_time
 from fpga.ram import Ram
 from kiwicha.bus.axi import ReadId, Resp
 from kiwicha.config import ChipConfig
+from kiwicha_host.memory_latency import BLOCK_RAM
 from tb import harness
 from tb.harness import Bench, StreamDriver, StreamMonitor, bounded, cycles
 
 SIZE = 4096
-LATENCY = 6
 
 
-class World:
+class RamEnv:
     """Drivers and monitors on all ports, and the memory as it ought to be."""
 
     def __init__(self, dut, p_ready=1.0, p_valid=1.0):
@@ -86,7 +86,7 @@ def check(beats, expected):
 
 async def attach(dut, **options):
     await harness.start(dut)
-    world = World(dut, **options)
+    world = RamEnv(dut, **options)
     # Block RAM keeps what it holds over a reset.
     for address in range(0, SIZE, 4):
         await world.word(address, world.rng.getrandbits(32))
@@ -130,7 +130,7 @@ async def both_directions_at_full_rate(dut):
         await cycles(dut, 1)
     began = get_sim_time("ns")
     await bounded(world.r.wait(1), 20)
-    assert (get_sim_time("ns") - began) / 10 == LATENCY
+    assert (get_sim_time("ns") - began) / 10 == BLOCK_RAM
     # One beat per cycle in both directions and without gaps between bursts, after the first one's latency.
     await bounded(world.r.wait(32), 32)
     check(world.take("r"), expected)
@@ -172,5 +172,6 @@ async def words_outside(dut):
         assert (await world.word(address))["data"] == int.from_bytes(before[address:address + 4], "little")
 
 
-BENCHES = [Bench(name=f"memory_{name}", build=lambda name=name: Ram(ChipConfig.preset(name), SIZE),
+BENCHES = [Bench(module=__name__, name=f"memory_{name}",
+                 build=lambda name=name: Ram(ChipConfig.preset(name), SIZE),
                  params={"config": name}) for name in ("tiny", "ulx3s_85f")]

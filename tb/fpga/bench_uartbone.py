@@ -285,10 +285,12 @@ async def decodes(dut):
 
 
 BENCHES = [
-    Bench(name="uartbone", build=lambda: UartBone(DIVISOR, timeout=TIMEOUT, bus_timeout=BUS_TIMEOUT),
+    Bench(module=__name__, name="uartbone",
+          build=lambda: UartBone(DIVISOR, timeout=TIMEOUT, bus_timeout=BUS_TIMEOUT),
           testcase=("reads_and_writes", "a_burst_of_255_and_of_none", "one_command_may_wait",
                     "forgets_an_incomplete_command", "a_pause_shorter_than_the_timeout_is_none", "survives_noise",
                     "a_silent_bus_does_not_hang_it")),
-    Bench(name="word_to_axi_lite", build=lambda: WordToAxiLite(12), testcase=("axi_lite",)),
-    Bench(name="word_decoder", build=lambda: WordDecoder(4, {"low": 0, "high": 15}), testcase=("decodes",)),
+    Bench(module=__name__, name="word_to_axi_lite", build=lambda: WordToAxiLite(12), testcase=("axi_lite",)),
+    Bench(module=__name__, name="word_decoder", build=lambda: WordDecoder(4, {"low": 0, "high": 15}),
+          testcase=("decodes",)),
 ]

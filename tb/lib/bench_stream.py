@@ -110,11 +110,11 @@ async def foretells(dut, p_valid, p_ready):
 
 
 def queue_bench(depth):
-    return Bench(name=f"queue_{depth}", build=lambda: Queue(ITEM, depth), params={"depth": depth},
+    return Bench(module=__name__, name=f"queue_{depth}", build=lambda: Queue(ITEM, depth), params={"depth": depth},
                  testcase=OF_QUEUES)
 
 
 BENCHES = [
     *(queue_bench(depth) for depth in (1, 2, 3, 8)),
-    Bench(name="register_slice", build=lambda: RegisterSlice(ITEM), testcase=OF_REGISTER_SLICES),
+    Bench(module=__name__, name="register_slice", build=lambda: RegisterSlice(ITEM), testcase=OF_REGISTER_SLICES),
 ]

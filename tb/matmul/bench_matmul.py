@@ -5,18 +5,19 @@ import itertools
 import cocotb
 
 from kiwicha import ChipConfig
-from kiwicha.isa import Activity, Unit, unit_layout
+from kiwicha.isa import Activity, Unit
+from kiwicha.layouts import unit_layout
 from kiwicha.timing import READ_LATENCY
 from tb import harness
 from tb.harness import Bench, bounded, cycles, port
-from tb.matmul.environment import MatmulBench, World
+from tb.matmul.environment import MatmulBench, MatmulEnv
 from tb.matmul.programs import bad_instructions, instruction, random_instruction, random_scaled
 
 
 @cocotb.test()
 @cocotb.parametrize(p_deny=[(0, 0), (0.5, 0.1), (0.1, 0.5), (0.7, 0.7)], p_valid=[0.05, 1.0])
 async def random_programs(dut, p_deny, p_valid):
-    world = await World.begin(dut, f"random {p_deny} {p_valid}")
+    world = await MatmulEnv.begin(dut, f"random {p_deny} {p_valid}")
     for _ in range(2):
         world.p_deny |= dict(zip("aw", p_deny, strict=True))
         world.driver.p_valid = p_valid
@@ -29,7 +30,7 @@ async def random_programs(dut, p_deny, p_valid):
 @cocotb.parametrize(p_deny=[(0, 0, 0), (0.5, 0.1, 0.3), (0.1, 0.5, 0.8)], p_valid=[0.05, 1.0])
 async def random_scaled_programs(dut, p_deny, p_valid):
     """Block-scaled and integer products of all formats in turn."""
-    world = await World.begin(dut, f"scaled {p_deny} {p_valid}")
+    world = await MatmulEnv.begin(dut, f"scaled {p_deny} {p_valid}")
     for _ in range(3):
         world.p_deny = dict(zip("aws", p_deny, strict=True))
         world.driver.p_valid = p_valid
@@ -46,7 +47,7 @@ async def tiles_follow_without_a_bubble(dut, instructions):
     and the next instruction at most one cycle later.
     """
     number, tiles = instructions
-    world = await World.begin(dut, "pace")
+    world = await MatmulEnv.begin(dut, "pace")
     config, rest = world.config, world.rest
     for m in (1, config.rows - 1, config.rows, config.rows + 1, 3 * config.rows):
         before = len(world.log["a"])
@@ -66,7 +67,7 @@ async def tiles_follow_without_a_bubble(dut, instructions):
 @cocotb.test()
 async def scaled_tiles_follow_without_a_bubble(dut):
     """A block's last tile loads one line more, and each line of A's scales takes no cycle from another bank."""
-    world = await World.begin(dut, "scaled pace")
+    world = await MatmulEnv.begin(dut, "scaled pace")
     config, tiles = world.config, 6
     for m in (config.rows + 1, 3 * config.rows, 32):
         before = len(world.log["a"])
@@ -91,7 +92,7 @@ def check_gaps(swaps, tiles, cycles):
 @cocotb.test()
 async def sums_to_one_line_rest(dut):
     """Vectors to n lines in turn come as fast as the lines rest."""
-    world = await World.begin(dut, "rest")
+    world = await MatmulEnv.begin(dut, "rest")
     for n in range(1, world.rest + 2):
         before = len(world.log["a"])
         world.send(instruction(world.config, count=(n, 20, 1, 1), acc_stride=(1, 0, 0, 0), a_stride=(1, 2, 0, 0)))
@@ -104,7 +105,7 @@ async def sums_to_one_line_rest(dut):
 @cocotb.test()
 async def latency(dut):
     """The first vector is asked for when its tile is there, and retires after as many cycles as promised."""
-    world = await World.begin(dut, "latency")
+    world = await MatmulEnv.begin(dut, "latency")
     before = {name: len(log) for name, log in world.log.items()}
     assert world.send(instruction(world.config))
     while world.driver.accepted < 2:
@@ -121,7 +122,7 @@ async def latency(dut):
 
 @cocotb.test()
 async def a_retired_sum_can_be_read_at_once(dut):
-    world = await World.begin(dut, "read")
+    world = await MatmulEnv.begin(dut, "read")
     for line in (0, world.config.accumulator_lines - 1):
         world.send(instruction(world.config, acc_line=line, accumulate=1))
         port(dut, "read__request__valid").value = 1
@@ -140,7 +141,7 @@ async def a_retired_sum_can_be_read_at_once(dut):
 @cocotb.test()
 async def activities(dut):
     """What the counters will count: each state in its place, and nothing else."""
-    world = await World.begin(dut, "activity")
+    world = await MatmulEnv.begin(dut, "activity")
     config, tail = world.config, harness.current().params["latency"] + world.settle
     for deny, waits in (({"a": 0.0, "w": 0.0}, Activity.OPERAND), ({"a": 0.0, "w": 1.0}, Activity.PORT),
                         ({"a": 1.0, "w": 0.0}, Activity.PORT)):
@@ -163,7 +164,7 @@ async def activities(dut):
 @cocotb.test()
 @cocotb.parametrize(p_deny=[0, 0.4])
 async def errors_then_abort_then_work(dut, p_deny):
-    world = await World.begin(dut, f"errors {p_deny}")
+    world = await MatmulEnv.begin(dut, f"errors {p_deny}")
     for fields, code, address in bad_instructions(world.config, world.rng):
         world.p_deny = dict.fromkeys(world.ports, p_deny)
         index = world.rng.getrandbits(24)
@@ -192,7 +193,7 @@ async def errors_then_abort_then_work(dut, p_deny):
 @cocotb.test()
 @cocotb.parametrize(p_deny=[0, 0.5])
 async def abort_at_any_time(dut, p_deny):
-    world = await World.begin(dut, f"abort {p_deny}")
+    world = await MatmulEnv.begin(dut, f"abort {p_deny}")
     for _ in range(30):
         world.p_deny = dict.fromkeys(world.ports, p_deny)
         for _ in range(world.rng.randrange(4)):
@@ -213,7 +214,7 @@ def matmul_bench(name, rows, columns, lines=64, **parameters):
     config = ChipConfig(name=name, rows=rows, columns=columns, bus_width=64, vector_lanes=2, bank_lines=64,
                         accumulator_lines=lines, **parameters)
     scaled = config.block_scaled
-    return Bench(name=f"matmul_{name}", build=lambda: MatmulBench(config),
+    return Bench(module=__name__, name=f"matmul_{name}", build=lambda: MatmulBench(config),
                  testcase=(*COMMON, "random_scaled_programs", "scaled_tiles_follow_without_a_bubble") if scaled
                  else COMMON,
                  params={"config": config, "latency": rows + columns + 3 + READ_LATENCY + scaled})

@@ -7,7 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from kiwicha.control.unit import ErrorReport, UnitPort
-from kiwicha.isa import Activity, Unit, unit_layout
+from kiwicha.isa import Activity, Unit
+from kiwicha.layouts import unit_layout
 from kiwicha.matmul.unit import MatmulUnit
 from kiwicha.memory.accumulator import Accumulator, accumulation
 from kiwicha.memory.ports import ReadPort, WritePort, line_write
@@ -18,7 +19,7 @@ from tb.harness import StreamDriver, bounded, cycles, port
 from tb.matmul.model import Model, ports
 from tb.matmul.programs import instruction
 
-__all__ = ["MatmulBench", "World"]
+__all__ = ["MatmulBench", "MatmulEnv"]
 
 
 class MatmulBench(wiring.Component):
@@ -59,7 +60,7 @@ class MatmulBench(wiring.Component):
         return m
 
 
-class World:
+class MatmulEnv:
     """The design, what it must compute, and the rules it must keep in every cycle."""
 
     def __init__(self, dut, label):

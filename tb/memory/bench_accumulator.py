@@ -157,7 +157,7 @@ async def rest_is_what_the_class_says(dut):
 def accumulator_bench(name, testcase, **parameters):
     config = ChipConfig(name=name, bus_width=64, vector_lanes=2, bank_lines=16, **parameters)
     assert Accumulator(config).latency == Accumulator(config).hazard == REST
-    return Bench(name=f"accumulator_{name}", build=lambda: Accumulator(config), testcase=testcase,
+    return Bench(module=__name__, name=f"accumulator_{name}", build=lambda: Accumulator(config), testcase=testcase,
                  params={"config": config})
 
 

@@ -132,7 +132,8 @@ async def a_written_line_is_there_as_soon_as_stated(dut):
 
 def scratchpad_bench(name, **parameters):
     config = ChipConfig(name=name, **parameters)
-    return Bench(name=f"scratchpad_{name}", build=lambda: Scratchpad(config), params={"config": config})
+    return Bench(module=__name__, name=f"scratchpad_{name}", build=lambda: Scratchpad(config),
+                 params={"config": config})
 
 
 BENCHES = [

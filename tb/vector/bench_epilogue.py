@@ -187,7 +187,8 @@ def shape_bench(columns, lanes, bus_width, testcase=(), formats=("int8",), **mor
                         vector_lanes=lanes, scratchpad_banks=2, formats=formats,
                         **{"bank_lines": 64, "accumulator_lines": 64, **more})
     name = f"epilogue_{columns}_{lanes}_{config.line_bytes}{'_scaled' if config.block_scaled else ''}"
-    return Bench(name=name, build=lambda: EpilogueUnit(config), testcase=testcase, params={"config": config})
+    return Bench(module=__name__, name=name, build=lambda: EpilogueUnit(config), testcase=testcase,
+                 params={"config": config})
 
 
 SCALED = {"formats": ("int8", "e4m3", "e2m1")}

@@ -7,7 +7,8 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from kiwicha.control.unit import ErrorReport
-from kiwicha.isa import Activity, Unit, unit_layout
+from kiwicha.isa import Activity, Unit
+from kiwicha.layouts import unit_layout
 from kiwicha.timing import READ_LATENCY
 from kiwicha.vector.unit import EpilogueUnit
 from tb import harness

@@ -58,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
                 if file == models.DIGITS_CONV and device.name == "verilated":
                     _show_time(console, config, file)
             _gemms(console, device)
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 1
     except Exception as error:
         print(f"demo: {str(error).strip() or type(error).__name__}".splitlines()[0], file=sys.stderr)
         return 1
@@ -77,7 +80,7 @@ def _show_chip(console: Console, device: Device) -> None:
 
 def _network(console: Console, device: Device, file: Path, count: int) -> None:
     """Classify the test images, check each logit, and show how."""
-    network = compile_onnx(device.config, file)
+    network = compile_onnx(device.config, file, memory_latency=device.memory_latency)
     images, labels = (item[:count] for item in models.digits_test())
     console.print(f"\n[bold]{file.name}[/]: {count} handwritten digits, {network.macs(1):,} "
                   "multiply-accumulates each")

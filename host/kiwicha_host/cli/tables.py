@@ -1,14 +1,38 @@
 """What the command line prints on standard output: tables for people, JSON for scripts."""
 
+import contextlib
 import json
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TextIO
 
-__all__ = ["print_json", "show_figures", "show_rows"]
+from ..files import FileProblem
+
+__all__ = ["print_json", "show_figures", "show_line", "show_rows", "standard_output"]
 
 
-def show_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
-    """`rows`, all with the same keys, as a table; or as JSON under `title`."""
+@contextlib.contextmanager
+def standard_output() -> Iterator[None]:
+    """What the block prints has arrived when it ends; :exc:`FileProblem` says why it could not."""
+    if sys.stdout is None:
+        raise FileProblem("standard output is closed")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:     # the reader has had enough, which is no error
+        raise
+    except OSError as error:
+        raise FileProblem(f"cannot write standard output: {error.strerror or error}") from None
+
+
+def show_line(text: str) -> None:
+    """One line on standard output."""
+    with standard_output():
+        print(text)
+
+
+def show_rows(title: str, rows: list[dict[str, Any]], as_json: bool, file: TextIO | None = None) -> None:
+    """`rows`, all with the same keys, as a table, to `file` if it is given; or as JSON under `title`."""
     if as_json:
         print_json({title: rows})
         return
@@ -18,7 +42,7 @@ def show_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    _print_table(table)
+    _print_table(table, file)
 
 
 def _cell(value: Any) -> str:
@@ -31,17 +55,19 @@ def _cell(value: Any) -> str:
 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object, without NaN and infinities."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    show_line(json.dumps(value, indent=2, allow_nan=False))
 
 
-def _print_table(table) -> None:
+def _print_table(table, file: TextIO | None) -> None:
     from rich.console import Console
-    # In a pipe nobody has a width; in a terminal its own.
-    width = None if sys.stdout.isatty() else 120
-    Console(file=sys.stdout, markup=False, highlight=False, width=width).print(table)
+    with standard_output():
+        file = file or sys.stdout
+        # In a pipe nobody has a width; in a terminal its own.
+        width = None if file.isatty() else 120
+        Console(file=file, markup=False, highlight=False, width=width).print(table)
 
 
-def show_figures(figures: dict[str, Any], as_json: bool) -> None:
+def show_figures(figures: dict[str, Any], as_json: bool, file: TextIO | None = None) -> None:
     """A run's figures (:mod:`kiwicha_host.metrics`): one table, and one each for layers and counters."""
     if as_json:
         print_json(figures)
@@ -51,10 +77,10 @@ def show_figures(figures: dict[str, Any], as_json: bool) -> None:
     for name, value in figures.items():
         if not isinstance(value, dict | list):
             table.add_row(name.replace("_", " "), _cell(value))
-    _print_table(table)
+    _print_table(table, file)
     if figures.get("layers"):
-        show_rows("layers", figures["layers"], False)
+        show_rows("layers", figures["layers"], False, file)
     if figures["counters"]:
         show_rows("counters", [{"unit": unit, **{name: f"{count / max(1, sum(row.values())):.1%}"
                                                   for name, count in row.items()}}
-                                for unit, row in figures["counters"].items()], False)
+                                for unit, row in figures["counters"].items()], False, file)

@@ -4,6 +4,7 @@ from rich.text import Text
 
 from kiwicha.isa import Activity, Unit
 
+from .. import arguments
 from ..trace import Trace
 
 __all__ = ["time_line"]
@@ -22,6 +23,8 @@ def time_line(trace: Trace, columns: int = 60) -> list[Text]:
     Each sign is what the unit did most in one of `columns` equal parts of the run; behind them is how much of the
     run it was busy, and what it did most apart from that.
     """
+    arguments.instance("trace", trace, Trace)
+    arguments.integer("columns", columns, 1)
     most = trace.shares(columns).argmax(axis=1)
     lines = []
     for unit in Unit:

@@ -16,7 +16,9 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES
 
+from .. import arguments
 from ..job import Job
+from ..memory_latency import MEMORY_LATENCY
 from ..metrics import Work
 from .frontend.onnx.importer import load_graph
 from .ir.graph import Graph
@@ -56,15 +58,17 @@ class _Program:
     memory_bytes: int
 
 
-def compile_onnx(config: ChipConfig, model: Any) -> "CompiledNetwork":
-    """Compile an ONNX file, or an ``onnx.ModelProto``, for `config`.
+def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY_LATENCY) -> "CompiledNetwork":
+    """Compile an ONNX file, its bytes, or an ``onnx.ModelProto``, for memory of `memory_latency` cycles.
 
     Raises
     ------
+    TypeError
+        `config` or `model` is something else.
     CompileError
         The model is unreadable, has something the chip cannot do, or a layer does not fit; in one line.
     """
-    return CompiledNetwork(config, load_graph(model))
+    return CompiledNetwork(arguments.chip(config), load_graph(model), memory_latency=memory_latency)
 
 
 class CompiledNetwork:
@@ -76,14 +80,16 @@ class CompiledNetwork:
     segments : list of (first layer, layers, images in a group; 0 where streamed)
     """
 
-    def __init__(self, config: ChipConfig, graph: Graph):
-        self.config, self.graph = config, graph
+    def __init__(self, config: ChipConfig, graph: Graph, *, memory_latency: int = MEMORY_LATENCY):
+        self.config = arguments.chip(config)
+        self.graph = arguments.instance("graph", graph, Graph)
+        arguments.integer("memory_latency", memory_latency, 0)
         self.plans = [plan_layer(config, layer, from_host=i == 0) for i, layer in enumerate(graph.layers)]
-        self._segments = _cut(config, self.plans)
+        self._segments = _cut(config, self.plans, memory_latency)
         self.layers = [LayerInfo(layer.name, layer.op, layer.real_macs, (*layer.out_size, layer.out_channels),
                                  layer.weights.size) for layer in graph.layers]
         self._weights = np.concatenate([plan.packed() for plan in self.plans]).reshape(-1)
-        self._program = lru_cache(maxsize=4)(self._build)
+        self._built = lru_cache(maxsize=4)(self._build)
 
     @property
     def segments(self) -> list[tuple[int, int, int]]:
@@ -91,6 +97,7 @@ class CompiledNetwork:
 
     def macs(self, images: int) -> int:
         """Multiply-accumulates that the model asks for."""
+        arguments.integer("images", images, 1)
         return images * sum(layer.macs for layer in self.layers)
 
     def compulsory_bytes(self, images: int) -> int:
@@ -99,6 +106,7 @@ class CompiledNetwork:
 
     def layer_works(self, images: int) -> list[Work]:
         """Each layer's part of the work: the first has the input's bytes, the last the output's."""
+        arguments.integer("images", images, 1)
         layers = self.graph.layers
         traffic = [layer.weights.size + 8 * layer.out_channels for layer in layers]
         first, last = layers[0], layers[-1]
@@ -125,9 +133,10 @@ class CompiledNetwork:
         CompileError
             Not even one image fits.
         """
+        part = arguments.integer("images", images, 1)
         if memory_limit is None:
-            return images
-        part = images
+            return part
+        arguments.integer("memory_limit", memory_limit, 0)
         while self.memory_bytes(part) > memory_limit:
             if part == 1:
                 raise CompileError(f"the network needs {self.memory_bytes(1)} bytes of memory for one image; "
@@ -143,7 +152,7 @@ class CompiledNetwork:
         CompileError
             `inputs` has a wrong shape, type or value, or the program would be too long.
         """
-        codes = self.plans[0].arrange(self.graph.encode(inputs))
+        codes = self.plans[0].arrange(self.graph.encode(arguments.array("inputs", inputs)))
         program = self._program(len(codes))
         memory = np.zeros(program.memory_bytes, np.uint8)
         memory[:self._weights.size] = self._weights
@@ -155,7 +164,7 @@ class CompiledNetwork:
 
     def check(self, inputs: np.ndarray) -> None:
         """Raise :exc:`CompileError` unless the model takes `inputs`."""
-        self.graph.check(inputs)
+        self.graph.check(arguments.array("inputs", inputs))
 
     def codes(self, job: NetworkJob) -> np.ndarray:
         """The last layer's int8 (or uint8) codes after the run."""
@@ -166,9 +175,13 @@ class CompiledNetwork:
         return self.graph.decode(self._results(job))
 
     def _results(self, job: NetworkJob) -> np.ndarray:
+        arguments.instance("job", job, NetworkJob)
         region, last = self._program(job.images).outputs, self.graph.layers[-1]
         data = job.memory[region.base:region.end].view(np.int8)
         return data.reshape(job.images, *last.out_size, last.out_channels)
+
+    def _program(self, images: int) -> _Program:
+        return self._built(arguments.integer("images", images, 1))
 
     def _build(self, images: int) -> _Program:
         memory = MemoryMap()
@@ -192,7 +205,7 @@ class CompiledNetwork:
         return _Program(code, layers, program.base, between[0], between[-1], memory.size)
 
 
-def _cut(config: ChipConfig, plans: list[ConvPlan]) -> list["Resident | Streamed"]:
+def _cut(config: ChipConfig, plans: list[ConvPlan], memory_latency: int) -> list["Resident | Streamed"]:
     """Segments: as many layers each as fit the scratchpad together."""
     segments: list[Resident | Streamed] = []
     first = 0
@@ -206,7 +219,7 @@ def _cut(config: ChipConfig, plans: list[ConvPlan]) -> list["Resident | Streamed
             if fitting is None:
                 break
             best = fitting
-        segment = best or Streamed.best(config, first, plans[first])
+        segment = best or Streamed.best(config, first, plans[first], memory_latency)
         segments.append(segment)
         first += len(segment.plans)
     return segments

@@ -70,7 +70,7 @@ class Fetch:
         self._popped += 1
         self._last_pop = self.last_dispatch = time
         self._dispatching = False
-        self._events.at(time + 1, self._freed)
+        self._events.at(time + MEASURED["dispatch_to_room"], self._freed)
         self._next_dispatch()
 
     def _freed(self, time: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from kiwicha.isa import SEMAPHORE_MAX, SEMAPHORES, Unit
+from kiwicha.isa import INSTRUCTIONS, SEMAPHORE_MAX, SEMAPHORES, Unit
 from kiwicha.timing import OPEN_INSTRUCTIONS, SEMAPHORE_PERIOD
 
 from .events import DECIDE, Events
@@ -43,7 +43,7 @@ class Semaphores:
         self._counts = [0] * SEMAPHORES
         self._wants: dict[Unit, tuple[int, Callable[[int], None]]] = {}
         self._signals: dict[Unit, tuple[int, Callable[[int], None]]] = {}
-        self._grant_order = [Unit.LOAD, Unit.MATMUL, Unit.EPILOGUE, Unit.STORE]
+        self._grant_order = list(INSTRUCTIONS)
         self._signal_order = list(self._grant_order)
         self._next_grant = self._next_signal = 0        # when there can be another decision
 

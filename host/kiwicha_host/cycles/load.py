@@ -41,7 +41,7 @@ class LoadModel:
         self._pending: _Job | None = None                       # the one that is to be handed over
         self._generator_free: int | None = 0                    # from when on it can be
         self._left = 0                                          # runs that the generator has still to visit
-        self._offer_at = self._finish = 0
+        self._offer_at = self._finish = self._next_issue = 0
         self._ready = 0                                         # the head takes an instruction
         self._free_address = 0
         self._flying: deque[int] = deque(maxlen=config.reads_in_flight)
@@ -105,7 +105,7 @@ class LoadModel:
         transfer = self._job.transfer
         self._bursts = iter(Bursts(transfer, self._config.bus_bytes))
         self._left = transfer.runs * transfer.planes
-        self._offer_at = max(took + 1, self._finish) + MEASURED["burst"] - 1
+        self._offer_at = max(max(took + 1, self._finish) + MEASURED["burst"] - 1, self._next_issue)
         self._emit_next()
 
     def _emit_next(self) -> None:
@@ -126,8 +126,9 @@ class LoadModel:
             time = max(self._offer_at, self._free_address)
             if len(self._flying) == self._flying.maxlen:
                 time = max(time, self._flying[0] + 2)
-            self._offer_at = time + MEASURED["burst_period"]
-            self._finish = time
+            # The generator is done when the burst waits to be issued, and looks at the next transfer meanwhile.
+            self._finish = self._offer_at
+            self._offer_at = self._next_issue = time + MEASURED["burst_period"]
             if not self._bus.alone(time + 1):
                 self._events.at(time + 1, partial(self._ask, burst))
                 return

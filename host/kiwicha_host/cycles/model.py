@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, Activity, Unit
 
+from .. import arguments
 from ..assembler import decode
+from ..memory_latency import MEMORY_LATENCY
 from .bus import ReadBus
 from .epilogue import EpilogueModel
 from .events import Events
@@ -44,7 +46,7 @@ class Prediction:
     counters: Mapping[str, Mapping[str, int]]
 
 
-def predict(config: ChipConfig, program: bytes, *, latency: int = 30, address: int = 0) -> Prediction:
+def predict(config: ChipConfig, program: bytes, *, latency: int = MEMORY_LATENCY, address: int = 0) -> Prediction:
     """Predict the run of `program`.
 
     Parameters
@@ -62,15 +64,19 @@ def predict(config: ChipConfig, program: bytes, *, latency: int = 30, address: i
     ------
     ValueError
         `program` is not whole instructions, or `latency` is negative.
+    TypeError
+        `latency` is no integer.
     DecodeError
         One of them is none.
     Deadlock
         The program never ends: its semaphores are wrong.
     """
+    arguments.chip(config)
+    if not isinstance(program, bytes | bytearray):
+        raise TypeError(f"program must be bytes, not {arguments.shown(program)}")
     if len(program) % INSTRUCTION_BYTES:
         raise ValueError(f"program must be instructions of {INSTRUCTION_BYTES} bytes, not {len(program)} bytes")
-    if latency < 0:
-        raise ValueError(f"memory latency must not be negative, got {latency}")
+    latency, address = arguments.integer("latency", latency, 0), arguments.integer("address", address, 0)
     return _Run(config, [_decode(program, i) for i in range(len(program) // INSTRUCTION_BYTES)], latency,
                 address).all()
 

@@ -15,6 +15,7 @@ MEASURED = {
     "beat_from_bus": 1,         # through the read arbiter, back
     "beat_to_offer": 9,         # an instruction's last beat to its being ready for dispatch
     "dispatch_period": 3,       # between two instructions
+    "dispatch_to_room": 2,      # an instruction's dispatch to its place in the buffer being free
     "retire_to_end": 4,         # last retire to the end of the run, both counted
     "transfer": 2,              # acceptance of a LOAD or STORE to its multiplication
     "burst": 4,                 # a transfer handed over to its first burst

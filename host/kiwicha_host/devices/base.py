@@ -1,14 +1,20 @@
 """What every device can do."""
 
 import abc
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 import ml_dtypes
+import numpy as np
+from numpy.typing import ArrayLike
 
 from kiwicha import ChipConfig
 
+from .. import arguments
+from ..compiler import compile_gemm
 from ..job import Job, Result
-from ..operands import FORMATS, gemm_request
+from ..memory_latency import MEMORY_LATENCY
+from ..operands import FORMATS
+from ..request import BlockScaled, GemmOptions, GemmRequest, GemmResult
 
 __all__ = ["Device"]
 
@@ -25,13 +31,16 @@ class Device(abc.ABC):
         How the last program ran.
     memory_limit : int or None
         Bytes of memory that a job may use; None where that is this computer's business.
+    memory_latency : int
+        Clock cycles from a read's address to its first data; programs are compiled for it.
     """
 
     name = ""
     memory_limit: int | None = None
 
-    def __init__(self, config: ChipConfig):
-        self.config = config
+    def __init__(self, config: ChipConfig, memory_latency: int = MEMORY_LATENCY):
+        self.config = arguments.chip(config)
+        self.memory_latency = arguments.integer("memory_latency", memory_latency, 0)
         self.last_result: Result | None = None
 
     @abc.abstractmethod
@@ -56,48 +65,56 @@ class Device(abc.ABC):
     def run(self, job: Job) -> Result:
         """:meth:`execute`, remembered in `last_result`."""
         self.last_result = None
-        self.last_result = self.execute(job)
+        self.last_result = self.execute(arguments.instance("job", job, Job))
         return self.last_result
 
-    def gemm(self, a: Any, b: Any, **options: Any) -> Any:
-        """C [M, N] = epilogue(A [M, K] . B [K, N]).
+    @overload
+    def gemm(self, a: ArrayLike, b: ArrayLike, *, out: Literal["int32", "fp32", "bf16", "int8"] | None = None,
+             **options: Unpack[GemmOptions]) -> np.ndarray: ...
 
-        Parameters
-        ----------
-        a, b : numpy or ml_dtypes arrays, whose types name the element formats
-        block : elements along K that share a scale, 16, 32, 64 or 128; 0 (default) for an integer GEMM
-        a_scale : uint8 E8M0 codes [M, ceil(K / block)]
-        b_scale : uint8 E8M0 codes [ceil(K / block), N], or [ceil(K / block), ceil(N / block)] for square blocks
-        bias : [N], int32 or, block-scaled, float32
-        out : "int32", "fp32", "bf16", "int8", "e4m3" or "e2m1"; default int32 or, block-scaled, fp32
-        out_scale : FP32 scalar or [N]; not for int32
-        out_zero_point : for int8
-        relu : negative results (before the zero point) become zero
-        out_block, scale_rule : columns that share a scale, 32 or 128, and "rceil" (default) or "floor"; for
-            e4m3 and e2m1
+    @overload
+    def gemm(self, a: ArrayLike, b: ArrayLike, *, out: Literal["e4m3", "e2m1"],
+             **options: Unpack[GemmOptions]) -> BlockScaled: ...
+
+    @overload
+    def gemm(self, a: ArrayLike, b: ArrayLike, *, out: str | None,
+             **options: Unpack[GemmOptions]) -> np.ndarray | BlockScaled: ...
+
+    def gemm(self, a: Any, b: Any, *, out: str | None = None, **options: Any) -> np.ndarray | BlockScaled:
+        """C [M, N] = epilogue(A [M, K] . B [K, N]); arguments as :class:`kiwicha_host.GemmRequest` documents them.
 
         Returns
         -------
-        int32, float32, int8 or ml_dtypes [M, N]; for e4m3 and e2m1 a pair of that and its scales, uint8 E8M0
-        codes [M, ceil(N / out_block)]
+        int32, float32, int8 or ml_dtypes [M, N]; for e4m3 and e2m1 a pair of that and its scales, uint8 E8M0 codes
+        [M, ceil(N / out_block)]
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             An operand or option has a wrong shape, type or value, or the chip cannot do it.
         DeviceError
             The program ended in an error.
         """
-        # The compiler needs devices' jobs; devices need the compiler only here.
-        from ..compiler import compile_gemm
+        return self.compute(GemmRequest(a, b, out=out, **options)).value
 
-        spec, arrays = gemm_request(self.config, a, b, **options)
-        compiled = compile_gemm(self.config, spec, memory_limit=self.memory_limit)
-        job = compiled.job(**arrays)
-        self.run(job)
+    def compute(self, request: GemmRequest) -> GemmResult:
+        """Compile and run `request`.
+
+        Raises
+        ------
+        CompileError
+            The chip cannot do it.
+        DeviceError
+            The program ended in an error.
+        """
+        spec = arguments.instance("request", request, GemmRequest).spec
+        compiled = compile_gemm(self.config, spec, memory_limit=self.memory_limit,
+                                memory_latency=self.memory_latency)
+        job = compiled.job(**request.arrays())
+        result = self.run(job)
         c = compiled.output(job)
         if spec.out == "bf16":
-            return c.view(ml_dtypes.bfloat16)
-        if spec.out_block:
-            return c.view(FORMATS[spec.out]), compiled.output_scales(job)
-        return c
+            c = c.view(ml_dtypes.bfloat16)
+        if not spec.out_block:
+            return GemmResult(c, None, result)
+        return GemmResult(c.view(FORMATS[spec.out]), compiled.output_scales(job), result)

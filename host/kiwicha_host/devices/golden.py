@@ -4,8 +4,10 @@ import dataclasses
 
 from kiwicha import ChipConfig
 
+from .. import arguments
 from ..golden.machine import Machine
 from ..job import Job, Result
+from ..memory_latency import MEMORY_LATENCY
 from .base import Device
 
 __all__ = ["GoldenDevice"]
@@ -18,16 +20,14 @@ class GoldenDevice(Device):
     ----------
     config : ChipConfig
     latency : int
-        Memory latency for the prediction, cycles: see :func:`kiwicha_host.cycles.predict`.
+        Memory latency that programs are compiled for and cycles are predicted with, see
+        :func:`kiwicha_host.cycles.predict`.
     """
 
     name = "golden"
 
-    def __init__(self, config: ChipConfig, *, latency: int = 30):
-        super().__init__(config)
-        if latency < 0:
-            raise ValueError(f"memory latency must not be negative, got {latency}")
-        self._latency = latency
+    def __init__(self, config: ChipConfig, *, latency: int = MEMORY_LATENCY):
+        super().__init__(config, arguments.integer("latency", latency, 0))
         self._machine = Machine(config)
 
     def execute(self, job: Job) -> Result:
@@ -37,7 +37,7 @@ class GoldenDevice(Device):
         # The model knows parts of the hardware, which not everybody who runs programs needs.
         from ..cycles import Deadlock, predict
         try:
-            prediction = predict(self.config, program, latency=self._latency, address=job.program_address)
+            prediction = predict(self.config, program, latency=self.memory_latency, address=job.program_address)
         except Deadlock:     # units that race for a semaphore: the chip's order is not the reference's
             return result
         return dataclasses.replace(result, cycles=prediction.cycles, counters=prediction.counters, predicted=True)

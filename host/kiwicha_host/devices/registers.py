@@ -1,5 +1,6 @@
 """How a chip is driven through its registers, whatever carries the reads and writes."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from kiwicha import ChipConfig
@@ -11,11 +12,13 @@ from ..job import DeviceError, Job, Result, counters_from
 
 __all__ = ["LinkError", "RegisterFile"]
 
-_START, _ABORT = 1, 2
-_BUSY, _DONE, _ERROR, _LOCKED = 1, 2, 4, 8
-_BOTH_ENDS = 3
-#: Register reads within which an aborted program must have ended.
-_ABORT_PATIENCE = 1000
+_START, _ABORT = (REGISTERS["CONTROL"].field(name).mask for name in ("start", "abort"))
+_BUSY, _DONE, _ERROR, _LOCKED = (REGISTERS["STATUS"].field(name).mask
+                                 for name in ("busy", "done", "error", "locked"))
+_BOTH_ENDS = sum(item.mask for item in REGISTERS["IRQ_ENABLE"].fields)
+_CODE, _UNIT = REGISTERS["ERROR"].field("code"), REGISTERS["ERROR"].field("unit")
+#: Register reads, and seconds, within which a chip that stops has had its memory's last answers.
+_PATIENCE_READS, _PATIENCE_S = 1000, 0.5
 #: Registers whose fields must equal the configuration's attributes of the same names.
 _SHAPE = ("ARRAY", "BUS", "SCRATCHPAD")
 _ATTRIBUTES = {"banks": "scratchpad_banks"}
@@ -75,7 +78,7 @@ class RegisterFile:
         for name in _SHAPE:
             value = self.read(name)
             for item in REGISTERS[name].fields:
-                got = value >> item.bit & (1 << item.width) - 1
+                got = item.of(value)
                 # A field may be too narrow for its highest value, 256 bytes in 8 bits.
                 expected = getattr(config, _ATTRIBUTES.get(item.name, item.name)) & (1 << item.width) - 1
                 if got != expected:
@@ -109,30 +112,67 @@ class RegisterFile:
                             f"{job.window[0]:#x}..{job.window[1]:#x}; reset the chip")
 
     def abort(self) -> None:
-        """End the running program, if there is one."""
+        """End the running program, if there is one.
+
+        Raises
+        ------
+        LinkError
+            The chip cannot stop, because its memory does not answer.
+        """
         self.write("CONTROL", _ABORT)
-        for _ in range(_ABORT_PATIENCE):
+        if not self._stopped():
+            code, unit, index, _ = self._error()
+            raise LinkError(f"the chip cannot stop: its memory does not answer since instruction {index} of "
+                            f"{unit.name} ({code.name}); check the memory and reset the chip")
+
+    def _stopped(self) -> bool:
+        """Whether the chip, which stops, has come to its end."""
+        late = time.monotonic() + _PATIENCE_S
+        for _ in range(_PATIENCE_READS):
             if self.finished():
-                return
-        raise LinkError("the chip stays busy after an abort; reset it")
+                return True
+            if time.monotonic() > late:
+                break
+        return False
 
     def finished(self) -> bool:
-        """Whether no program runs."""
+        """Whether no program runs, nor is being stopped."""
         return not self.read("STATUS") & _BUSY
+
+    def ended(self) -> bool:
+        """Whether it is known how the last program ended; the chip may still be waiting for its memory."""
+        status = self.read("STATUS")
+        return bool(status & _ERROR) or not status & _BUSY
+
+    def _error(self) -> tuple[ErrorCode, Unit, int, int]:
+        """What the ERROR registers say: code, unit, instruction, address."""
+        value = self.read("ERROR")
+        try:
+            code, unit = ErrorCode(_CODE.of(value)), Unit(_UNIT.of(value))
+        except ValueError:
+            raise LinkError(f"the chip reports error {value:#x}, which this software does not know; "
+                            "build the bitstream and the software from one version") from None
+        return code, unit, self.read("ERROR_INSTRUCTION"), self.read_pair("ERROR_ADDRESS")
+
+    def error(self, job: Job) -> DeviceError | None:
+        """What the last program, `job`, ended with; None if it ended well."""
+        if not self.read("STATUS") & _ERROR:
+            return None
+        return job.error(*self._error(), bus_silent=not self._stopped())
 
     def raise_for_error(self, job: Job) -> None:
         """Raise what the last program ended with, unless it ended well."""
+        if error := self.error(job):
+            raise error
         status = self.read("STATUS")
-        if status & _ERROR:
-            value = self.read("ERROR")
-            try:
-                code, unit = ErrorCode(value & 0xFF), Unit(value >> 8 & 0xFF)
-            except ValueError:
-                raise LinkError(f"the chip reports error {value:#x}, which this software does not know; "
-                                "build the bitstream and the software from one version") from None
-            raise job.error(code, unit, self.read("ERROR_INSTRUCTION"), self.read_pair("ERROR_ADDRESS"))
         if status & (_BUSY | _DONE) != _DONE:
             raise LinkError(f"the program has not ended: STATUS reads {status:#x}; was the chip reset?")
+
+    def give_up(self, job: Job) -> str:
+        """End `job`, which takes too long; how far it came, for a message."""
+        self.write("CONTROL", _ABORT)
+        self._stopped()
+        return str(self.error(job) or "it ended at last")
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Cycles of the last program by unit and activity."""

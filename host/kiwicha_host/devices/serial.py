@@ -5,13 +5,18 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import serial
 
 from kiwicha import ChipConfig
 
+from .. import arguments
+from ..extras import extra
 from ..job import Job, Result
+from ..memory_latency import BLOCK_RAM
 from .base import Device
 from .registers import LinkError, RegisterFile
+
+with extra("serial"):
+    import serial
 
 __all__ = ["SerialDevice", "Uartbone"]
 
@@ -106,6 +111,9 @@ class SerialDevice(Device):
         How long to wait for an answer of the board.
     run_limit_s : float
         A program that takes longer is aborted.
+    memory_latency : int
+        Of the board's main memory, in the chip's clock cycles, as ``fpga/boards.py`` has it; programs are compiled
+        for it.
 
     Raises
     ------
@@ -114,13 +122,14 @@ class SerialDevice(Device):
     """
 
     def __init__(self, config: ChipConfig, port: str, *, baud: int = 1_000_000, timeout_s: float = 2.0,
-                 run_limit_s: float = 60.0):
-        super().__init__(config)
-        if baud <= 0 or timeout_s <= 0 or run_limit_s <= 0:
-            raise ValueError(f"baud, timeout_s and run_limit_s must be positive, not {baud}, {timeout_s}, "
-                             f"{run_limit_s}")
+                 run_limit_s: float = 60.0, memory_latency: int = BLOCK_RAM):
+        super().__init__(config, memory_latency)
+        if not isinstance(port, str):
+            raise TypeError(f"port must be a serial port's name, not {arguments.shown(port)}")
+        baud = arguments.integer("baud", baud, 1)
+        timeout_s = arguments.number("timeout_s", timeout_s, positive=True)
         self.name = f"serial:{port}"
-        self._run_limit_s = run_limit_s
+        self._run_limit_s = arguments.number("run_limit_s", run_limit_s, positive=True)
         self._link = Uartbone(port, baud, timeout_s)
         try:
             self.registers = RegisterFile(
@@ -153,11 +162,10 @@ class SerialDevice(Device):
         self._known[first:last] = False
         began = time.perf_counter()
         self.registers.start(job)
-        while not self.registers.finished():
+        while not self.registers.ended():
             if time.perf_counter() - began > self._run_limit_s:
-                self.registers.abort()
                 raise LinkError(f"the program did not end within {self._run_limit_s:g} s and was aborted; "
-                                "give a longer run_limit_s")
+                                f"give a longer run_limit_s; {self.registers.give_up(job)}")
         result = self.registers.finish(job, wall_s=time.perf_counter() - began)
         image = self._link.read_words(first, (last - first) // 4).astype("<u4").view(np.uint8)
         self._held[first:last], self._known[first:last] = image, True

@@ -1,38 +1,44 @@
 """The compiled device: the chip's Verilog, Verilated into a shared library and called once per job."""
 
 import ctypes
+import functools
+import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.array.multiplier import simulation_models
-from kiwicha.export import port_table, to_verilog
 from kiwicha.isa import INSTRUCTION_BYTES, REGISTERS
-from kiwicha.top import Top
 
-from .. import toolchain
+from .. import arguments, toolchain
+from ..build_cache import build_root
+from ..extras import extra
 from ..job import Job, Result
+from ..memory_latency import MEMORY_LATENCY
 from ..trace import SPAN_LIMIT, Trace
+from ..verilate import Simulation
 from .base import Device
 from .registers import RegisterFile
+
+with extra("sim"):
+    from kiwicha.array.multiplier import simulation_models
+    from kiwicha.export import port_table, to_verilog
+    from kiwicha.top import Top
 
 __all__ = ["VerilatedDevice", "build_library"]
 
 _TOP, _SIM = "kiwicha_top", "kiwicha_sim"
 _SOURCE = Path(__file__).with_name("compiled_chip.cpp")
-_VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
-                    "-Wno-fatal", "-Wno-lint", "--output-split", "15000", "--output-split-cfuncs", "3000")
-_CXX_FLAGS = ("-std=c++17", "-fPIC", "-fstrict-aliasing", "-DVL_TIME_CONTEXT")
+_VERILATOR_FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "-Wno-fatal",
+                    "-Wno-lint", "--output-split", "15000", "--output-split-cfuncs", "3000")
+_CXX_FLAGS = ("-DVL_TIME_CONTEXT",)
 #: Optimisation of what runs once, at the start, and would take half of the compiler's time; and of what runs in
 #: each cycle: straight code that does not fit a processor's cache, so the shorter, the faster.
 _ONCE, _EVERY_CYCLE = "-O0", "-Os"
 #: Cycles per call into the library, so that an interrupt is heard.
 _CHUNK = 500_000
-_BUILD_TIMEOUT = 1200
 #: The struct Span of compiled_chip.cpp.
 _RAW_SPAN = np.dtype([("start", np.uint64), ("instruction", np.int32), ("unit", np.uint8),
                       ("activity", np.uint8), ("unused", np.uint16)])
@@ -44,23 +50,25 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     Raises
     ------
     ToolError
-        Verilator or the C++ compiler failed.
+        Verilator or the C++ compiler failed, or there is none.
+    BuildFolderError
+        It is not there, and the build folder cannot be written to.
     """
+    verilog, ports = _exported(config)
+    simulation = Simulation(
+        top=_SIM, files={f"{_TOP}.v": verilog + _around(ports, two_phases=waves)},
+        models=simulation_models(config), main=_SOURCE, output="libkiwicha.so", flags=_VERILATOR_FLAGS,
+        cxx_flags=_CXX_FLAGS, defines=(f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",), level=_EVERY_CYCLE,
+        slow_level=_ONCE, waves=waves)
+    return simulation.build(build_root() / "device", config.name)
+
+
+@functools.lru_cache(8)
+def _exported(config: ChipConfig) -> tuple[str, dict[str, tuple[str, int]]]:
+    """The chip's Verilog and ports: many seconds of work, so once for all devices of one process."""
     top = Top(config, probe=True)
-    verilog = to_verilog(top, _TOP)[0] + _around(port_table(top), two_phases=waves)
-    models = simulation_models(config)
-    defines = (f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",)
-    flags = (*_VERILATOR_FLAGS, *(("--trace-vcd",) if waves else ()))
-    version = toolchain.run(["verilator", "--version"], timeout=60)
-    compiler = [*_CXX_FLAGS, _ONCE, _EVERY_CYCLE, *defines]
-    key = toolchain.content_hash(verilog, _SOURCE, *models, list(flags), compiler, version)
-    folder = toolchain.build_root() / "device" / f"{config.name}-{key}"
-    library = folder / "libkiwicha.so"
-    with toolchain.locked(folder.with_suffix(".lock")):
-        if not library.exists():
-            with toolchain.publish(folder) as work:
-                _build(work, verilog, models, flags, defines, waves)
-    return library
+    with toolchain.for_amaranth():
+        return to_verilog(top, _TOP)[0], port_table(top)
 
 
 def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
@@ -84,43 +92,17 @@ def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
     return "\n".join([*lines, ");", *body, f"    {_TOP} top(", *pins, "    );", "endmodule", ""])
 
 
-def _build(work: Path, verilog: str, models: list[Path], flags: tuple[str, ...], defines: tuple[str, ...],
-           waves: bool) -> None:
-    (work / f"{_TOP}.v").write_text(verilog)
-    toolchain.run(["verilator", *flags, "--Mdir", "obj", "--top-module", _SIM, f"{_TOP}.v", *models],
-                  cwd=work, log=work / "verilator.log", timeout=_BUILD_TIMEOUT)
-    root = Path(toolchain.environment()["VERILATOR_ROOT"]) / "include"
-    runtime = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if waves else [])]
-    sources = [*sorted((work / "obj").glob("*.cpp")), *(root / name for name in runtime), _SOURCE]
-    include: list[str | Path] = ["-I", work / "obj", "-I", root, "-I", root / "vltstd", f"-DVM_TRACE={int(waves)}",
-               f"-DVM_TRACE_VCD={int(waves)}", "-DVM_COVERAGE=0"]
-
-    def compile_one(source: Path) -> Path:
-        target = work / "obj" / f"{source.stem}.o"
-        level = _ONCE if "Slow" in source.stem else _EVERY_CYCLE
-        toolchain.run(["g++", *_CXX_FLAGS, level, *defines, *include, "-c", source, "-o", target],
-                      log=target.with_suffix(".log"), timeout=_BUILD_TIMEOUT)
-        return target
-
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, sources))
-    toolchain.run(["g++", "-shared", "-o", work / "libkiwicha.so", *objects, "-lpthread"],
-                  log=work / "link.log", timeout=_BUILD_TIMEOUT)
-    for path in objects:
-        path.unlink()
-
-
 def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     u64, u32, device = ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
-    for name, result, arguments in (
+    for name, result, takes in (
             ("open", device, [u64]), ("close", None, [device]), ("memory", None, [device, device, u64, u64]),
             ("fault", None, [device, u64, u64, ctypes.c_int]), ("waves", ctypes.c_int, [device, ctypes.c_char_p]),
             ("write", ctypes.c_int, [device, u32, u32]), ("run", ctypes.c_int, [device, u64]),
             ("read", ctypes.c_int, [device, u32, ctypes.POINTER(u32)]), ("record", None, [device, u64]),
             ("spans", u64, [device, ctypes.POINTER(device), ctypes.POINTER(u64)])):
         function = getattr(library, f"kiwicha_{name}")
-        function.restype, function.argtypes = result, arguments
+        function.restype, function.argtypes = result, takes
     return library
 
 
@@ -131,12 +113,12 @@ class VerilatedDevice(Device):
     ----------
     config : ChipConfig
     latency : int
-        Memory latency: cycles from an accepted read address to the first data.
+        Memory latency: cycles from an accepted read address to the first data. Programs are compiled for it.
     trace : bool
         Give each result a :class:`kiwicha_host.trace.Trace`; off, it costs nothing.
     trace_limit : int
         Spans that a trace may hold; of a run that has more, the trace has the first cycles.
-    waves : str or None
+    waves : path or None
         Write a wave form of everything to this file, VCD (and build a slower library for it).
     max_cycles : int
         A job that takes longer is given up with an error; the chip's own watchdog comes first.
@@ -144,20 +126,20 @@ class VerilatedDevice(Device):
 
     name = "verilated"
 
-    def __init__(self, config: ChipConfig, *, latency: int = 30, trace: bool = False,
-                 trace_limit: int = SPAN_LIMIT, waves: str | None = None, max_cycles: int = 10**11):
-        super().__init__(config)
-        if latency < 0:
-            raise ValueError(f"memory latency must not be negative, got {latency}")
+    def __init__(self, config: ChipConfig, *, latency: int = MEMORY_LATENCY, trace: bool = False,
+                 trace_limit: int = SPAN_LIMIT, waves: str | os.PathLike[str] | None = None,
+                 max_cycles: int = 10**11):
+        latency = arguments.integer("latency", latency, 0, (1 << 32) - 1)
+        super().__init__(config, latency)
         if not isinstance(trace, bool):
             raise TypeError(f"trace must be True or False, not {trace!r}; for a wave form use waves=PATH")
-        if trace_limit < 1:
-            raise ValueError(f"trace limit must be at least 1 span, got {trace_limit}")
-        self._max_cycles = max_cycles
-        self._trace_limit = trace_limit if trace else 0
-        self._library = _load(build_library(config, waves=waves is not None))
+        self._max_cycles = arguments.integer("max_cycles", max_cycles, 1)
+        spans = arguments.integer("trace_limit", trace_limit, 1)
+        self._trace_limit = spans if trace else 0
+        path = None if waves is None else os.fsencode(arguments.path("waves", waves))
+        self._library = _load(build_library(config, waves=path is not None))
         self._device: int | None = self._library.kiwicha_open(latency)
-        if waves is not None and not self._library.kiwicha_waves(self._device, waves.encode()):
+        if path is not None and not self._library.kiwicha_waves(self._device, path):
             raise ValueError(f"cannot write the wave form to {waves}")
         self.registers = RegisterFile(self._read, self._write)
         self.registers.check_identity(config)
@@ -183,7 +165,8 @@ class VerilatedDevice(Device):
         while not self._library.kiwicha_run(self._device, min(_CHUNK, left)):
             left -= _CHUNK
             if left <= 0:
-                raise TimeoutError(f"no end after {self._max_cycles} cycles; is the watchdog off?")
+                raise TimeoutError(f"no end after {self._max_cycles} cycles; is the watchdog off? "
+                                   f"{self.registers.give_up(job)}")
         wall_s = time.perf_counter() - began
         result = self.registers.finish(job, wall_s=wall_s)
         return replace(result, trace=self._trace(program, result)) if self._trace_limit else result

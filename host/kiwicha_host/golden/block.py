@@ -10,35 +10,54 @@ of DeepSeek-V3 (arXiv 2412.19437, section 3.3) with its scales rounded up to pow
 import ml_dtypes
 import numpy as np
 
-from ..operands import FORMATS, check_block_scales
+from kiwicha import formats
+
+from .. import arguments
+from ..operands import (
+    FORMATS,
+    RULES,
+    as_fp32,
+    as_operand,
+    check_block_scales,
+    check_codes,
+    check_element_type,
+    check_inner,
+    is_real,
+)
 from .numerics import CANONICAL_NAN
 
 __all__ = ["RULES", "block_scales", "decode", "decode_scales", "gemm_block", "quantize_block", "round_elements",
            "spread"]
 
-#: How a block's scale follows from its largest magnitude: see :func:`block_scales`.
-RULES = ("rceil", "floor")
-#: Per format, the largest finite magnitude; the integers use a symmetric range.
-_LARGEST = {"int8": 127 / 64, "int4": 7., "e4m3": 448., "e2m1": 6., "e2m3": 7.5, "e3m2": 28.}
 #: The value of an integer element of 1; MXINT8 has 6 fractional bits.
-_STEP = {"int8": 2. ** -6, "int4": 1.}
+_STEP = {name: 2. ** item.exponent for name, item in formats.FORMATS.items() if not item.is_float}
+#: Per format, the largest finite magnitude; the integers use a symmetric range.
+_LARGEST = {name: ml_dtypes.iinfo(dtype).max * _STEP[name] if name in _STEP else float(ml_dtypes.finfo(dtype).max)
+            for name, dtype in FORMATS.items()}
 
 
 def decode(elements: np.ndarray) -> np.ndarray:
-    """Values of elements in any of the six formats, as float64; int8 counts sixty-fourths."""
-    if elements.dtype not in FORMATS.values():
-        raise ValueError(f"elements must be of type {', '.join(map(str, FORMATS.values()))}, not {elements.dtype}")
-    values = elements.astype(np.float64)
-    return values * _STEP["int8"] if elements.dtype == np.int8 else values
+    """Values of elements in any of the formats, as float64; int8 counts sixty-fourths."""
+    elements = arguments.array("elements", elements)
+    name = check_element_type("elements", elements)
+    return elements.astype(np.float64) * _STEP.get(name, 1.)
 
 
 def decode_scales(codes: np.ndarray) -> np.ndarray:
     """Values 2^(code - 127) of E8M0 codes (uint8), as float64; 255 is NaN."""
+    codes = arguments.array("codes", codes)
+    if codes.dtype != np.uint8:
+        raise ValueError(f"codes must be uint8, not {codes.dtype}")
     return codes.view(ml_dtypes.float8_e8m0fnu).astype(np.float64)
 
 
 def spread(scales: np.ndarray, shape: tuple[int, ...], block: int) -> np.ndarray:
     """One scale per element of a matrix of `shape`, from scales that are per block along one axis or both."""
+    scales, block = arguments.array("scales", scales), arguments.integer("block", block, 1)
+    if not is_real(scales):
+        raise ValueError(f"scales must be real numbers, not {arguments.described(scales)}")
+    if len(shape) != scales.ndim:
+        raise ValueError(f"scales must have the {len(shape)} dimensions of shape, not {list(scales.shape)}")
     for axis, size in enumerate(shape):
         if scales.shape[axis] != size:
             scales = scales.repeat(block, axis).take(range(size), axis)
@@ -62,10 +81,14 @@ def gemm_block(a: np.ndarray, b: np.ndarray, a_scale: np.ndarray, b_scale: np.nd
     -------
     float32 [M, N]; canonical NaN where an element or a scale is NaN, and for infinity minus infinity
     """
-    check_block_scales(a, b, block, a_scale, b_scale)
+    (a, _), (b, _), block = as_operand("a", a), as_operand("b", b), arguments.integer("block", block, 1)
+    check_inner(a, b)
+    a_scale, b_scale = check_block_scales((len(a), b.shape[1], a.shape[1]), block, a_scale, b_scale)
     x, y = decode(a), decode(b)
     p, q = decode_scales(a_scale), spread(decode_scales(b_scale), (len(b_scale), b.shape[1]), block)
-    c = np.zeros((len(a), b.shape[1]), np.float32) if acc is None else np.asarray(acc, np.float32)
+    c = np.zeros((len(a), b.shape[1]), np.float32) if acc is None else as_fp32("acc", acc)
+    if c.shape != (len(a), b.shape[1]):
+        raise ValueError(f"acc must have shape {[len(a), b.shape[1]]}, not {list(c.shape)}")
     with np.errstate(all="ignore"):
         for i, start in enumerate(range(0, a.shape[1], block)):
             # Integers below 2^44 times a power of two: no sum or product here is rounded in float64.
@@ -82,7 +105,11 @@ def block_scales(amax: np.ndarray, fmt: str, rule: str = "rceil") -> np.ndarray:
     power of two by which that value is not exceeded, and "floor" is 2^(floor(log2 amax) - emax), as in OCP MX
     v1.0. The exponent is limited to -127..127; zero gives code 0; NaN and infinity give 255, NaN.
     """
-    largest, power = np.frexp(_LARGEST[fmt])
+    largest, power = np.frexp(_LARGEST[arguments.choice("fmt", fmt, FORMATS)])
+    arguments.choice("rule", rule, RULES)
+    amax = arguments.array("amax", amax)
+    if not is_real(amax):
+        raise ValueError(f"amax must be real numbers, not {arguments.described(amax)}")
     fraction, exponent = np.frexp(np.where(np.isfinite(amax), amax, 0).astype(np.float64))
     exponent = exponent - power + (fraction > largest if rule == "rceil" else 0)
     codes = np.where(fraction == 0, 0, np.clip(exponent + 127, 0, 254))
@@ -94,6 +121,9 @@ def round_elements(x: np.ndarray, scales: np.ndarray, fmt: str) -> np.ndarray:
 
     The sign of a zero is kept. Where the scale is NaN, elements are +0. The result has the format's numpy type.
     """
+    arguments.choice("fmt", fmt, FORMATS)
+    x = as_fp32("x", x)
+    scales = check_codes("scales", scales, x.shape)
     valid = scales != 255
     y = np.where(valid, x, 0).astype(np.float64) / np.where(valid, decode_scales(scales), 1)
     y = np.clip(y, -_LARGEST[fmt], _LARGEST[fmt])
@@ -114,7 +144,10 @@ def quantize_block(x: np.ndarray, fmt: str, block: int, rule: str = "rceil") -> 
     -------
     (codes, scales) : uint8 [..., N], one element per item, and uint8 [..., ceil(N / block)]
     """
-    x = np.asarray(x, np.float32)
+    block = arguments.integer("block", block, 1)
+    x = as_fp32("x", x)
+    if x.ndim == 0 or 0 in x.shape:
+        raise ValueError(f"x must have at least one row and one column, not shape {list(x.shape)}")
     rows = x.reshape(-1, x.shape[-1])
     # NaN is the maximum of whatever it is in.
     scales = block_scales(np.maximum.reduceat(np.abs(rows), range(0, rows.shape[1], block), axis=1), fmt, rule)

@@ -13,6 +13,7 @@ from typing import Any
 from kiwicha.isa import INSTRUCTION_BYTES, SEMAPHORE_MAX, SEMAPHORES, ErrorCode, Unit
 from kiwicha.timing import OPEN_INSTRUCTIONS
 
+from .. import arguments
 from ..assembler import DecodeError, decode
 from ..job import Job, Result
 from .units import EXECUTE, Fault, Memory, State
@@ -43,6 +44,7 @@ class Machine(State):
             As :class:`kiwicha.isa.ErrorCode` documents; a deadlock is WATCHDOG at the oldest instruction
             that cannot end.
         """
+        arguments.instance("job", job, Job)
         start = time.perf_counter()
         _Run(self, job).all()
         return Result(wall_s=time.perf_counter() - start)

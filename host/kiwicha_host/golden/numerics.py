@@ -7,18 +7,27 @@ FP32 is IEEE 754 binary32 with subnormals, round to nearest even, overflow to in
 0x7FC00000. Clamp and maximum compare FP32 by IEEE's totalOrder: -0 is less than +0, NaN more than infinity.
 """
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 
 from kiwicha.isa import OutFormat
 
-__all__ = ["CANONICAL_NAN", "clamp", "epilogue", "gemm_int", "quantize", "to_bf16", "to_fp32", "total_order"]
+from .. import arguments
+from ..operands import is_real
+
+__all__ = ["CANONICAL_NAN", "clamp", "epilogue", "gemm_int", "quantize", "requantize_scale", "to_bf16", "to_fp32",
+           "total_order"]
 
 CANONICAL_NAN = np.uint32(0x7FC00000).view(np.float32)
 
 
 def gemm_int(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """C = A . B for integer A [M, K] and B [K, N]: int32, two's complement, modulo 2^32."""
+    """C = A . B for integer A [..., M, K] and B [..., K, N]: int32, two's complement, modulo 2^32."""
+    a, b = _integers("a", a), _integers("b", b)
+    if a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"a must have as many columns as b has rows, not {list(a.shape)} and {list(b.shape)}")
     if all(item.dtype in (np.int8, np.uint8) for item in (a, b)) and a.shape[-1] < 1 << 37:
         # Products are below 2^16, so sums of up to 2^37 are exact in float64, whatever their order.
         exact = a.astype(np.float64) @ b.astype(np.float64)
@@ -29,7 +38,7 @@ def gemm_int(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def total_order(x: np.ndarray) -> np.ndarray:
     """int32 keys that sort as the FP32 numbers `x` do in IEEE's totalOrder."""
-    bits = np.asarray(x, np.float32).view(np.int32)
+    bits = np.asarray(_real("x", x), np.float32).view(np.int32)
     return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 
@@ -40,15 +49,17 @@ def _from_order(keys: np.ndarray) -> np.ndarray:
 
 def to_fp32(acc: np.ndarray, scale: np.ndarray | np.float32 | None = None) -> np.ndarray:
     """int32 (or FP32 already) to FP32, times the FP32 `scale`: two roundings, no fused operation."""
-    x = acc.astype(np.float32)
+    x = _accumulators("acc", acc).astype(np.float32)
     if scale is not None:
+        factor = _real("scale", scale)
         with np.errstate(all="ignore"):
-            x = x * np.asarray(scale, np.float32)
+            x = x * np.asarray(factor, np.float32)
     return np.where(np.isnan(x), CANONICAL_NAN, x)
 
 
 def to_bf16(x: np.ndarray) -> np.ndarray:
     """FP32 to BF16 codes (uint16): rounded to nearest even, overflow to infinity; NaN gives 0x7FC0."""
+    x = _real("x", x)
     with np.errstate(all="ignore"):
         codes = np.asarray(x, np.float32).astype(ml_dtypes.bfloat16).view(np.uint16)
     return np.where(np.isnan(x), np.uint16(0x7FC0), codes)
@@ -56,6 +67,7 @@ def to_bf16(x: np.ndarray) -> np.ndarray:
 
 def clamp(x: np.ndarray, low, high) -> np.ndarray:
     """min(max(x, low), high): int32 as numbers, FP32 in total order."""
+    x, low, high = _accumulators("x", x), _real("low", low), _real("high", high)
     if x.dtype == np.int32:
         return np.minimum(np.maximum(x, np.int32(low)), np.int32(high))
     return _from_order(np.minimum(np.maximum(total_order(x), total_order(low)), total_order(high)))
@@ -63,6 +75,7 @@ def clamp(x: np.ndarray, low, high) -> np.ndarray:
 
 def quantize(x: np.ndarray, zero_point: int = 0) -> np.ndarray:
     """FP32 to int8: round half to even, add the zero point, saturate; NaN gives the zero point."""
+    x, zero_point = _real("x", x), arguments.integer("zero_point", zero_point)
     steps = np.rint(np.where(np.isnan(x), 0, x).astype(np.float64)) + zero_point
     return np.clip(steps, -128, 127).astype(np.int8)
 
@@ -87,13 +100,15 @@ def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray 
     -------
     int8, int32 or float32, of the shape of `acc` without the axes `window`
     """
-    kind = np.float32 if np.asarray(acc).dtype == np.float32 else np.int32
-    if kind == np.float32 and out_format == OutFormat.INT32:
+    x = _accumulators("acc", acc)
+    if not isinstance(out_format, OutFormat):
+        raise TypeError(f"out_format must be an OutFormat, not {arguments.shown(out_format)}")
+    if x.dtype == np.float32 and out_format == OutFormat.INT32:
         raise ValueError("a float32 accumulator has no INT32 output")
-    x = np.asarray(acc, kind)
     if bias is not None:
+        bias = _real("bias", bias)
         with np.errstate(all="ignore"):
-            x = x + np.asarray(bias, kind)
+            x = x + np.asarray(bias, x.dtype)
     if out_format != OutFormat.INT32:
         x = to_fp32(x, scale)
     if clamp_to is not None:
@@ -101,3 +116,45 @@ def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray 
     if window:
         x = x.max(axis=window) if out_format == OutFormat.INT32 else _from_order(total_order(x).max(axis=window))
     return quantize(x, zero_point) if out_format == OutFormat.INT8 else x
+
+
+def requantize_scale(x_scale: np.floating, w_scale: np.floating | np.ndarray, y_scale: np.floating) -> np.ndarray:
+    """The factor from an int32 accumulator to the output's integer steps, float32.
+
+    ``(x_scale * w_scale) / y_scale``, in this order, each step rounded to float32: what ONNX
+    Runtime's QLinearConv and QLinearMatMul compute. Another order, or one rounding from
+    float64, differs in the last bit for some scales and then in some outputs.
+
+    Parameters
+    ----------
+    x_scale, y_scale : float32 scalars, the scales of input and output
+    w_scale : float32 scalar or [outputs], the scale of the weights
+
+    Returns
+    -------
+    float32, of the shape of ``w_scale``
+    """
+    x, w, y = (_real(name, value).astype(np.float32) for name, value in (
+        ("x_scale", x_scale), ("w_scale", w_scale), ("y_scale", y_scale)))
+    return x * w / y
+
+
+def _real(name: str, value: Any) -> np.ndarray:
+    array = arguments.array(name, value)
+    if not is_real(array):
+        raise ValueError(f"{name} must be real numbers, not {arguments.described(value)}")
+    return array
+
+
+def _integers(name: str, value: Any) -> np.ndarray:
+    array = arguments.array(name, value)
+    if array.ndim < 2 or array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be matrices of integers, not {arguments.described(value)}")
+    return array
+
+
+def _accumulators(name: str, value: Any) -> np.ndarray:
+    array = arguments.array(name, value)
+    if array.dtype not in (np.int32, np.float32):
+        raise ValueError(f"{name} must be int32 or float32, not {arguments.described(value)}")
+    return array

@@ -1,33 +1,28 @@
 """What the reference machine keeps between the tiles of a scale block."""
 
-import ml_dtypes
 import numpy as np
 
-from kiwicha import ChipConfig
+from kiwicha import ChipConfig, formats
 from kiwicha.formats import ElementFormat
 
+from ..operands import FORMATS
 from .block import decode
 from .numerics import CANONICAL_NAN
 
 __all__ = ["PartialSums", "add_fp32", "decode_elements", "decode_integers"]
 
-_TYPES = {
-    ElementFormat.INT8: np.int8, ElementFormat.INT4: ml_dtypes.int4, ElementFormat.E4M3: ml_dtypes.float8_e4m3fn,
-    ElementFormat.E3M2: ml_dtypes.float6_e3m2fn, ElementFormat.E2M3: ml_dtypes.float6_e2m3fn,
-    ElementFormat.E2M1: ml_dtypes.float4_e2m1fn,
-}
-
 
 def decode_elements(lines: np.ndarray, code: ElementFormat, count: int) -> np.ndarray:
     """The first `count` elements of each line of bytes: ml_dtypes or int8 [..., count]."""
-    if code in (ElementFormat.INT4, ElementFormat.E2M1):
-        lines = np.stack([lines & 15, lines >> 4], axis=-1).reshape(*lines.shape[:-1], -1)
-    elif code in (ElementFormat.E3M2, ElementFormat.E2M3):
-        lines = lines & 63
-    elements = np.ascontiguousarray(lines[..., :count])
-    if code == ElementFormat.INT4:
-        return ((elements ^ 8).astype(np.int8) - 8).astype(ml_dtypes.int4)
-    return elements.view(_TYPES[code])
+    name = code.name.lower()
+    about = formats.FORMATS[name]
+    if about.per_byte == 2:
+        lines = np.stack([lines, lines >> 4], axis=-1).reshape(*lines.shape[:-1], -1)
+    elements = np.ascontiguousarray(lines[..., :count]) & (1 << about.bits) - 1
+    if about.is_float or about.bits == 8:
+        return elements.view(FORMATS[name])
+    sign = 1 << about.bits - 1
+    return ((elements ^ sign).astype(np.int8) - sign).astype(FORMATS[name])
 
 
 def decode_integers(lines: np.ndarray, code: ElementFormat, count: int) -> np.ndarray:

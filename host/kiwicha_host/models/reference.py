@@ -1,7 +1,6 @@
 """Integer reference of the quantized ONNX operators, in plain numpy.
 
-Bit for bit what ONNX Runtime computes. The compiler must use :func:`requantize_scale` too, so
-that a chip fed with its scales agrees with both.
+Bit for bit what ONNX Runtime computes, with the compiler's factors.
 """
 
 from collections.abc import Callable
@@ -9,26 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from onnx import helper, numpy_helper
 
-__all__ = ["requantize", "requantize_scale", "run"]
+from ..golden.numerics import requantize_scale
 
-
-def requantize_scale(x_scale, w_scale, y_scale):
-    """The factor from an int32 accumulator to the output's integer steps, float32.
-
-    ``(x_scale * w_scale) / y_scale``, in this order, each step rounded to float32: what ONNX
-    Runtime's QLinearConv and QLinearMatMul compute. Another order, or one rounding from
-    float64, differs in the last bit for some scales and then in some outputs.
-
-    Parameters
-    ----------
-    x_scale, y_scale : float32 scalars, the scales of input and output
-    w_scale : float32 scalar or [outputs], the scale of the weights
-
-    Returns
-    -------
-    float32, of the shape of ``w_scale``
-    """
-    return np.float32(x_scale) * np.asarray(w_scale, np.float32) / np.float32(y_scale)
+__all__ = ["requantize", "run"]
 
 
 def requantize(acc, scale, zero_point):
@@ -52,7 +34,7 @@ def _dequantize_linear(q, scale, zero_point):
 
 
 def _linear(a, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias):
-    """Rows of codes ``a`` [M, K] by codes ``w`` [K, N], requantised."""
+    """Rows of codes ``a`` [M, K] by codes ``w`` [K, N], requantized."""
     acc = (a.astype(np.int32) - np.int32(x_zero)) @ (w.astype(np.int32) - w_zero.astype(np.int32))
     return requantize(acc + bias, requantize_scale(x_scale, w_scale, y_scale), y_zero)
 

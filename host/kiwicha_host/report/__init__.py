@@ -7,7 +7,7 @@ from typing import Any
 
 from kiwicha import ChipConfig
 
-from .. import metrics
+from .. import arguments, metrics
 from ..files import check_folder, make_folder, replacing
 from ..job import Result
 from ..metrics import Work
@@ -55,19 +55,24 @@ def write_report(folder: str | Path, config: ChipConfig, work: Work, result: Res
     FileProblem
         A file cannot be written.
     """
-    trace = result.trace
+    arguments.chip(config)
+    arguments.instance("work", work, Work)
+    if figures is not None:
+        arguments.instance("figures", figures, Mapping)
+    if layers is not None:
+        arguments.instance("layers", layers, Layers)
+    trace = arguments.instance("result", result, Result).trace
     if trace is None:
         raise ValueError("a report needs a trace: open the device verilated with trace=True")
-    folder = Path(folder)
+    folder = arguments.path("folder", folder)
     check_report(folder)
     if figures is None:
         figures = metrics.figures("verilated", config, work, result)
     make_folder(folder)
-    with replacing(folder / _FIGURES) as path:
-        path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with replacing(folder / _PAGE) as path:
-        path.write_text(html_page(config, work, figures, trace, layers), encoding="utf-8")
-    with replacing(folder / _TRACE) as path, open(path, "w", encoding="utf-8") as file:
+    with replacing(folder / _FIGURES) as numbers, replacing(folder / _PAGE) as page, \
+            replacing(folder / _TRACE) as spans, open(spans, "w", encoding="utf-8") as file:
+        numbers.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        page.write_text(html_page(config, work, figures, trace, layers), encoding="utf-8")
         for text in chrome_trace(config, trace):
             file.write(text)
     return [folder / name for name in _FILES]

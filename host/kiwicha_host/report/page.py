@@ -12,7 +12,6 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.isa import Activity, Unit
 
-from ..assembler import member_docs
 from ..metrics import Work
 from ..trace import Trace
 from .layers import LayerRun, Layers
@@ -83,8 +82,7 @@ def _headline(figures: Mapping[str, Any], work: Work) -> str:
 
 
 def _legend() -> str:
-    meanings = member_docs(Activity)
-    return "\n".join(f'<li title="{escape(meanings[item.name])}"><span class="swatch" '
+    return "\n".join(f'<li title="{escape(item.doc)}"><span class="swatch" '
                      f'style="background: var(--{item.name.lower()})"></span>{item.name}</li>'
                      for item in Activity)
 
@@ -142,9 +140,8 @@ def _data(trace: Trace, shown: int, layers: Layers | None) -> str:
         units.append({"name": unit.name, "activities": spans["activity"].tolist(),
                       "lengths": (np.minimum(spans["end"], shown) - spans["start"]).tolist(),
                       "steps": np.diff(spans["instruction"], prepend=np.int32(-1)).tolist()})
-    meanings = member_docs(Activity)
     value = {"shown": shown, "activities": [item.name for item in Activity],
-             "meanings": [meanings[item.name] for item in Activity], "units": units,
+             "meanings": [item.doc for item in Activity], "units": units,
              "instructions": [trace.describe(index) for index in range(count)],
              "layers": [] if layers is None else list(layers.names),
              "layer_of": [] if layers is None else layers.of_instruction[:count].tolist()}

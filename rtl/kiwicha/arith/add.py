@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Const, Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..formats import QUIET_NAN
 from ..lib.delay import delay
 from ..timing import FLOAT_ADD
-from .multiply import QUIET_NAN
 from .normalize import leading_zeros, pack
 
 __all__ = ["FloatAdd"]
@@ -16,7 +16,7 @@ class FloatAdd(wiring.Component):
     """IEEE 754 binary32 addition, rounded to nearest, ties to even.
 
     Subnormals are exact in and out, what is too large becomes infinity, and every NaN (a NaN operand, or
-    infinity minus infinity) is :data:`~kiwicha.arith.multiply.QUIET_NAN`. x - x is +0; -0 + -0 is -0. Latency
+    infinity minus infinity) is :data:`~kiwicha.formats.QUIET_NAN`. x - x is +0; -0 + -0 is -0. Latency
     :data:`LATENCY` = 5 cycles, one sum per cycle, no stall.
 
     How it works: the operand of smaller magnitude is shifted right to the exponent of the larger, down to

@@ -4,23 +4,21 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..formats import QUIET_NAN
 from ..lib.delay import delay
 from ..timing import FLOAT_MULTIPLY
 from .mult18x18d import mult18x18d
 from .normalize import ShiftWindow, count_zeros
 
-__all__ = ["FloatMultiply", "QUIET_NAN"]
-
-#: The one NaN that any operation answers with.
-QUIET_NAN = 0x7FC00000
+__all__ = ["FloatMultiply"]
 
 
 class FloatMultiply(wiring.Component):
     """IEEE 754 binary32 multiplication, rounded to nearest, ties to even.
 
     Subnormals are exact in and out, what is too large becomes infinity, and every NaN (a NaN operand, or
-    zero times infinity) is :data:`QUIET_NAN`. Latency :data:`LATENCY` = 9 cycles, one product per cycle,
-    no stall.
+    zero times infinity) is :data:`~kiwicha.formats.QUIET_NAN`. Latency :data:`LATENCY` = 9 cycles, one product
+    per cycle, no stall.
 
     How it works: with the exponent field of a subnormal taken as 1, a product is P * 2^(ea + eb - 300),
     with P of 48 bits. Bit 47 of P would belong to the exponent field `field47` = ea + eb - 126. P is

@@ -4,15 +4,12 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..formats import ElementFormat
+from ..formats import QUIET_NAN, SCALE_NAN, ElementFormat
 from ..lib.delay import delay
 from ..timing import BLOCK_SCALE, FLOAT_TO_BF16, FLOAT_TO_ELEMENT
 from .normalize import count_zeros
 
-__all__ = ["BlockScale", "FloatToBf16", "FloatToElement", "SCALE_NAN"]
-
-#: The E8M0 code of a block without meaning.
-SCALE_NAN = 0xFF
+__all__ = ["BlockScale", "FloatToBf16", "FloatToElement"]
 
 
 class FloatToBf16(wiring.Component):
@@ -39,7 +36,7 @@ class FloatToBf16(wiring.Component):
         upper = delay(m, self.i[16:], "upper")
         up = delay(m, self.i[15] & (self.i[:15].any() | self.i[16]), "up")
         nan = delay(m, self.i[23:31].all() & self.i[:23].any(), "nan")
-        m.d.comb += self.o.eq(delay(m, Mux(nan, 0x7FC0, Cat((upper[:15] + up)[:15], upper[15])), "out"))
+        m.d.comb += self.o.eq(delay(m, Mux(nan, QUIET_NAN >> 16, Cat((upper[:15] + up)[:15], upper[15])), "out"))
         return m
 
 
@@ -49,9 +46,9 @@ class BlockScale(wiring.Component):
     Its exponent is that of the largest magnitude less that of the element format's maximum, 8 for E4M3 and 2 for
     E2M1. With `ceil` it is one more where the scaled magnitude would otherwise be above that maximum, 448 or 6;
     without, it is OCP's rule, and such elements saturate. Codes below 0 are 0: blocks so small, and those of
-    zeros, are scaled by 2^-127. If there is an infinity or a NaN in the block the code is :data:`SCALE_NAN`.
-    Latency :data:`LATENCY` = 2 cycles, one scale per cycle, no stall. Source: OCP Microscaling Formats (MX)
-    v1.0, section 6.3.
+    zeros, are scaled by 2^-127. If there is an infinity or a NaN in the block the code is
+    :data:`~kiwicha.formats.SCALE_NAN`. Latency :data:`LATENCY` = 2 cycles, one scale per cycle, no stall. Source:
+    OCP Microscaling Formats (MX) v1.0, section 6.3.
 
     Members
     -------
@@ -103,7 +100,7 @@ class FloatToElement(wiring.Component):
     i : In(32)
         FP32, as its bits.
     scale : In(8)
-        E8M0: the divisor is 2^(scale - 127). 255 has no meaning.
+        E8M0: the divisor is 2^(scale - 127). SCALE_NAN has no meaning.
     format : In(ElementFormat)
         E4M3 or E2M1; others have no meaning.
     bad : In(1)

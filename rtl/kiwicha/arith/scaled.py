@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..formats import QUIET_NAN
 from ..lib.delay import delay
 from ..timing import SCALED_TO_FLOAT
-from .multiply import QUIET_NAN
 from .normalize import ShiftWindow, leading_zeros, pack
 
 __all__ = ["ScaledToFloat"]
@@ -34,7 +34,7 @@ class ScaledToFloat(wiring.Component):
     exponent : In(signed(10))
         -272 to 254.
     nan : In(1)
-        Makes the result :data:`~kiwicha.arith.multiply.QUIET_NAN`, whatever the value.
+        Makes the result :data:`~kiwicha.formats.QUIET_NAN`, whatever the value.
     o : Out(32)
         FP32, as its bits.
 

@@ -9,7 +9,23 @@ from ..lib.delay import delay
 from ..timing import array_latency
 from .multiplier import multiplier, multiplier_class, operand_shape
 
-__all__ = ["SystolicArray"]
+__all__ = ["SystolicArray", "activations", "column_sums", "weight_row"]
+
+
+def activations(config: ChipConfig) -> data.StructLayout:
+    """A vector: `rows` operands of :class:`kiwicha.array.decode.EdgeDecoder`. `swap` counts only with `valid`."""
+    return data.StructLayout({"valid": 1, "swap": 1, "data": data.ArrayLayout(operand_shape(config), config.rows)})
+
+
+def weight_row(config: ChipConfig) -> data.StructLayout:
+    """A row of a weight tile and its number: `columns` operands, likewise."""
+    return data.StructLayout({"valid": 1, "row": range(config.rows),
+                              "data": data.ArrayLayout(operand_shape(config), config.columns)})
+
+
+def column_sums(config: ChipConfig) -> data.StructLayout:
+    """The sum of each column, of `sum_width` bits."""
+    return data.StructLayout({"valid": 1, "data": data.ArrayLayout(signed(config.sum_width), config.columns)})
 
 
 class SystolicArray(wiring.Component):
@@ -44,12 +60,9 @@ class SystolicArray(wiring.Component):
 
     Members
     -------
-    a : In(StructLayout(valid, swap, data: array of `rows` operands))
-        Activations. `swap` counts only with `valid`.
-    w : In(StructLayout(valid, row, data: array of `columns` operands))
-        A row of weights. Operands are those of :class:`kiwicha.array.decode.EdgeDecoder`.
-    o : Out(StructLayout(valid, data: array of `columns` sums))
-        Column sums, signed, `sum_width` bits.
+    a : In(activations(config))
+    w : In(weight_row(config))
+    o : Out(column_sums(config))
 
     Raises
     ------
@@ -63,13 +76,8 @@ class SystolicArray(wiring.Component):
         self.config = config
         self._variant = multiplier_class(config)
         self._cells = config.columns // self._variant.columns
-        operand = operand_shape(config)
         super().__init__({
-            "a": In(data.StructLayout({"valid": 1, "swap": 1, "data": data.ArrayLayout(operand, config.rows)})),
-            "w": In(data.StructLayout({"valid": 1, "row": range(config.rows),
-                                       "data": data.ArrayLayout(operand, config.columns)})),
-            "o": Out(data.StructLayout({"valid": 1, "data": data.ArrayLayout(signed(config.sum_width),
-                                                                            config.columns)})),
+            "a": In(activations(config)), "w": In(weight_row(config)), "o": Out(column_sums(config)),
         })
 
     @property

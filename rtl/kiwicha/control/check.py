@@ -1,6 +1,6 @@
 """Checks instructions while they arrive: is there such an opcode, is a reserved bit set?"""
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Shape, Signal
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,6 +8,9 @@ from ..config import ChipConfig
 from ..isa import INSTRUCTION_BYTES, INSTRUCTIONS, Unit
 
 __all__ = ["Check", "Verdict"]
+
+#: The opcode's bits that tell units apart.
+UNIT_BITS = Shape.cast(Unit).width
 
 
 class Verdict(data.Struct):
@@ -75,8 +78,8 @@ class Check(wiring.Component):
         is_unit = Signal()
         m.d.sync += self.valid.eq(valid & (place == self._beats - 1) & ~self.clear)
         m.d.comb += [
-            is_unit.eq((opcode >= Unit.LOAD.value) & (opcode <= Unit.STORE.value)),
-            self.verdict.unit.eq(Mux(is_unit, opcode[:3], Unit.FETCH)),
+            is_unit.eq(opcode.matches(*(unit.value for unit in INSTRUCTIONS))),
+            self.verdict.unit.eq(Mux(is_unit, opcode[:UNIT_BITS], Unit.FETCH)),
         ]
         with m.If(~is_unit):
             m.d.comb += [self.verdict.kind.eq(Verdict.Kind.OPCODE), self.verdict.number.eq(opcode)]
@@ -95,7 +98,7 @@ class Check(wiring.Component):
         """Stage 1: the reserved bits that are set in the beat."""
         beat = delay(m, self.beat)
         mask = Signal(self._width)
-        with m.Switch(opcode[:3]):
+        with m.Switch(opcode[:UNIT_BITS]):
             for unit, instruction in INSTRUCTIONS.items():
                 with m.Case(unit.value):
                     reserved = Const(~instruction.used_mask & ((1 << 8 * INSTRUCTION_BYTES) - 1),

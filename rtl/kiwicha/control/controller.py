@@ -6,13 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 from ..bus.axi import AxiLite, AxiRead
 from ..config import ChipConfig
-from ..isa import INSTRUCTIONS, Activity, Unit
+from ..isa import INSTRUCTIONS, REGISTER_ADDRESS_WIDTH, Activity, Unit
 from .counters import Counters
 from .dispatch import Dispatch
 from .fetch import Fetch
 from .issue_queue import IssueQueue
 from .probe import Probe
-from .registers import ADDRESS_WIDTH, Registers
+from .registers import Registers
 from .semaphores import Semaphores
 from .supervisor import Supervisor
 from .unit import UnitPort, Window
@@ -52,7 +52,7 @@ class Controller(wiring.Component):
         self._config = config
         self._probe = probe
         super().__init__({
-            "host": In(AxiLite(ADDRESS_WIDTH)),
+            "host": In(AxiLite(REGISTER_ADDRESS_WIDTH)),
             "bus": Out(AxiRead(config)),
             "window": Out(Window(config)),
             **{unit.name.lower(): In(UnitPort(unit)) for unit in INSTRUCTIONS},
@@ -79,18 +79,10 @@ class Controller(wiring.Component):
         ports = [getattr(self, unit.name.lower()) for unit in INSTRUCTIONS]
 
         all_done = Signal()
-        # `starting` is known late: fetch, which is wide, starts a cycle later.
+        # Registered: it hangs on the supervisor's state and the host's write, and loads all counters of the fetch.
         m.d.sync += [fetch.start.eq(supervisor.starting),
                      all_done.eq((fetch.index == registers.count) & ~supervisor.starting & ~fetch.start)]
-        # Registers between units: what they do and whether they move is known late in a cycle.
-        progress = Signal(2 + 2 * len(ports))
-        m.d.sync += progress.eq(Cat(
-            fetch.progress, dispatch.progress, *(issue_queue.progress for issue_queue in issue_queues),
-            *(port.progress for port in ports)))
-        # No issue queue is empty before what it held has been told as done, a cycle after the unit is quiet.
-        quiet = Signal(1 + len(ports))
-        m.d.sync += quiet.eq(Cat(fetch.quiet, *(port.quiet for port in ports)))
-        m.d.comb += [supervisor.progress.eq(progress.any()), supervisor.quiet.eq(quiet.all())]
+        self._elaborate_movement(m, supervisor, [fetch, dispatch, *issue_queues, *ports], [fetch, *ports])
         m.d.comb += [
             self.window.eq(registers.window),
             self.irq.eq(registers.irq),
@@ -114,10 +106,27 @@ class Controller(wiring.Component):
             *(getattr(registers, name).eq(getattr(supervisor, name))
               for name in ("busy", "done", "error", "record", "succeeded", "failed")),
         ]
-        self._elaborate_counters(m, counters, registers, supervisor, dispatch, issue_queues, ports)
+        m.d.comb += [
+            counters.clear.eq(supervisor.starting),
+            counters.read_unit.eq(registers.read_unit),
+            counters.read_activity.eq(registers.read_activity),
+            registers.counter.eq(counters.value),
+            registers.cycles.eq(counters.cycles),
+        ]
+        m.d.sync += counters.enable.eq(supervisor.running)
+        self._elaborate_activities(m, counters, dispatch, issue_queues, ports)
         if self._probe:
             self._elaborate_probe(m, counters, fetch, dispatch, ports)
         return m
+
+    def _elaborate_movement(self, m, supervisor, moving, working):
+        """Whether anything moves or works; registered part by part, for it hangs on the `ready` of each port."""
+        progress = Signal(len(moving))
+        m.d.sync += progress.eq(Cat(part.progress for part in moving))
+        # No issue queue is empty before what it held has been told as done, a cycle after the unit is quiet.
+        quiet = Signal(len(working))
+        m.d.sync += quiet.eq(Cat(part.quiet for part in working))
+        m.d.comb += [supervisor.progress.eq(progress.any()), supervisor.quiet.eq(quiet.all())]
 
     def _elaborate_issue_queues(self, m, dispatch, semaphores, supervisor):
         """An issue queue for each unit, between dispatch and the unit's port."""
@@ -148,17 +157,9 @@ class Controller(wiring.Component):
             issue_queues.append(issue_queue)
         return issue_queues
 
-    def _elaborate_counters(self, m, counters, registers, supervisor, dispatch, issue_queues, ports):
+    def _elaborate_activities(self, m, counters, dispatch, issue_queues, ports):
         """What each unit is counted as doing, a cycle later: a semaphore may be why it is idle."""
-        m.d.comb += [
-            counters.clear.eq(supervisor.starting),
-            counters.read_unit.eq(registers.read_unit),
-            counters.read_activity.eq(registers.read_activity),
-            registers.counter.eq(counters.value),
-            registers.cycles.eq(counters.cycles),
-        ]
         m.d.sync += counters.activity[Unit.FETCH.value].eq(dispatch.activity)
-        m.d.sync += counters.enable.eq(supervisor.running)
         for unit, issue_queue, port in zip(INSTRUCTIONS, issue_queues, ports, strict=True):
             activity, waiting = Signal.like(port.activity), Signal()
             m.d.sync += [activity.eq(port.activity), waiting.eq(issue_queue.waiting)]

@@ -57,7 +57,7 @@ class Counters(wiring.Component):
             values.append(value)
         selected = Signal(Unit)
         m.d.sync += selected.eq(self.read_unit)
-        m.d.sync += self.value.eq(Array(values)[selected.as_value()])
+        m.d.sync += self.value.eq(Array(values)[selected])
         with m.If(self.clear):
             m.d.sync += self.cycles.eq(0)
         with m.Elif(counting):
@@ -73,17 +73,16 @@ class Counters(wiring.Component):
         shown = storage.read_port(domain="comb")
         activity = Signal(Activity, name=f"activity_{unit.name.lower()}")
         valid = Signal(len(Activity), name=f"valid_{unit.name.lower()}")
-        address = activity.as_value()
         m.d.sync += activity.eq(self.activity[unit.value])
         m.d.comb += [
-            current.addr.eq(address),
+            current.addr.eq(activity),
             shown.addr.eq(self.read_activity),
-            write.addr.eq(address),
-            write.data.eq(Mux(valid.bit_select(address, 1), current.data, 0) + 1),
+            write.addr.eq(activity),
+            write.data.eq(Mux(valid.bit_select(activity, 1), current.data, 0) + 1),
             write.en.eq(counting),
         ]
         with m.If(self.clear):
             m.d.sync += valid.eq(0)
         with m.Elif(counting):
-            m.d.sync += valid.bit_select(address, 1).eq(1)
-        return Mux(valid.bit_select(self.read_activity.as_value(), 1), shown.data, 0)
+            m.d.sync += valid.bit_select(activity, 1).eq(1)
+        return Mux(valid.bit_select(self.read_activity, 1), shown.data, 0)

@@ -4,7 +4,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..isa import INDEX_WIDTH, INSTRUCTIONS, Activity, ErrorCode, Unit, instruction_layout
+from ..isa import INDEX_WIDTH, INSTRUCTIONS, Activity, ErrorCode, Unit
+from ..layouts import instruction_layout
 from .check import Verdict
 from .fetch import Fetched
 from .issue_queue import issue_entry

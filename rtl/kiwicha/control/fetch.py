@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..bus.axi import AxiRead, ReadId, is_error
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, INSTRUCTIONS, ErrorCode
+from ..isa import INDEX_WIDTH, INSTRUCTION_BYTES, INSTRUCTIONS, PAGE_BITS, ErrorCode
 from ..lib.delay import delay
 from ..timing import FETCH_BUFFER, FETCH_BURST
 from .check import Check, Verdict
@@ -15,8 +15,7 @@ from .unit import ErrorReport, Window
 
 __all__ = ["Fetch", "Fetched"]
 
-PAGE_BITS = 12
-INSTRUCTION_BITS = 6
+INSTRUCTION_BITS = (INSTRUCTION_BYTES - 1).bit_length()
 
 
 class Fetched(data.Struct):
@@ -33,7 +32,7 @@ class Fetch(wiring.Component):
     enough to keep up one instruction every 10 cycles with a memory latency of 100. `r` is always
     ready. An error waits until every instruction before it has gone through `o`.
 
-    Latency: `start` to `ar.valid` 3 cycles; last beat of an instruction to `o.valid` 8 cycles.
+    Latency: `start` to `ar.valid` 3 cycles; last beat of an instruction to `o.valid` 9 cycles.
     Throughput: a beat each cycle in, an instruction every 3 cycles out.
 
     Errors: FIELD for a program that is not aligned to 64 bytes, WINDOW and BUS_READ.
@@ -89,7 +88,7 @@ class Fetch(wiring.Component):
             m.d.sync += self.index.eq(0)
         with m.Elif(popped):
             m.d.sync += self.index.eq(self.index + 1)
-        # The issue queues are ready late, and far away.
+        # Registered: `o.ready` is the OR of all the issue queues', after dispatch has picked the queue.
         gone = Signal()
         m.d.sync += gone.eq(popped & ~self.start & ~self.abort)
         self._elaborate_ask(m, failed, gone, asked)
@@ -105,69 +104,81 @@ class Fetch(wiring.Component):
 
     def _elaborate_ask(self, m, failed, gone, asked):
         """Ask for bursts as the buffer has room; `asked` is their length, a cycle before they are on the bus."""
-        width = self._config.address_width
         ar = self.bus.ar
-        # One bit more than an address, so that a program that runs over the top is outside the window.
-        address = Signal(width + 1)
-        index, left = Signal(INDEX_WIDTH), Signal(INDEX_WIDTH)
-        free = Signal(range(FETCH_BUFFER + 1))
+        # What is next to be asked for. One bit more than an address, so that a program that runs over the top is
+        # outside the window.
+        next_ = Signal(data.StructLayout({
+            "address": self._config.address_width + 1, "index": INDEX_WIDTH, "left": INDEX_WIDTH}))
         length = Signal(range(FETCH_BURST + 1))
-        too_low, too_high = Signal(), Signal()
-        to_boundary = FETCH_BURST - address[INSTRUCTION_BITS:INSTRUCTION_BITS + 2]
-        page = address[PAGE_BITS:]
-        m.d.comb += [
-            ar.p.address.eq(address),
-            ar.p.length.eq(length * self._beats - 1),
-            ar.p.id.eq(ReadId.FETCH),
-        ]
-        # The host has written these long before it starts.
-        none, unaligned, beyond = Signal(), Signal(), Signal()
-        m.d.sync += [none.eq(self.count == 0), unaligned.eq(self.program[:INSTRUCTION_BITS] != 0),
-                     beyond.eq(self.program[width:] != 0)]
+        free = Signal(range(FETCH_BUFFER + 1))
         with m.If(self.start):
             m.d.sync += free.eq(FETCH_BUFFER)
         with m.Else():
             m.d.sync += free.eq(free - asked + gone)
+        m.d.comb += [
+            ar.p.address.eq(next_.address),
+            ar.p.length.eq(length * self._beats - 1),
+            ar.p.id.eq(ReadId.FETCH),
+        ]
+        start = self._elaborate_start(m)
         with m.FSM(name="ask"):
             with m.State("IDLE"):
-                m.d.sync += [address.eq(self.program[:width]), index.eq(0), left.eq(self.count)]
-                with m.If(self.start & ~none):
+                m.d.sync += [next_.address.eq(self.program[:self._config.address_width]), next_.index.eq(0),
+                             next_.left.eq(self.count)]
+                with m.If(self.start & ~start.none):
                     m.next = "PLAN"
-                    with m.If(unaligned):
+                    with m.If(start.unaligned):
                         self._fail(m, failed, ErrorCode.FIELD, 0, self.program)
                         m.next = "IDLE"
-                    with m.Elif(beyond):
+                    with m.Elif(start.beyond):
                         self._fail(m, failed, ErrorCode.WINDOW, 0, self.program)
                         m.next = "IDLE"
-            with m.State("PLAN"):
+            self._elaborate_bursts(m, failed, asked, free, next_, length)
+
+    def _elaborate_start(self, m):
+        """What a start would find. The host has written the registers long before it starts."""
+        found = Signal(data.StructLayout({"none": 1, "unaligned": 1, "beyond": 1}))
+        m.d.sync += [
+            found.none.eq(self.count == 0),
+            found.unaligned.eq(self.program[:INSTRUCTION_BITS] != 0),
+            found.beyond.eq(self.program[self._config.address_width:] != 0),
+        ]
+        return found
+
+    def _elaborate_bursts(self, m, failed, asked, free, next_, length):
+        """The states of one burst: find its length, check its page, put it on the bus."""
+        ar, page = self.bus.ar, next_.address[PAGE_BITS:]
+        to_boundary = FETCH_BURST - next_.address[INSTRUCTION_BITS:INSTRUCTION_BITS + 2]
+        too_low, too_high = Signal(), Signal()
+        with m.State("PLAN"):
+            m.d.sync += [
+                length.eq(Mux(next_.left < to_boundary, next_.left, to_boundary)),
+                too_low.eq(page < self.window.first),
+                too_high.eq(page > self.window.last),
+            ]
+            with m.If(self.abort | failed | (next_.left == 0)):
+                m.next = "IDLE"
+            with m.Elif(free >= FETCH_BURST):
+                m.next = "VERIFY"
+        with m.State("VERIFY"):
+            with m.If(self.abort | failed):
+                m.next = "IDLE"
+            with m.Elif(too_low | too_high):
+                self._fail(m, failed, ErrorCode.WINDOW, next_.index, next_.address)
+                m.next = "IDLE"
+            with m.Else():
+                m.d.comb += asked.eq(length)
+                m.d.sync += ar.valid.eq(1)
+                m.next = "ASK"
+        with m.State("ASK"):
+            with m.If(ar.ready):
                 m.d.sync += [
-                    length.eq(Mux(left < to_boundary, left, to_boundary)),
-                    too_low.eq(page < self.window.first),
-                    too_high.eq(page > self.window.last),
+                    ar.valid.eq(0),
+                    next_.address.eq(next_.address + (length << INSTRUCTION_BITS)),
+                    next_.index.eq(next_.index + length),
+                    next_.left.eq(next_.left - length),
                 ]
-                with m.If(self.abort | failed | (left == 0)):
-                    m.next = "IDLE"
-                with m.Elif(free >= FETCH_BURST):
-                    m.next = "VERIFY"
-            with m.State("VERIFY"):
-                with m.If(self.abort | failed):
-                    m.next = "IDLE"
-                with m.Elif(too_low | too_high):
-                    self._fail(m, failed, ErrorCode.WINDOW, index, address)
-                    m.next = "IDLE"
-                with m.Else():
-                    m.d.comb += asked.eq(length)
-                    m.d.sync += ar.valid.eq(1)
-                    m.next = "ASK"
-            with m.State("ASK"):
-                with m.If(ar.ready):
-                    m.d.sync += [
-                        ar.valid.eq(0),
-                        address.eq(address + (length << INSTRUCTION_BITS)),
-                        index.eq(index + length),
-                        left.eq(left - length),
-                    ]
-                    m.next = "PLAN"
+                m.next = "PLAN"
 
     def _elaborate_receive(self, m, failed, asked, popped, gone):
         """Put beats in their places, and offer an instruction when the check is through with it."""
@@ -201,7 +212,7 @@ class Fetch(wiring.Component):
             m.d.sync += stopped.eq(0)
         with m.Elif(taken & bad & ~stopped):
             m.d.sync += stopped.eq(1)
-        # A cycle late, for what a beat says is known late.
+        # Registered: it hangs on the bus's `resp`, and enables the registers of the error.
         wrong = delay(m, taken & bad & ~stopped, "wrong")
         burst = delay(m, Cat(Mux(in_first_burst, self.program[INSTRUCTION_BITS:INSTRUCTION_BITS + 2], 0),
                              address[2:]), "burst")
@@ -228,7 +239,7 @@ class Fetch(wiring.Component):
             write, read = storage.write_port(), storage.read_port(domain="comb")
             m.d.comb += [write.addr.eq(beat_slot), write.data.eq(beat), read.addr.eq(head),
                          write.en.eq(beat_valid & (beat_place == number))]
-            # Two registers, as for the verdict, which belongs to it: the issue queues are far away.
+            # Two registers, as for the verdict, which belongs to it: out of LUT RAM, and on to every issue queue.
             bits = self.o.p.bits.word_select(number, config.bus_width)
             m.d.sync += bits.eq(delay(m, read.data, f"bits{number}"))
         m.submodules.verdicts = verdicts = Memory(shape=Verdict, depth=FETCH_BUFFER, init=[])

@@ -4,7 +4,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..isa import INDEX_WIDTH, SEMAPHORES, Unit, unit_layout
+from ..isa import INDEX_WIDTH, SEMAPHORES, Unit
+from ..layouts import unit_layout
 from ..lib.stream import Queue
 from ..timing import OPEN_INSTRUCTIONS
 
@@ -105,7 +106,7 @@ class IssueQueue(wiring.Component):
             opened.i.p.signal.eq(head.signal),
             self.progress.eq((queue.o.valid & ~head_valid) | accepted | self.granted | self.applied),
         ]
-        # The unit is ready late in a cycle; the head stays as it is for one more.
+        # Registered, lest the unit's `ready` reach the write port of `open`; the head stays for that long.
         m.d.sync += opened.i.valid.eq(accepted)
         with m.If(~head_valid):
             m.d.sync += [head.eq(queue.o.payload), head_valid.eq(queue.o.valid), offered.eq(0)]

@@ -1,6 +1,6 @@
 """The host's registers: an AXI4-Lite slave, and what it stores."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,20 +11,19 @@ from ..isa import (
     COUNTER_BASE,
     ID_VALUE,
     INDEX_WIDTH,
-    MAX_PROGRAM,
+    PAGE_BITS,
+    REGISTER_ADDRESS_WIDTH,
     REGISTERS,
     VERSION_VALUE,
+    Access,
     Activity,
     Unit,
 )
 from .supervisor import ErrorRecord
 from .unit import Window
 
-__all__ = ["ADDRESS_WIDTH", "Registers"]
+__all__ = ["Registers"]
 
-ADDRESS_WIDTH = 12
-WORD = 0xFFFF_FFFF
-WATCHDOG_RESET = 1 << 20
 #: Registers are read in groups of so many, to keep each multiplexer small.
 GROUP = 8
 
@@ -34,16 +33,16 @@ class Registers(wiring.Component):
 
     One write and one read at a time, independent of each other; the write address and its data may
     come in any order. Address bits 0 and 1 are ignored. Byte strobes hold: bytes without strobe keep
-    their value. `b.valid` comes 3 cycles after the later of address and data, `r.valid` 5 cycles after
+    their value. `b.valid` comes 3 cycles after the later of address and data, `r.valid` 4 cycles after
     the address.
 
     Errors: SLVERR, and no effect, for
+
       - a read or a write where there is no register;
       - a write to a read-only register;
-      - a write to PROGRAM, WINDOW_FIRST, WINDOW_LAST or WATCHDOG while busy, whatever it would change;
-      - a write to WINDOW_FIRST or WINDOW_LAST once the window is locked;
-      - a one for a bit of PROGRAM_COUNT, WINDOW_FIRST_HIGH or WINDOW_LAST_HIGH that does not exist: a
-        window that silently lost its upper bits would be another window.
+      - a write to a register while a field of STATUS is set that it is `locked_by`, whatever it would change;
+      - a one for a bit that a `strict` register has not: a window that silently lost its upper bits would be
+        another window.
     Other bits that do not exist are ignored and read 0. CONTROL reads 0.
 
     Members
@@ -67,7 +66,7 @@ class Registers(wiring.Component):
     def __init__(self, config: ChipConfig):
         self._config = config
         super().__init__({
-            "host": In(AxiLite(ADDRESS_WIDTH)),
+            "host": In(AxiLite(REGISTER_ADDRESS_WIDTH)),
             "irq": Out(1),
             "start": Out(1),
             "abort": Out(1),
@@ -89,40 +88,24 @@ class Registers(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        stored, locked = self._elaborate_write(m)
-        self._elaborate_read(m, self._readable(stored, locked))
+        stored = self._elaborate_write(m)
+        self._elaborate_read(m, self._readable(stored))
         first = Cat(stored["WINDOW_FIRST_LOW"], stored["WINDOW_FIRST_HIGH"])
         last = Cat(stored["WINDOW_LAST_LOW"], stored["WINDOW_LAST_HIGH"])
         m.d.comb += [
             self.program.eq(Cat(stored["PROGRAM_LOW"], stored["PROGRAM_HIGH"])),
             self.count.eq(stored["PROGRAM_COUNT"]),
             self.watchdog.eq(stored["WATCHDOG"]),
-            self.window.first.eq(first[12:]),
-            self.window.last.eq(last[12:]),
+            self.window.first.eq(first[PAGE_BITS:]),
+            self.window.last.eq(last[PAGE_BITS:]),
             self.irq.eq((stored["IRQ_ENABLE"] & stored["IRQ_PENDING"]).any()),
         ]
         return m
 
-    def _writable(self):
-        """For each stored register its writable bits, reset value, and bits that refuse a one."""
-        high = (1 << max(0, self._config.address_width - 32)) - 1
-        pages = WORD & ~0xFFF
-        return {
-            "PROGRAM_LOW": (WORD, 0, 0),
-            "PROGRAM_HIGH": (WORD, 0, 0),
-            "PROGRAM_COUNT": (MAX_PROGRAM, 0, WORD & ~MAX_PROGRAM),
-            "WINDOW_FIRST_LOW": (pages, pages, 0),
-            "WINDOW_FIRST_HIGH": (high, high, WORD & ~high),
-            "WINDOW_LAST_LOW": (pages, 0xFFF, 0),
-            "WINDOW_LAST_HIGH": (high, 0, WORD & ~high),
-            "WATCHDOG": (WORD, WATCHDOG_RESET, 0),
-            "IRQ_ENABLE": (3, 0, 0),
-        }
-
     def _elaborate_write(self, m):
         """The write channels: collect, examine, apply, answer. Returns the stored registers."""
         host = self.host
-        address, has_address = Signal(ADDRESS_WIDTH), Signal()
+        address, has_address = Signal(REGISTER_ADDRESS_WIDTH), Signal()
         word, strobe, has_word = Signal(32), Signal(4), Signal()
         m.d.comb += [host.aw.ready.eq(~has_address), host.w.ready.eq(~has_word)]
         with m.If(host.aw.valid & host.aw.ready):
@@ -132,8 +115,8 @@ class Registers(wiring.Component):
         bits = Cat(bit.replicate(8) for bit in strobe)
         apply = Signal()
         refused = Signal()
-        locked = Signal()
-        m.d.sync += refused.eq(self._refusal(m, address, word & bits, locked))
+        stored = self._elaborate_stored(m, apply, address, word, bits)
+        m.d.sync += refused.eq(self._refusal(m, address, word & bits, stored))
         with m.FSM(name="write"):
             with m.State("COLLECT"):
                 with m.If(has_address & has_word):
@@ -148,47 +131,51 @@ class Registers(wiring.Component):
                     m.d.sync += host.b.valid.eq(0)
                     m.next = "COLLECT"
 
-        def hit(name):
-            return apply & (address[2:] == REGISTERS[name].offset >> 2)
+        return stored
 
-        stored = {}
-        for name, (mask, reset, _) in self._writable().items():
-            stored[name] = register = Signal(32, name=name.lower(), init=reset)
-            with m.If(hit(name)):
-                m.d.sync += register.eq((word & bits & mask) | (register & ~(bits & mask)))
-        pending = stored["IRQ_PENDING"] = Signal(2, name="irq_pending")
-        clear = Mux(hit("IRQ_PENDING"), word & bits, 0)
-        ends = Cat(self.succeeded, self.failed)
-        control = Mux(hit("CONTROL"), word & bits, 0)
-        m.d.sync += [
-            locked.eq(locked | (hit("WINDOW_LOCK") & word[0] & bits[0])),
-            # An end that comes in the cycle in which the host clears is not lost.
-            pending.eq((pending & ~clear) | ends),
-            self.start.eq(control[0]),
-            self.abort.eq(control[1]),
-        ]
-        return stored, locked
+    def _elaborate_stored(self, m, apply, address, word, bits):
+        """What each register with a memory holds; with `apply`, the `bits` of `word` are written to `address`."""
+        width, stored = self._config.address_width, {}
+        # An end that comes in the cycle in which the host clears is not lost.
+        comes = {"IRQ_PENDING": packed("IRQ_PENDING", done=self.succeeded, error=self.failed)}
+        for name, register in REGISTERS.items():
+            mask, hit = register.writable_bits(width), apply & (address[2:] == register.offset >> 2)
+            ones = Mux(hit, word & bits & mask, 0)
+            if register.access is Access.RO:
+                continue
+            if register.access is Access.WO:
+                m.d.sync += [getattr(self, field.name).eq(ones[field.bit]) for field in register.fields]
+                continue
+            stored[name] = value = Signal(32, name=name.lower(), init=register.reset_value(width))
+            match register.access:
+                case Access.RW:
+                    with m.If(hit):
+                        m.d.sync += value.eq((word & bits & mask) | (value & ~(bits & mask)))
+                case Access.RW1S:
+                    m.d.sync += value.eq(value | ones)
+                case Access.RW1C:
+                    m.d.sync += value.eq((value & ~ones) | comes[name])
+        return stored
 
-    def _refusal(self, m, address, word, locked):
+    def _refusal(self, m, address, word, stored):
         """Whether this write must not be done."""
         refuse = Signal()
+        width = self._config.address_width
+        locks = {"busy": self.busy, "locked": stored["WINDOW_LOCK"].any()}
         with m.Switch(address[2:]):
-            for name, register in REGISTERS.items():
-                if register.access == "ro":
+            for register in REGISTERS.values():
+                if register.access is Access.RO:
                     continue
-                _, _, forbidden = self._writable().get(name, (0, 0, 0))
-                reasons = [(word & forbidden).any()]
-                if name.startswith(("PROGRAM", "WINDOW_FIRST", "WINDOW_LAST", "WATCHDOG")):
-                    reasons.append(self.busy)
-                if name.startswith(("WINDOW_FIRST", "WINDOW_LAST")):
-                    reasons.append(locked)
+                reasons = [locks[name] for name in register.locked_by]
+                if register.strict:
+                    reasons.append((word & ~register.writable_bits(width)).any())
                 with m.Case(register.offset >> 2):
                     m.d.comb += refuse.eq(Cat(reasons).any())
             with m.Default():
                 m.d.comb += refuse.eq(1)
         return refuse
 
-    def _readable(self, stored, locked):
+    def _readable(self, stored):
         """What each register reads, but for the counters."""
         config = self._config
         formats = sum((name in config.formats) << bit for bit, name in enumerate(FORMATS))
@@ -206,19 +193,19 @@ class Registers(wiring.Component):
             "ACCUMULATOR": config.accumulator_lines,
             "FORMATS": formats,
             "CONTROL": 0,
-            "STATUS": Cat(self.busy, self.done, self.error, locked),
-            "ERROR": Cat(self.record.code.as_value(), Const(0, 3), self.record.unit.as_value()),
+            "STATUS": packed("STATUS", busy=self.busy, done=self.done, error=self.error,
+                             locked=stored["WINDOW_LOCK"].any()),
+            "ERROR": packed("ERROR", code=self.record.code, unit=self.record.unit),
             "ERROR_INSTRUCTION": self.record.index,
             "ERROR_ADDRESS_LOW": address[:32],
             "ERROR_ADDRESS_HIGH": address[32:],
-            "WINDOW_LOCK": locked,
             "CYCLES": self.cycles,
         }
 
     def _elaborate_read(self, m, readable):
         """The read channels: pick within groups, then among groups and counters, answer."""
         host = self.host
-        address = Signal(ADDRESS_WIDTH)
+        address = Signal(REGISTER_ADDRESS_WIDTH)
         word, group = address[2:5], address[5:]
         groups = {}
         for name, value in readable.items():
@@ -263,11 +250,13 @@ class Registers(wiring.Component):
 
 
 def packed(name, **values):
-    """The constant that register `name` reads with these values in its fields."""
-    fields = {field.name: field for field in REGISTERS[name].fields}
-    word = 0
-    for key, value in values.items():
-        if value >> fields[key].width:
-            raise ValueError(f"{value} does not fit field {key} of register {name}")
-        word |= value << fields[key].bit
-    return word
+    """What register `name` reads with these values in its fields, one for each."""
+    parts = []
+    for field in sorted(REGISTERS[name].fields, key=lambda field: field.bit):
+        value = Value.cast(values.pop(field.name))
+        if len(value) > field.width:
+            raise ValueError(f"{value!r} does not fit field {field.name} of register {name}")
+        parts += [Const(0, field.bit - sum(map(len, parts))), value]
+    if values:
+        raise ValueError(f"register {name} has no field {', '.join(values)}")
+    return Cat(parts)

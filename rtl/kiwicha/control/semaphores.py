@@ -1,4 +1,4 @@
-"""Sixteen counting semaphores, shared by four units that wait for them and signal them."""
+"""Counting semaphores, shared by the units, which wait for them and signal them."""
 
 from functools import reduce
 from operator import or_
@@ -7,51 +7,15 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..isa import SEMAPHORE_MAX, SEMAPHORES
+from ..isa import INSTRUCTIONS, SEMAPHORE_MAX, SEMAPHORES
+from ..lib.arbiter import Arbiter
 
-__all__ = ["Arbiter", "Semaphores"]
+__all__ = ["Semaphores"]
 
-REQUESTERS = 4
+#: The units, in the order of their opcodes.
+REQUESTERS = len(INSTRUCTIONS)
 #: One mask of semaphores for each unit.
 MASKS = data.ArrayLayout(SEMAPHORES, REQUESTERS)
-
-
-class Arbiter(wiring.Component):
-    """Grants one request a cycle, to whoever was granted least recently.
-
-    A requester loses at most ``size - 1`` times between two of its own grants, however its request
-    comes and goes meanwhile: only those that stand before it can win against it, and who wins goes
-    behind all others, a cycle later: nothing may be requested in the cycle after a grant.
-
-    Members
-    -------
-    request : In(size)
-    grant : Out(size)
-        One of the requests, in the same cycle; none if there is no request.
-    """
-
-    def __init__(self, size):
-        self._size = size
-        super().__init__({"request": In(size), "grant": Out(size)})
-
-    def elaborate(self, platform):
-        m = Module()
-        pairs = [(low, high) for low in range(self._size) for high in range(low + 1, self._size)]
-        # One bit for each pair: the lower one stands before the higher one.
-        first = {pair: Signal(name=f"first_{pair[0]}_{pair[1]}", init=1) for pair in pairs}
-        for me in range(self._size):
-            beaten = [self.request[other] & (first[(other, me)] if other < me else ~first[(me, other)])
-                      for other in range(self._size) if other != me]
-            m.d.comb += self.grant[me].eq(self.request[me] & ~reduce(or_, beaten))
-        # A request comes late.
-        granted = Signal(self._size)
-        m.d.sync += granted.eq(self.grant)
-        for (low, high), order in first.items():
-            with m.If(granted[low]):
-                m.d.sync += order.eq(0)
-            with m.If(granted[high]):
-                m.d.sync += order.eq(1)
-        return m
 
 
 class Semaphores(wiring.Component):
@@ -69,13 +33,13 @@ class Semaphores(wiring.Component):
     -------
     clear : In(1)
         All semaphores to zero, and nothing granted nor applied.
-    want : In(4), wait : In(4 masks)
+    want : In(units), wait : In(masks)
         Unit by unit: it waits for these semaphores. Held until granted.
-    granted : Out(4)
+    granted : Out(units)
         High for one cycle: the unit's semaphores have been taken.
-    signal : In(4), add : In(4 masks)
+    signal : In(units), add : In(masks)
         Unit by unit: it signals these semaphores. Held until applied.
-    applied : Out(4)
+    applied : Out(units)
         High for one cycle: the unit's semaphores have been added to.
     """
 

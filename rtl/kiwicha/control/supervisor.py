@@ -10,8 +10,10 @@ from .unit import SETTLE, ErrorReport
 __all__ = ["ErrorRecord", "SOURCES", "Supervisor", "Watchdog"]
 
 ISSUE_QUEUES = len(INSTRUCTIONS)
+#: Cycles to find the oldest instruction among them, two by two.
+TREE_LEVELS = (ISSUE_QUEUES - 1).bit_length()
 #: Where errors come from, in the order in which they are preferred at the same index.
-SOURCES = ("load", "matmul", "epilogue", "store", "dispatch", "fetch", "watchdog", "host")
+SOURCES = (*(unit.name.lower() for unit in INSTRUCTIONS), "dispatch", "fetch", "watchdog", "host")
 
 
 def _without_lowest(bits):
@@ -35,7 +37,7 @@ class Watchdog(wiring.Component):
     limit : In(32)
         So many cycles without progress end the program; 0: never.
     expired : Out(1)
-        High from `limit` + 2 cycles after the last progress on, until progress or the end.
+        High from `limit` + 3 cycles after the last cycle with progress on, until progress or the end.
     """
 
     running: In(1)
@@ -76,7 +78,7 @@ class Supervisor(wiring.Component):
         All instructions are dispatched; the issue queues are empty; fetch and units are quiet.
     progress : In(1), limit : In(32)
         For the watchdog.
-    errors : In(ErrorReport), one each for four units, dispatch and fetch
+    errors : In(ErrorReport), one each for the units, dispatch and fetch
     dispatch_unit : In(Unit)
         Whom dispatch's error is about.
     held, held_index : In
@@ -180,7 +182,7 @@ class Supervisor(wiring.Component):
             record = Signal(ErrorRecord, name=f"record_{source}")
             if number < len(self.errors):
                 report = self.errors[number]
-                unit = Unit(number + 1) if number < ISSUE_QUEUES else Unit.FETCH
+                unit = [*INSTRUCTIONS, Unit.FETCH, Unit.FETCH][number]
                 m.d.comb += [record.code.eq(report.code), record.index.eq(report.index),
                              record.address.eq(report.address),
                              record.unit.eq(self.dispatch_unit if source == "dispatch" else unit)]
@@ -209,12 +211,11 @@ class Supervisor(wiring.Component):
         return chosen
 
     def _elaborate_oldest(self, m):
-        """The unit and index of the oldest instruction that is not finished, as of 3 cycles ago."""
+        """The unit and index of the oldest instruction that is not finished, as of 1 + TREE_LEVELS cycles ago."""
         Entry = data.StructLayout({"valid": 1, "index": INDEX_WIDTH, "unit": Unit})
-        level = [Signal(Entry, name=f"oldest_{number}") for number in range(ISSUE_QUEUES)]
-        for number, entry in enumerate(level):
-            m.d.comb += [entry.valid.eq(self.held[number]), entry.index.eq(self.held_index[number]),
-                         entry.unit.eq(number + 1)]
+        level = [Signal(Entry, name=f"oldest_{number}") for number in range(1 << TREE_LEVELS)]
+        for entry, unit, held, index in zip(level, INSTRUCTIONS, self.held, self.held_index, strict=False):
+            m.d.comb += [entry.valid.eq(held), entry.index.eq(index), entry.unit.eq(unit)]
         while len(level) > 1:
             above = []
             for left, right in zip(level[::2], level[1::2], strict=True):
@@ -226,7 +227,7 @@ class Supervisor(wiring.Component):
         oldest = Signal(Entry)
         # What is still to come is younger than anything that an issue queue holds, seen in the same cycle.
         following = self.next_index
-        for number in range(3):
+        for number in range(1 + TREE_LEVELS):
             before, following = following, Signal(INDEX_WIDTH, name=f"following_{number}")
             m.d.sync += following.eq(before)
         m.d.comb += oldest.eq(level[0])

@@ -4,7 +4,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH, Activity, ErrorCode, Unit, unit_layout
+from ..isa import INDEX_WIDTH, PAGE_BITS, Activity, ErrorCode, Unit
+from ..layouts import unit_layout
 
 __all__ = ["SETTLE", "ErrorReport", "UnitPort", "Window"]
 
@@ -22,7 +23,7 @@ class ErrorReport(data.Struct):
 
 def Window(config: ChipConfig) -> data.StructLayout:
     """The memory window in pages of 4 KiB: bytes first * 4096 to last * 4096 + 4095."""
-    pages = config.address_width - 12
+    pages = config.address_width - PAGE_BITS
     return data.StructLayout({"first": pages, "last": pages})
 
 

@@ -3,11 +3,11 @@
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import ChipConfig
 from ..control.unit import Window
-from ..isa import INDEX_WIDTH
+from ..isa import INDEX_WIDTH, PAGE_BITS
 from ..lib.loop_nest import LoopNest, Pointer
 from .transfer import RUN_WIDTH, run_job
 
@@ -82,71 +82,108 @@ class BurstGenerator(wiring.Component):
             m.d.sync += [job.eq(self.i.payload), active.eq(self.i.valid)]
         with m.Elif(step & nest.done):
             m.d.sync += active.eq(0)
-        self._cut(m, job, active, step, pointer.value, nest.done)
+        m.submodules.cutter = cutter = _RunCutter(self.config, width)
+        run = cutter.i.payload
+        connect(m, cutter.o, flipped(self.o))
+        m.d.comb += [
+            cutter.window.eq(self.window), self.fail_address.eq(cutter.fail_address),
+            cutter.i.valid.eq(active), step.eq(active & cutter.i.ready),
+            run.start.eq(pointer.value), run.length.eq(job.length),
+            run.upper.eq(job.address[self.config.address_width:]), run.final.eq(nest.done),
+            *(run[name].eq(job[name]) for name in ("index", "bad", "beyond")),
+        ]
         return m
 
-    def _cut(self, m, job, active, step, start, final):
-        """One run at a time: a cycle to check where it stands, a cycle to emit."""
-        low = (self.config.bus_bytes - 1).bit_length()
+
+class _RunCutter(wiring.Component):
+    """Cuts one run at a time into bursts: a cycle to check where it stands, a cycle to emit.
+
+    Latency: 3 cycles. Throughput: a burst every 2 cycles.
+
+    Members
+    -------
+    i : In(stream)
+        Runs of `length` + 1 bytes from `start` on; `upper` bits of the address are beyond the bus's, and count
+        only with `beyond`; `final` is the instruction's last.
+    window : In(Window)
+    o : Out(stream of burst_layout())
+    fail_address : Out(64)
+        As of :class:`BurstGenerator`.
+    """
+
+    def __init__(self, config: ChipConfig, width: int):
+        self.config = config
+        self._width = width
+        self._about = {"index": INDEX_WIDTH, "bad": 1, "beyond": 1, "upper": 64 - config.address_width, "final": 1}
+        super().__init__({
+            "i": In(stream.Signature(data.StructLayout({
+                "start": signed(width), "length": RUN_WIDTH, **self._about}))),
+            "window": In(Window(config)),
+            "o": Out(stream.Signature(burst_layout(config))),
+            "fail_address": Out(64),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        low, bits = (self.config.bus_bytes - 1).bit_length(), self.config.address_width
         block = low + 8
-        width = len(start)
-        bits = self.config.address_width
-        current = Signal(signed(width), reset_less=True)
-        end = Signal(signed(width), reset_less=True)
-        busy = Signal()         # current and end are a run
-        checked = Signal()      # same and inside are about current
-        offer = Signal()        # checked, and not failed
-        same = Signal()         # the run ends in this block
-        inside = Signal()
-        ends = Signal()         # same and inside
-        failed = Signal()
-        fail_address = Signal(64, reset_less=True)
-        run = Signal(data.StructLayout({"index": INDEX_WIDTH, "bad": 1, "beyond": 1, "upper": 64 - bits,
-                                        "final": 1}), reset_less=True)
-        page = current[12:bits]
-        in_block = current[block:] == end[block:]
-        in_window = ((current[bits:] == 0) & (page >= self.window.first) & (page <= self.window.last)
-                     & ~run.bad & ~run.beyond)
-        emit = Signal()
-        finish = Signal()
-        out = Signal(burst_layout(self.config), reset_less=True)
+        # From `current` to `end`; with a valid burst to emit next, unless it fails.
+        run = Signal(data.StructLayout({
+            "current": signed(self._width), "end": signed(self._width), **self._about}), reset_less=True)
+        #: The run ends in this block; its page is inside the window; both.
+        found = Signal(data.StructLayout({"same": 1, "inside": 1, "ends": 1}))
+        busy, checked, failed = Signal(), Signal(), Signal()    # there is a run; `found` is about `current`
+        offer = Signal()                                        # checked, and not failed
+        take, emit, finish = Signal(), Signal(), Signal()
+        address = Signal(64, name="wrong_address", reset_less=True)
         m.d.comb += [
-            # Into a register, so that what steers so much does not hang on `ready`.
+            # Into a register: `emit` enables all of the run's, which must not hang on the bus's `ready`.
             emit.eq(offer & ~self.o.valid),
-            finish.eq(emit & ends),
-            step.eq(active & (~busy | finish)),
-            self.o.payload.eq(out),
-            self.fail_address.eq(fail_address),
+            finish.eq(emit & found.ends),
+            self.i.ready.eq(~busy | finish),
+            take.eq(self.i.valid & self.i.ready),
+            self.fail_address.eq(address),
         ]
+        with m.If(take):
+            m.d.sync += [
+                run.current.eq(self.i.payload.start), run.end.eq(self.i.payload.start + self.i.payload.length),
+                *(run[name].eq(self.i.payload[name]) for name in self._about),
+                busy.eq(1), checked.eq(0), offer.eq(0),
+            ]
+        with m.Elif(finish):
+            m.d.sync += [busy.eq(0), offer.eq(0)]
+        with m.Elif(emit & found.inside):
+            m.d.sync += [run.current.eq(Cat(Const(0, block), run.current[block:] + 1)), checked.eq(0), offer.eq(0)]
+        with m.Elif(emit):
+            m.d.sync += [failed.eq(1), offer.eq(0)]
+            with m.If(run.beyond):
+                m.d.sync += address.eq(Cat(run.current[:bits], run.upper))
+            with m.Else():
+                m.d.sync += address.eq(run.current)
+        with m.Elif(busy & ~checked):
+            in_block = run.current[block:] == run.end[block:]
+            page = run.current[PAGE_BITS:bits]
+            in_window = ((run.current[bits:] == 0) & (page >= self.window.first) & (page <= self.window.last)
+                         & ~run.bad & ~run.beyond)
+            m.d.sync += [checked.eq(1), offer.eq(~failed), found.same.eq(in_block), found.inside.eq(in_window),
+                         found.ends.eq(in_block & in_window)]
+        self._emit(m, run, found, offer)
+        return m
+
+    def _emit(self, m, run, found, offer):
+        """The burst at `current`, to a register."""
+        low = (self.config.bus_bytes - 1).bit_length()
+        out = Signal(burst_layout(self.config), reset_less=True)
+        m.d.comb += self.o.payload.eq(out)
         with m.If(~self.o.valid):
             m.d.sync += [
                 self.o.valid.eq(offer),
-                out.address.eq(current[:bits]),
-                out.end.eq(Mux(same, end[:low], -1)),
-                out.length.eq(Mux(same, end[low:block], 255) - current[low:block]),
-                out.last.eq(same & run.final),
-                out.fail.eq(~inside),
+                out.address.eq(run.current[:self.config.address_width]),
+                out.end.eq(Mux(found.same, run.end[:low], -1)),
+                out.length.eq(Mux(found.same, run.end[low:low + 8], 255) - run.current[low:low + 8]),
+                out.last.eq(found.same & run.final),
+                out.fail.eq(~found.inside),
                 out.index.eq(run.index),
             ]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        with m.If(step):
-            m.d.sync += [
-                current.eq(start), end.eq(start + job.length), busy.eq(1), checked.eq(0), offer.eq(0),
-                run.index.eq(job.index), run.bad.eq(job.bad), run.beyond.eq(job.beyond),
-                run.upper.eq(job.address[bits:]), run.final.eq(final),
-            ]
-        with m.Elif(finish):
-            m.d.sync += [busy.eq(0), offer.eq(0)]
-        with m.Elif(emit & inside):
-            m.d.sync += [current.eq(Cat(Const(0, block), current[block:] + 1)), checked.eq(0),
-                         offer.eq(0)]
-        with m.Elif(emit):
-            m.d.sync += [failed.eq(1), offer.eq(0)]
-            with m.If(run.beyond):
-                m.d.sync += fail_address.eq(Cat(current[:bits], run.upper))
-            with m.Else():
-                m.d.sync += fail_address.eq(current)
-        with m.Elif(busy & ~checked):
-            m.d.sync += [checked.eq(1), offer.eq(~failed), same.eq(in_block), inside.eq(in_window),
-                         ends.eq(in_block & in_window)]

@@ -10,7 +10,66 @@ from amaranth.lib.wiring import In, Out
 from ..lib.delay import delay
 from ..timing import REALIGNER_IN, REALIGNER_ROWS, turn_stages
 
-__all__ = ["Realigner", "Settled"]
+__all__ = ["ByteSink", "ByteSource", "Realigner", "Settled", "word_layout"]
+
+
+def word_layout(size: int, tag) -> data.StructLayout:
+    """A word of bytes: those in `mask` are meant, and `tag` was given with it."""
+    return data.StructLayout({"data": data.ArrayLayout(8, size), "mask": size, "tag": tag})
+
+
+class ByteSink(wiring.Signature):
+    """Where words of bytes go, from their source's side.
+
+    Members
+    -------
+    room : In(1)
+        A word may be announced by `reserve` in this cycle.
+    reserve : Out(1), count : Out(range(size + 1))
+        `count` bytes will come; no sooner than in this cycle.
+    valid : Out(1), word : Out(struct)
+        Bytes `first` to `last` of `data`.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        super().__init__({
+            "room": In(1),
+            "reserve": Out(1),
+            "count": Out(range(size + 1)),
+            "valid": Out(1),
+            "word": Out(data.StructLayout({
+                "data": data.ArrayLayout(8, size), "first": range(size), "last": range(size)})),
+        })
+
+    def __repr__(self):
+        return f"ByteSink({self.size})"
+
+
+class ByteSource(wiring.Signature):
+    """Where words of bytes come from, from the side of whoever takes them.
+
+    Members
+    -------
+    claim : Out(range(size + 1))
+        One cycle before a word can be taken, its bytes; else 0.
+    want : Out(range(size + 1)), none : Out(1), enough : In(1), take : Out(1)
+        With `take`, which needs `enough`, the next `want` bytes leave, the first to byte `first` of the word;
+        `want` was claimed. `enough`: all that was claimed is there, or `none`, which lets `want` count as 0 from
+        then to the next reset.
+    first : Out(range(size)), tag : Out(tag)
+    """
+
+    def __init__(self, size: int, tag):
+        self.size = size
+        self.tag = tag
+        super().__init__({
+            "claim": Out(range(size + 1)), "want": Out(range(size + 1)), "none": Out(1), "enough": In(1),
+            "take": Out(1), "first": Out(range(size)), "tag": Out(tag),
+        })
+
+    def __repr__(self):
+        return f"ByteSource({self.size}, {self.tag!r})"
 
 
 class Settled(wiring.Component):
@@ -56,7 +115,7 @@ class Realigner(wiring.Component):
     way out to where it is wanted. Two bits of a turn take one pipeline stage; the pipelines never stall:
     room is reserved before a word comes, and whoever takes a word has a place for it.
 
-    Latency: `push` to `enough` 3 + R(in_bytes) cycles, `take` to `o_valid` 3 + R(lanes) cycles, where R is half
+    Latency: `sink` to `enough` 3 + R(in_bytes) cycles, `take` to `o_valid` 3 + R(lanes) cycles, where R is half
     the bits of a turn, rounded up.
 
     Parameters
@@ -68,21 +127,10 @@ class Realigner(wiring.Component):
 
     Members
     -------
-    room : Out(1)
-        A word may be announced by `reserve` in this cycle.
-    reserve : In(1), reserve_count : In(range(in_bytes + 1))
-        `reserve_count` bytes will come; no sooner than in this cycle.
-    push_valid : In(1), push : In(struct)
-        Bytes `first` to `last` of `data`.
-    claim : In(range(out_bytes + 1))
-        One cycle before a word can be taken, its bytes; else 0.
-    want : In(range(out_bytes + 1)), none : In(1), enough : Out(1), take : In(1)
-        With `take`, which needs `enough`, the next `want` bytes leave, the first to byte `first` of the word;
-        `want` was claimed. `enough`: all that was claimed is there, or `none`, which lets `want` count as 0 from
-        then to the next reset.
-    first : In(range(out_bytes)), tag : In(tag)
-    o_valid : Out(1), o : Out(struct)
-        The word taken: `data`, its `mask` of bytes that are meant, and `tag`.
+    sink : In(ByteSink(in_bytes))
+    source : In(ByteSource(out_bytes, tag))
+    o_valid : Out(1), o : Out(word_layout(out_bytes, tag))
+        The word taken.
     """
 
     ROWS = REALIGNER_ROWS
@@ -96,39 +144,28 @@ class Realigner(wiring.Component):
         self.lanes = max(in_bytes, out_bytes)
         self.capacity = self.ROWS * self.lanes
         super().__init__({
-            "room": Out(1),
-            "reserve": In(1),
-            "reserve_count": In(range(in_bytes + 1)),
-            "push_valid": In(1),
-            "push": In(data.StructLayout({
-                "data": data.ArrayLayout(8, in_bytes), "first": range(in_bytes), "last": range(in_bytes)})),
-            "claim": In(range(out_bytes + 1)),
-            "want": In(range(out_bytes + 1)),
-            "none": In(1),
-            "enough": Out(1),
-            "take": In(1),
-            "first": In(range(out_bytes)),
-            "tag": In(tag),
+            "sink": In(ByteSink(in_bytes)),
+            "source": In(ByteSource(out_bytes, tag)),
             "o_valid": Out(1),
-            "o": Out(data.StructLayout({
-                "data": data.ArrayLayout(8, out_bytes), "mask": out_bytes, "tag": tag})),
+            "o": Out(word_layout(out_bytes, tag)),
         })
         self._tag = tag
 
     @property
     def push_latency(self) -> int:
+        """Cycles from a word on `sink` to `enough`."""
         return REALIGNER_IN + turn_stages(self.in_bytes)
 
     def elaborate(self, platform):
         m = Module()
         written = Signal(range(self.in_bytes + 1))
         unclaimed = Signal(signed(self.capacity.bit_length() + 1))
-        # A cycle late: that there is a take is known late, and the lanes are many.
+        # Registered: `take` hangs on the carry chain behind `enough`, and this goes to the address of each lane.
         taken = Signal(range(self.out_bytes + 1))
-        m.d.comb += self.enough.eq(self.none | ~unclaimed[-1])
+        m.d.comb += self.source.enough.eq(self.source.none | ~unclaimed[-1])
         m.d.sync += [
-            unclaimed.eq(unclaimed + written - self.claim),
-            taken.eq(Mux(self.take & ~self.none, self.want, 0)),
+            unclaimed.eq(unclaimed + written - self.source.claim),
+            taken.eq(Mux(self.source.take & ~self.source.none, self.source.want, 0)),
         ]
         self._reserve(m, taken)
         reads = [self._lane(m, lane) for lane in range(self.lanes)]
@@ -140,11 +177,11 @@ class Realigner(wiring.Component):
         """Free bytes, from registers only: `room` is three cycles late, hence the margin of three more words."""
         free = Signal(range(self.capacity + 1), init=self.capacity)
         reserved = Signal()
-        count = delay(m, self.reserve_count, "reserved_count")
+        count = delay(m, self.sink.count, "reserved_count")
         m.d.sync += [
-            reserved.eq(self.reserve),
+            reserved.eq(self.sink.reserve),
             free.eq(free + taken - Mux(reserved, count, 0)),
-            self.room.eq(free >= 4 * self.in_bytes),
+            self.sink.room.eq(free >= 4 * self.in_bytes),
         ]
 
     def _lane(self, m, lane):
@@ -156,9 +193,9 @@ class Realigner(wiring.Component):
         low = (size - 1).bit_length()
         groups = self.lanes // size
         valid = Signal()
-        word = Signal(self.push.shape(), reset_less=True)
+        word = Signal(self.sink.word.shape(), reset_less=True)
         pointer = Signal(range(self.capacity))
-        m.d.sync += [valid.eq(self.push_valid), word.eq(self.push)]
+        m.d.sync += [valid.eq(self.sink.valid), word.eq(self.sink.word)]
         count = word.last - word.first + 1
         with m.If(valid):
             m.d.sync += pointer.eq(pointer + count)
@@ -208,9 +245,9 @@ class Realigner(wiring.Component):
         row = Signal(range(self.ROWS), reset_less=True)
         offset = Signal(low, reset_less=True)
         at = Signal(fate, name="fate0", reset_less=True)
-        first, tag = delay(m, self.first, "first_then"), delay(m, self.tag, "tag_then")
+        first, tag = delay(m, self.source.first, "first_then"), delay(m, self.source.tag, "tag_then")
         valids = [Signal(name=f"fate{number}_valid") for number in range(3 + len(_turns(self.lanes, False)))]
-        m.d.sync += [late.eq(early) for early, late in pairwise([self.take, *valids])]
+        m.d.sync += [late.eq(early) for early, late in pairwise([self.source.take, *valids])]
         m.d.sync += [
             row.eq(pointer[low:]), offset.eq(pointer[:low]),
             # A turn down by (offset - first) is a turn up by its negative.

@@ -6,9 +6,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH, Unit, unit_layout
+from ..isa import INDEX_WIDTH, Unit
+from ..layouts import unit_layout
 
-__all__ = ["RUN_WIDTH", "Transfer", "segment_job", "run_job"]
+__all__ = ["OpenInstructions", "RUN_WIDTH", "Transfer", "segment_job", "run_job"]
 
 #: Bits of a run's length: 24 bits of row_bytes times 16 bits of rows.
 RUN_WIDTH = 40
@@ -68,48 +69,39 @@ class Transfer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job = Signal(unit_layout(self.unit), reset_less=True)
-        fill_only = job.fill_only if self.unit is Unit.LOAD else Const(0, 1)
-        bad = Signal()
-        zero = Signal()
-        beyond = Signal()
-        merged = Signal()
-        contiguous = Signal()
-        product = Signal(RUN_WIDTH, reset_less=True)
-        factor = Signal(16, reset_less=True)
-        addend = Signal(RUN_WIDTH, reset_less=True)
+        found = Signal(data.StructLayout({"zero": 1, "bad": 1, "beyond": 1, "merged": 1}))
         behind = Signal(signed(25), reset_less=True)
-        has_zero = Signal()
+        fill_only = job.fill_only if self.unit is Unit.LOAD else Const(0, 1)
+        has_zero, contiguous = Signal(), Signal()
+        m.submodules.length = length = _RunLength()
         m.d.comb += [
             has_zero.eq((job.row_bytes == 0) | (job.rows == 0) | (job.planes == 0) | (job.segment_bytes == 0)),
             contiguous.eq(job.row_stride == job.row_bytes),
+            length.rows.eq(job.rows), length.row_bytes.eq(job.row_bytes), length.merged.eq(found.merged),
         ]
-        runs_sent = Signal()
-        segments_sent = Signal()
-        # An instruction may come. A register: the job's are many.
+        runs_sent, segments_sent = Signal(), Signal()
+        # An instruction may come. A register: this enables every bit of the instruction's register.
         takes = Signal(init=1)
         m.d.comb += self.i.ready.eq(takes)
         with m.If(takes):
             m.d.sync += [job.eq(self.i.payload), takes.eq(~self.i.valid)]
         with m.FSM():
             with m.State("CHECK"):
+                m.d.comb += length.load.eq(1)
                 m.d.sync += [
-                    zero.eq(has_zero),
-                    bad.eq(has_zero | (job.segment_bytes > self.config.line_bytes)),
-                    beyond.eq(job.address[self.config.address_width:].any()),
-                    merged.eq(contiguous),
-                    factor.eq(job.rows),
-                    addend.eq(job.row_bytes),
+                    found.zero.eq(has_zero),
+                    found.bad.eq(has_zero | (job.segment_bytes > self.config.line_bytes)),
+                    found.beyond.eq(job.address[self.config.address_width:].any()),
+                    found.merged.eq(contiguous),
                     behind.eq(job.row_bytes - job.segment_bytes - 1),
-                    product.eq(-1),     # so that the result is the length - 1
                     segments_sent.eq(0),
                 ]
                 with m.If(~takes):
                     m.next = "MULTIPLY"
             with m.State("MULTIPLY"):
-                with m.If(factor[0] | ~merged):
-                    m.d.sync += product.eq(product + addend)
-                m.d.sync += [factor.eq(factor >> 1), addend.eq(addend << 1), runs_sent.eq(fill_only & ~bad)]
-                with m.If((factor[1:] == 0) | ~merged):
+                m.d.comb += length.step.eq(1)
+                m.d.sync += runs_sent.eq(fill_only & ~found.bad)
+                with m.If(length.done):
                     m.next = "SEND"
             with m.State("SEND"):
                 runs_done = runs_sent | self.runs.ready
@@ -119,23 +111,98 @@ class Transfer(wiring.Component):
                 with m.If(runs_done & segments_done):
                     m.d.sync += takes.eq(1)
                     m.next = "CHECK"
-        self._connect(m, job, product, behind, Mux(merged, 1, job.rows), fill_only, bad, zero, beyond)
+        self._run(m, job, found, length.o)
+        self._segment(m, job, found, behind, fill_only)
         return m
 
-    def _connect(self, m, job, product, behind, runs, fill_only, bad, zero, beyond):
+    def _run(self, m, job, found, length):
         run = self.runs.payload
-        segment = self.segments.payload
         m.d.comb += [
-            run.address.eq(job.address), run.length.eq(product), run.runs.eq(runs), run.planes.eq(job.planes),
-            run.row_stride.eq(job.row_stride), run.plane_stride.eq(job.plane_stride), run.index.eq(job.index),
-            run.bad.eq(bad), run.beyond.eq(beyond),
+            run.address.eq(job.address), run.length.eq(length), run.runs.eq(Mux(found.merged, 1, job.rows)),
+            run.planes.eq(job.planes), run.row_stride.eq(job.row_stride), run.plane_stride.eq(job.plane_stride),
+            run.index.eq(job.index), run.bad.eq(found.bad), run.beyond.eq(found.beyond),
+        ]
+
+    def _segment(self, m, job, found, behind, fill_only):
+        segment, bad = self.segments.payload, found.bad
+        m.d.comb += [
             segment.segment_bytes.eq(job.segment_bytes), segment.behind.eq(behind | bad.replicate(len(behind))),
             segment.rows.eq(Mux(bad, 1, job.rows)), segment.planes.eq(Mux(bad, 1, job.planes)),
             segment.first.eq(Mux(fill_only | bad, 0, Mux(behind[-1], job.row_bytes, job.segment_bytes))),
-            segment.line.eq(Mux(bad, Mux(zero, 0, job.segment_bytes), job.line)),
+            segment.line.eq(Mux(bad, Mux(found.zero, 0, job.segment_bytes), job.line)),
             segment.strides[0].eq(job.segment_line_stride), segment.strides[1].eq(job.row_line_stride),
             segment.strides[2].eq(job.plane_line_stride),
             segment.fill_only.eq(fill_only), segment.index.eq(job.index), segment.bad.eq(bad),
         ]
         if self.unit is Unit.LOAD:
             m.d.comb += segment.fill.eq(job.fill)
+
+
+class _RunLength(wiring.Component):
+    """Bytes of a run, less one: `row_bytes`, times `rows` if they are merged; shift and add, a bit per step.
+
+    Latency: `done` with the step that uses the highest one of `rows`, or with the first if not merged.
+
+    Members
+    -------
+    load : In(1)
+        Start with `rows` and `row_bytes`.
+    merged : In(1)
+        From the cycle after `load` on.
+    step : In(1)
+    done : Out(1)
+        `o` is there after this step.
+    o : Out(40)
+    """
+
+    load: In(1)
+    rows: In(16)
+    row_bytes: In(24)
+    merged: In(1)
+    step: In(1)
+    done: Out(1)
+    o: Out(RUN_WIDTH)
+
+    def elaborate(self, platform):
+        m = Module()
+        product = Signal(RUN_WIDTH, reset_less=True)
+        factor = Signal(16, reset_less=True)
+        addend = Signal(RUN_WIDTH, reset_less=True)
+        m.d.comb += [self.o.eq(product), self.done.eq((factor[1:] == 0) | ~self.merged)]
+        with m.If(self.load):
+            m.d.sync += [factor.eq(self.rows), addend.eq(self.row_bytes), product.eq(-1)]
+        with m.Elif(self.step):
+            m.d.sync += [factor.eq(factor >> 1), addend.eq(addend << 1)]
+            with m.If(factor[0] | ~self.merged):
+                m.d.sync += product.eq(product + addend)
+        return m
+
+
+class OpenInstructions(wiring.Component):
+    """Whether a unit has instructions that have not retired. Latency: none.
+
+    Members
+    -------
+    came, retire : In(1)
+        The unit takes an instruction; the oldest one ends.
+    clear : In(1)
+        Forget them.
+    none : Out(1)
+        There is none. The one that comes in this cycle does not count yet.
+    """
+
+    came: In(1)
+    retire: In(1)
+    clear: In(1)
+    none: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        count, came = Signal(range(128)), Signal()
+        m.d.sync += came.eq(self.came)
+        with m.If(self.clear):
+            m.d.sync += count.eq(0)
+        with m.Else():
+            m.d.sync += count.eq(count + came - self.retire)
+        m.d.comb += self.none.eq((count == 0) & ~came)
+        return m

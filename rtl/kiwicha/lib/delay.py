@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Delay", "copies", "delay"]
+__all__ = ["Delay", "copies", "delay", "delay_valid"]
 
 
 def delay(m, value, name, cycles=1):
@@ -15,6 +15,15 @@ def delay(m, value, name, cycles=1):
         m.d.sync += register.eq(value)
         value = register
     return value
+
+
+def delay_valid(m, valid, name, cycles):
+    """*valid*, a bit that means something from the first cycle on, *cycles* later: as :func:`delay`, but reset."""
+    for cycle in range(cycles):
+        register = Signal(name=f"{name}{cycle}")
+        m.d.sync += register.eq(valid)
+        valid = register
+    return valid
 
 
 def copies(m, value, name, count):

@@ -16,7 +16,7 @@ POINTER_WIDTH = 18
 class LoopNest(wiring.Component):
     """Nested loops, level 0 innermost, one iteration per `step`.
 
-    `step` may come late in a cycle and `load` may not: it decides what goes into many registers.
+    `step` may hang on a long path, for it only enables registers; `load` chooses what goes into each of them.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class LoopNest(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # The same as `last`, for the pointers, which may be far away; yosys merges none that start differently.
+        # The same as `last`, for `carry` alone, which steers all pointers. Other initial values keep them apart.
         ends = Signal(self.levels, init=-1, reset_less=True)
         m.d.comb += self.done.eq(self.last.all())
         for level in range(self.levels):
@@ -120,7 +120,7 @@ class Pointer(wiring.Component):
         m = Module()
         starts = [Signal(signed(self.width), name=f"start{level}", reset_less=True)
                   for level in range(self.levels)]
-        # All additions at once, for `carry` comes late; and nothing but the choice of one after them.
+        # All additions at once, beside the logic of `carry`; after both nothing but the choice of one.
         choices = [(self.load, self.base)]
         choices += [(carry, (start + stride)[:self.width])
                     for carry, start, stride in zip(self.carry, starts, self.strides, strict=True)]

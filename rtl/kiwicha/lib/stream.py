@@ -64,7 +64,7 @@ class Queue(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [self.level.eq(0), self.o.valid.eq(0)]
         with m.Else():
-            # A register, for much hangs on it.
+            # `o.valid` is a register of its own rather than `level != 0`: whatever takes items begins with it.
             m.d.sync += [self.level.eq(self.level + push - pop),
                          self.o.valid.eq(push | (self.level > 1) | (self.o.valid & ~pop))]
         if self._depth == 1:

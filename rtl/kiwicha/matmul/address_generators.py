@@ -1,12 +1,15 @@
 """What MATMUL reads: the vectors of A and the rows of the weight tiles, of one instruction after the other."""
 
+from typing import NamedTuple
+
 from amaranth import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
 from ..formats import FORMATS, MAX_BLOCK
-from ..isa import LEVELS, Unit, unit_layout
+from ..isa import LEVELS, Unit
+from ..layouts import unit_layout
 from ..lib.loop_nest import LoopNest, Pointer
 from ..lib.stream import RegisterSlice
 from .blocks import Blocks
@@ -18,13 +21,25 @@ __all__ = ["ActivationAddressGenerator", "WeightAddressGenerator"]
 TILE_LEVEL = 2
 
 
+class _Walk(NamedTuple):
+    """What the loops of an address generator and its items have in common."""
+    nest: LoopNest
+    #: The register that the next item goes to.
+    item: data.View
+    #: It takes an item; and there is one.
+    room: Signal
+    advance: Signal
+    #: The item is not the loop nest's, which waits for it.
+    extra: Signal
+
+
 class _AddressGenerator(wiring.Component):
     """Takes instructions and makes a stream of items of each, with a cycle in between.
 
     An item passes loop nest and pointers, a register behind the range checks, and a register slice: it
-    appears on `o` three cycles after `i` took its instruction, and then one in each cycle. Whether there is room
-    is known late, and what an instruction loads is much and far apart: so it is loaded, unless the generator is
-    active, in any case. `i.ready` is a register.
+    appears on `o` three cycles after `i` took its instruction, and then one in each cycle. An instruction enables
+    the registers of its strides, counts and fields, hundreds of bits, so that must not wait for `i.valid`: while
+    the generator is idle they take whatever is there. `i.ready` is a register.
 
     Members
     -------
@@ -51,21 +66,19 @@ class _AddressGenerator(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.nest = self._nest = nest = LoopNest(self._levels)
+        m.submodules.nest = nest = LoopNest(self._levels)
         m.submodules.register_slice = register_slice = RegisterSlice(self._item)
         active, valid = Signal(), Signal()
-        self._room = room = Signal()        # the register in front of the slice takes an item
-        self._item_now = Signal(self._item, reset_less=True)
-        #: An item leaves the walk; it is not the loop nest's, which has to wait for it.
-        self._advance, self._extra = Signal(), Signal()
+        room, advance, extra = Signal(), Signal(), Signal()
+        item = Signal(self._item, reset_less=True)
         m.d.comb += [
             room.eq(~valid | register_slice.i.ready),
             self.i.ready.eq(~active),
             nest.load.eq(~active),
-            nest.step.eq(~active | (room & ~self._extra)),
-            self._advance.eq(active & room),
+            nest.step.eq(~active | (room & ~extra)),
+            advance.eq(active & room),
             register_slice.i.valid.eq(valid),
-            register_slice.i.payload.eq(self._item_now),
+            register_slice.i.payload.eq(item),
             self.o.valid.eq(register_slice.o.valid),
             self.o.payload.eq(register_slice.o.payload),
             register_slice.o.ready.eq(self.o.ready | self.abort),
@@ -79,10 +92,11 @@ class _AddressGenerator(wiring.Component):
             m.d.sync += valid.eq(active)
         with m.If(self.abort):
             m.d.sync += [active.eq(0), valid.eq(0)]
-        self._generate(m)
+        self._generate(m, _Walk(nest, item, room, advance, extra))
         return m
 
-    def _generate(self, m):
+    def _generate(self, m, walk):
+        """Drive the loop nest's counts, and `walk.item` with `walk.room`."""
         raise NotImplementedError
 
     def _held(self, m, name, value):
@@ -92,15 +106,15 @@ class _AddressGenerator(wiring.Component):
             m.d.sync += held.eq(value)
         return held
 
-    def _pointer(self, m, name, base, strides, carry=None):
+    def _pointer(self, m, nest, name, base, strides, carry=None):
         """A pointer that goes from the coming instruction's `base` with the loop nest; returns its value."""
         m.submodules[name] = pointer = Pointer(len(strides))
-        carries = self._nest.carry if carry is None else Cat(carry)
+        carries = nest.carry if carry is None else Cat(carry)
         m.d.comb += [
-            pointer.load.eq(self._nest.load),
+            pointer.load.eq(nest.load),
             pointer.base.eq(base),
-            pointer.step.eq(self._nest.step),
-            pointer.carry.eq(carries & ~self._nest.load.replicate(len(strides))),
+            pointer.step.eq(nest.step),
+            pointer.carry.eq(carries & ~nest.load.replicate(len(strides))),
         ]
         for level, stride in enumerate(strides):
             if isinstance(stride, int):
@@ -109,10 +123,9 @@ class _AddressGenerator(wiring.Component):
                 m.d.comb += pointer.strides[level].eq(self._held(m, f"{name}_stride{level}", stride))
         return pointer.value
 
-    def _blocks(self, m, level):
+    def _blocks(self, m, nest, level):
         """Follows the scale blocks, whose tiles the loop nest's `level` counts."""
         m.submodules.blocks = blocks = Blocks()
-        nest = self._nest
         m.d.comb += [
             blocks.load.eq(self.i.ready), blocks.tiles.eq(self.i.p.block_tiles),
             blocks.step.eq(nest.step & nest.carry[level]), blocks.restart.eq(nest.step & nest.carry[level + 1]),
@@ -127,13 +140,13 @@ class ActivationAddressGenerator(_AddressGenerator):
     def __init__(self, config: ChipConfig):
         super().__init__(config, Vector(config), LEVELS)
 
-    def _generate(self, m):
-        fields, nest, vector = self.i.p, self._nest, self._item_now
+    def _generate(self, m, walk):
+        fields, nest, vector = self.i.p, walk.nest, walk.item
         counts, a_strides, acc_strides = ([fields[f"{name}{level}"] for level in range(LEVELS)]
                                           for name in ("count", "a_stride", "acc_stride"))
         m.d.comb += [port.eq(count) for port, count in zip(nest.counts, counts, strict=True)]
-        line = self._pointer(m, "a", fields.a_line, a_strides)
-        acc = self._pointer(m, "acc", fields.acc_line, acc_strides)
+        line = self._pointer(m, nest, "a", fields.a_line, a_strides)
+        acc = self._pointer(m, nest, "acc", fields.acc_line, acc_strides)
         index = self._held(m, "index", fields.index)
         accumulate = self._held(m, "accumulate", fields.accumulate)
         no_field, value = (self._held(m, name, found)
@@ -142,10 +155,10 @@ class ActivationAddressGenerator(_AddressGenerator):
         format_ = self._held(m, "format", fields.a_format)
         first, no_scale = nest.first, Const(0, 1)
         if self.config.block_scaled:
-            first, no_scale = self._generate_scales(m, vector)
+            first, no_scale = self._generate_scales(m, walk)
         no_line = _outside(line, self.config.scratchpad_lines)
         no_acc = _outside(acc, self.config.accumulator_lines)
-        with m.If(self._room):
+        with m.If(walk.room):
             m.d.sync += [
                 vector.line.eq(line),
                 vector.acc.eq(acc),
@@ -176,25 +189,25 @@ class ActivationAddressGenerator(_AddressGenerator):
             m.d.comb += [found.eq(1), value.eq(fields.block_tiles)]
         return found, value
 
-    def _generate_scales(self, m, vector):
+    def _generate_scales(self, m, walk):
         """A byte of a scale line for each vector of a block's last tile.
 
         Returns which levels are in their first (in the first block, all of level 2 is), and whether a scale line
         is to be fetched that does not exist.
         """
-        fields, nest = self.i.p, self._nest
-        blocks = self._blocks(m, TILE_LEVEL)
+        fields, nest, vector = self.i.p, walk.nest, walk.item
+        blocks = self._blocks(m, nest, TILE_LEVEL)
         scaled = self._held(m, "scaled", fields.scaled)
         exponent = self._held(m, "exponent", _exponent(fields.a_format) + _exponent(fields.w_format))
         byte = Signal(range(self.config.line_bytes))
         line = self._pointer(
-            m, "scale", fields.a_scale_line, (1, fields.a_scale_stride2, fields.a_scale_stride3),
+            m, nest, "scale", fields.a_scale_line, (1, fields.a_scale_stride2, fields.a_scale_stride3),
             [nest.carry[:TILE_LEVEL].any() & byte.all() & blocks.end, nest.carry[2] & blocks.end, nest.carry[3]])
         fetch = scaled & blocks.end & (byte == 0)
         no_scale = _outside(line, self.config.scratchpad_lines)
         with m.If(nest.step):
             m.d.sync += byte.eq(Mux(nest.load | nest.carry[TILE_LEVEL:].any(), 0, byte + 1))
-        with m.If(self._room):
+        with m.If(walk.room):
             m.d.sync += [
                 vector.scaled.eq(scaled), vector.begin.eq(blocks.begin), vector.end.eq(blocks.end),
                 vector.exponent.eq(exponent), vector.scale_line.eq(line), vector.scale_byte.eq(byte),
@@ -211,44 +224,45 @@ class WeightAddressGenerator(_AddressGenerator):
     def __init__(self, config: ChipConfig):
         super().__init__(config, WeightRow(config), 1 + LEVELS - TILE_LEVEL)
 
-    def _generate(self, m):
-        fields, nest, item = self.i.p, self._nest, self._item_now
+    def _generate(self, m, walk):
+        fields, nest, item = self.i.p, walk.nest, walk.item
         m.d.comb += [port.eq(count) for port, count in
                      zip(nest.counts, (self.config.rows, fields.count2, fields.count3), strict=True)]
-        line = self._pointer(m, "w", fields.w_line, (1, fields.w_stride2, fields.w_stride3))
+        line = self._pointer(m, nest, "w", fields.w_line, (1, fields.w_stride2, fields.w_stride3))
         row = Signal(range(self.config.rows))
         with m.If(nest.step):
             m.d.sync += row.eq(Mux(nest.load | nest.last[0], 0, row + 1))
         format_ = self._held(m, "format", fields.w_format)
         ahead = 0
         if self.config.block_scaled:
-            ahead, line = self._generate_scales(m, line)
-            with m.If(self._room):
-                m.d.sync += item.scale.eq(self._extra)
-        with m.If(self._room):
+            ahead, line = self._generate_scales(m, walk, line)
+            with m.If(walk.room):
+                m.d.sync += item.scale.eq(walk.extra)
+        with m.If(walk.room):
             m.d.sync += [
                 item.line.eq(line),
                 item.row.eq(row),
                 item.format.eq(format_),
                 item.first.eq(nest.first[0] & ~ahead),
-                item.last.eq(nest.last[0] & ~self._extra),
+                item.last.eq(nest.last[0] & ~walk.extra),
                 item.no_line.eq(_outside(line, self.config.scratchpad_lines)),
             ]
 
-    def _generate_scales(self, m, line):
+    def _generate_scales(self, m, walk, line):
         """A scale line ahead of a block's last tile; returns whether it has gone ahead, and the line to read."""
-        fields, nest = self.i.p, self._nest
-        blocks = self._blocks(m, 1)
+        fields, nest = self.i.p, walk.nest
+        blocks = self._blocks(m, nest, 1)
         scaled = self._held(m, "scaled", fields.scaled)
-        scale = self._pointer(m, "scale", fields.w_scale_line, (fields.w_scale_stride2, fields.w_scale_stride3),
+        strides = (fields.w_scale_stride2, fields.w_scale_stride3)
+        scale = self._pointer(m, nest, "scale", fields.w_scale_line, strides,
                               [nest.carry[1] & blocks.end, nest.carry[2]])
         ahead = Signal()
-        m.d.comb += self._extra.eq(scaled & blocks.end & nest.first[0] & ~ahead)
-        with m.If(self._advance):
-            m.d.sync += ahead.eq(self._extra)
+        m.d.comb += walk.extra.eq(scaled & blocks.end & nest.first[0] & ~ahead)
+        with m.If(walk.advance):
+            m.d.sync += ahead.eq(walk.extra)
         with m.If(self.i.ready):
             m.d.sync += ahead.eq(0)
-        return ahead, Mux(self._extra, scale, line)
+        return ahead, Mux(walk.extra, scale, line)
 
 
 def _outside(line, lines):

@@ -5,17 +5,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..formats import FORMATS
+from ..formats import FORMATS, SCALE_BIAS, SCALE_NAN
 from ..lib.delay import Delay, delay
 from ..lib.stream import Queue
+from ..memory.block_sum import EXPONENT
 from ..timing import READ_LATENCY
 
-__all__ = ["EXPONENT", "NAN_SCALE", "TileScales", "VectorScales"]
+__all__ = ["TileScales", "VectorScales"]
 
-#: A power of two: both formats' exponents, and both scales'.
-EXPONENT = signed(10)
-#: E8M0: a code is 127 above its exponent, and this one is no number.
-NAN_SCALE, BIAS = 0xFF, 127
 
 
 class VectorScales(wiring.Component):
@@ -66,9 +63,10 @@ class VectorScales(wiring.Component):
         byte = delay(m, self.byte, "byte", READ_LATENCY + 1)
         scale = delay(m, Array(line.word_select(i, 8) for i in range(self._config.line_bytes))[byte], "scale")
         exponent = Signal(EXPONENT, reset_less=True)
-        m.d.sync += exponent.eq(scale + delay(m, self.exponent, "exponent_early", READ_LATENCY + 2) - 2 * BIAS)
+        of_formats = delay(m, self.exponent, "exponent_early", READ_LATENCY + 2)
+        m.d.sync += exponent.eq(scale + of_formats - 2 * SCALE_BIAS)
         nan = delay(m, self.nan.any(), "nan_any", self._KNOWN - self._edge)
-        nan = nan | delay(m, (scale == NAN_SCALE) & delay(m, self.end, "end", READ_LATENCY + 2), "nan_scale")
+        nan = nan | delay(m, (scale == SCALE_NAN) & delay(m, self.end, "end", READ_LATENCY + 2), "nan_scale")
         m.submodules.way = way = Delay(data.StructLayout({"exponent": EXPONENT, "nan": 1}),
                                        self._latency - self._KNOWN)
         m.d.comb += [way.i.exponent.eq(exponent), way.i.nan.eq(nan),
@@ -112,21 +110,46 @@ class TileScales(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        scales = Queue(8 * self._config.columns, self._depth)
-        self._pass(m, "scales", scales, self.scale_valid, self.scale, self.next_scaled,
-                   self.o_scale.as_value())
+        columns = self._config.columns
+        m.submodules.scales = scales = _HoldingQueue(8 * columns, self._depth)
+        m.d.comb += [
+            scales.valid.eq(self.scale_valid), scales.i.eq(self.scale),
+            scales.take.eq(self.next_scaled), scales.clear.eq(self.clear),
+            self.o_scale.as_value().eq(scales.o),
+        ]
         if any(FORMATS[name].has_nan for name in self._config.formats):
-            nan, whole = Signal(self._config.columns), Signal()
+            nan, whole = Signal(columns), Signal()
             with m.If(self.row_valid):
-                m.d.sync += nan.eq(self.nan | nan & (~self.row_first).replicate(self._config.columns))
+                m.d.sync += nan.eq(self.nan | nan & (~self.row_first).replicate(columns))
             m.d.sync += whole.eq(self.row_valid & self.row_last)
-            flags = Queue(self._config.columns, self._depth)
-            self._pass(m, "flags", flags, whole, nan, self.next, self.o_nan)
+            m.submodules.flags = flags = _HoldingQueue(columns, self._depth)
+            m.d.comb += [flags.valid.eq(whole), flags.i.eq(nan), flags.take.eq(self.next),
+                         flags.clear.eq(self.clear), self.o_nan.eq(flags.o)]
         return m
 
-    def _pass(self, m, name, queue, valid, item, take, out):
-        m.submodules[name] = queue
-        m.d.comb += [queue.i.valid.eq(valid), queue.i.payload.eq(item), queue.o.ready.eq(take),
+
+class _HoldingQueue(wiring.Component):
+    """A queue that never fills; what left it last stays on `o`. Latency 2 cycles, one item per cycle.
+
+    Members
+    -------
+    valid : In(1), i : In(shape)
+        An item comes.
+    take : In(1)
+        The oldest one leaves: it is on `o` from the next cycle on.
+    clear : In(1)
+    o : Out(shape)
+    """
+
+    def __init__(self, shape, depth: int):
+        self._shape, self._depth = shape, depth
+        super().__init__({"valid": In(1), "i": In(shape), "take": In(1), "clear": In(1), "o": Out(shape)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queue = queue = Queue(self._shape, self._depth)
+        m.d.comb += [queue.i.valid.eq(self.valid), queue.i.payload.eq(self.i), queue.o.ready.eq(self.take),
                      queue.clear.eq(self.clear)]
-        with m.If(take):
-            m.d.sync += out.eq(queue.o.payload)
+        with m.If(self.take):
+            m.d.sync += self.o.eq(queue.o.payload)
+        return m

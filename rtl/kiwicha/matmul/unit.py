@@ -1,21 +1,21 @@
 """The MATMUL unit: issues weight rows and vectors to the array, and sees to it that sums do not collide."""
 
 from amaranth import Cat, Module, Signal
-from amaranth.lib import data, wiring
-from amaranth.lib.wiring import Out
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out, connect, flipped
 
-from ..array.decode import EdgeDecoder
 from ..array.systolic import SystolicArray
 from ..config import ChipConfig
 from ..control.unit import UnitPort
-from ..isa import Activity, ErrorCode, Unit
-from ..lib.delay import Delay, delay
+from ..isa import Unit
 from ..memory.accumulator import accumulation
-from ..memory.ports import LINE_ADDRESS, ReadPort
-from ..timing import READ_LATENCY, accumulator_hazard, accumulator_latency
+from ..memory.ports import ReadPort
+from ..timing import array_latency
 from .address_generators import ActivationAddressGenerator, WeightAddressGenerator
-from .items import Vector
+from .edge import ArrayEdge, SumCollector, edge_latency
+from .issue import InstructionFork, VectorIssue, WeightIssue
 from .scales import TileScales, VectorScales
+from .status import ErrorFinder, Status
 
 __all__ = ["MatmulUnit"]
 
@@ -57,9 +57,6 @@ class MatmulUnit(wiring.Component):
 
     def __init__(self, config: ChipConfig):
         self.config = config
-        self._array = SystolicArray(config)
-        self._decode_a, self._decode_w = EdgeDecoder(config, config.rows), EdgeDecoder(config, config.columns)
-        self._hazard, self._accumulate = accumulator_hazard(config), accumulator_latency(config)
         line = 8 * config.line_bytes
         super().__init__({
             "control": Out(UnitPort(Unit.MATMUL)),
@@ -70,256 +67,100 @@ class MatmulUnit(wiring.Component):
         })
 
     @property
-    def _edge(self) -> int:
-        """Cycles from a request to its elements at the array's edge."""
-        return READ_LATENCY + self._decode_a.latency
-
-    @property
     def latency(self) -> int:
-        return self._edge + self._array.latency
+        return edge_latency(self.config) + array_latency(self.config)
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.array = self._array
-        m.submodules.decode_a, m.submodules.decode_w = self._decode_a, self._decode_w
-        m.submodules.vectors = vectors = ActivationAddressGenerator(self.config)
-        m.submodules.weights = weights = WeightAddressGenerator(self.config)
-        #: The vector to be issued next, whether it is there (and can be), and a one for each cycle it must still
-        #: wait. The request for its line goes all over the chip and so has but one LUT before it.
-        self._vector = Signal(Vector(self.config), reset_less=True)
-        self._vector_valid, self._vector_good, self._vector_ready = Signal(), Signal(), Signal()
-        #: Ready, and the first of a tile; and it is issued: the next tile's rows may come.
-        self._swap_ready, self._swap = Signal(), Signal()
-        self._hold = Signal(self._hazard - 1)
-        #: The array has a whole tile that no vector has used; it has room for the first row of another.
-        self._loaded = Signal()
-        self._free = Signal(init=1)
-        self._issue, self._issue_row = Signal(), Signal()
-        #: A register of its own: control is far away.
-        self._abort = Signal()
-        m.d.sync += self._abort.eq(self.control.abort)
+        config = self.config
+        m.submodules.fork = fork = InstructionFork()
+        m.submodules.vectors = vectors = ActivationAddressGenerator(config)
+        m.submodules.weights = weights = WeightAddressGenerator(config)
+        m.submodules.vector_issue = vector_issue = VectorIssue(config)
+        m.submodules.weight_issue = weight_issue = WeightIssue(config)
+        m.submodules.edge = edge = ArrayEdge(config)
+        m.submodules.array = array = SystolicArray(config)
+        m.submodules.collector = collector = SumCollector(config)
+        # Registered: every part of the unit hears it, and control's `abort` goes to four units.
+        abort = Signal()
+        m.d.sync += abort.eq(self.control.abort)
+        m.d.comb += [part.abort.eq(abort) for part in
+                     (fork, vectors, weights, vector_issue, weight_issue, collector)]
 
-        forked = self._fork(m, vectors, weights)
-        self._issue_vectors(m, vectors)
-        self._issue_weights(m, weights)
-        self._feed(m, weights)
-        self._collect(m)
-        if self.config.block_scaled:
-            self._scale(m, weights)
-        self._report(m, vectors, weights, forked)
-        self._find_errors(m, weights)
+        connect(m, flipped(self.control.i), fork.i)
+        connect(m, fork.vectors, vectors.i)
+        connect(m, fork.weights, weights.i)
+        connect(m, vectors.o, vector_issue.i)
+        connect(m, weights.o, weight_issue.i)
+        connect(m, vector_issue.request, flipped(self.a.request))
+        connect(m, weight_issue.request, flipped(self.w.request))
+        m.d.comb += [
+            vector_issue.loaded.eq(weight_issue.loaded),
+            weight_issue.swap.eq(vector_issue.swap),
+            edge.vector.eq(vector_issue.vector),
+            edge.row.eq(weights.o.p),
+            edge.a.valid.eq(self.a.valid), edge.a.data.eq(self.a.data),
+            edge.w.valid.eq(self.w.valid), edge.w.data.eq(self.w.data),
+            array.a.eq(edge.o_a),
+            array.w.eq(edge.o_w),
+            collector.vector.eq(vector_issue.vector),
+            collector.sums.eq(array.o),
+            self.control.retire.eq(collector.retire),
+            self.acc.valid.eq(array.o.valid), self.acc.data.eq(array.o.data),
+            self.acc.address.eq(collector.tag.address), self.acc.add.eq(collector.tag.add),
+        ]
+        if config.block_scaled:
+            connect(m, vector_issue.scale_request, flipped(self.s.request))
+            self._scale(m, vector_issue, edge, collector, abort)
+        self._report(m, fork, vectors, weights, vector_issue, weight_issue)
+        self._find_errors(m, weights, vector_issue, abort)
         return m
 
-    def _fork(self, m, vectors, weights):
-        """Hand each instruction to both address generators, each when it likes; whether one has it already."""
-        control = self.control
-        taken = Signal(2)
-        # A cycle after the second has it: from a register, for a generator is ready late and control is far away.
-        # What comes during an abort is dropped.
-        m.d.comb += control.i.ready.eq(taken.all() | self._abort)
-        for done, address_generator in zip(taken, (vectors, weights), strict=True):
-            m.d.comb += [
-                address_generator.abort.eq(self._abort),
-                address_generator.i.valid.eq(control.i.valid & ~done & ~self._abort),
-                address_generator.i.payload.eq(control.i.payload),
-            ]
-            m.d.sync += done.eq(control.i.valid & ~control.i.ready & (done | address_generator.i.ready))
-        return taken.any()
-
-    def _issue_vectors(self, m, vectors):
-        vector, coming = self._vector, vectors.o.p
-        load = Signal()
-        to_wait = self._cycles_to_wait(m, coming.acc)
-        can_go = self._vector_ready & (~vector.swap | self._loaded)
-        swap = self._swap_ready & self._loaded & self.a.request.ready
-        if self.config.block_scaled:
-            has_scales = self._fetch_scales(m, can_go, load)
-            can_go &= has_scales
-            swap &= has_scales
-        m.d.comb += [
-            self.a.request.payload.eq(vector.line[:LINE_ADDRESS]),
-            self.a.request.valid.eq(can_go),
-            self._issue.eq(self.a.request.valid & self.a.request.ready),
-            load.eq(~self._vector_valid | self._issue),
-            vectors.o.ready.eq(load),
-            self._swap.eq(swap),
-        ]
-        with m.If(load):
-            m.d.sync += [vector.eq(coming), self._vector_valid.eq(vectors.o.valid), self._hold.eq(to_wait),
-                         self._vector_good.eq(vectors.o.valid & ~coming.bad),
-                         self._vector_ready.eq(vectors.o.valid & ~coming.bad & ~to_wait[0]),
-                         self._swap_ready.eq(vectors.o.valid & ~coming.bad & ~to_wait[0] & coming.swap)]
-        with m.Else():
-            m.d.sync += [self._hold.eq(self._hold >> 1),
-                         self._vector_ready.eq(self._vector_good & ~self._hold[1]),
-                         self._swap_ready.eq(self._vector_good & ~self._hold[1] & vector.swap)]
-        with m.If(self._abort):
-            m.d.sync += [self._vector_valid.eq(0), self._vector_good.eq(0), self._vector_ready.eq(0),
-                         self._swap_ready.eq(0)]
-
-    def _fetch_scales(self, m, can_go, load):
-        """Ask for the vector's scale line once; whether the vector may be issued."""
-        vector, request = self._vector, self.s.request
-        fetched = Signal()
-        m.d.comb += [
-            request.payload.eq(vector.scale_line[:LINE_ADDRESS]),
-            request.valid.eq(can_go & vector.fetch & ~fetched),
-        ]
-        with m.If(load | self._abort):
-            m.d.sync += fetched.eq(0)
-        with m.Elif(request.valid & request.ready):
-            m.d.sync += fetched.eq(1)
-        return ~vector.fetch | fetched | request.ready
-
-    def _cycles_to_wait(self, m, acc):
-        """The hold bits of a vector to accumulator line `acc` that comes after the one now being issued.
-
-        They are found a cycle ahead, which takes the comparators out of the request's way.
-        """
-        bits = (self.config.accumulator_lines - 1).bit_length()
-        # Lines issued in this cycle (if any is, for only then does another come), the last, and so on.
-        past = [(self._vector.acc[:bits], self._vector_valid)]
-        issued = self._issue
-        for age in range(1, self._hazard - 1):
-            line = delay(m, past[-1][0], f"line{age}")
-            valid = Signal(name=f"line{age}_valid")
-            m.d.sync += valid.eq(issued)
-            past.append((line, valid))
-            issued = valid
-        return Cat(Cat(valid & (line == acc[:bits]) for line, valid in past[:self._hazard - 1 - cycle]).any()
-                   for cycle in range(self._hazard - 1))
-
-    def _issue_weights(self, m, weights):
-        row, swap = weights.o.p, self._swap
-        m.d.comb += [
-            self.w.request.payload.eq(row.line[:LINE_ADDRESS]),
-            self.w.request.valid.eq(weights.o.valid & ~row.no_line & (~row.first | self._free | swap)),
-            self._issue_row.eq(self.w.request.valid & self.w.request.ready),
-            weights.o.ready.eq(self._issue_row),
-        ]
-        with m.If(swap):
-            m.d.sync += [self._loaded.eq(0), self._free.eq(1)]
-        with m.If(self._issue_row & row.first):
-            m.d.sync += self._free.eq(0)
-        with m.If(self._issue_row & row.last):
-            m.d.sync += self._loaded.eq(1)
-        with m.If(self._abort):
-            m.d.sync += [self._loaded.eq(0), self._free.eq(1)]
-
-    def _feed(self, m, weights):
-        """From the ports through the decoders to the array's edge."""
-        array, a, w = self._array, self._decode_a, self._decode_w
-        row = weights.o.p
-        valid_w = self.w.valid & ~delay(m, row.scale, "is_scale", READ_LATENCY) if self.config.block_scaled else \
-            self.w.valid
-        m.d.comb += [
-            a.i.eq(self.a.data), a.format.eq(delay(m, self._vector.format, "a_format", READ_LATENCY)),
-            w.i.eq(self.w.data), w.format.eq(delay(m, row.format, "w_format", READ_LATENCY)),
-            array.a.data.eq(a.o), array.w.data.eq(w.o),
-            array.a.swap.eq(delay(m, self._vector.swap, "swap", self._edge)),
-            array.w.row.eq(delay(m, row.row, "row", self._edge)),
-        ]
-        for port, valid, name in ((array.a, self.a.valid, "a"), (array.w, valid_w, "w")):
-            for cycle in range(self._decode_a.latency):
-                then = Signal(name=f"{name}_edge{cycle}")
-                m.d.sync += then.eq(valid)
-                valid = then
-            m.d.comb += port.valid.eq(valid)
-
-    def _collect(self, m):
-        """From the array to the accumulators; each vector's address waits in a delay line of equal length."""
-        passed = {"scaled": 1, "begin": 1, "end": 1} if self.config.block_scaled else {}
-        tag = data.StructLayout({"address": LINE_ADDRESS, "add": 1, "last": 1, "swap": 1, **passed})
-        m.submodules.tags = tags = Delay(tag, self.latency - 1)
-        #: The tag of the vector whose sums come in the next cycle, and in this.
-        self._coming = tags.o
-        sent, back = self._vector, Signal(tag, reset_less=True)
-        m.d.sync += back.eq(tags.o)
-        m.d.comb += [
-            tags.i.address.eq(sent.acc[:LINE_ADDRESS]),
-            *(tags.i[name].eq(sent[name]) for name in ("add", "last", "swap", *passed)),
-            self.acc.valid.eq(self._array.o.valid),
-            self.acc.data.eq(self._array.o.data),
-            self.acc.address.eq(back.address),
-            *(self.acc[name].eq(back[name]) for name in ("add", *passed)),
-        ]
-        retire = self.acc.valid & back.last
-        for cycle in range(self._accumulate):
-            then = Signal(name=f"retire{cycle}")
-            m.d.sync += then.eq(retire)
-            retire = then
-        m.d.comb += self.control.retire.eq(retire & ~self._abort)
-
-    def _scale(self, m, weights):
+    def _scale(self, m, issue, edge, collector, abort):
         """Scales and NaNs, past the array."""
-        config, acc, vector, row = self.config, self.acc, self._vector, weights.o.p
-        m.submodules.vector_scales = vectors = VectorScales(config, self.latency, self._edge)
+        config, acc, vector = self.config, self.acc, issue.vector
+        m.submodules.vector_scales = vectors = VectorScales(config, self.latency, edge_latency(config))
         m.submodules.tile_scales = tiles = TileScales(config, self.latency)
         # There is no telling of a tag without a vector.
         coming = Signal(self.latency - 1)
-        m.d.sync += coming.eq(Cat(self._issue, coming))
+        m.d.sync += coming.eq(Cat(issue.issued, coming))
         m.d.comb += [
             vectors.byte.eq(vector.scale_byte), vectors.exponent.eq(vector.exponent), vectors.end.eq(vector.end),
-            vectors.line_valid.eq(self.s.valid), vectors.line.eq(self.s.data), vectors.nan.eq(self._decode_a.nan),
-            tiles.scale_valid.eq(self.w.valid & delay(m, row.scale, "scale_row", READ_LATENCY)),
+            vectors.line_valid.eq(self.s.valid), vectors.line.eq(self.s.data), vectors.nan.eq(edge.nan_a),
+            tiles.scale_valid.eq(edge.w_scales),
             tiles.scale.eq(self.w.data),
-            tiles.row_valid.eq(self._array.w.valid),
-            tiles.row_first.eq(self._array.w.row == 0), tiles.row_last.eq(self._array.w.row == config.rows - 1),
-            tiles.nan.eq(self._decode_w.nan),
-            tiles.next.eq(coming[-1] & self._coming.swap),
-            tiles.next_scaled.eq(tiles.next & self._coming.scaled & self._coming.end),
-            tiles.clear.eq(self._abort),
+            tiles.row_valid.eq(edge.o_w.valid),
+            tiles.row_first.eq(edge.o_w.row == 0), tiles.row_last.eq(edge.o_w.row == config.rows - 1),
+            tiles.nan.eq(edge.nan_w),
+            tiles.next.eq(coming[-1] & collector.coming.swap),
+            tiles.next_scaled.eq(tiles.next & collector.coming.scaled & collector.coming.end),
+            tiles.clear.eq(abort),
+            *(acc[name].eq(collector.tag[name]) for name in ("scaled", "begin", "end")),
             acc.exponent.eq(vectors.o_exponent), acc.nan.eq(vectors.o_nan),
             acc.scale.eq(tiles.o_scale), acc.column_nan.eq(tiles.o_nan),
         ]
 
-    def _report(self, m, vectors, weights, forked):
-        """Whether and why this cycle is busy or not."""
-        control = self.control
-        whole = self.latency + self._accumulate
-        under_way = Signal(range(whole + 1))        # cycles until the pipeline is empty
-        with m.If(self._issue | self._issue_row):
-            m.d.sync += under_way.eq(whole)
-        with m.Elif(under_way != 0):
-            m.d.sync += under_way.eq(under_way - 1)
-        waiting = vectors.busy | self._vector_valid | weights.busy | forked
+    def _report(self, m, fork, vectors, weights, vector_issue, weight_issue):
+        m.submodules.status = status = Status(self.config)
         ports = (self.a, self.w, self.s) if self.config.block_scaled else (self.a, self.w)
         denied = Cat(port.request.valid & ~port.request.ready for port in ports).any()
-        needs_tile = self._vector.swap & ~self._loaded
         m.d.comb += [
-            control.progress.eq(self._issue | self._issue_row),
-            control.quiet.eq(~waiting & (under_way == 0)),
+            status.vector_issued.eq(vector_issue.issued),
+            status.row_issued.eq(weight_issue.issued),
+            status.waiting.eq(vectors.busy | vector_issue.valid | weights.busy | fork.busy),
+            # With no tile there is no request for A; then it is the weights' port that matters.
+            status.denied.eq(denied & (~vector_issue.valid | vector_issue.needs_tile | self.a.request.valid)),
+            self.control.quiet.eq(status.quiet),
+            self.control.activity.eq(status.activity),
+            self.control.progress.eq(status.progress),
         ]
-        with m.If(control.quiet):
-            m.d.comb += control.activity.eq(Activity.IDLE)
-        with m.Elif(self._issue):
-            m.d.comb += control.activity.eq(Activity.BUSY)
-        # With no tile there is no request for A; then it is the weights' port that matters.
-        with m.Elif(denied & (~self._vector_valid | needs_tile | self.a.request.valid)):
-            m.d.comb += control.activity.eq(Activity.PORT)
-        with m.Elif(waiting):
-            m.d.comb += control.activity.eq(Activity.OPERAND)
-        with m.Else():
-            m.d.comb += control.activity.eq(Activity.DRAIN)
 
-    def _find_errors(self, m, weights):
-        """Raise the error of the vector whose turn it is; it stays where it is and so stops everything."""
-        error, vector, row = self.control.error, self._vector, weights.o.p
-        needs_tile = vector.swap & ~self._loaded
-        report = Signal.like(error, name="report")
-        m.d.comb += error.eq(report)
-        found = [
-            (vector.no_field, ErrorCode.FIELD, vector.value),
-            (needs_tile & weights.o.valid & row.no_line, ErrorCode.SCRATCHPAD_RANGE, row.line),
-            (~needs_tile & vector.no_line, ErrorCode.SCRATCHPAD_RANGE, vector.line),
-            *([(~needs_tile & vector.fetch & vector.no_scale, ErrorCode.SCRATCHPAD_RANGE, vector.scale_line)]
-              if self.config.block_scaled else []),
-            (~needs_tile & vector.no_acc, ErrorCode.ACCUMULATOR_RANGE, vector.acc),
+    def _find_errors(self, m, weights, vector_issue, abort):
+        m.submodules.errors = errors = ErrorFinder(self.config)
+        m.d.comb += [
+            errors.vector_valid.eq(vector_issue.valid), errors.vector.eq(vector_issue.vector),
+            errors.needs_tile.eq(vector_issue.needs_tile),
+            errors.row_valid.eq(weights.o.valid), errors.row.eq(weights.o.p),
+            errors.abort.eq(abort),
+            self.control.error.eq(errors.error),
         ]
-        with m.If(self._abort):
-            m.d.sync += report.valid.eq(0)
-        with m.Elif(self._vector_valid & ~report.valid):
-            for condition, code, address in reversed(found):
-                with m.If(condition):
-                    m.d.sync += [report.valid.eq(1), report.code.eq(code), report.index.eq(vector.index),
-                                 report.address.eq(address)]

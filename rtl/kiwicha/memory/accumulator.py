@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In
 
 from ..arith.add import FloatAdd
 from ..config import ChipConfig
-from ..lib.delay import Delay, copies, delay
+from ..lib.delay import Delay, copies, delay, delay_valid
 from ..timing import READ_LATENCY, accumulator_adder, accumulator_hazard, accumulator_latency
 from .block_sum import BlockSum, accumulation
 from .ports import LINE_ADDRESS, ReadPort
@@ -121,11 +121,7 @@ class Accumulator(wiring.Component):
     def _answer(self, m, lines, bank):
         """The epilogue's answer, a multiplexer behind registers."""
         valid = self.read.request.valid & self.read.request.ready
-        for cycle in range(READ_LATENCY):
-            valid_then = Signal(name=f"read_valid{cycle}")
-            m.d.sync += valid_then.eq(valid)
-            valid = valid_then
-        m.d.comb += self.read.valid.eq(valid)
+        m.d.comb += self.read.valid.eq(delay_valid(m, valid, "read_valid", READ_LATENCY))
         bank = delay(m, bank, "read_bank", READ_LATENCY - 1)
         size = len(self.read.data) // 2
         for half, own in enumerate(copies(m, bank, "read_bank_of_half", 2)):

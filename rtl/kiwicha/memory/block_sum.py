@@ -6,13 +6,16 @@ from amaranth.lib.wiring import In, Out
 
 from ..arith.scaled import ScaledToFloat
 from ..config import ChipConfig
-from ..lib.delay import Delay, delay
-from ..matmul.scales import EXPONENT, NAN_SCALE
+from ..formats import SCALE_NAN
+from ..lib.delay import Delay, delay, delay_valid
 from ..timing import BLOCK_SUM, READ_LATENCY
 from .ports import LINE_ADDRESS
 from .ram import Ram
 
-__all__ = ["BlockSum", "accumulation", "addition"]
+__all__ = ["EXPONENT", "BlockSum", "accumulation", "addition"]
+
+#: The power of two of a product: both formats' exponents, and both scales'.
+EXPONENT = signed(10)
 
 
 def accumulation(config: ChipConfig) -> data.StructLayout:
@@ -77,11 +80,7 @@ class BlockSum(wiring.Component):
         m.d.comb += [way.i.eq(now), self.o.address.eq(way.o.address), self.o.add.eq(way.o.add),
                      self.o.float.eq(way.o.scaled)]
         valid = self.i.valid & (~self.i.scaled | self.i.end)
-        for cycle in range(self.LATENCY):
-            then = Signal(name=f"valid{cycle}")
-            m.d.sync += then.eq(valid)
-            valid = then
-        m.d.comb += self.o.valid.eq(valid)
+        m.d.comb += self.o.valid.eq(delay_valid(m, valid, "valid", self.LATENCY))
         exponents, nans = self._factors(m)
         totals = self._partial_sums(m, nans)
         self._to_float(m, totals, exponents, way.o.scaled)
@@ -96,12 +95,12 @@ class BlockSum(wiring.Component):
             nan = Signal(name=f"nan{column}", reset_less=True)
             scale = self.i.scale[column]
             m.d.sync += [exponent.eq(self.i.exponent + scale),
-                         nan.eq(self.i.nan | self.i.column_nan[column] | (self.i.end & (scale == NAN_SCALE)))]
+                         nan.eq(self.i.nan | self.i.column_nan[column] | (self.i.end & (scale == SCALE_NAN)))]
             exponents.append(exponent)
             nans.append(nan)
-        m.submodules.factors = way = Delay(10 * columns, READ_LATENCY)
+        m.submodules.factors = way = Delay(EXPONENT.width * columns, READ_LATENCY)
         m.d.comb += way.i.eq(Cat(exponents))
-        return ([way.o[10 * column:10 * column + 10].as_signed() for column in range(columns)],
+        return ([way.o.word_select(column, EXPONENT.width).as_signed() for column in range(columns)],
                 [delay(m, nan, f"nan_late{column}", READ_LATENCY - 1) for column, nan in enumerate(nans)])
 
     def _partial_sums(self, m, nans):
@@ -110,14 +109,10 @@ class BlockSum(wiring.Component):
         width, columns = config.block_sum_width, config.columns
         m.submodules.partial = ram = Ram((width + 1) * columns, config.accumulator_lines)
         line = delay(m, self.i.address, "line", READ_LATENCY + 1)
-        write = self.i.valid & self.i.scaled
-        for cycle in range(READ_LATENCY + 1):
-            then = Signal(name=f"write{cycle}")
-            m.d.sync += then.eq(write)
-            write = then
         m.d.comb += [
             ram.read.eq(self.i.address), ram.zero.eq(delay(m, self.i.begin | ~self.i.scaled, "fresh")),
-            ram.write.enable.eq(write), ram.write.address.eq(line),
+            ram.write.enable.eq(delay_valid(m, self.i.valid & self.i.scaled, "write", READ_LATENCY + 1)),
+            ram.write.address.eq(line),
         ]
         addend = delay(m, self.i.data, "addend", READ_LATENCY)
         totals = []

@@ -67,7 +67,7 @@ class Ram(wiring.Component):
 
 class WideRam(wiring.Component):
     """A :class:`Ram` made of narrower ones, each with address registers of its own: a word as wide as the array
-    lies all along it, and a register in the middle would be too far from both ends.
+    lies all along it, and one address register would drive block RAMs at both ends.
 
     Parameters
     ----------

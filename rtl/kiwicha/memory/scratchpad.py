@@ -1,11 +1,11 @@
 """The scratchpad: banks of block RAM behind four or five readers and two writers."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from ..config import ChipConfig
-from ..lib.delay import copies, delay
+from ..lib.delay import copies, delay, delay_valid
 from ..timing import READ_LATENCY
 from .ports import ReadPort, WritePort
 from .ram import Ram
@@ -96,11 +96,7 @@ class Scratchpad(wiring.Component):
         for name, port in zip(self._readers, ports, strict=True):
             bank = self._split(port.request.payload)[0]
             valid = port.request.valid & port.request.ready
-            for cycle in range(READ_LATENCY):
-                valid_then = Signal(name=f"{name}_valid{cycle}")
-                m.d.sync += valid_then.eq(valid)
-                valid = valid_then
-            m.d.comb += port.valid.eq(valid)
+            m.d.comb += port.valid.eq(delay_valid(m, valid, f"{name}_valid", READ_LATENCY))
             bank = delay(m, bank, f"{name}_bank", READ_LATENCY - 1)
             size = len(port.data) // 4
             for quarter, own in enumerate(copies(m, bank, f"{name}_bank_of_quarter", 4)):

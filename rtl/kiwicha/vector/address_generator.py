@@ -9,7 +9,7 @@ from ..isa import INDEX_WIDTH, ErrorCode
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from ..memory.ports import LINE_ADDRESS
 from ..timing import PARAMETER_SETS
-from .shapes import Geometry, Size, job_layout, line_order, request_layout, size_shape
+from .shapes import Geometry, Size, job_layout, line_order, request_layout, size_shape, tag_layout
 
 __all__ = ["AddressGenerator"]
 
@@ -64,73 +64,80 @@ class AddressGenerator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         walking = Signal()
-        load = Signal()         # what comes is loaded; without a job, that does not matter
-        take = Signal()
-        step = Signal()
-        loops = _Loops(m, self._config, self.i.p, load, take, step)
-        m.d.comb += take.eq(self.i.valid & self.i.ready)
+        m.submodules.loops = loops = _Loops(self._config)
         # The read that comes next, with the line that it may complete.
-        read, line = Signal.like(loops.read, reset_less=True), Signal.like(loops.line, reset_less=True)
-        tag = Signal(self.requests.p.tag.shape(), reset_less=True)
-        line_end, end, bad_read, bad = (Signal(name=name, reset_less=True)
-                                        for name in ("line_end", "end", "bad_read", "bad"))
-        wrong_address = Signal(signed(POINTER_WIDTH), reset_less=True)
+        held = Signal(data.StructLayout({
+            "read": loops.read.shape(), "line": loops.line.shape(), "tag": loops.tag.shape(),
+            "line_end": 1, "end": 1, "bad_read": 1, "bad": 1, "wrong_address": signed(POINTER_WIDTH),
+        }), reset_less=True)
         valid, wrong = Signal(), Signal()
-        outside = ~_within(loops.read, self._config.accumulator_lines)
-        bad_line = loops.line_end & ~_within(loops.line, self._config.scratchpad_lines)
-        bad_scale, wrong_line = Const(0, 1), loops.line
-        may_take = Const(1, 1)
+        take, step, takes = Signal(), Signal(), ~walking & ~self.failed
+        bad_scale, wrong_line, may_take = Const(0, 1), loops.line, Const(1, 1)
         if self._config.block_scaled:
-            scale, flush = Signal.like(loops.scale, reset_less=True), Signal(reset_less=True)
-            bad_scale = loops.scale_begins & ~_within(loops.scale, self._config.scratchpad_lines)
-            wrong_line = Mux(bad_line, loops.line, loops.scale)
             may_take = (self.i.p.dynamic_scale == loops.dynamic_scale) | (self.settled & ~valid)
-            m.d.sync += [scale.eq(loops.scale), flush.eq(loops.flush)]
-            m.d.comb += [
-                self.orders.p.flush.eq(flush),
-                self.scales.valid.eq(valid & ~bad & flush),
-                self.scales.payload.eq(scale),
-            ]
+            m.d.comb += self.waits.eq(takes & self.i.valid & ~may_take)
+            bad_scale, wrong_line = self._scales(m, loops, valid & ~held.bad)
         m.d.comb += [
-            wrong.eq(valid & bad),
-            self.requests.valid.eq(valid & ~bad),
-            self.requests.p.address.eq(read),
-            self.requests.p.tag.eq(tag),
-            self.orders.valid.eq(valid & ~bad & line_end),
-            self.orders.p.address.eq(line),
-            self.orders.p.last.eq(end),
+            loops.job.eq(self.i.p), loops.load.eq(~walking), loops.take.eq(take), loops.step.eq(step),
+            take.eq(self.i.valid & self.i.ready), step.eq(walking & self.room),
+            self.i.ready.eq(takes & may_take & ~wrong),
+            wrong.eq(valid & held.bad),
+            self.requests.valid.eq(valid & ~held.bad),
+            self.requests.p.address.eq(held.read),
+            self.requests.p.tag.eq(held.tag),
+            self.orders.valid.eq(valid & ~held.bad & held.line_end),
+            self.orders.p.address.eq(held.line),
+            self.orders.p.last.eq(held.end),
+            self.busy.eq(walking | valid), self.pending.eq(valid),
         ]
-        m.d.sync += [
-            valid.eq(step), read.eq(loops.read), line.eq(loops.line), line_end.eq(loops.line_end),
-            end.eq(loops.end), *(tag[name].eq(value) for name, value in loops.tag.items()),
-            wrong_address.eq(Mux(outside, loops.read, wrong_line)), bad_read.eq(outside),
-            bad.eq(outside | bad_line | bad_scale),
-        ]
-        takes = ~walking & ~self.failed
-        m.d.comb += [load.eq(~walking), step.eq(walking & self.room), self.i.ready.eq(takes & may_take & ~wrong)]
-        with m.If(takes & ~wrong):
-            m.d.sync += [
-                self.code.eq(self.i.p.code),
-                self.index.eq(self.i.p.instruction.index),
-                self.address.eq(self.i.p.address),
-            ]
+        self._check(m, loops, held, bad_scale, wrong_line)
+        m.d.sync += valid.eq(step)
+        self._report(m, held, takes, wrong)
         good = self.i.p.code == ErrorCode.NONE
         with m.If(take):
             m.d.sync += [walking.eq(good), self.failed.eq(~good)]
         with m.Elif(step & loops.end):
             m.d.sync += walking.eq(0)
         with m.If(wrong):
-            m.d.sync += [
-                self.code.eq(Mux(bad_read, ErrorCode.ACCUMULATOR_RANGE, ErrorCode.SCRATCHPAD_RANGE)),
-                self.address.eq(wrong_address),
-                walking.eq(0), self.failed.eq(1), valid.eq(0),
-            ]
+            m.d.sync += [walking.eq(0), self.failed.eq(1), valid.eq(0)]
         with m.If(self.clear):
             m.d.sync += [walking.eq(0), self.failed.eq(0), valid.eq(0)]
-        m.d.comb += [self.busy.eq(walking | valid), self.pending.eq(valid)]
-        if self._config.block_scaled:
-            m.d.comb += self.waits.eq(takes & self.i.valid & ~may_take)
         return m
+
+    def _scales(self, m, loops, goes):
+        """Lines of scales, a cycle after the loops; whether one does not exist, and which line is wrong then."""
+        scale, flush = Signal.like(loops.scale, reset_less=True), Signal(reset_less=True)
+        m.d.sync += [scale.eq(loops.scale), flush.eq(loops.tag.flush)]
+        m.d.comb += [self.orders.p.flush.eq(flush), self.scales.valid.eq(goes & flush),
+                     self.scales.payload.eq(scale)]
+        bad_line = loops.line_end & ~_within(loops.line, self._config.scratchpad_lines)
+        bad_scale = loops.scale_begins & ~_within(loops.scale, self._config.scratchpad_lines)
+        return bad_scale, Mux(bad_line, loops.line, loops.scale)
+
+    def _check(self, m, loops, held, bad_scale, wrong_line):
+        """The loops' read and line a cycle later, and whether they exist."""
+        outside = ~_within(loops.read, self._config.accumulator_lines)
+        bad_line = loops.line_end & ~_within(loops.line, self._config.scratchpad_lines)
+        m.d.sync += [
+            held.read.eq(loops.read), held.line.eq(loops.line), held.tag.eq(loops.tag),
+            held.line_end.eq(loops.line_end), held.end.eq(loops.end),
+            held.wrong_address.eq(Mux(outside, loops.read, wrong_line)), held.bad_read.eq(outside),
+            held.bad.eq(outside | bad_line | bad_scale),
+        ]
+
+    def _report(self, m, held, takes, wrong):
+        """The error that a job came with, or the one on its way."""
+        with m.If(takes & ~wrong):
+            m.d.sync += [
+                self.code.eq(self.i.p.code),
+                self.index.eq(self.i.p.instruction.index),
+                self.address.eq(self.i.p.address),
+            ]
+        with m.If(wrong):
+            m.d.sync += [
+                self.code.eq(Mux(held.bad_read, ErrorCode.ACCUMULATOR_RANGE, ErrorCode.SCRATCHPAD_RANGE)),
+                self.address.eq(held.wrong_address),
+            ]
 
 
 def _within(value, depth):
@@ -138,61 +145,105 @@ def _within(value, depth):
     return ~value[(depth - 1).bit_length():].any()
 
 
-class _Loops:
+class _Loops(wiring.Component):
     """The loop nest (window 0, window 1, step, part, pixel 2, pixel 3) and what follows it.
 
     The lines of a pixel's results are a level below the pixels, whose iterations end where a step fills a line,
-    or with a part. Without block scaling there is no level of parts.
+    or with a part. Without block scaling there is no level of parts. Latency: a job's first read is there in the
+    cycle after `load`. Throughput: a read per cycle.
+
+    Members
+    -------
+    job : In(job_layout)
+    load : In(1)
+        Start over with `job`; without one, what is loaded does not matter.
+    take : In(1)
+        `job` is one; only with `load`.
+    step : In(1)
+        To the next read.
+    read, line : Out(signed(18))
+        The accumulator line to read, and the scratchpad line that it may complete.
+    line_end, end : Out(1)
+        It completes the line; it is the job's last.
+    tag : Out(tag_layout)
+    dynamic_scale : Out(1), scale : Out(signed(18)), scale_begins : Out(1)
+        Results take dynamic scales; the line of the pixel's; the pixel's is the first there. Only with block
+        scaling.
     """
 
-    def __init__(self, m, config, job, load, take, step):
+    def __init__(self, config: ChipConfig):
         self._config, self._geometry = config, Geometry.of(config)
-        scaled = config.block_scaled
+        pointer = signed(POINTER_WIDTH)
+        scaled = {"dynamic_scale": Out(1), "scale": Out(pointer), "scale_begins": Out(1)}
+        super().__init__({
+            "job": In(job_layout(config)), "load": In(1), "take": In(1), "step": In(1),
+            "read": Out(pointer), "line": Out(pointer), "line_end": Out(1), "end": Out(1),
+            "tag": Out(tag_layout(config)), **(scaled if config.block_scaled else {}),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        job, load, step, scaled = self.job, self.load, self.step, self._config.block_scaled
         i = job.instruction
         counts = [(i.count0, i.acc_stride0), (i.count1, i.acc_stride1), (self._geometry.steps, None),
                   (i.count2, i.acc_stride2), (i.count3, i.acc_stride3)]
         if scaled:
             counts.insert(3, (Mux(job.dynamic_scale, i.parts, 1), i.part_stride))
-        levels = len(counts)
-        read_strides = Signal(data.ArrayLayout(signed(16), levels - 1), name="acc_strides")
-        line_strides = Signal(data.ArrayLayout(signed(16), 3), name="out_strides")
         set_ = Signal(range(PARAMETER_SETS), name="set")
-        size = Signal(size_shape(config), name="size")
+        size = Signal(size_shape(self._config), name="size")
         column = Signal(self._geometry.step_width, name="column")       # number of the step
-        m.submodules.nest = nest = LoopNest(levels)
-        m.submodules.read = read = Pointer(levels)
-        m.submodules.line = line = Pointer(3)
+        m.submodules.nest = nest = LoopNest(len(counts))
+        m.d.comb += [nest.counts[level].eq(count) for level, (count, _) in enumerate(counts)]
+        m.d.comb += [nest.load.eq(load), nest.step.eq(step | load)]
         fills = self._fills(m, size, column)
-        line_carry = nest.carry[2] & fills
-        if scaled:
-            line_carry = line_carry | nest.carry[3]
-
-        stepping = [level for level, (_, stride) in enumerate(counts) if stride is not None]
-        m.d.comb += [
-            *(nest.counts[level].eq(count) for level, (count, _) in enumerate(counts)),
-            # Each step starts at the same line.
-            *(read.strides[level].eq(read_strides[own]) for own, level in enumerate(stepping)),
-            nest.load.eq(load), nest.step.eq(step | load),
-            read.load.eq(load), read.step.eq(step | load), read.base.eq(i.acc_line),
-            read.carry.eq(nest.carry & ~load.replicate(levels)),
-            line.load.eq(load), line.step.eq(step | load), line.base.eq(i.out_line), line.strides.eq(line_strides),
-            line.carry.eq(Cat(line_carry, nest.carry[-2:]) & ~load.replicate(3)),
-        ]
+        self._follow_reads(m, nest, [stride for _, stride in counts])
+        self._follow_lines(m, nest, fills)
         with m.If(load):
             m.d.sync += [set_.eq(job.set), size.eq(job.size), column.eq(0)]
-            m.d.sync += [read_strides[own].eq(counts[level][1]) for own, level in enumerate(stepping)]
-            m.d.sync += [line_strides[level].eq(i[name])
-                         for level, name in enumerate(("out_step", "out_stride2", "out_stride3"))]
         with m.Elif(step & nest.carry[2:].any()):
             m.d.sync += column.eq(Mux(nest.carry[2], column + 1, 0))
-
         window_end = nest.last[:2].all()
-        self.read, self.line = read.value, line.value
-        self.line_end = window_end & (nest.last[2] | fills)
-        self.end = nest.done
-        self.tag = {"set": set_, "step": column, "first": nest.first[:2].all(), "last": window_end}
+        m.d.comb += [
+            self.line_end.eq(window_end & (nest.last[2] | fills)), self.end.eq(nest.done),
+            self.tag.set.eq(set_), self.tag.step.eq(column), self.tag.first.eq(nest.first[:2].all()),
+            self.tag.last.eq(window_end),
+        ]
         if scaled:
-            self._scales(m, job, take, step, nest)
+            self._follow_scales(m, nest)
+        return m
+
+    def _follow_reads(self, m, nest, strides):
+        """The accumulator line: each step starts at the same one."""
+        stepping = [level for level, stride in enumerate(strides) if stride is not None]
+        held = Signal(data.ArrayLayout(signed(16), len(stepping)), name="acc_strides")
+        m.submodules.read = read = Pointer(len(strides))
+        m.d.comb += [
+            *(read.strides[level].eq(held[own]) for own, level in enumerate(stepping)),
+            read.load.eq(self.load), read.step.eq(self.step | self.load),
+            read.base.eq(self.job.instruction.acc_line),
+            read.carry.eq(nest.carry & ~self.load.replicate(len(strides))),
+            self.read.eq(read.value),
+        ]
+        with m.If(self.load):
+            m.d.sync += [held[own].eq(strides[level]) for own, level in enumerate(stepping)]
+
+    def _follow_lines(self, m, nest, fills):
+        """The line of results: the next one where a step fills it, and where a part ends."""
+        i = self.job.instruction
+        held = Signal(data.ArrayLayout(signed(16), 3), name="out_strides")
+        m.submodules.line = line = Pointer(3)
+        carry = nest.carry[2] & fills
+        if self._config.block_scaled:
+            carry = carry | nest.carry[3]
+        m.d.comb += [
+            line.load.eq(self.load), line.step.eq(self.step | self.load), line.base.eq(i.out_line),
+            line.strides.eq(held),
+            line.carry.eq(Cat(carry, nest.carry[-2:]) & ~self.load.replicate(3)),
+            self.line.eq(line.value),
+        ]
+        with m.If(self.load):
+            m.d.sync += [own.eq(i[name]) for own, name in
+                         zip(held, ("out_step", "out_stride2", "out_stride3"), strict=True)]
 
     def _fills(self, m, size, column):
         """Whether this step fills a line before the last one."""
@@ -205,19 +256,19 @@ class _Loops:
                     m.d.comb += fills.eq(column[:width].all() if width else 1)
         return fills
 
-    def _scales(self, m, job, take, step, nest):
+    def _follow_scales(self, m, nest):
         """Lines of scales: a byte for each pixel."""
         line_bytes = self._config.line_bytes
-        self.dynamic_scale = Signal(name="dynamic_scale")
-        self.scale = Signal(signed(POINTER_WIDTH), name="scale")        # the line
         byte = Signal(range(line_bytes), name="scale_byte")
         full = byte == line_bytes - 1
-        with m.If(take):
-            m.d.sync += [self.dynamic_scale.eq(job.dynamic_scale), self.scale.eq(job.instruction.scale_line),
-                         byte.eq(0)]
-        with m.Elif(step & nest.carry[4:].any()):
+        with m.If(self.take):
+            m.d.sync += [self.dynamic_scale.eq(self.job.dynamic_scale),
+                         self.scale.eq(self.job.instruction.scale_line), byte.eq(0)]
+        with m.Elif(self.step & nest.carry[4:].any()):
             m.d.sync += [byte.eq(byte + 1), self.scale.eq(self.scale + full)]
         pixel_end = nest.last[:4].all()
-        self.scale_begins = self.dynamic_scale & pixel_end & (byte == 0)
-        self.flush = self.dynamic_scale & pixel_end & (full | nest.last[4:].all())
-        self.tag |= {"end": pixel_end, "flush": self.flush}
+        m.d.comb += [
+            self.scale_begins.eq(self.dynamic_scale & pixel_end & (byte == 0)),
+            self.tag.end.eq(pixel_end),
+            self.tag.flush.eq(self.dynamic_scale & pixel_end & (full | nest.last[4:].all())),
+        ]

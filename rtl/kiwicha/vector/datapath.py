@@ -1,12 +1,14 @@
 """From an accumulator read to a line of results: all that never stalls."""
 
-from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import wiring
+from typing import NamedTuple
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..lib.delay import delay
+from ..lib.delay import delay, delay_valid
 from ..timing import PARAMETER_SETS, READ_LATENCY
 from .columns import ColumnParameters, ColumnSelect
 from .lane import Lane
@@ -18,6 +20,12 @@ __all__ = ["Datapath"]
 
 #: At most so many reads are in the datapath: more than its latency with the widest column selection.
 MAX_FLIGHT = 64
+
+
+class _Stage(NamedTuple):
+    """Some cycles after a read: whether there was one, and its tag."""
+    valid: Value
+    tag: data.View
 
 
 class Datapath(wiring.Component):
@@ -69,68 +77,73 @@ class Datapath(wiring.Component):
         m.submodules.line_packer = line_packer = LinePacker(self._config)
         # Cycles from the read on; `start` is when the lanes have their accumulators.
         start = READ_LATENCY + select.latency
-        valid, tags = self._tags(m, start + Lane.OUT)
-        m.d.comb += [select.line.eq(self.line), select.step.eq(tags[READ_LATENCY].step)]
+        stages = self._stages(m, start + Lane.OUT)
+        m.d.comb += [select.line.eq(self.line), select.step.eq(stages[READ_LATENCY].tag.step)]
         for words, at in ((bias, start), (scale, start + Lane.SCALE)):
-            tag = tags[at - ColumnParameters.LATENCY]
+            tag = stages[at - ColumnParameters.LATENCY].tag
             m.d.comb += [words.set.eq(tag.set), words.step.eq(tag.step)]
-
-        m.submodules.settings_memory = settings = Memory(
-            shape=settings_layout(self._config), depth=PARAMETER_SETS, init=[])
-        write = settings.write_port()
-        m.d.comb += [write.addr.eq(self.set), write.data.eq(self.settings), write.en.eq(self.settings_enable)]
-        at_key, at_clamp, at_result, at_out = (
-            self._settings(m, settings, tags[start + at - 1].set, name) for at, name in
-            ((Lane.KEY, "key"), (Lane.CLAMP, "clamp"), (Lane.RESULT, "result"), (Lane.OUT, "out")))
-
-        if self._config.block_scaled:
-            at_scale = self._settings(m, settings, tags[start + Lane.SCALE - 1].set, "scale")
         lanes = [Lane(self._config) for _ in range(self._config.vector_lanes)]
         for index, lane in enumerate(lanes):
             m.submodules[f"lane{index}"] = lane
             word = slice(32 * index, 32 * index + 32)
             m.d.comb += [
-                lane.acc.eq(select.o[word]),
-                lane.bias.eq(bias.o[word]),
-                lane.scale.eq(scale.o[word]),
-                lane.integer_key.eq(at_key.integer),
-                lane.low.eq(at_clamp.low),
-                lane.high.eq(at_clamp.high),
-                lane.valid.eq(valid[start + Lane.MAXIMUM]),
-                lane.first.eq(tags[start + Lane.MAXIMUM].first),
-                lane.integer_result.eq(at_result.integer),
-                lane.zero_point.eq(at_result.zero_point),
-                line_packer.word[index].eq(lane.word),
-                line_packer.byte[index].eq(lane.byte),
+                lane.acc.eq(select.o[word]), lane.bias.eq(bias.o[word]), lane.scale.eq(scale.o[word]),
+                line_packer.word[index].eq(lane.word), line_packer.byte[index].eq(lane.byte),
             ]
             if self._config.block_scaled:
-                m.d.comb += [lane.float.eq(at_scale.float), line_packer.half[index].eq(lane.half)]
+                m.d.comb += line_packer.half[index].eq(lane.half)
+        at_result, at_out = self._control(m, lanes, stages[start:])
         m.d.comb += [
-            line_packer.valid.eq(valid[-1] & tags[-1].last),
-            line_packer.step.eq(tags[-1].step),
+            line_packer.valid.eq(stages[-1].valid & stages[-1].tag.last),
+            line_packer.step.eq(stages[-1].tag.step),
             line_packer.size.eq(at_out.size),
             self.result.eq(line_packer.line),
             self.done.eq(line_packer.done),
         ]
         flight = Signal(range(MAX_FLIGHT))
         landed = Signal()
-        m.d.sync += [landed.eq(valid[-1]), flight.eq(flight + self.read - landed)]
+        m.d.sync += [landed.eq(stages[-1].valid), flight.eq(flight + self.read - landed)]
         m.d.comb += self.idle.eq(flight == 0)
         if self._config.block_scaled:
-            self._quantize(m, line_packer, lanes, valid, tags, start + Lane.RESULT, at_result, at_out)
+            self._quantize(m, line_packer, lanes, stages[start + Lane.RESULT], at_result, at_out)
         return m
 
-    def _quantize(self, m, line_packer, lanes, valid, tags, at, settings, at_out):
-        """Results that take dynamic scales leave the lanes at `at`, and come to `line_packer` from elsewhere."""
+    def _control(self, m, lanes, stages):
+        """What lanes do by their instructions' settings; those at the lanes' result and at their end."""
+        m.submodules.settings_memory = settings = Memory(
+            shape=settings_layout(self._config), depth=PARAMETER_SETS, init=[])
+        write = settings.write_port()
+        m.d.comb += [write.addr.eq(self.set), write.data.eq(self.settings), write.en.eq(self.settings_enable)]
+        at_key, at_clamp, at_result, at_out = (
+            self._settings(m, settings, stages[at - 1].tag.set, name) for at, name in
+            ((Lane.KEY, "key"), (Lane.CLAMP, "clamp"), (Lane.RESULT, "result"), (Lane.OUT, "out")))
+        for lane in lanes:
+            m.d.comb += [
+                lane.integer_key.eq(at_key.integer),
+                lane.low.eq(at_clamp.low),
+                lane.high.eq(at_clamp.high),
+                lane.valid.eq(stages[Lane.MAXIMUM].valid),
+                lane.first.eq(stages[Lane.MAXIMUM].tag.first),
+                lane.integer_result.eq(at_result.integer),
+                lane.zero_point.eq(at_result.zero_point),
+            ]
+        if self._config.block_scaled:
+            at_scale = self._settings(m, settings, stages[Lane.SCALE - 1].tag.set, "scale")
+            m.d.comb += [lane.float.eq(at_scale.float) for lane in lanes]
+        return at_result, at_out
+
+    def _quantize(self, m, line_packer, lanes, stage, settings, at_out):
+        """Results that take dynamic scales leave the lanes at `stage`, and come back to `line_packer`."""
         m.submodules.quantize = quantize = BlockQuantizer(self._config)
+        tag = stage.tag
         m.d.comb += [
-            quantize.valid.eq(valid[at] & tags[at].last & settings.dynamic_scale),
+            quantize.valid.eq(stage.valid & tag.last & settings.dynamic_scale),
             *(word.eq(lane.result) for word, lane in zip(quantize.i.word, lanes, strict=False)),
-            quantize.i.step.eq(tags[at].step),
+            quantize.i.step.eq(tag.step),
             quantize.i.e2m1.eq(settings.size == Size.NIBBLE.value),
             quantize.i.rule.eq(settings.rule),
-            quantize.i.end.eq(tags[at].end),
-            quantize.i.flush.eq(tags[at].flush),
+            quantize.i.end.eq(tag.end),
+            quantize.i.flush.eq(tag.flush),
             quantize.clear.eq(self.clear),
             self.scales.eq(quantize.scales),
             self.scales_done.eq(quantize.scales_done),
@@ -158,15 +171,13 @@ class Datapath(wiring.Component):
         ]
         return words
 
-    def _tags(self, m, count):
-        """For 0 to *count* cycles after a read: whether there was one, and its tag."""
-        valid, tags = [self.read], [self.tag]
+    def _stages(self, m, count):
+        """0 to *count* cycles after a read."""
+        stages = [_Stage(self.read, self.tag)]
         for cycle in range(count):
-            register = Signal(name=f"valid_{cycle}")
-            m.d.sync += register.eq(valid[-1])
-            valid.append(register)
-            tags.append(delay(m, tags[-1], f"tag_{cycle}"))
-        return valid, tags
+            stages.append(_Stage(delay_valid(m, stages[-1].valid, f"valid_{cycle}_", 1),
+                                 delay(m, stages[-1].tag, f"tag_{cycle}")))
+        return stages
 
     def _settings(self, m, settings, set_, name):
         """The settings of a set, a cycle later."""

@@ -1,12 +1,15 @@
 """Takes instructions in, checks their fields and fetches their parameters ahead of time."""
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from typing import NamedTuple
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arith.order import total_order
 from ..config import ChipConfig
-from ..isa import ErrorCode, OutFormat, ScaleMode, Unit, unit_layout
+from ..isa import ErrorCode, OutFormat, ScaleMode, Unit
+from ..layouts import unit_layout
 from ..lib.delay import delay
 from ..memory.ports import ReadPort
 from ..timing import PARAMETER_SETS
@@ -24,6 +27,12 @@ class _State(enum.Enum, shape=2):
     CHECK = 1       # its fields; write its settings
     FETCH = 2       # its parameters
     OFFER = 3       # wait for the job before it to be walked
+
+
+class _Line(NamedTuple):
+    """A line of parameters that has come."""
+    valid: Value
+    data: Value
 
 
 class ParameterFetch(wiring.Component):
@@ -82,11 +91,10 @@ class ParameterFetch(wiring.Component):
         used = Signal(range(PARAMETER_SETS + 1))
         taken = Signal()
         checking = Signal()
-        # A register more: what comes is a multiplexer of banks, and much hangs on it.
-        self._comes = Signal()
-        self._coming = delay(m, self.params.data, "coming_data")
-        m.d.sync += self._comes.eq(self.params.valid)
-        fetched = self._fetch(m, job, checking, error, address)
+        # Registered: what the port answers has passed a multiplexer of all banks, and goes to two memories here.
+        arrived = _Line(Signal(name="comes"), delay(m, self.params.data, "coming_data"))
+        m.d.sync += arrived.valid.eq(self.params.valid)
+        fetched = self._fetch(m, job, checking, error, address, arrived)
         m.d.comb += [
             self.o.p.instruction.eq(job),
             self.o.p.set.eq(self.set),
@@ -96,7 +104,7 @@ class ParameterFetch(wiring.Component):
             taken.eq(self.i.valid & self.i.ready),
         ]
         m.d.sync += used.eq(Mux(self.clear, 0, used + taken - self.free))
-        awaited = self._awaited(m)
+        awaited = self._awaited(m, arrived)
         state = Signal(_State)
         with m.Switch(state):
             with m.Case(_State.TAKE):
@@ -130,11 +138,11 @@ class ParameterFetch(wiring.Component):
         integer = job.out_format == OutFormat.INT32
         has_float = Const(self._config.block_scaled, 1)
         m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
-        with m.If(job.out_format.as_value() > self._last_format.value):
-            m.d.sync += address.eq(job.out_format.as_value())
-        with m.Elif((job.scale_mode.as_value() > ScaleMode.COLUMN.value)
+        with m.If(job.out_format > self._last_format.value):
+            m.d.sync += address.eq(job.out_format)
+        with m.Elif((job.scale_mode > ScaleMode.COLUMN.value)
                     | (integer & (job.scale_mode != ScaleMode.NONE))):
-            m.d.sync += address.eq(job.scale_mode.as_value())
+            m.d.sync += address.eq(job.scale_mode)
         with m.Elif(job.float & (integer | ~has_float)):
             m.d.sync += address.eq(job.float)
         with m.Elif(self._bad_parts(job)):
@@ -191,14 +199,14 @@ class ParameterFetch(wiring.Component):
                        Mux((job.out_format == OutFormat.INT8) | (job.out_format == OutFormat.E4M3),
                            Size.BYTE.value, Size.WORD.value)))
 
-    def _awaited(self, m):
+    def _awaited(self, m, arrived):
         """How many parameter lines have been asked for and have not come."""
         awaited = Signal(range(5))
         m.d.sync += awaited.eq(awaited + (self.params.request.valid & self.params.request.ready)
-                               - self._comes)
+                               - arrived.valid)
         return awaited
 
-    def _fetch(self, m, job, checking, error, address):
+    def _fetch(self, m, job, checking, error, address, arrived):
         """Fill in and fetch parameters from the cycle after `checking` on; says when all is asked for."""
         lines = Geometry.of(self._config).word_lines
         has_scale = Signal()
@@ -230,7 +238,7 @@ class ParameterFetch(wiring.Component):
                 m.d.sync += [error.eq(ErrorCode.SCRATCHPAD_RANGE), address.eq(asked)]
             with m.If(request.valid & request.ready):
                 m.d.sync += [to_ask.eq(to_ask - 1), asked.eq(asked + 1)]
-            with m.If(self._comes):
+            with m.If(arrived.valid):
                 m.d.sync += coming.eq(Mux(coming == lines - 1, 0, coming + 1))
                 with m.If(coming == lines - 1):
                     m.d.sync += scale_comes.eq(1)
@@ -241,11 +249,11 @@ class ParameterFetch(wiring.Component):
         constant = Mux(job.scale_mode == ScaleMode.SCALAR, job.scale, ONE)
         no_bias = Mux(job.float, MINUS_ZERO, 0)[:32].replicate(words) if self._config.block_scaled else 0
         m.d.comb += [
-            self.bias.eq(Mux(job.bias, self._coming, no_bias)),
+            self.bias.eq(Mux(job.bias, arrived.data, no_bias)),
             self.bias_line.eq(Mux(job.bias, coming, to_fill - 1)),
-            self.bias_enable.eq(Mux(job.bias, self._comes & ~scale_comes, filling)),
-            self.scale.eq(Mux(has_scale, self._coming, constant.replicate(words))),
+            self.bias_enable.eq(Mux(job.bias, arrived.valid & ~scale_comes, filling)),
+            self.scale.eq(Mux(has_scale, arrived.data, constant.replicate(words))),
             self.scale_line.eq(Mux(has_scale, coming, to_fill - 1)),
-            self.scale_enable.eq(Mux(has_scale, self._comes & scale_comes, filling)),
+            self.scale_enable.eq(Mux(has_scale, arrived.valid & scale_comes, filling)),
         ]
         return ~filling & ((to_ask == 0) | (error != ErrorCode.NONE))

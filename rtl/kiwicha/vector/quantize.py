@@ -5,9 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arith.narrow import SCALE_NAN, BlockScale, FloatToElement
+from ..arith.narrow import BlockScale, FloatToElement
 from ..config import ChipConfig
-from ..formats import MAX_BLOCK, ElementFormat
+from ..formats import MAX_BLOCK, SCALE_NAN, ElementFormat
 from ..isa import ScaleRule
 from ..lib.delay import delay
 from ..lib.stream import Queue

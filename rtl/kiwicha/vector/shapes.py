@@ -7,7 +7,8 @@ from amaranth.lib import data, enum
 
 from ..config import ChipConfig
 from ..formats import MAX_BLOCK
-from ..isa import ErrorCode, ScaleRule, Unit, unit_layout
+from ..isa import ErrorCode, ScaleRule, Unit
+from ..layouts import unit_layout
 from ..memory.ports import LINE_ADDRESS
 from ..timing import PARAMETER_SETS, steps, word_lines
 

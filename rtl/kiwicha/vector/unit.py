@@ -84,7 +84,7 @@ class EpilogueUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, control = self._config, self.control
-        # A register of its own: control is far away, and what is written goes on to the scratchpad.
+        # Registered: `write.request.valid` hangs on it, and with that the arbitration of every scratchpad bank.
         clear = Signal()
         m.d.sync += clear.eq(control.abort)
         m.submodules.parameter_fetch = parameter_fetch = ParameterFetch(config)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ... import arguments
 from ..program.builder import CompileError
 
 __all__ = ["Graph", "Layer", "Pool", "SHIFT", "Step"]
@@ -100,6 +101,7 @@ class Graph:
 
     def check(self, images: np.ndarray) -> None:
         """Raise :exc:`CompileError` if `images` has a wrong shape, type or value."""
+        images = arguments.array("images", images)
         if images.ndim < 1 or images.shape[1:] != self.input_shape or len(images) < 1:
             raise CompileError(f"the model takes [N, {', '.join(map(str, self.input_shape))}], "
                                f"not {list(images.shape)}")
@@ -116,7 +118,7 @@ class Graph:
         CompileError
             `images` has a wrong shape, type or value.
         """
-        images = np.asarray(images)
+        images = arguments.array("images", images)
         self.check(images)
         for step in self.before:
             images = step(images)

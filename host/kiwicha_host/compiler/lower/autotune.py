@@ -10,10 +10,8 @@ from ...cycles import predict
 
 __all__ = ["fastest"]
 
-#: Instructions that are simulated for one choice, a few tenths of a second; longer programs are right by estimate.
-_BUDGET = 1500
-#: Memory latency that programs are chosen for, cycles.
-_LATENCY = 30
+#: Instructions that are simulated for one choice, a second or two at most; longer programs are right by estimate.
+_BUDGET = 3000
 
 
 class _HasProgram(Protocol):
@@ -24,10 +22,11 @@ class _HasProgram(Protocol):
 _Candidate = TypeVar("_Candidate", bound=_HasProgram)
 
 
-def fastest(config: ChipConfig, candidates: Iterable[_Candidate]) -> _Candidate:
-    """Of `candidates`, the most promising first, the one that takes the fewest cycles on the chip of `config`.
+def fastest(config: ChipConfig, candidates: Iterable[_Candidate], memory_latency: int) -> _Candidate:
+    """Of `candidates`, the most promising first, the one that takes the fewest cycles on the chip of `config`
+    with memory of `memory_latency` cycles.
 
-    Looks at as many as have 1500 instructions together; the first is taken unseen if it has more.
+    Looks at as many as have 3000 instructions together; the first is taken unseen if it has more.
     """
     best: tuple[int, _Candidate] | None = None
     left = _BUDGET
@@ -35,7 +34,7 @@ def fastest(config: ChipConfig, candidates: Iterable[_Candidate]) -> _Candidate:
         left -= len(candidate.program) // INSTRUCTION_BYTES
         if left < 0:
             return best[1] if best else candidate
-        cycles = predict(config, candidate.program, latency=_LATENCY).cycles
+        cycles = predict(config, candidate.program, latency=memory_latency).cycles
         if best is None or cycles < best[0]:
             best = cycles, candidate
     assert best is not None

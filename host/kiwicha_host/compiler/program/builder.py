@@ -9,6 +9,7 @@ carries it. Program order is a valid order of execution, which is why the result
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
+from kiwicha.config import shown
 from kiwicha.isa import INDEX_WIDTH, SEMAPHORE_MAX, Unit
 
 from ...assembler import encode
@@ -25,7 +26,16 @@ class CompileError(ValueError):
 
 def semaphore(producer: Unit, consumer: Unit) -> int:
     """Number of the semaphore by which `consumer` waits for `producer`."""
+    _check_unit("producer", producer)
+    _check_unit("consumer", consumer)
+    if producer == consumer:
+        raise ValueError(f"producer and consumer must be two different units, not both {producer.name}")
     return _PAIRS.index((producer, consumer))
+
+
+def _check_unit(name: str, unit: Unit) -> None:
+    if not isinstance(unit, Unit) or unit not in _UNITS:
+        raise ValueError(f"{name} must be one of {', '.join(item.name for item in _UNITS)}, not {shown(unit)}")
 
 
 @dataclass
@@ -51,6 +61,7 @@ class ProgramBuilder:
     def add(self, unit: Unit, *, reads: Iterable[Hashable] = (), writes: Iterable[Hashable] = (),
             **fields) -> int:
         """Append an instruction; returns its index. `fields` are those of the ISA but wait and signal."""
+        _check_unit("unit", unit)
         index, node = len(self._nodes), _Node(unit, fields)
         if index >= (1 << INDEX_WIDTH) - 1:
             raise CompileError(f"the program needs more than {index} instructions; split the job")

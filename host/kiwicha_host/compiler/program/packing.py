@@ -15,8 +15,8 @@ def pack_elements(array: np.ndarray, name: str) -> np.ndarray:
     array = np.ascontiguousarray(array)
     if FORMATS[name].per_byte == 1:
         return array.view(np.uint8)
-    # int4 does not promise its upper bits.
-    codes = (array.astype(np.int8).view(np.uint8) if name == "int4" else array.view(np.uint8)) & 15
+    # An integer of 4 bits does not promise its upper ones.
+    codes = (array if FORMATS[name].is_float else array.astype(np.int8)).view(np.uint8) & 15
     if codes.shape[-1] % 2:
         codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], 1), np.uint8)], axis=-1)
     return codes[..., ::2] | codes[..., 1::2] << 4

@@ -5,6 +5,7 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.isa import ErrorCode
 
+from ... import arguments
 from ...job import Job
 from ..scaled import PartialSums
 
@@ -22,7 +23,7 @@ class State:
     """A chip's scratchpad and accumulators; they start as zeros."""
 
     def __init__(self, config: ChipConfig):
-        self.config = config
+        self.config = arguments.chip(config)
         self.scratchpad = np.zeros((config.scratchpad_lines, config.line_bytes), np.uint8)
         #: int32, or FP32 as its bits.
         self.accumulator = np.zeros((config.accumulator_lines, config.columns), np.int32)

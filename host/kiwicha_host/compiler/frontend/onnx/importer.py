@@ -1,13 +1,17 @@
 """ONNX models to graphs: the file, the order of its nodes, and those that only move elements."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
 
+from ....extras import extra
+
+with extra("onnx"):
+    import onnx
+    from onnx import helper, numpy_helper
+
+from .... import arguments
 from ...ir.graph import SHIFT, Graph
 from ...program.builder import CompileError
 from . import ops as arithmetic
@@ -18,7 +22,7 @@ __all__ = ["SUPPORTED", "load_graph"]
 
 
 def load_graph(model: Any) -> Graph:
-    """The graph of an ONNX file, or of an ``onnx.ModelProto``.
+    """The graph of an ONNX file, of its bytes, or of an ``onnx.ModelProto``.
 
     A matrix product is a convolution whose kernel is as large as its input; Relu, Clip and MaxPool become
     part of the layer before them (all of these are monotone, so they may come before the rounding); a pooling
@@ -28,6 +32,8 @@ def load_graph(model: Any) -> Graph:
 
     Raises
     ------
+    TypeError
+        `model` is none of these.
     CompileError
         The file is unreadable or no ONNX model, or the model has something the chip cannot do: the message
         names the node and what is wrong with it.
@@ -48,9 +54,10 @@ def load_graph(model: Any) -> Graph:
 def _valid(model: Any) -> onnx.ModelProto:
     where = "the model"
     if not isinstance(model, onnx.ModelProto):
-        where = str(model)
+        path = None if isinstance(model, bytes) else arguments.path("model", model)
+        where = where if path is None else str(path)
         try:
-            model = onnx.load_model_from_string(Path(model).read_bytes())
+            model = onnx.load_model_from_string(model if path is None else path.read_bytes())
         except OSError as error:
             raise CompileError(f"cannot read {where}: {error.strerror or error}") from None
         except Exception:       # protobuf's own exceptions, whichever implementation it uses

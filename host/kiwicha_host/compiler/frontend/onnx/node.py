@@ -1,8 +1,12 @@
 """A node as the ONNX file has it: its attributes, constants, scales and zero points."""
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
+
+from ....extras import extra
+
+with extra("onnx"):
+    import onnx
+    from onnx import helper, numpy_helper
 
 from ...ir.graph import SHIFT
 from ...program.builder import CompileError

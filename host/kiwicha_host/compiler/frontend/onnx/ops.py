@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ....models.reference import requantize_scale
+from ....golden.numerics import requantize_scale
 from ...ir.graph import SHIFT, Layer, Pool
 from .chain import Chain
 from .node import Node

@@ -66,8 +66,8 @@ class Streamed:
         self._choose_parts(plan)
 
     @classmethod
-    def best(cls, config: ChipConfig, first: int, plan: ConvPlan) -> "Streamed":
-        """With the shares of the scratchpad that promise the fewest cycles."""
+    def best(cls, config: ChipConfig, first: int, plan: ConvPlan, memory_latency: int) -> "Streamed":
+        """With the shares of the scratchpad that promise the fewest cycles at `memory_latency`."""
         found, problems = [], []
         for places, shares in product((2, 1), _SHARES):
             try:
@@ -78,7 +78,7 @@ class Streamed:
             raise min(problems, key=lambda error: error.excess)
         found.sort(key=cls._cycles)
         likely = [item for item in found if item._cycles() <= _NEARLY * found[0]._cycles()]
-        return fastest(config, likely)
+        return fastest(config, likely, memory_latency)
 
     @cached_property
     def program(self) -> bytes:

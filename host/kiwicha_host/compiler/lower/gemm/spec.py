@@ -1,6 +1,7 @@
 """What a GEMM computes, whatever chip it runs on."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +9,9 @@ from kiwicha import ChipConfig
 from kiwicha.formats import BLOCKS, FORMATS
 from kiwicha.isa import OutFormat
 
+from .... import arguments
+from ....operands import FORMATS as TYPES
+from ....operands import RULES, check_bias, check_block_scales, check_scale
 from ...program.builder import CompileError
 from .shape import Shape
 
@@ -27,6 +31,13 @@ class GemmSpec:
     "column" (FP32 [N], given with the arrays); `bias` says that [N] is given with the arrays, int32 or, with
     blocks, FP32. With `relu`, results below zero (before the zero point) become zero. `out_block` columns of an
     e4m3 or e2m1 output share a dynamic scale by `scale_rule`, "rceil" or "floor".
+
+    Raises
+    ------
+    TypeError
+        A value is of a wrong kind.
+    CompileError
+        A value is out of its range, or does not go with another.
     """
     m: int
     n: int
@@ -43,21 +54,32 @@ class GemmSpec:
     scale_rule: str = "rceil"
 
     def __post_init__(self) -> None:
-        for name in ("m", "n", "k"):
-            if getattr(self, name) < 1:
-                raise CompileError(f"{name.upper()} must be at least 1, not {getattr(self, name)}")
-        for name in (self.a_format, self.b_format):
-            if name not in FORMATS:
-                raise CompileError(f"element format must be one of {', '.join(FORMATS)}, not {name!r}")
-            if FORMATS[name].is_float and not self.block:
-                raise CompileError(f"format {name} needs a scale block of {', '.join(map(str, BLOCKS))} elements")
+        self._check_kinds()
+        for name in ("a_format", "b_format"):
+            fmt = arguments.choice(name, getattr(self, name), FORMATS, CompileError)
+            if FORMATS[fmt].is_float and not self.block:
+                raise CompileError(f"format {fmt} needs a scale block of {', '.join(map(str, BLOCKS))} elements")
         if self.block and self.block not in BLOCKS:
             raise CompileError(f"block must be 0 or one of {', '.join(map(str, BLOCKS))}, not {self.block}")
         self._check_out()
 
+    def _check_kinds(self) -> None:
+        """Numbers are plain numbers, whatever came."""
+        kept: dict[str, Any] = {name: arguments.integer(name, getattr(self, name), 1, error=CompileError)
+                                for name in ("m", "n", "k")}
+        kept |= {name: arguments.integer(name, getattr(self, name)) for name in ("block", "out_block")}
+        kept |= {name: arguments.boolean(name, getattr(self, name)) for name in ("bias", "relu")}
+        kept["zero_point"] = arguments.integer("zero_point", self.zero_point, -128, 127, CompileError)
+        if isinstance(self.scale, str):
+            arguments.choice("scale", self.scale, ["column"], CompileError)
+        elif self.scale is not None:
+            kept["scale"] = arguments.number("scale", self.scale, positive=True)
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
+
     def _check_out(self) -> None:
-        if self.out not in _OUT:
-            raise CompileError(f"output format must be one of {', '.join(_OUT)}, not {self.out!r}")
+        arguments.choice("out", self.out, _OUT, CompileError)
+        arguments.choice("scale_rule", self.scale_rule, RULES, CompileError)
         if self.out == "int32" and self.block:
             raise CompileError("a block-scaled GEMM has no int32 output; use fp32")
         if self.out == "int32" and self.scale is not None:
@@ -71,12 +93,20 @@ class GemmSpec:
             if self.bias or self.scale == "column":
                 raise CompileError(f"an {self.out} output takes no bias and no factor per column; "
                                    "use bf16 or fp32")
-        elif self.out_block:
+            return
+        if self.out_block:
             raise CompileError(f"an output of {self.out} has no scale blocks")
+        if self.scale_rule != RULES[0]:
+            raise CompileError(f"a scale rule is for e4m3 and e2m1 outputs, not {self.out}")
 
     @property
     def out_format(self) -> OutFormat:
         return _OUT[self.out][0]
+
+    @property
+    def out_bits(self) -> int:
+        """Bits of an element of the output."""
+        return _OUT[self.out][1]
 
     @property
     def dtype(self) -> type:
@@ -86,10 +116,11 @@ class GemmSpec:
         """This GEMM on the chip of `config`."""
         return Shape(config=config, m=self.m, n=self.n, k=self.k, block=self.block,
                      a_per_byte=FORMATS[self.a_format].per_byte, b_per_byte=FORMATS[self.b_format].per_byte,
-                     element_bits=_OUT[self.out][1], out_block=self.out_block)
+                     element_bits=self.out_bits, out_block=self.out_block)
 
     def check(self, config: ChipConfig) -> None:
         """:exc:`CompileError` if the chip of `config` cannot do it at all."""
+        arguments.chip(config)
         for name in (self.a_format, self.b_format):
             if name not in config.formats:
                 raise CompileError(f"format {name} is not in the hardware of configuration {config.name!r}; "
@@ -102,6 +133,27 @@ class GemmSpec:
         if self.out_block and (config.columns & (config.columns - 1) or self.out_block < config.columns):
             raise CompileError(f"an output block of {self.out_block} needs columns that divide it, "
                                f"not {config.columns}")
+
+    def check_arrays(self, a: Any, b: Any, bias: Any = None, scale: Any = None, a_scale: Any = None,
+                     b_scale: Any = None) -> None:
+        """:exc:`TypeError` or :exc:`ValueError` unless these are the arrays of such a GEMM."""
+        for name, value, fmt, shape in (("a", a, self.a_format, (self.m, self.k)),
+                                        ("b", b, self.b_format, (self.k, self.n))):
+            array = arguments.array(name, value)
+            if array.dtype != TYPES[fmt] or array.shape != shape:
+                raise ValueError(f"{name} must be {TYPES[fmt]} {list(shape)}, not {arguments.described(array)}")
+        for name, value, wanted in (("bias", bias, self.bias), ("scale", scale, self.scale == "column"),
+                                    ("a_scale", a_scale, self.block), ("b_scale", b_scale, self.block)):
+            if value is not None:
+                arguments.array(name, value)
+            if (value is not None) != bool(wanted):
+                raise ValueError(f"this GEMM {'needs' if wanted else 'takes no'} {name}, "
+                                 f"not {arguments.described(value)}")
+        if bias is not None:
+            check_bias(bias, self.n, np.float32 if self.block else np.int32)
+        check_scale("scale", scale, self.n)
+        if self.block:
+            check_block_scales((self.m, self.n, self.k), self.block, a_scale, b_scale)
 
     def transposed(self) -> "GemmSpec | None":
         """C^T = B^T . A^T; None if the epilogue would need parameters per row of it."""

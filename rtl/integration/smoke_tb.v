@@ -1,7 +1,7 @@
 // Smoke bench of the exported chip, for any Verilog simulator: one cycle of reset, the ID register, one program, and
 // every byte of the memory afterwards. It prints PASS or FAIL.
 //
-// `integration/export.py` writes what it reads: smoke_writes.hex (register offset and value), smoke_before.hex and
+// `kiwicha_host.verilog.write_smoke` writes what it reads: smoke_writes.hex (register offset and value), smoke_before.hex and
 // smoke_after.hex (the memory, a bus word per line), and smoke.vh with their sizes.
 `timescale 1ns / 1ps
 `include "smoke.vh"

@@ -1,0 +1,69 @@
+"""What both directions begin with: instructions to bursts on the bus and segments in the scratchpad."""
+
+from amaranth import Module, ResetInserter
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ..config import ChipConfig
+from ..control.unit import Window
+from ..isa import INDEX_WIDTH, Unit
+from ..layouts import unit_layout
+from ..lib.stream import Queue
+from ..timing import TRANSFERS_AHEAD
+from .bursts import BurstGenerator, burst_layout
+from .segments import SegmentGenerator, segment_layout
+from .transfer import Transfer, segment_job
+
+__all__ = ["TransferPlan"]
+
+
+class TransferPlan(wiring.Component):
+    """Cuts LOAD or STORE instructions into bursts and into segments, each side as far ahead as it likes.
+
+    Up to :data:`~kiwicha.timing.TRANSFERS_AHEAD` transfers wait for the scratchpad side while the memory side goes
+    on. Latency and throughput: those of :class:`.Transfer`, then :class:`.BurstGenerator` (a burst every 2 cycles)
+    and a queue and :class:`.SegmentGenerator` (a segment per cycle).
+
+    Members
+    -------
+    i : In(stream)
+        Instructions.
+    window : In(Window)
+    clear : In(1)
+        Forget everything, and take nothing.
+    bursts : Out(stream of burst_layout()), fail_address : Out(64)
+        As :class:`.BurstGenerator` has them.
+    segments : Out(stream of segment_layout()), stop_index : Out(24)
+        As :class:`.SegmentGenerator` has them.
+    """
+
+    def __init__(self, config: ChipConfig, unit: Unit):
+        self.config = config
+        self.unit = unit
+        super().__init__({
+            "i": In(stream.Signature(unit_layout(unit))), "window": In(Window(config)), "clear": In(1),
+            "bursts": Out(stream.Signature(burst_layout(config))), "fail_address": Out(64),
+            "segments": Out(stream.Signature(segment_layout(config))), "stop_index": Out(INDEX_WIDTH),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, clears = self.config, ResetInserter(self.clear)
+        m.submodules.transfer = transfer = clears(Transfer(config, self.unit))
+        m.submodules.burst_generator = bursts = clears(BurstGenerator(config))
+        m.submodules.jobs = jobs = clears(Queue(segment_job(), TRANSFERS_AHEAD))
+        m.submodules.segment_generator = segments = clears(SegmentGenerator(config))
+        connect(m, transfer.runs, bursts.i)
+        connect(m, transfer.segments, jobs.i)
+        connect(m, jobs.o, segments.i)
+        connect(m, bursts.o, flipped(self.bursts))
+        connect(m, segments.o, flipped(self.segments))
+        m.d.comb += [
+            transfer.i.payload.eq(self.i.payload),
+            transfer.i.valid.eq(self.i.valid & ~self.clear),
+            self.i.ready.eq(transfer.i.ready & ~self.clear),
+            bursts.window.eq(self.window),
+            self.fail_address.eq(bursts.fail_address),
+            self.stop_index.eq(segments.stop_index),
+        ]
+        return m
