@@ -189,7 +189,8 @@ def _leave_carries_open(module: dict[str, Any]) -> None:
                     if cell["port_directions"][name] != "output" for bit in bits)
     for cell in module["cells"].values():
         if cell["type"] == "CCU2C" and not read.intersection(cell["connections"].get("COUT", [])):
-            cell["connections"]["COUT"] = []
+            # A port of no bits nextpnr 0.11 does not survive; an output of value x it leaves open.
+            cell["connections"]["COUT"] = ["x"]
 
 
 def _place(part: Part, folder: Path, netlist: Path, array: dict[tuple[int, int], str],
