@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+from machine_jobs import load, make_job, store
 
 from kiwicha import ChipConfig
 from kiwicha.isa import ErrorCode, Unit
@@ -45,6 +46,13 @@ def test_random_programs_leave_the_golden_memory(device):
             assert (job.memory == expected.memory).all(), f"program {SEED}/{number} differs"
             for unit, counts in result.counters.items():
                 assert sum(counts.values()) == result.cycles, (unit, counts, result.cycles)
+
+
+def test_a_program_that_races_ends_like_any_other(device):
+    """STORE reads the line that LOAD writes, without a semaphore: undefined data, but no end of the process."""
+    line = {"row_bytes": 8, "segment_bytes": 8, "rows": 2000, "planes": 1}
+    job = make_job(load(address=0, row_stride=0, **line), store(address=0x4000, row_stride=0, **line))
+    assert device.run(job).cycles > 2000
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (64, 64, 64), (33, 65, 127)])

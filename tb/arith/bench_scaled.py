@@ -176,7 +176,7 @@ class Quantize(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.unit = unit = FloatToElement()
-        m.d.comb += [unit.i.eq(self.i), Cat(unit.scale, unit.format.as_value(), unit.bad).eq(self.how),
+        m.d.comb += [unit.i.eq(self.i), Cat(unit.scale, unit.format, unit.bad).eq(self.how),
                      self.o.eq(unit.o)]
         return m
 
@@ -227,7 +227,7 @@ class Scale(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.unit = unit = BlockScale()
-        m.d.comb += [unit.i.eq(self.i), Cat(unit.format.as_value(), unit.ceil).eq(self.how), self.o.eq(unit.o)]
+        m.d.comb += [unit.i.eq(self.i), Cat(unit.format, unit.ceil).eq(self.how), self.o.eq(unit.o)]
         return m
 
 

@@ -31,8 +31,10 @@ __all__ = ["VerilatedDevice", "build_library"]
 
 _TOP, _SIM = "kiwicha_top", "kiwicha_sim"
 _SOURCE = Path(__file__).with_name("compiled_chip.cpp")
-_VERILATOR_FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "-Wno-fatal",
-                    "-Wno-lint", "--output-split", "15000", "--output-split-cfuncs", "3000")
+# SYNTHESIS: a program that races for a word gets undefined data, as on a chip, and no end of the process.
+_VERILATOR_FLAGS = ("-DSYNTHESIS", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
+                    "--no-timing", "-Wno-fatal", "-Wno-lint", "--output-split", "15000", "--output-split-cfuncs",
+                    "3000")
 _CXX_FLAGS = ("-DVL_TIME_CONTEXT",)
 #: Optimisation of what runs once, at the start, and would take half of the compiler's time; and of what runs in
 #: each cycle: straight code that does not fit a processor's cache, so the shorter, the faster.
