@@ -110,7 +110,8 @@ class BlockSum(wiring.Component):
         m.submodules.partial = ram = Ram((width + 1) * columns, config.accumulator_lines)
         line = delay(m, self.i.address, "line", READ_LATENCY + 1)
         m.d.comb += [
-            ram.read.eq(self.i.address), ram.zero.eq(delay(m, self.i.begin | ~self.i.scaled, "fresh")),
+            ram.read.eq(self.i.address), ram.reads.eq(self.i.valid & self.i.scaled & ~self.i.begin),
+            ram.zero.eq(delay(m, self.i.begin | ~self.i.scaled, "fresh")),
             ram.write.enable.eq(delay_valid(m, self.i.valid & self.i.scaled, "write", READ_LATENCY + 1)),
             ram.write.address.eq(line),
         ]

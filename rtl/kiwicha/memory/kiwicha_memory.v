@@ -16,7 +16,7 @@
 // what read_data holds before the first read, does not matter: the chip uses neither.
 //
 // Collision. With LATENCY 1, a word that is written at an edge must not be read at that edge: what would be read is
-// undefined, so that no macro needs a bypass. Programs with correct semaphores never do it; a simulation reports it.
+// undefined, so that no macro needs a bypass. Programs with correct semaphores never do it; a simulation warns of it.
 // With LATENCY 0, a read shows the old word up to the edge and the new one after it.
 module kiwicha_memory #(
     parameter WIDTH = 8,
@@ -57,7 +57,7 @@ module kiwicha_memory #(
 `ifndef SYNTHESIS
             always @(posedge clk)
                 if (write_enable && read_enable[0] && write_address == read_address[ADDRESS-1:0])
-                    $error("%m: word %0d is read and written at once", write_address);
+                    $warning("%m: word %0d is read and written at once", write_address);
 `endif
         end
     endgenerate
