@@ -286,8 +286,6 @@ class NopModel:
         instead("Unit.STORE: Activity.MEMORY}", "Unit.STORE: Activity.MEMORY, Unit.NOP: Activity.DRAIN}"),
         instead("Unit.EPILOGUE: epilogue,", "Unit.EPILOGUE: epilogue, Unit.NOP: NopModel(events),")],
     f"{HOST}/compiler/program/builder.py": [
-        instead("_UNITS = (Unit.LOAD, Unit.MATMUL, Unit.EPILOGUE, Unit.STORE)",
-                "_UNITS = (Unit.LOAD, Unit.MATMUL, Unit.EPILOGUE, Unit.STORE, Unit.NOP)"),
         instead("if a != b]", "if a != b and {a, b} - {Unit.LOAD, Unit.STORE} not in ({Unit.NOP, Unit.MATMUL}, "
                               "{Unit.NOP, Unit.EPILOGUE})]")],
 }
