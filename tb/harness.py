@@ -60,6 +60,7 @@ class Bench:
     params : for the bench's own use, as ``current().params`` in the simulator
     public : further signals to reach from tests, as (module, variable) in Verilog's names, the
         top being ``dut``; every other signal but the top's ports is invisible (and fast)
+    level : the C++ compiler's optimization; -O0 for a large design with a short run
     timeout_s : wall-clock seconds for running
     """
 
@@ -70,6 +71,7 @@ class Bench:
     extra_sources: Sequence[Path] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     public: Sequence[tuple[str, str]] = ()
+    level: str = "-O1"
     timeout_s: float = 900
 
     def __post_init__(self):
@@ -95,7 +97,8 @@ def build(bench):
         f'public_flat_rw -module "{module}" -var "{name}"\n' for module, name in visible)
     simulation = Simulation(
         top=TOP, output=TOP, files={"public.vlt": control, "dut.v": verilog, "ports.json": json.dumps(table)},
-        models=bench.extra_sources, main=_MAIN, flags=_FLAGS, link_flags=_LINK_FLAGS, vpi=True, waves=_waves())
+        models=bench.extra_sources, main=_MAIN, flags=_FLAGS, link_flags=_LINK_FLAGS, level=bench.level, vpi=True,
+        waves=_waves())
     return simulation.build(build_root() / "tb")
 
 

@@ -43,7 +43,8 @@ class _Cost:
         return report
 
     def pytest_runtest_logreport(self, report):
-        self._tests[report.nodeid] += report.cpu_s
+        # A worker that has crashed has not said.
+        self._tests[report.nodeid] += getattr(report, "cpu_s", 0)
 
     def pytest_terminal_summary(self, terminalreporter):
         files, counts = Counter(), defaultdict(int)

@@ -191,11 +191,32 @@ def test_no_name_looks_like_a_bit_of_another():
         "  wire [7:0] \\lane.word<0> ;\n  assign \\lane.word<0>  = \\a.b [7:0];\n  assign c[1] = d[2];\n")
 
 
+class Kernel(Chip):
+    """A chip that is little more than its array: quick to place and to route."""
+
+    def elaborate(self, platform):
+        m = Module()
+        host, read = self.host, self.memory_read
+        m.submodules.matmul = matmul = Module()
+        matmul.submodules.array = array = SystolicArray(self.config)
+        operands = host.w.payload.data.word_select(host.aw.payload[2], 16)
+        for vector in (array.a, array.w):
+            m.d.comb += [vector.valid.eq(host.w.valid), vector.data.eq(operands)]
+        m.d.comb += [array.a.swap.eq(host.aw.payload[3]), array.w.row.eq(host.aw.payload[4]),
+                     host.aw.ready.eq(1), host.w.ready.eq(1), host.b.valid.eq(array.o.valid)]
+        m.d.comb += [host.ar.ready.eq(read.ar.ready), read.ar.valid.eq(host.ar.valid),
+                     read.ar.payload.address.eq(host.ar.payload), read.r.ready.eq(host.r.ready),
+                     host.r.valid.eq(read.r.valid),
+                     host.r.payload.data.eq(read.r.payload.data ^ array.o.data.as_value())]
+        return m
+
+
 def without_tools(monkeypatch, constraint, *, placed=True):
     """Let a build reach 70 MHz in no time; returns the list of the commands that it would have run.
 
     Without `placed`, the placement's command is among them.
     """
+    monkeypatch.setattr(board_top, "Chip", Kernel)
     timing = report.Timing(70.0, "a to b", constraint, ("a", "b"))
     figures = timing, report.Usage(1, 2, 3, 4)
     commands = []
@@ -258,26 +279,6 @@ def test_a_whole_chip_becomes_a_netlist(tmp_path, monkeypatch):
     sites = [cell["attributes"].get("BEL") for cell in blocks(given["design"])]
     assert None not in sites and len(set(sites)) == len(sites)
     assert 'FREQUENCY NET "clk" 50 MHZ;' in given["constraints"]
-
-
-class Kernel(Chip):
-    """A chip that is little more than its array: quick to place and to route."""
-
-    def elaborate(self, platform):
-        m = Module()
-        host, read = self.host, self.memory_read
-        m.submodules.matmul = matmul = Module()
-        matmul.submodules.array = array = SystolicArray(self.config)
-        operands = host.w.payload.data.word_select(host.aw.payload[2], 16)
-        for vector in (array.a, array.w):
-            m.d.comb += [vector.valid.eq(host.w.valid), vector.data.eq(operands)]
-        m.d.comb += [array.a.swap.eq(host.aw.payload[3]), array.w.row.eq(host.aw.payload[4]),
-                     host.aw.ready.eq(1), host.w.ready.eq(1), host.b.valid.eq(array.o.valid)]
-        m.d.comb += [host.ar.ready.eq(read.ar.ready), read.ar.valid.eq(host.ar.valid),
-                     read.ar.payload.address.eq(host.ar.payload), read.r.ready.eq(host.r.ready),
-                     host.r.valid.eq(read.r.valid),
-                     host.r.payload.data.eq(read.r.payload.data ^ array.o.data.as_value())]
-        return m
 
 
 def test_a_netlist_becomes_a_bitstream(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """GEMM programs: any shape on any chip, against numpy, on the golden device."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -33,8 +34,11 @@ def operands(rng, m, n, k):
     return a, b
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+@pytest.mark.parametrize(("config", "shape"), [
+    pytest.param(config, shape, id=f"{name}-{'x'.join(map(str, shape))}")
+    for name, config in CONFIGS.items() for shape in SHAPES
+    # 32,000 instructions on a chip of 2x2, where a tenth of them show the same.
+    if name != "least" or math.prod(shape) < 100_000])
 def test_any_shape_on_any_chip(config, shape):
     m, n, k = shape
     a, b = operands(np.random.default_rng(m * n * k), m, n, k)

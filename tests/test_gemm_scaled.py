@@ -50,7 +50,7 @@ def test_every_pair_of_formats(config):
     rng = np.random.default_rng(11)
     with open_device("golden", config=config) as device:
         for (a_format, b_format), block in zip(PAIRS, itertools.cycle(BLOCKS)):
-            m, n, k = (int(size) for size in rng.integers(1, [30, 40, 300]))
+            m, n, k = (int(size) for size in rng.integers(1, [20, 24, 200]))
             a, b = elements(rng, (m, k), a_format, 0.02), elements(rng, (k, n), b_format, 0.02)
             blocks = -(-k // block)
             a_scale, b_scale = scales(rng, (m, blocks), nan=0.01), scales(rng, (blocks, n), 120, nan=0.01)
