@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -81,11 +82,11 @@ def test_memory_latency_changes_cycles_only(latency):
 
 
 @pytest.mark.parametrize(("operand", "code", "unit"), [
-    ("a", ErrorCode.BUS_READ, Unit.LOAD), ("_program", ErrorCode.BUS_READ, Unit.FETCH),
-    ("c", ErrorCode.BUS_WRITE, Unit.STORE)])
+    ("placement.a", ErrorCode.BUS_READ, Unit.LOAD), ("_program", ErrorCode.BUS_READ, Unit.FETCH),
+    ("placement.c", ErrorCode.BUS_WRITE, Unit.STORE)])
 def test_a_bus_error_names_the_unit_and_the_next_job_is_right(device, operand, code, unit):
     gemm, job, expected = gemm_job()
-    region = getattr(gemm, operand)
+    region = attrgetter(operand)(gemm)
     device.inject_fault(region.base + region.size // 2, region.base + region.size // 2)
     with pytest.raises(DeviceError) as caught:
         device.run(copy(job))
