@@ -11,7 +11,7 @@ from collections import deque
 import cocotb
 from cocotb.triggers import RisingEdge
 
-from tb.drivers import port
+from tb.drivers import clock, port
 from tb.payload import unpack
 
 __all__ = ["AxiReadChecker", "AxiWriteChecker", "Channel"]
@@ -49,7 +49,7 @@ class _Checker:
     """What both directions share: the window, in bytes (`first`, `last`), and the burst rules."""
 
     def __init__(self, dut, config, outstanding):
-        self._clk = port(dut, "clk")
+        self._clk = clock(dut)
         self._config = config
         self.limit = outstanding
         self.first = 0

@@ -16,7 +16,7 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, Event, RisingEdge, SimTimeoutError, with_timeout
 
-__all__ = ["StreamDriver", "StreamMonitor", "bounded", "current", "cycles", "port", "rng", "start"]
+__all__ = ["StreamDriver", "StreamMonitor", "bounded", "clock", "current", "cycles", "port", "rng", "start"]
 
 PERIOD_NS = 10
 #: The input of a design with planted bugs (:mod:`mutation`) that chooses one: not a test's to drive.
@@ -34,9 +34,45 @@ def rng(label=""):
     return random.Random(f"{os.environ['KIWICHA_SEED']}/{os.environ['KIWICHA_BENCH']}/{label}")
 
 
+class Port:
+    """A port (or a public signal) of the design, its value a non-negative integer.
+
+    To make cocotb's objects of what is read, and to write what is there already, would take a third of a bench's
+    time. Write to it through this object only.
+    """
+    __slots__ = ("_bits", "_written", "handle")
+
+    def __init__(self, handle):
+        self.handle = handle
+        # Verilator has neither x nor z: the digits are a number.
+        self._bits = handle._handle.get_signal_val_binstr
+        self._written = None
+
+    @property
+    def value(self):
+        return int(self._bits(), 2)
+
+    @value.setter
+    def value(self, value):
+        if value != self._written:
+            self.handle.value = value
+            self._written = value
+
+
+_named = {}
+
+
 def port(dut, name):
-    """The handle of the port (or public signal) *name*, such as ``i__valid``."""
-    return dut[name]
+    """The :class:`Port` *name*, such as ``i__valid``."""
+    try:
+        return _named[name]
+    except KeyError:
+        return _named.setdefault(name, Port(dut[name]))
+
+
+def clock(dut):
+    """cocotb's handle of the clock, for its triggers."""
+    return dut.clk
 
 
 @functools.cache
@@ -51,7 +87,7 @@ async def start(dut, reset_cycles=3):
         if direction == "i" and name != MUTANT:
             port(dut, name).value = 0
     port(dut, "rst").value = 1
-    Clock(port(dut, "clk"), PERIOD_NS, unit="ns", impl="gpi").start()
+    Clock(clock(dut), PERIOD_NS, unit="ns", impl="gpi").start()
     await cycles(dut, reset_cycles)
     port(dut, "rst").value = 0
     await cycles(dut, 1)
@@ -59,7 +95,7 @@ async def start(dut, reset_cycles=3):
 
 async def cycles(dut, count):
     """Wait for *count* rising edges of the clock."""
-    await ClockCycles(port(dut, "clk"), count)
+    await ClockCycles(clock(dut), count)
 
 
 async def bounded(awaitable, limit):
@@ -85,7 +121,7 @@ class StreamDriver:
     """
 
     def __init__(self, dut, prefix, *, rng=None, p_valid=1.0):
-        self._clk = port(dut, "clk")
+        self._clk = clock(dut)
         self._valid = _signal(dut, prefix, "valid")
         self._ready = _signal(dut, prefix, "ready")
         self._payload = _signal(dut, prefix, "payload")
@@ -144,7 +180,7 @@ class StreamMonitor:
     """
 
     def __init__(self, dut, prefix, *, rng=None, p_ready=1.0):
-        self._clk = port(dut, "clk")
+        self._clk = clock(dut)
         self._prefix = prefix
         self._valid = _signal(dut, prefix, "valid")
         self._ready = _signal(dut, prefix, "ready")

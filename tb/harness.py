@@ -24,11 +24,11 @@ from kiwicha.export import port_table, to_verilog
 from kiwicha_host import toolchain
 from kiwicha_host.build_cache import build_root, locked
 from kiwicha_host.verilate import Simulation
-from tb.drivers import StreamDriver, StreamMonitor, bounded, current, cycles, port, rng, start
+from tb.drivers import StreamDriver, StreamMonitor, bounded, clock, current, cycles, port, rng, start
 from tb.payload import pack, unpack
 
-__all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "benches", "bounded", "build", "current",
-           "cycles", "pack", "port", "rng", "run", "seed_asked_for", "start", "unpack"]
+__all__ = ["Bench", "BenchError", "StreamDriver", "StreamMonitor", "benches", "bounded", "build", "clock",
+           "current", "cycles", "pack", "port", "rng", "run", "seed_asked_for", "start", "unpack"]
 
 TOP = "dut"
 _ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +40,10 @@ _FLAGS = ["--prefix", "Vtop", "--timescale", "1ns/1ps", "-Wno-fatal"]
 # What Amaranth's Verilog is full of, harmless; any other warning stays readable in the log.
 _FLAGS += [f"-Wno-{rule}" for rule in
            ("PROCASSINIT", "UNUSEDSIGNAL", "WIDTHEXPAND", "WIDTHTRUNC", "DECLFILENAME")]
+
+#: Files whose assertions tell the values in them. By default cocotb rewrites every module that is imported, all of
+#: numpy and Amaranth too, in each run.
+_WITH_ASSERTIONS = "bench_*.py environment.py drivers.py"
 
 
 class BenchError(AssertionError):
@@ -182,7 +186,8 @@ def _simulate(bench, program, folder, env, log):
     path = [str(_ROOT), str(_ROOT / "rtl"), str(_ROOT / "host"), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {"PYTHONPATH": os.pathsep.join(path), "PYGPI_PYTHON_BIN": sys.executable, "GPI_USERS": _gpi_users(),
            "COCOTB_TOPLEVEL": TOP, "TOPLEVEL_LANG": "verilog", "COCOTB_TEST_MODULES": bench.module,
-           "COCOTB_TRUST_INERTIAL_WRITES": "1", "COCOTB_ANSI_OUTPUT": "0", **env}
+           "COCOTB_TRUST_INERTIAL_WRITES": "1", "COCOTB_ANSI_OUTPUT": "0",
+           "COCOTB_REWRITE_ASSERTION_FILES": _WITH_ASSERTIONS, **env}
     if bench.testcase:
         env["COCOTB_TEST_FILTER"] = rf"\.({'|'.join(bench.testcase)})(/.*)?$"
     toolchain.run([program, *(["--trace"] if _waves() else [])], cwd=folder, timeout=bench.timeout_s, log=log,

@@ -1,5 +1,6 @@
 """Payloads as integers: between field values and the bits of an ``amaranth.lib.data`` shape."""
 
+import dataclasses
 import enum
 
 from amaranth.hdl import Shape
@@ -19,23 +20,21 @@ def pack(shape, value=None, /, **fields):
     ValueError
         For an unknown field, too many elements, or a number that does not fit.
     """
-    layout = _layout(shape)
-    if layout is None:
-        return _pack_number(shape, 0 if value is None else value)
-    if isinstance(value, int):
-        return _pack_number(layout.size, value)
+    known = _known(shape)
+    if known.fields is None or isinstance(value, int):
+        return _pack_number(known, 0 if value is None else value)
     if value is None:
         items = fields
     elif isinstance(value, dict):
         items = value | fields
     else:
         items = dict(enumerate(value))
-    known = dict(layout)
     bits = 0
     for key, item in items.items():
-        if key not in known:
+        if key not in known.fields:
             raise ValueError(f"{shape!r} has no field {key!r}")
-        bits |= pack(known[key].shape, item) << known[key].offset
+        part, offset, _ = known.fields[key]
+        bits |= pack(part, item) << offset
     return bits
 
 
@@ -44,18 +43,48 @@ def unpack(shape, value):
 
     An enumeration gives its member, or the bare integer where there is none.
     """
+    known = _known(shape)
+    if known.fields is None:
+        number = int(value) & ((1 << known.width) - 1)
+        if known.signed and known.width and number >> (known.width - 1):
+            number -= 1 << known.width
+        return known.members.get(number, number)
+    fields = {key: unpack(part, (int(value) >> offset) & mask)
+              for key, (part, offset, mask) in known.fields.items()}
+    return list(fields.values()) if known.is_array else fields
+
+
+@dataclasses.dataclass
+class _Known:
+    """What is to know of a shape: its fields (shape, offset, mask), or its number and an enumeration's members."""
+    shape: object
+    width: int
+    signed: bool = False
+    fields: dict | None = None
+    is_array: bool = False
+    members: dict = dataclasses.field(default_factory=dict)
+
+
+_all_known = {}
+
+
+def _known(shape):
+    """A shape's :class:`_Known`, made once: Amaranth works everything out again each time that it is asked."""
+    try:
+        return _all_known[id(shape)]        # a layout has no hash; what is known holds it, so the id stays its own
+    except KeyError:
+        return _all_known.setdefault(id(shape), _look_at(shape))
+
+
+def _look_at(shape):
     layout = _layout(shape)
-    if layout is None:
-        plain = Shape.cast(shape)
-        number = int(value) & ((1 << plain.width) - 1)
-        if plain.signed and plain.width and number >> (plain.width - 1):
-            number -= 1 << plain.width
-        if isinstance(shape, type) and issubclass(shape, enum.Enum):
-            return next((member for member in shape if member.value == number), number)
-        return number
-    fields = {key: unpack(field.shape, (int(value) >> field.offset) & ((1 << field.width) - 1))
-              for key, field in layout}
-    return list(fields.values()) if isinstance(layout, data.ArrayLayout) else fields
+    if layout is not None:
+        fields = {key: (field.shape, field.offset, (1 << field.width) - 1) for key, field in layout}
+        return _Known(shape, layout.size, fields=fields, is_array=isinstance(layout, data.ArrayLayout))
+    plain = Shape.cast(shape)
+    is_enum = isinstance(shape, type) and issubclass(shape, enum.Enum)
+    members = {item.value: item for item in shape} if is_enum else {}
+    return _Known(shape, plain.width, plain.signed, members=members)
 
 
 def _layout(shape):
@@ -67,10 +96,9 @@ def _layout(shape):
     return None
 
 
-def _pack_number(shape, value):
-    plain = Shape.cast(shape)
+def _pack_number(known, value):
     number = int(value.value if isinstance(value, enum.Enum) else value)
-    low, high = (-(1 << plain.width - 1), 1 << plain.width - 1) if plain.signed else (0, 1 << plain.width)
+    low, high = (-(1 << known.width - 1), 1 << known.width - 1) if known.signed else (0, 1 << known.width)
     if not low <= number < high:
-        raise ValueError(f"{number} does not fit {plain!r}")
-    return number & ((1 << plain.width) - 1)
+        raise ValueError(f"{number} does not fit {Shape(known.width, known.signed)!r}")
+    return number & ((1 << known.width) - 1)

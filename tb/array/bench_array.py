@@ -9,7 +9,7 @@ from kiwicha.array.systolic import SystolicArray
 from kiwicha.formats import FORMATS
 from tb import harness
 from tb.array.formats import chip
-from tb.harness import Bench, port
+from tb.harness import Bench, clock, port
 
 
 def limits(config):
@@ -94,7 +94,7 @@ async def play(dut, schedule, *, stop=None, limit=20_000):
         a, w = schedule.idle()
         port(dut, "a").value = schedule.a.get(cycle, a)
         port(dut, "w").value = schedule.w.get(cycle, w)
-        await RisingEdge(port(dut, "clk"))
+        await RisingEdge(clock(dut))
         # Just after an edge the outputs are still those from before it.
         got = int(port(dut, "o").value)
         want = schedule.o.get(cycle - latency, 0)
@@ -214,7 +214,7 @@ async def reset_forgets(dut):
         a, w = before.idle()
         port(dut, "a").value = a | 3
         port(dut, "w").value = w | 1
-        await RisingEdge(port(dut, "clk"))
+        await RisingEdge(clock(dut))
         port(dut, "rst").value = 0
         after = Schedule(config, random)
         after.tile(2)

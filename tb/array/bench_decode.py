@@ -8,7 +8,7 @@ from kiwicha.array.decode import EdgeDecoder
 from kiwicha.formats import FORMATS
 from tb import harness
 from tb.array.formats import chip, significands
-from tb.harness import Bench, port
+from tb.harness import Bench, clock, port
 
 COUNT = 6
 
@@ -49,7 +49,7 @@ async def play(dut, vectors):
             item = FORMATS[name]
             port(dut, "format").value = item.code.value
             port(dut, "i").value = stored(item, codes, random.integers(0, 256, COUNT))
-        await RisingEdge(port(dut, "clk"))
+        await RisingEdge(clock(dut))
         if cycle < latency:
             continue
         # Just after an edge the outputs are still those from before it.

@@ -11,7 +11,7 @@ from kiwicha.array.multiplier import multiplier, multiplier_class, simulation_mo
 from kiwicha.config import MULTIPLIERS
 from tb import harness
 from tb.array.formats import chip, significands
-from tb.harness import Bench, bounded, cycles, port
+from tb.harness import Bench, bounded, clock, cycles, port
 
 LANES = 64
 EVERY = np.arange(1 << 16)
@@ -114,7 +114,7 @@ async def apply(dut, a, b):
         if index < len(a_rows):
             port(dut, "a").value = a_rows[index]
             port(dut, "b").value = b_rows[index]
-        await RisingEdge(port(dut, "clk"))
+        await RisingEdge(clock(dut))
         # Just after an edge the outputs are still those from before it.
         if index >= latency:
             products.append(int(port(dut, "p").value))
@@ -201,7 +201,7 @@ async def latency_is_exact(dut):
     for cycle in range(3 * params["latency"] + 2):
         port(dut, "a").value = 7 if cycle == 0 else 0
         port(dut, "b").value = 5 if cycle == 0 else 0
-        await RisingEdge(port(dut, "clk"))
+        await RisingEdge(clock(dut))
         seen.append(int(port(dut, "p").value))
     assert seen == [35 if cycle == params["latency"] else 0 for cycle in range(len(seen))], seen
 
@@ -210,7 +210,7 @@ async def _sweep(dut, flaw):
     await harness.start(dut)
     port(dut, "flaw").value = flaw
     port(dut, "go").value = 1
-    await bounded(RisingEdge(port(dut, "done")), (1 << 18) + 100)
+    await bounded(RisingEdge(port(dut, "done").handle), (1 << 18) + 100)
     await cycles(dut, 1)
     assert int(port(dut, "compared").value) == 1 << 18
     return int(port(dut, "wrong").value)

@@ -9,7 +9,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 from kiwicha.isa import REGISTERS, Activity, ErrorCode, Unit, counter_address
 from kiwicha_host.job import DeviceError, Job
 from tb import harness
-from tb.harness import bounded, port, rng
+from tb.harness import bounded, clock, port, rng
 
 __all__ = ["BUSY", "DONE", "ERROR", "Host"]
 
@@ -25,8 +25,8 @@ class Host:
 
     def __init__(self, dut, size):
         self.dut = dut
-        self.ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), port(dut, "clk"), port(dut, "rst"), size=size)
-        self.lite = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), port(dut, "clk"), port(dut, "rst"))
+        self.ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), clock(dut), port(dut, "rst").handle, size=size)
+        self.lite = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), clock(dut), port(dut, "rst").handle)
         reads, writes = self.ram.read_if, self.ram.write_if
         self.channels = {"ar": reads.ar_channel, "r": reads.r_channel, "aw": writes.aw_channel,
                          "w": writes.w_channel, "b": writes.b_channel}
@@ -60,7 +60,7 @@ class Host:
     async def _transfers(self, name, count):
         valid, ready = (port(self.dut, f"m_axi_{name}{signal}") for signal in ("valid", "ready"))
         while count:
-            await RisingEdge(port(self.dut, "clk"))
+            await RisingEdge(clock(self.dut))
             count -= int(valid.value == 1 and ready.value == 1)
 
     async def read(self, name):
@@ -138,7 +138,7 @@ class Host:
 
 async def _until(dut, name):
     while not port(dut, name).value:
-        await RisingEdge(port(dut, "clk"))
+        await RisingEdge(clock(dut))
 
 
 def _pauses(generator: random.Random, p_pause: float):

@@ -12,7 +12,7 @@ from kiwicha.control.supervisor import ErrorRecord
 from kiwicha.control.unit import Window
 from kiwicha.isa import REGISTER_ADDRESS_WIDTH, REGISTERS, Activity, ErrorCode, Unit
 from tb import harness
-from tb.harness import StreamDriver, StreamMonitor, bounded, cycles, pack, port, unpack
+from tb.harness import StreamDriver, StreamMonitor, bounded, clock, cycles, pack, port, unpack
 from tb.mutation import Invisible, block
 
 CONFIG = dataclasses.replace(ChipConfig.preset("tiny"), name="forty", address_width=40)
@@ -60,7 +60,7 @@ class RegistersEnv:
 
     async def _watch(self):
         """Count the pulses; give each counter its value, two cycles after its address."""
-        edge = RisingEdge(port(self.dut, "clk"))
+        edge = RisingEdge(clock(self.dut))
         asked = [0, 0]
         while True:
             await edge

@@ -17,7 +17,7 @@ from kiwicha.control.unit import ErrorReport, UnitPort, Window
 from kiwicha.isa import INSTRUCTION_BYTES, INSTRUCTIONS, REGISTERS, Activity, Unit, counter_address
 from kiwicha.layouts import unit_layout
 from tb import harness
-from tb.harness import Bench, pack, port, unpack
+from tb.harness import Bench, clock, pack, port, unpack
 from tb.mutation import Mutated
 
 UNITS = list(INSTRUCTIONS)
@@ -233,7 +233,7 @@ class ControlEnv:
         for unit in world.units.values():
             unit.say(True)
         cocotb.start_soon(world.run())
-        world.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "host"), port(dut, "clk"))
+        world.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "host"), clock(dut))
         await world.write("WINDOW_FIRST_LOW", 0)
         await world.write("WINDOW_LAST_LOW", 0xFFFF_FFFF)
         if world.config.address_width > 32:
@@ -241,7 +241,7 @@ class ControlEnv:
         return world
 
     async def run(self):
-        edge = RisingEdge(port(self.dut, "clk"))
+        edge = RisingEdge(clock(self.dut))
         while True:
             await edge
             self.cycle += 1

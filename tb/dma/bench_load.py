@@ -12,7 +12,7 @@ from tb import harness
 from tb.axi_checker import AxiReadChecker
 from tb.dma.environment import Control, draw_jobs
 from tb.dma.model import CONFIGS, AxiReadMemory, Memory, load_lines
-from tb.harness import Bench, cycles, port
+from tb.harness import Bench, clock, cycles, port
 
 
 class Env:
@@ -50,7 +50,7 @@ class Env:
         self.control.p_valid = 0.3
 
     async def _scratchpad(self):
-        edge = RisingEdge(port(self.dut, "clk"))
+        edge = RisingEdge(clock(self.dut))
         valid, ready = port(self.dut, "write__request__valid"), port(self.dut, "write__request__ready")
         payload = port(self.dut, "write__request__payload")
         shape, held = line_write(8 * self.config.line_bytes), None

@@ -15,7 +15,7 @@ from tb import harness
 from tb.axi_checker import AxiWriteChecker
 from tb.dma.environment import Control, draw_jobs
 from tb.dma.model import CONFIGS, AxiWriteMemory, Memory, store_bytes
-from tb.harness import Bench, cycles, port
+from tb.harness import Bench, clock, cycles, port
 
 
 class Env:
@@ -62,7 +62,7 @@ class Env:
         assert self.checker.outstanding == 0 and not waits, "a burst after an error"
 
     async def _read_port(self):
-        edge = RisingEdge(port(self.dut, "clk"))
+        edge = RisingEdge(clock(self.dut))
         valid, ready = port(self.dut, "read__request__valid"), port(self.dut, "read__request__ready")
         address = port(self.dut, "read__request__payload")
         answers = deque([None] * (READ_LATENCY - 1))

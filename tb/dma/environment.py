@@ -9,7 +9,7 @@ from kiwicha.control.unit import SETTLE, ErrorReport, Window
 from kiwicha.isa import Activity
 from kiwicha.layouts import unit_layout
 from tb import harness
-from tb.drivers import cycles, port
+from tb.drivers import clock, cycles, port
 from tb.payload import pack, unpack
 
 __all__ = ["Control", "draw_jobs"]
@@ -75,7 +75,7 @@ class Control:
 
     async def _run(self):
         dut = self.dut
-        edge = RisingEdge(port(dut, "clk"))
+        edge = RisingEdge(clock(dut))
         retire, error = port(dut, "control__retire"), port(dut, "control__error")
         quiet, activity = port(dut, "control__quiet"), port(dut, "control__activity")
         valid, ready = port(dut, "control__i__valid"), port(dut, "control__i__ready")

@@ -8,7 +8,7 @@ from cocotb.triggers import RisingEdge
 
 from kiwicha.config import ChipConfig
 from kiwicha.isa import ErrorCode
-from tb.drivers import port
+from tb.drivers import clock, port
 from tb.payload import pack, unpack
 
 __all__ = ["CONFIGS", "AxiReadMemory", "AxiWriteMemory", "Memory", "segments", "field_error", "load_lines",
@@ -90,7 +90,7 @@ class AxiReadMemory:
     def __init__(self, dut, prefix, signature, memory, rng):
         self._ports = {name: port(dut, f"{prefix}__{name}") for name in (
             "ar__valid", "ar__ready", "ar__payload", "r__valid", "r__ready", "r__payload")}
-        self._clk = port(dut, "clk")
+        self._clk = clock(dut)
         self._ar_shape = signature.members["ar"].signature.members["payload"].shape
         self._r_shape = signature.members["r"].signature.members["payload"].shape
         self._size = signature.config.bus_bytes
@@ -143,7 +143,7 @@ class AxiWriteMemory:
         self._ports = {name: port(dut, f"{prefix}__{name}") for name in (
             "aw__valid", "aw__ready", "aw__payload", "w__valid", "w__ready", "w__payload", "b__valid", "b__ready",
             "b__payload")}
-        self._clk = port(dut, "clk")
+        self._clk = clock(dut)
         self._shapes = {name: signature.members[name].signature.members["payload"].shape
                         for name in ("aw", "w", "b")}
         self._size = signature.config.bus_bytes

@@ -9,7 +9,7 @@ from fpga.uartbone import UartBone
 from fpga.word_bus import WordDecoder, WordToAxiLite
 from kiwicha.bus.axi import Resp
 from tb import harness
-from tb.harness import Bench, StreamDriver, StreamMonitor, bounded, cycles, port
+from tb.harness import Bench, StreamDriver, StreamMonitor, bounded, clock, cycles, port
 
 DIVISOR, TIMEOUT, BUS_TIMEOUT = 8, 2000, 64
 BIT_NS = 10 * DIVISOR
@@ -65,7 +65,7 @@ class Bus:
         cocotb.start_soon(self._serve())
 
     async def _serve(self):
-        dut, edge = self._dut, RisingEdge(port(self._dut, "clk"))
+        dut, edge = self._dut, RisingEdge(clock(self._dut))
         ready, valid = port(dut, "bus__request__ready"), port(dut, "bus__answer__valid")
         layout = _layouts()
         while True:

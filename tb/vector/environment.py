@@ -12,13 +12,15 @@ from kiwicha.layouts import unit_layout
 from kiwicha.timing import READ_LATENCY
 from kiwicha.vector.unit import EpilogueUnit
 from tb import harness
-from tb.harness import cycles, port
+from tb.harness import clock, cycles, port
 from tb.vector.model import expected
 from tb.vector.programs import FLOATS, INTS
 
 __all__ = ["surround"]
 
 LAYOUT = unit_layout(Unit.EPILOGUE)
+#: Amaranth works a layout's size out each time that it is asked.
+_INSTRUCTION_BITS = LAYOUT.size
 
 
 class Surroundings:
@@ -32,7 +34,7 @@ class Surroundings:
         self.latency, self.dynamic_scale_latency = unit.latency, unit.dynamic_scale_latency
         self.under_way = unit.lines_under_way
         self.random = harness.rng(label)
-        self.clk = port(dut, "clk")
+        self.clk = clock(dut)
         self.instructions = deque()
         self.p_acc = self.p_params = self.p_write = self.p_valid = 1.0
         self.accumulator = np.zeros((config.accumulator_lines, config.columns), np.int32)
@@ -97,7 +99,7 @@ class Surroundings:
             offered = bool(self.instructions) and (offered or self.random.random() < self.p_valid)
             drive("control__i__valid", int(offered))
             drive("control__i__payload",
-                  self.instructions[0] if offered else self.random.getrandbits(LAYOUT.size), offered)
+                  self.instructions[0] if offered else self.random.getrandbits(_INSTRUCTION_BITS), offered)
             now = {"acc": self.random.random() < self.p_acc, "params": self.random.random() < self.p_params,
                    "write": self.random.random() < self.p_write}
             for name, value in now.items():
