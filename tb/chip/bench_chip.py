@@ -169,7 +169,7 @@ async def a_silent_channel_ends_in_the_watchdog(dut, channel):
             error = await host.error(job)
             found = (error.code, error.unit, error.index, error.address)
             assert found == (ErrorCode.WATCHDOG, unit, index, 0), f"{channel}, {passing} passing: {error}"
-            await cycles(dut, 500)
+            await cycles(dut, 200)
         ending = cocotb.start_soon(host.abort())
         await cycles(dut, 100)
         assert not ending.done()

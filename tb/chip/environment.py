@@ -21,7 +21,8 @@ _BOUND = 200_000
 class Host:
     """Drives the chip as a host would, over cocotbext-axi's AXI4-Lite master and memory."""
 
-    WATCHDOG = 3000
+    #: Far longer than a paused memory takes.
+    WATCHDOG = 1000
 
     def __init__(self, dut, size):
         self.dut = dut
@@ -42,7 +43,8 @@ class Host:
     def pause(self, label, p_pause):
         """Stop each channel of the memory in random cycles."""
         for name, channel in self.channels.items():
-            channel.set_pause_generator(_pauses(rng(f"{label}/{name}"), p_pause))
+            channel.set_pause_generator(_pauses(rng(f"{label}/{name}"), p_pause) if p_pause else None)
+            channel.pause = False
 
     async def fall_silent(self, name, after):
         """After the memory's first answer to a write and `after` more transfers of channel `name`, stop it."""
@@ -137,7 +139,8 @@ class Host:
 
 
 async def _until(dut, name):
-    while not port(dut, name).value:
+    if not port(dut, name).value:
+        await RisingEdge(port(dut, name).handle)
         await RisingEdge(clock(dut))
 
 
