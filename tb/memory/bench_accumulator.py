@@ -156,8 +156,13 @@ async def rest_is_what_the_class_says(dut):
 
 def accumulator_bench(name, testcase, **parameters):
     config = ChipConfig(name=name, bus_width=64, vector_lanes=2, bank_lines=16, **parameters)
-    assert Accumulator(config).latency == Accumulator(config).hazard == REST
-    return Bench(module=__name__, name=f"accumulator_{name}", build=lambda: Accumulator(config), testcase=testcase,
+
+    def build():
+        accumulator = Accumulator(config)
+        assert accumulator.latency == accumulator.hazard == REST
+        return accumulator
+
+    return Bench(module=__name__, name=f"accumulator_{name}", build=build, testcase=testcase,
                  params={"config": config})
 
 
