@@ -30,10 +30,10 @@ def copy(job: Job) -> Job:
     return Job(job.memory.copy(), job.program_address, job.program_count, job.window)
 
 
-def gemm_job(m=33, n=18, k=29):
+def gemm_job(m=33, n=18, k=29, *, config=TINY):
     rng = np.random.default_rng(m)
     a, b = (rng.integers(-128, 128, shape, dtype=np.int8) for shape in ((m, k), (k, n)))
-    gemm = compile_gemm(TINY, GemmSpec(m=m, n=n, k=k))
+    gemm = compile_gemm(config, GemmSpec(m=m, n=n, k=k))
     return gemm, gemm.job(a, b), a.astype(np.int32) @ b.astype(np.int32)
 
 
@@ -189,8 +189,10 @@ def test_a_simulation_without_watchdog_is_given_up_with_the_instruction():
 
 
 def test_a_wave_form_is_written(tmp_path):
-    _, job, _ = gemm_job(2, 2, 2)
+    # Code that writes wave forms takes long to compile.
+    small = dataclasses.replace(TINY, name="waves", rows=2, columns=2, vector_lanes=1, queue_depth=1)
+    _, job, _ = gemm_job(2, 2, 2, config=small)
     path = tmp_path / "run.vcd"
-    with open_device("verilated", config=TINY, waves=str(path)) as device:
+    with open_device("verilated", config=small, waves=str(path)) as device:
         device.run(job)
     assert "$enddefinitions" in path.read_text(encoding="utf-8")

@@ -97,18 +97,17 @@ def test_one_layer_feeds_the_next(device):
     assert (c.view(np.uint32) == expected.view(np.uint32)).all()
 
 
-@pytest.mark.minutes
-def test_the_same_bytes_from_every_array_and_in_every_batch():
-    """The shape of the array, the tiling and the other rows of a batch do not touch a row's result."""
+def test_the_same_bytes_from_both_arrays_and_in_every_batch():
+    """The shape of the array, the tiling and the other rows of a batch do not touch a row's result.
+
+    tests/test_gemm_scaled.py says the same of more shapes, on the golden device.
+    """
     m, n, k, block = 21, 40, 300, 32
     rng = np.random.default_rng(6)
-    a, b = (random_elements(rng, shape, "e4m3") for shape in ((m, k), (k, n)))
+    a, b = (random_elements(rng, shape, "e2m3") for shape in ((m, k), (k, n)))
     a_scale, b_scale = (rng.integers(67, 187, shape).astype(np.uint8) for shape in ((m, 10), (10, n)))
     results = {gemm_block(a, b, a_scale, b_scale, block).tobytes()}
-    # The first is built already; the others are the lowest and the highest, with few cells to build.
-    shapes = [ChipConfig(name=f"scaled_{rows}x{columns}", rows=rows, columns=columns, formats=("int8", "e4m3"),
-                         **SMALL) for rows, columns in ((2, 16), (16, 4))]
-    for config in (CHIPS[0], *shapes):
+    for config in CHIPS:
         with open_device("verilated", config=config) as device:
             results.add(device.gemm(a, b, block=block, a_scale=a_scale, b_scale=b_scale).tobytes())
             batches = [device.gemm(a[i:i + 5], b, block=block, a_scale=a_scale[i:i + 5], b_scale=b_scale)

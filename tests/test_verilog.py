@@ -1,5 +1,6 @@
 """The exported files: whole, the same every time, and what they say is true."""
 
+import functools
 import json
 import re
 import shutil
@@ -45,6 +46,16 @@ def test_files(tmp_path):
     assert [path.read_bytes() for path in paths] == first
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A function that exports a preset into a folder, which is not to be changed; once, for it takes seconds."""
+    @functools.cache
+    def export(name, initial_values=True):
+        return write_verilog(ChipConfig.preset(name), tmp_path_factory.mktemp(name), initial_values=initial_values)
+
+    return export
+
+
 def lint(config, folder, ok=(0,)):
     return toolchain.run(["verilator", "--lint-only", "-Wall", f"{config.name}.vlt", f"{config.name}.v",
                           *sorted(folder.glob("kiwicha_memory.v")), *simulation_models(config)],
@@ -52,10 +63,11 @@ def lint(config, folder, ok=(0,)):
 
 
 @pytest.mark.parametrize("name, initial_values", [("tiny", False), ("small", True), ("ulx3s_85f", True)])
-def test_lint(tmp_path, name, initial_values):
+def test_lint(exported, name, initial_values):
     config = ChipConfig.preset(name)
-    text = write_verilog(config, tmp_path, initial_values=initial_values)[0].read_text(encoding="utf-8")
-    assert "%Warning" not in lint(config, tmp_path)
+    verilog = exported(name, initial_values)[0]
+    text = verilog.read_text(encoding="utf-8")
+    assert "%Warning" not in lint(config, verilog.parent)
     assert text.count("\n") < 60_000
     assert not re.search(r"port\$\d", text)
     # All memories are instances; without initial values there are none, of anything.
@@ -79,19 +91,19 @@ def instance_paths(text, top):
     return paths
 
 
-def test_name_map_is_true(tmp_path):
-    paths = write_verilog(ChipConfig.preset("tiny"), tmp_path)
+def test_name_map_is_true(exported):
+    paths = exported("tiny", False)
     about = json.loads(paths[2].read_text(encoding="utf-8"))
     assert "chip.matmul.array.cell_2_1.multiplier.product" in about["names"]
     assert set(about["names"].values()) <= instance_paths(paths[0].read_text(encoding="utf-8"), about["top"])
 
 
 @needs_icarus
-def test_gemm_from_unknown_memories(tmp_path):
+def test_gemm_from_unknown_memories(exported, tmp_path):
     """In four states: from X in all registers and memories, one cycle of reset is enough."""
-    config = ChipConfig.preset("tiny")
-    write_verilog(config, tmp_path, initial_values=False)
-    write_smoke(config, tmp_path)
+    for path in exported("tiny", False):
+        shutil.copy(path, tmp_path)
+    write_smoke(ChipConfig.preset("tiny"), tmp_path)
     sources = ["kiwicha_memory.v", "tiny.v", ROOT / "rtl" / "integration" / "smoke_tb.v"]
     for generation in ("2005", "2012"):
         toolchain.run(["iverilog", f"-g{generation}", "-o", "smoke", *sources], cwd=tmp_path, timeout=300)

@@ -60,8 +60,9 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
     simulation = Simulation(
         top=_SIM, files={f"{_TOP}.v": verilog + _around(ports, two_phases=waves)},
         models=simulation_models(config), main=_SOURCE, output="libkiwicha.so", flags=_VERILATOR_FLAGS,
-        cxx_flags=_CXX_FLAGS, defines=(f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",), level=_EVERY_CYCLE,
-        slow_level=_ONCE, waves=waves)
+        cxx_flags=_CXX_FLAGS, defines=(f"-DKIWICHA_BUS_BYTES={config.bus_bytes}",),
+        # Wave forms are of short runs, and their code takes long to compile.
+        level=_ONCE if waves else _EVERY_CYCLE, slow_level=_ONCE, waves=waves)
     return simulation.build(build_root() / "device", config.name)
 
 
