@@ -38,11 +38,12 @@ class Port:
     """A port (or a public signal) of the design, its value a non-negative integer.
 
     To make cocotb's objects of what is read, and to write what is there already, would take a third of a bench's
-    time. Write to it through this object only.
+    time. Within a test, write to it through this object only.
     """
     __slots__ = ("_bits", "_written", "handle")
 
     def __init__(self, handle):
+        #: cocotb's own, for triggers and for models of buses
         self.handle = handle
         # Verilator has neither x nor z: the digits are a number.
         self._bits = handle._handle.get_signal_val_binstr
@@ -55,8 +56,12 @@ class Port:
     @value.setter
     def value(self, value):
         if value != self._written:
-            self.handle.value = value
-            self._written = value
+            self.write(value)
+
+    def write(self, value):
+        """Write it whatever was written last."""
+        self.handle.value = value
+        self._written = value
 
 
 _named = {}
@@ -85,7 +90,7 @@ async def start(dut, reset_cycles=3):
     cocotb.log.info("bench %s, seed %s", os.environ["KIWICHA_BENCH"], os.environ["KIWICHA_SEED"])
     for name, (direction, _) in _ports().items():
         if direction == "i" and name != MUTANT:
-            port(dut, name).value = 0
+            port(dut, name).write(0)        # a bus model of the test before may have left something else
     port(dut, "rst").value = 1
     Clock(clock(dut), PERIOD_NS, unit="ns", impl="gpi").start()
     await cycles(dut, reset_cycles)

@@ -46,7 +46,7 @@ class Line:
     async def _listen(self):
         while True:
             if self._tx.value == 1:
-                await self._tx.falling_edge
+                await self._tx.handle.falling_edge
             await Timer(BIT_NS * 3 // 2, "ns")
             byte = 0
             for i in range(8):
