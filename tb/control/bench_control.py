@@ -4,11 +4,13 @@ import itertools
 
 import cocotb
 
+from kiwicha.bus.axi import Resp
 from kiwicha.control.probe import UNIT_PROBE
 from kiwicha.isa import INSTRUCTIONS, Activity, ErrorCode, Unit, counter_address
 from kiwicha.timing import OPEN_INSTRUCTIONS
 from tb.control.environment import UNITS, ControlEnv, benches
 from tb.harness import cycles, port, unpack
+from tb.mutation import Invisible
 
 LOAD, MATMUL, EPILOGUE, STORE = UNITS
 
@@ -321,6 +323,12 @@ async def abort_anywhere(dut):
         world.memory.p_beat = world.random.choice((0.3, 1))
         await world.start(random_program(world.random, 8))
         await world.check_done(2000)
+    # One that has not ended by itself.
+    world.durations = 2000, 2000
+    await world.start([(LOAD, 0, 0)])
+    await cycles(dut, 300)
+    await world.write("CONTROL", 2)
+    await world.check_error(ErrorCode.ABORTED, Unit.FETCH, 0, 0)
 
 
 @cocotb.test()
@@ -336,15 +344,35 @@ async def counters_tell(dut):
         return await world.read(counter_address(unit, activity))
 
     assert 350 < await count(MATMUL, Activity.SEMAPHORE) < 450
-    assert await count(LOAD, Activity.SEMAPHORE) == 0 and await count(STORE, Activity.SEMAPHORE) == 0
+    for unit in (LOAD, EPILOGUE, STORE):
+        assert await count(unit, Activity.SEMAPHORE) == 0
     assert await count(STORE, Activity.IDLE) == await world.read("CYCLES")
     assert await count(Unit.FETCH, Activity.QUEUE) > 300
     assert 5 < await count(Unit.FETCH, Activity.MEMORY) < 200
+    for signals, waits in zip(UNITS, (*UNITS[1:], UNITS[0]), strict=True):
+        world.duration = lambda _, index: 5 if index else 400
+        await world.start([(signals, 0, 1), (waits, 1, 0)])
+        await world.check_done(9000)
+        assert 350 < await count(waits, Activity.SEMAPHORE) < 450
+    world.duration = lambda _, index: 400
     # The second read of a running program is no smaller than the first, and the sum is kept.
     await world.start([(LOAD, 0, 0)] * 3)
     seen = [await world.read("CYCLES") for _ in range(20)]
     assert seen == sorted(seen) and len(set(seen)) == 20
     await world.check_done(9000)
+
+
+@cocotb.test()
+async def the_host_is_answered(dut):
+    """Two writes that are under way at once both count; one that is refused is told so."""
+    world = await ControlEnv.make(dut)
+    for _ in range(10):
+        values = {name: world.random.getrandbits(32) for name in ("PROGRAM_LOW", "PROGRAM_HIGH", "WATCHDOG")}
+        for task in [cocotb.start_soon(world.write(*item)) for item in values.items()]:
+            await task
+        assert {name: await world.read(name) for name in values} == values
+    await world.write("WINDOW_LOCK", 1)
+    await world.write("WINDOW_FIRST_LOW", 0, expect=Resp.SLVERR)
 
 
 @cocotb.test()
@@ -387,4 +415,7 @@ async def probe_tells_what_is_counted(dut):
                 assert sum(item["retire"] for item in view) == len(accepted)
 
 
-BENCHES = benches(__name__, "control", mutated="controller.py", invisible=(), sample=5)
+INVISIBLE = (
+    Invisible("wiring.connect(m, fetch.bus", "stuck at ones", "fetch is ready in every cycle", (4,)),
+)
+BENCHES = benches(__name__, "control", mutated="controller.py", invisible=INVISIBLE, sample=5)

@@ -192,7 +192,7 @@ class FakeUnit:
         pins = self.pins
         self.ready = len(self.open) < self.capacity and not self.failing and not self.stopping and \
             self.random.random() < 0.8
-        self.activity = Activity.IDLE if quiet else Activity(self.random.choice((1, 3, 4, 5, 7)))
+        self.activity = Activity.IDLE if quiet else Activity(self.random.choice((1, 3, 4, 5, 6, 7)))
         error = 0
         if self.failing:
             index, code, address = self.failing
@@ -310,6 +310,7 @@ class ControlEnv:
         await self.write("PROGRAM_LOW", address & 0xFFFF_FFFF)
         await self.write("PROGRAM_HIGH", address >> 32)
         await self.write("PROGRAM_COUNT", count)
+        await self.write("IRQ_PENDING", 3)
         self.forget()
         await self.write("CONTROL", 1)
 
@@ -338,12 +339,13 @@ class ControlEnv:
     async def check_done(self, limit):
         status = await self.finish(limit, counters=len(self.program) > 10)
         assert status["done"] and not status["error"], await self.error()
+        assert await self.read("IRQ_PENDING") == 1
         assert len(self.retires) == len(self.program)
         assert await self.read(counter_address(Unit.FETCH, Activity.BUSY)) == len(self.program)
 
     async def check_error(self, code, unit=None, index=None, address=None, limit=2000):
         status = await self.finish(limit, counters=self.random.random() < 0.2)
-        assert status["error"] and not status["done"]
+        assert status["error"] and not status["done"] and not await self.read("IRQ_PENDING") & 1
         got = await self.error()
         want = {"code": code.value, "unit": unit and unit.value, "index": index, "address": address}
         for key, value in want.items():
