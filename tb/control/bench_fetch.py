@@ -13,7 +13,7 @@ from tb import harness
 from tb.control.bench_check import good, verdict
 from tb.control.environment import Memory
 from tb.harness import cycles, pack, port, unpack
-from tb.mutation import block
+from tb.mutation import Invisible, block
 
 UNITS = list(INSTRUCTIONS)
 CONFIG = ChipConfig.preset("tiny")
@@ -135,19 +135,23 @@ class FetchEnv:
         self.aborting = True
         port(self.dut, "abort").value = 1
         await self.step()
-        await self.step()
-        asked = len(self.memory.bursts)
-        for _ in range(500):
+        asks = self.asked_at[-1:] == [self.now]
+        asked = len(self.memory.bursts) + (asks and self.memory.held is not None)
+        for count in range(500):
             await self.step()
-            assert port(self.dut, "o__valid").value == 0 and len(self.memory.bursts) <= asked + 1
-            if port(self.dut, "quiet").value == 1:
+            assert port(self.dut, "o__valid").value == 0 and self.error() is None
+            assert asks or self.asked_at[-1:] != [self.now], "a burst after the abort"
+            assert len(self.memory.bursts) <= asked
+            if count >= 2 and port(self.dut, "quiet").value == 1:
                 break
         else:
             raise AssertionError("never quiet")
         for _ in range(2):
             await self.step()
         port(self.dut, "abort").value = 0
-        assert self.error() is None
+        for _ in range(3):
+            await self.step()
+            assert self.error() is None
 
     def draw(self, count):
         """A program, most of it good."""
@@ -234,6 +238,11 @@ async def no_such_program(dut):
     """Every bit that must be 0, alone: below 64 bytes, and above the address width."""
     env = await FetchEnv.make(dut)
     for bit in [*range(6), *range(CONFIG.address_width, 64)]:
+        # So that no other error's record is right for this one.
+        env.memory.bad = {0x8000 + 2 * SIZE}
+        await env.start(env.draw(3), 0x8000)
+        await env.finish((ErrorCode.BUS_READ, 2, 0x8000))
+        env.memory.bursts.clear()
         address = 0x3000 | 1 << bit
         await env.start(env.draw(3), address)
         code = ErrorCode.FIELD if bit < 6 else ErrorCode.WINDOW
@@ -285,6 +294,21 @@ async def bus_errors(dut):
 
 
 @cocotb.test()
+async def a_bus_error_while_a_later_burst_is_verified(dut):
+    """The error of the lower index counts, whenever it comes."""
+    first, last = 0x1234_5000, 0x1234_5FFF
+    env = await FetchEnv.make(dut, first, last)
+    env.memory.p_ready = env.memory.p_beat = env.p_take = 1
+    for inside in (1, 2, 3):
+        address = last + 1 - inside * FETCH_BURST * SIZE
+        env.memory.bad = {address}
+        for latency in range(1, 12):
+            env.memory.latency = latency, latency
+            await env.start(env.draw((inside + 1) * FETCH_BURST), address)
+            await env.finish((ErrorCode.BUS_READ, 0, address))
+
+
+@cocotb.test()
 async def abort_at_any_time(dut):
     env = await FetchEnv.make(dut)
     for _ in range(25):
@@ -297,4 +321,32 @@ async def abort_at_any_time(dut):
         await env.finish()
 
 
-BENCHES = [block("fetch", lambda: Fetch(CONFIG), "fetch.py", module=__name__)]
+WRITE = "write.en.eq(beat_valid & (beat_place == number))"
+FIRST, SECOND, LOWEST = "&: first operand alone", "&: second operand alone", "==: lowest bit alone"
+INVISIBLE = [
+    Invisible("self.progress.eq(", FIRST, "r is ready in every cycle", (1,)),
+    Invisible("taken.eq(r.valid & (owed != 0))", FIRST, "a memory sends nothing that was not asked for"),
+    Invisible("self.quiet.eq((owed == 0)", FIRST, "what is on the bus is owed"),
+    Invisible("check.clear.eq(self.abort)", "stuck at zeros",
+              "an abort lasts longer than the check, which gets no beats while it does"),
+    Invisible("beat_valid.eq(taken & ~self.abort)", FIRST, "the check drops them, and is shorter than an abort"),
+    Invisible(WRITE, SECOND, "the beat itself comes later, to the same place", tuple(range(1, 8))),
+    Invisible(WRITE, LOWEST, "of the beats written there the right one is the last", (6, 7)),
+    Invisible(WRITE, "& -> |", "the same", (7,)),
+    Invisible(WRITE, FIRST, "the same", (7,)),
+    Invisible("with m.If(self.start | self.abort):", "|: second operand alone",
+              "what has failed is aborted before the next start", (0,)),
+    Invisible("gone.eq(popped & ~self.start & ~self.abort)", FIRST,
+              "nothing is offered at a start, which sets all counts; an abort lasts longer than this register"),
+    Invisible("length.eq(Mux(next_.left < to_boundary", "< -> <=", "the two are the same then"),
+    Invisible("with m.If(self.abort | failed | (next_.left == 0)):", "|: first operand alone",
+              "the next state looks at it too", (0,)),
+    Invisible("m.d.sync += [place.eq(0), slot.eq(0)", "assignment left out",
+              "bursts are of whole instructions and come to their end in an abort: it is 0", (0,)),
+    Invisible("ends = taken & (place", SECOND, "it is looked at where a beat is taken"),
+    Invisible("with m.Elif(taken & bad & ~stopped):", FIRST, "then it is set already", (1,)),
+    Invisible("m.d.sync += [head.eq(0), tail.eq(0)", "assignment left out",
+              "`there` follows `available`, and an abort outlasts it", (3,)),
+    Invisible("due.eq(failed & (self.error.index == self.index)", FIRST, "nothing has failed at a start", (1,)),
+]
+BENCHES = [block("fetch", lambda: Fetch(CONFIG), "fetch.py", module=__name__, invisible=INVISIBLE)]

@@ -76,6 +76,7 @@ class Memory:
         self.held = None
         shapes = AxiRead(config).members
         self.ar, self.r = (shapes[name].signature.members["payload"].shape for name in ("ar", "r"))
+        self._no_beat = pack(self.r, resp=Resp.SLVERR, data=random.getrandbits(config.bus_width))
         self.window = (0, (1 << config.address_width) - 1)
 
     def write(self, address, blob):
@@ -106,7 +107,8 @@ class Memory:
                              resp=Resp.SLVERR if address in self.bad else Resp.OKAY)
             if not beats:
                 self.waiting.pop(0)
-            port(dut, "bus__r__payload").value = self.beat
+        # What is not valid is an error, if one looks at it.
+        port(dut, "bus__r__payload").value = self.beat if self.beat is not None else self._no_beat
         port(dut, "bus__r__valid").value = int(self.beat is not None)
 
     ready = False
