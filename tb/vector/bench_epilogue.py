@@ -25,7 +25,7 @@ async def random_instructions(dut, stalls):
             around.p_acc, around.p_params, around.p_write = (random.choice(choices) for _ in range(3))
         around.p_valid = random.choice([1, 0.3, 0.05])
         batch = [instruction(around.config, random, index=100 * round_ + i) for i in range(12)]
-        await around.run(batch, limit=100_000)
+        await around.run(batch)
         around.fill()
 
 
@@ -141,7 +141,7 @@ async def stalled_output_keeps_everything(dut):
         under_way = around.under_way
         pixels = min(2 * under_way, around.config.scratchpad_lines // result_lines(around.config, form))
         batch = [run_of(around.config, random, form, pixels, scale_mode=ScaleMode.NONE) for _ in range(2)]
-        job = cocotb.start_soon(around.run(batch, limit=100_000))
+        job = cocotb.start_soon(around.run(batch))
         steps = -(-around.config.columns // around.config.vector_lanes)
         await cycles(dut, 100 + (under_way + 8) * steps)
         assert around.activity[-1] == Activity.QUEUE

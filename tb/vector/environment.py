@@ -173,7 +173,7 @@ class Surroundings:
             raise AssertionError(f"not done within {limit} cycles")
         return wait()
 
-    async def run(self, instructions, limit=20000):
+    async def run(self, instructions):
         """Run instructions to the end of all, or to an error, and check every write; gives the error."""
         self.writes, self.retired, self.acc_reads, self.write_cycles, self.activity = [], [], [], [], []
         first = self.cycle
@@ -188,6 +188,9 @@ class Surroundings:
                 break
             ends.append(len(want))
         self.send(instructions)
+        # Ports let one request in ten through, and more than half of the bound is to spare.
+        steps = -(-self.config.columns // self.config.vector_lanes)
+        limit = 20_000 + (40 + 2 * steps) * (reads + len(want))
         await self.until(lambda: self.error is not None or len(self.retired) >= len(instructions), limit)
         await cycles(self.dut, 60 if error else 2)
         names = [f"{line:#x}: {data.hex()}" for line, data in self.writes]
