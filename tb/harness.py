@@ -43,7 +43,7 @@ _FLAGS += [f"-Wno-{rule}" for rule in
 
 #: Files whose assertions tell the values in them. By default cocotb rewrites every module that is imported, all of
 #: numpy and Amaranth too, in each run.
-_WITH_ASSERTIONS = "bench_*.py environment.py drivers.py"
+_WITH_ASSERTIONS = "bench_*.py environment.py model.py drivers.py axi_checker.py"
 
 
 class BenchError(AssertionError):

@@ -87,23 +87,23 @@ class Surroundings:
             "acc__request__valid", "acc__request__payload", "params__request__valid",
             "params__request__payload", "write__request__valid", "write__request__payload", "control__retire",
             "control__error", "control__quiet", "control__activity", "control__progress", "control__i__ready")}
-        drive = self._driver()
+        offer = self._payloads()
+        ready = {name: port(self.dut, f"{name}__request__ready") for name in ("acc", "params", "write")}
         answers = {name: [None] * (READ_LATENCY - 1) for name in ("acc", "params")}
         stores = {"acc": self.accumulator, "params": self.scratchpad}
         held, offered = None, False
         while True:
             was_aborting, self.aborting = self.aborting, self.abort_asked
-            drive("control__abort", int(self.aborting))
+            port(self.dut, "control__abort").value = int(self.aborting)
             if self.aborting:
                 self.instructions.clear()
             offered = bool(self.instructions) and (offered or self.random.random() < self.p_valid)
-            drive("control__i__valid", int(offered))
-            drive("control__i__payload",
-                  self.instructions[0] if offered else self.random.getrandbits(_INSTRUCTION_BITS), offered)
+            port(self.dut, "control__i__valid").value = int(offered)
+            offer("control__i__payload", self.instructions[0] if offered else None, _INSTRUCTION_BITS)
             now = {"acc": self.random.random() < self.p_acc, "params": self.random.random() < self.p_params,
                    "write": self.random.random() < self.p_write}
             for name, value in now.items():
-                drive(f"{name}__request__ready", int(value))
+                ready[name].value = int(value)
             await RisingEdge(self.clk)
             self.cycle += 1
             if offered and get["control__i__ready"].value == 1:
@@ -118,9 +118,9 @@ class Surroundings:
                     assert line < len(store), f"{name} reads line {line}"
                 answer = answers[name].pop(0)
                 answers[name].append(line)
-                drive(f"{name}__valid", int(answer is not None))
-                drive(f"{name}__data", int.from_bytes(store[answer].tobytes(), "little") if answer is not None
-                      else self.random.getrandbits(8 * store[0].nbytes), answer is not None)
+                port(self.dut, f"{name}__valid").value = int(answer is not None)
+                data = None if answer is None else int.from_bytes(store[answer].tobytes(), "little")
+                offer(f"{name}__data", data, 8 * store[0].nbytes)
             if took["acc"]:
                 self.acc_reads.append(self.cycle)
             if get["control__retire"].value == 1:
@@ -136,17 +136,17 @@ class Surroundings:
                 self.write_cycles.append(self.cycle)
             self._watch(get, took, valid and now["write"])
 
-    def _driver(self):
-        """A function that sets an input where that changes something: to do so takes longer than to compare.
+    def _payloads(self):
+        """A function that drives a payload; where there is none, a random one, which stays until there is."""
+        idle = set()
 
-        Of a payload that is not `valid`, the first one is set, a random one, and stays.
-        """
-        now = {}
-
-        def drive(name, value, valid=True):
-            if now.get(name) != (value, valid) and (valid or now.get(name, (0, True))[1]):
-                now[name] = value, valid
+        def drive(name, value, bits):
+            if value is not None:
+                idle.discard(name)
                 port(self.dut, name).value = value
+            elif name not in idle:
+                idle.add(name)
+                port(self.dut, name).value = self.random.getrandbits(bits)
         return drive
 
     def _watch(self, get, took, wrote):
