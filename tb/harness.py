@@ -58,6 +58,7 @@ class Bench:
     ----------
     name : unique among all benches; letters, digits, ``_`` and ``-``
     build : makes the design, a ``wiring.Component``; called outside the simulator
+    copies : how many of it to put side by side; each port is then an array with an element for each
     module : Python module with the cocotb tests
     testcase : the names of the tests to run; by default all of the module
     extra_sources : Verilog files to add, such as models of a vendor's primitives
@@ -72,6 +73,7 @@ class Bench:
     build: Callable[[], Any]
     module: str
     testcase: Sequence[str] = ()
+    copies: int = 1
     extra_sources: Sequence[Path] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     public: Sequence[tuple[str, str]] = ()
@@ -93,9 +95,12 @@ def benches():
 def build(bench):
     """Build the simulation of *bench*, unless the same one exists already; return the program."""
     component = bench.build()
-    with toolchain.for_amaranth():
-        verilog, _ = to_verilog(component, TOP)
     table = port_table(component)
+    with toolchain.for_amaranth():
+        verilog, _ = to_verilog(component, TOP if bench.copies == 1 else "copy")
+    if bench.copies > 1:
+        verilog += _side_by_side(table, bench.copies)
+        table = {name: (direction, width * bench.copies) for name, (direction, width) in table.items()}
     visible = [(TOP, name) for name in ("clk", "rst", *table)] + [tuple(item) for item in bench.public]
     control = "`verilator_config\n" + "".join(
         f'public_flat_rw -module "{module}" -var "{name}"\n' for module, name in visible)
@@ -104,6 +109,21 @@ def build(bench):
         models=bench.extra_sources, main=_MAIN, flags=_FLAGS, link_flags=_LINK_FLAGS, level=bench.level, vpi=True,
         waves=_waves())
     return simulation.build(build_root() / "tb")
+
+
+def _side_by_side(table, copies):
+    """A top of many instances of one module, which is elaborated only once."""
+    ports = [f"{'in' if direction == 'i' else 'out'}put [{width * copies - 1}:0] {name}"
+             for name, (direction, width) in table.items()]
+    pins = [".clk(clk)", ".rst(rst)", *(f".{name}({name}[number_ * {width} +: {width}])"
+                                        for name, (_, width) in table.items())]
+    return f"""
+module {TOP}(input clk, input rst, {', '.join(ports)});
+  for (genvar number_ = 0; number_ < {copies}; number_ = number_ + 1) begin : copies
+    copy copy({', '.join(pins)});
+  end
+endmodule
+"""
 
 
 def seed_asked_for():

@@ -2,16 +2,16 @@
 
 import numpy as np
 from amaranth.hdl import Module
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from tb import harness
 from tb.harness import Bench, cycles, port
 
-__all__ = ["EDGES", "LANES", "NAN", "Lanes", "any_floats", "apply", "check", "generator", "lanes_bench"]
+__all__ = ["EDGES", "LANES", "NAN", "Lane", "any_floats", "apply", "check", "generator", "lanes_bench"]
 
+#: Copies side by side, so that each Python cycle checks many values.
 LANES = 32
-WORDS = data.ArrayLayout(32, LANES)
 NAN = np.uint32(0x7FC00000)
 EDGES = np.array([0x00000000, 0x00000001, 0x00000002, 0x007FFFFF, 0x00400000, 0x00800000, 0x00800001,
                   0x00FFFFFF, 0x33800000, 0x3F000000, 0x3F7FFFFF, 0x3F800000, 0x3F800001, 0x3FC00000,
@@ -21,20 +21,19 @@ EDGES = np.array([0x00000000, 0x00000001, 0x00000002, 0x007FFFFF, 0x00400000, 0x
 EDGES = np.concatenate([EDGES, EDGES | np.uint32(1 << 31)])
 
 
-class Lanes(wiring.Component):
-    """Many copies of a unit side by side, so that each Python cycle checks many values."""
+class Lane(wiring.Component):
+    """A unit with all its ports widened to a word."""
 
     def __init__(self, unit, inputs):
         self._unit = unit
         self._inputs = inputs
-        super().__init__({**{name: In(WORDS) for name in inputs}, "o": Out(WORDS)})
+        super().__init__({**{name: In(32) for name in inputs}, "o": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
-        for lane in range(LANES):
-            m.submodules[f"lane{lane}"] = unit = self._unit()
-            m.d.comb += [getattr(unit, name).eq(getattr(self, name)[lane]) for name in self._inputs]
-            m.d.comb += self.o[lane].eq(unit.o)
+        m.submodules.unit = unit = self._unit()
+        m.d.comb += [getattr(unit, name).eq(getattr(self, name)) for name in self._inputs]
+        m.d.comb += self.o.eq(unit.o)
         return m
 
 
@@ -81,5 +80,5 @@ def any_floats(random, count):
 
 def lanes_bench(module, name, unit, inputs, latency, testcase, models=()):
     """A bench of `unit`, with the named 32-bit inputs, for the tests `testcase` of the Python module `module`."""
-    return Bench(name=f"arith_{name}", build=lambda: Lanes(unit, inputs), params={"latency": latency},
-                 module=module, testcase=testcase, extra_sources=models)
+    return Bench(name=f"arith_{name}", build=lambda: Lane(unit, inputs), copies=LANES,
+                 params={"latency": latency}, module=module, testcase=testcase, extra_sources=models)

@@ -3,7 +3,7 @@
 import cocotb
 import numpy as np
 from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from cocotb.triggers import RisingEdge
 
@@ -13,33 +13,12 @@ from tb import harness
 from tb.array.formats import chip, significands
 from tb.harness import Bench, bounded, clock, cycles, port
 
+#: Multipliers side by side, so that each Python cycle checks many products.
 LANES = 64
 EVERY = np.arange(1 << 16)
 #: All pairs of operands, in an order in which both change in almost every cycle of a lane.
 A_EVERY = (EVERY & 0xFF).astype(np.uint8).view(np.int8)
 B_EVERY = ((EVERY >> 8) + 3 * EVERY).astype(np.uint8).view(np.int8)
-
-
-class Lanes(wiring.Component):
-    """Many multipliers side by side, so that each Python cycle checks many products."""
-
-    def __init__(self, config):
-        self._units = [multiplier(config) for _ in range(LANES)]
-        unit = self._units[0]
-        super().__init__({
-            "a": In(data.ArrayLayout(unit.a.shape(), LANES)),
-            "b": In(data.ArrayLayout(unit.b.shape(), LANES)),
-            "p": Out(data.ArrayLayout(unit.p.shape(), LANES)),
-            "carry": Out(data.ArrayLayout(len(unit.carry), LANES)),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        for lane, unit in enumerate(self._units):
-            m.submodules[f"lane{lane}"] = unit
-            m.d.comb += [unit.a.eq(self.a[lane]), unit.b.eq(self.b[lane]), self.p[lane].eq(unit.p),
-                         self.carry[lane].eq(unit.carry)]
-        return m
 
 
 class Sweep(wiring.Component):
@@ -230,20 +209,20 @@ async def sweep_sees_a_flaw(dut):
 WIDE = {"wide": ("int8", "e3m2"), "magnitudes": ("int8", "e4m3")}
 
 
-def _bench(name, top, tests, formats=("int8",), suffix=""):
+def _bench(name, tests, formats=("int8",), suffix="", *, design=multiplier, copies=LANES):
     config = chip(formats, rows=2, columns=2, multiplier=name)
     variant = multiplier_class(config)
-    return Bench(module=__name__, name=f"multiplier_{name}{suffix}", build=lambda: top(config), testcase=tests,
-                 extra_sources=simulation_models(config),
+    return Bench(module=__name__, name=f"multiplier_{name}{suffix}", build=lambda: design(config), copies=copies,
+                 testcase=tests, extra_sources=simulation_models(config),
                  params={"columns": variant.columns, "latency": variant.latency, "width": config.operand_width,
                          "product_width": config.product_width, "sign_magnitude": config.sign_magnitude})
 
 
 BENCHES = [
-    *(_bench(name, Lanes, ("all_operands", "random_operands", "latency_is_exact")) for name in MULTIPLIERS),
-    *(_bench(name, Lanes, ("wide_operands", "latency_is_exact"), WIDE["wide"], "_wide")
+    *(_bench(name, ("all_operands", "random_operands", "latency_is_exact")) for name in MULTIPLIERS),
+    *(_bench(name, ("wide_operands", "latency_is_exact"), WIDE["wide"], "_wide")
       for name in ("portable", "ecp5")),
-    *(_bench(name, Lanes, ("signs_and_magnitudes", "latency_is_exact"), WIDE["magnitudes"], "_magnitudes")
+    *(_bench(name, ("signs_and_magnitudes", "latency_is_exact"), WIDE["magnitudes"], "_magnitudes")
       for name in ("portable", "ecp5")),
-    _bench("ecp5_packed", Sweep, ("all_triples", "sweep_sees_a_flaw"), suffix="_sweep"),
+    _bench("ecp5_packed", ("all_triples", "sweep_sees_a_flaw"), suffix="_sweep", design=Sweep, copies=1),
 ]
