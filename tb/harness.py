@@ -41,6 +41,8 @@ _FLAGS = ["--prefix", "Vtop", "--timescale", "1ns/1ps", "-Wno-fatal"]
 _FLAGS += [f"-Wno-{rule}" for rule in
            ("PROCASSINIT", "UNUSEDSIGNAL", "WIDTHEXPAND", "WIDTHTRUNC", "DECLFILENAME")]
 
+#: Optimisation costs more than it saves: the time of a run is Python's.
+_LEVEL = "-O0"
 #: Files whose assertions tell the values in them. By default cocotb rewrites every module that is imported, all of
 #: numpy and Amaranth too, in each run.
 _WITH_ASSERTIONS = "bench_*.py environment.py model.py drivers.py axi_checker.py"
@@ -65,7 +67,6 @@ class Bench:
     params : for the bench's own use, as ``current().params`` in the simulator
     public : further signals to reach from tests, as (module, variable) in Verilog's names, the
         top being ``dut``; every other signal but the top's ports is invisible (and fast)
-    level : the C++ compiler's optimization; -O0 for a large design with a short run
     timeout_s : wall-clock seconds for running
     """
 
@@ -77,7 +78,6 @@ class Bench:
     extra_sources: Sequence[Path] = ()
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     public: Sequence[tuple[str, str]] = ()
-    level: str = "-O1"
     timeout_s: float = 900
 
     def __post_init__(self):
@@ -106,7 +106,7 @@ def build(bench):
         f'public_flat_rw -module "{module}" -var "{name}"\n' for module, name in visible)
     simulation = Simulation(
         top=TOP, output=TOP, files={"public.vlt": control, "dut.v": verilog, "ports.json": json.dumps(table)},
-        models=bench.extra_sources, main=_MAIN, flags=_FLAGS, link_flags=_LINK_FLAGS, level=bench.level, vpi=True,
+        models=bench.extra_sources, main=_MAIN, flags=_FLAGS, link_flags=_LINK_FLAGS, level=_LEVEL, vpi=True,
         waves=_waves())
     return simulation.build(build_root() / "tb")
 

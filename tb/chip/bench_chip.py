@@ -185,7 +185,7 @@ async def a_silent_channel_ends_in_the_watchdog(dut, channel):
 def _bench(name: str, config: ChipConfig, programs: int) -> Bench:
     return Bench(module=__name__, name=f"chip_{name}", build=lambda: Top(config),
                  params={"config": config, "programs": programs},
-                 extra_sources=tuple(map(str, simulation_models(config))), level="-O0", timeout_s=1200)
+                 extra_sources=tuple(map(str, simulation_models(config))), timeout_s=1200)
 
 
 BENCHES = [
