@@ -22,6 +22,8 @@ _FIELDS = {unit: {item.name: item for item in instruction.all_fields if item.nam
            for unit, instruction in INSTRUCTIONS.items()}
 _PLACES = {unit: [(item.name, item.offset, item.width, item.signed, item.enum) for item in fields.values()]
            for unit, fields in _FIELDS.items()}
+_RANGES = {unit: {item.name: (item.offset, *item.limits, (1 << item.width) - 1) for item in fields.values()}
+           for unit, fields in _FIELDS.items()}
 _USED = {unit: instruction.used_mask for unit, instruction in INSTRUCTIONS.items()}
 
 
@@ -49,17 +51,17 @@ class DecodeError(ValueError):
             super().__init__(f"reserved bit {address} must be zero")
 
 
-def _field_value(instruction: isa.Instruction, field: isa.Field, value: Any) -> int:
-    where = f"{instruction.name} {field.name}"
-    try:
-        number = operator.index(getattr(value, "value", value))
-    except TypeError:
-        raise ValueError(f"{where} must be an integer, not {shown(value)}") from None
-    low = -(1 << field.width - 1) if field.signed else 0
-    high = (1 << field.width - int(field.signed)) - 1
-    if not low <= number <= high:
-        raise ValueError(f"{where} must be from {low} to {high}, not {number}")
-    return number
+def _refused(instruction: isa.Instruction, name: str, value: Any) -> ValueError:
+    """Why `value` cannot be that field's."""
+    field = _FIELDS[instruction.unit].get(name)
+    if field is None:
+        known = ", ".join(_FIELDS[instruction.unit])
+        return ValueError(f"{instruction.name} has no field {name!r}; it has {known}")
+    where = f"{instruction.name} {name}"
+    if not isinstance(value, int):
+        return ValueError(f"{where} must be an integer, not {shown(value)}")
+    low, high = field.limits
+    return ValueError(f"{where} must be from {low} to {high}, not {value}")
 
 
 def encode(unit: Unit, **fields: Any) -> bytes:
@@ -73,13 +75,20 @@ def encode(unit: Unit, **fields: Any) -> bytes:
     instruction = INSTRUCTIONS.get(unit) if isinstance(unit, Unit) else None
     if instruction is None:
         raise ValueError(f"unit must be one of {', '.join(item.name for item in INSTRUCTIONS)}, not {shown(unit)}")
-    known = _FIELDS[unit]
+    ranges = _RANGES[unit]
     word = instruction.opcode
     for name, value in fields.items():
-        field = known.get(name)
-        if field is None:
-            raise ValueError(f"{instruction.name} has no field {name!r}; it has {', '.join(known)}")
-        word |= (_field_value(instruction, field, value) & (1 << field.width) - 1) << field.offset
+        if name not in ranges:
+            raise _refused(instruction, name, value)
+        offset, low, high, mask = ranges[name]
+        if type(value) is not int:
+            try:
+                value = operator.index(getattr(value, "value", value))
+            except TypeError:
+                raise _refused(instruction, name, value) from None
+        if not low <= value <= high:
+            raise _refused(instruction, name, value)
+        word |= (value & mask) << offset
     return word.to_bytes(INSTRUCTION_BYTES, "little")
 
 

@@ -26,6 +26,8 @@ class DocumentedEnum(enum.Enum):
     """
 
     doc: str
+    # There is one object for each member: equal means the same. Enum's own hash takes ten times as long.
+    __hash__ = object.__hash__
 
     def __new__(cls, value: int, doc: str = ""):
         member = object.__new__(cls)

@@ -105,6 +105,11 @@ class Field:
     def offset(self) -> int:
         return 8 * self.byte + self.bit
 
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The least and the greatest value."""
+        return (-(1 << self.width - 1), (1 << self.width - 1) - 1) if self.signed else (0, (1 << self.width) - 1)
+
 
 @dataclass(frozen=True)
 class Instruction:

@@ -16,7 +16,7 @@ from .plan import ConvPlan, Rect, Window
 __all__ = ["Accumulators", "Emitter", "Place", "Weights", "epilogue", "load_input", "load_lines", "pad_input",
            "store_output", "unit"]
 
-_MAX_ROW_BYTES = next((1 << field.width) - 1 for field in LOAD.fields if field.name == "row_bytes")
+_MAX_ROW_BYTES = next(field.limits[1] for field in LOAD.fields if field.name == "row_bytes")
 
 
 class Emitter:
