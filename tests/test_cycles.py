@@ -12,7 +12,8 @@ from kiwicha.memory.accumulator import Accumulator
 from kiwicha.vector.unit import EpilogueUnit
 from kiwicha_host import open_device
 from kiwicha_host.assembler import encode
-from kiwicha_host.cycles import Deadlock, Timing, predict
+from kiwicha_host.compiler import GemmSpec, compile_gemm
+from kiwicha_host.cycles import NEVER, Deadlock, Timing, cycles_within, predict
 
 SEED = 3
 #: (configuration, memory latency, programs); the larger chips are for the campaign.
@@ -73,3 +74,16 @@ def test_what_cannot_be_predicted():
     stuck = encode(Unit.LOAD, wait=1, rows=1, planes=1, row_bytes=8, segment_bytes=8)
     with pytest.raises(Deadlock, match="1 of its 1 instructions"):
         predict(config, stuck)
+    with pytest.raises(Deadlock, match="1 of its 1 instructions"):
+        cycles_within(NEVER, config, stuck, latency=10)
+
+
+@pytest.mark.parametrize("latency", [0, 30, 300])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (33, 18, 29), (5, 70, 200)])
+def test_a_program_ends_within_its_cycles_and_no_fewer(shape, latency):
+    config = ChipConfig.preset("tiny")
+    m, n, k = shape
+    program = compile_gemm(config, GemmSpec(m=m, n=n, k=k)).program
+    cycles = predict(config, program, latency=latency).cycles
+    assert [cycles_within(cycles + more, config, program, latency=latency) for more in (-cycles, -1, 0, 1)] == [
+        None, None, cycles, cycles]

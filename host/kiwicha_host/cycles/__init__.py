@@ -3,7 +3,8 @@
 It follows instructions, bursts and tiles rather than cycles: see ``docs/performance.md``.
 """
 
-from .model import Deadlock, Prediction, predict
+from .events import NEVER
+from .model import Deadlock, Prediction, cycles_within, predict
 from .timing import MEASURED, Timing
 
-__all__ = ["Deadlock", "MEASURED", "Prediction", "Timing", "predict"]
+__all__ = ["Deadlock", "MEASURED", "NEVER", "Prediction", "Timing", "cycles_within", "predict"]

@@ -4,10 +4,12 @@ import heapq
 from collections.abc import Callable
 from itertools import count
 
-__all__ = ["DECIDE", "UPDATE", "Events"]
+__all__ = ["DECIDE", "NEVER", "UPDATE", "Events"]
 
 #: In one cycle, what changes comes before what looks at it.
 UPDATE, DECIDE = 0, 1
+#: Later than anything.
+NEVER = 1 << 62
 
 
 class Events:
@@ -23,12 +25,12 @@ class Events:
 
     @property
     def next_time(self) -> int:
-        """Cycle of the next call; far away if there is none."""
-        return self._queue[0][0] if self._queue else 1 << 62
+        """Cycle of the next call; NEVER if there is none."""
+        return self._queue[0][0] if self._queue else NEVER
 
-    def run(self) -> None:
-        """Until nothing is left."""
+    def run(self, until: int = NEVER) -> None:
+        """All calls up to the cycle `until`; those that they ask for, too."""
         queue = self._queue
-        while queue:
+        while queue and queue[0][0] <= until:
             time, _, _, call = heapq.heappop(queue)
             call(time)

@@ -11,7 +11,7 @@ from ..assembler import decode
 from ..memory_latency import MEMORY_LATENCY
 from .bus import ReadBus
 from .epilogue import EpilogueModel
-from .events import Events
+from .events import NEVER, Events
 from .fetch import Fetch
 from .issue_queue import Instruction, IssueQueue, Semaphores, UnitModel
 from .load import LoadModel
@@ -19,7 +19,7 @@ from .matmul import MatmulModel
 from .store import StoreModel
 from .timing import MEASURED, Timing
 
-__all__ = ["Deadlock", "Prediction", "predict"]
+__all__ = ["Deadlock", "Prediction", "cycles_within", "predict"]
 
 #: What a unit is counted as doing while it has work and does not move.
 _STALL = {Unit.LOAD: Activity.MEMORY, Unit.MATMUL: Activity.OPERAND, Unit.EPILOGUE: Activity.OPERAND,
@@ -77,13 +77,21 @@ def predict(config: ChipConfig, program: bytes, *, latency: int = MEMORY_LATENCY
     if len(program) % INSTRUCTION_BYTES:
         raise ValueError(f"program must be instructions of {INSTRUCTION_BYTES} bytes, not {len(program)} bytes")
     latency, address = arguments.integer("latency", latency, 0), arguments.integer("address", address, 0)
-    return _Run(config, [_decode(program, i) for i in range(len(program) // INSTRUCTION_BYTES)], latency,
-                address).all()
+    return _Run(config, _decoded(program), latency, address).all()
 
 
-def _decode(program: bytes, index: int) -> Instruction:
-    unit, fields = decode(program[index * INSTRUCTION_BYTES:(index + 1) * INSTRUCTION_BYTES])
-    return Instruction(index, unit, fields, fields["wait"], fields["signal"])
+def cycles_within(limit: int, config: ChipConfig, program: bytes, *, latency: int) -> int | None:
+    """The cycles that :func:`predict` predicts; None, and sooner known, if they are more than `limit`."""
+    run = _Run(config, _decoded(program), latency, address=0)
+    return run.all().cycles if run.ends_by(limit) else None
+
+
+def _decoded(program: bytes) -> list[Instruction]:
+    instructions = []
+    for index in range(len(program) // INSTRUCTION_BYTES):
+        unit, fields = decode(program[index * INSTRUCTION_BYTES:(index + 1) * INSTRUCTION_BYTES])
+        instructions.append(Instruction(index, unit, fields, fields["wait"], fields["signal"]))
+    return instructions
 
 
 class _Run:
@@ -105,12 +113,20 @@ class _Run:
                           for unit, model in self._units.items()}
         self._fetch = Fetch(events, bus, config, program, address, self._issue_queues)
 
+    def ends_by(self, limit: int) -> bool:
+        """Whether the program ends in the cycle `limit` or before; or, for :meth:`all` to say, never."""
+        self._events.run(limit - MEASURED["retire_to_end"])
+        return not self._left() or self._events.next_time == NEVER
+
+    def _left(self) -> int:
+        """Instructions that have not retired."""
+        return len(self._program) - sum(len(issue_queue.spans) for issue_queue in self._issue_queues.values())
+
     def all(self) -> Prediction:
         self._events.run()
-        done = sum(len(issue_queue.spans) for issue_queue in self._issue_queues.values())
-        if done != len(self._program):
-            raise Deadlock(f"the program never ends: {len(self._program) - done} of its "
-                          f"{len(self._program)} instructions wait for semaphores for ever")
+        if left := self._left():
+            raise Deadlock(f"the program never ends: {left} of its {len(self._program)} instructions wait for "
+                           "semaphores for ever")
         last = max([0, *(issue_queue.last_retire for issue_queue in self._issue_queues.values())])
         cycles = last + MEASURED["retire_to_end"]
         return Prediction(cycles, {unit.name: self._counters(unit, cycles) for unit in Unit})

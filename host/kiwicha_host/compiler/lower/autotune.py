@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES
 
-from ...cycles import predict
+from ...cycles import NEVER, cycles_within
 
 __all__ = ["fastest"]
 
@@ -34,8 +34,9 @@ def fastest(config: ChipConfig, candidates: Iterable[_Candidate], memory_latency
         left -= len(candidate.program) // INSTRUCTION_BYTES
         if left < 0:
             return best[1] if best else candidate
-        cycles = predict(config, candidate.program, latency=memory_latency).cycles
-        if best is None or cycles < best[0]:
+        limit = best[0] - 1 if best else NEVER
+        cycles = cycles_within(limit, config, candidate.program, latency=memory_latency)
+        if cycles is not None:
             best = cycles, candidate
     assert best is not None
     return best[1]
