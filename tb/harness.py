@@ -45,7 +45,7 @@ _FLAGS += [f"-Wno-{rule}" for rule in
 _LEVEL = "-O0"
 #: Files whose assertions tell the values in them. By default cocotb rewrites every module that is imported, all of
 #: numpy and Amaranth too, in each run.
-_WITH_ASSERTIONS = "bench_*.py environment.py model.py drivers.py axi_checker.py"
+_WITH_ASSERTIONS = "bench_*.py environment.py runs.py model.py drivers.py axi_checker.py"
 
 
 class BenchError(AssertionError):

@@ -4,14 +4,15 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from kiwicha.bus.axi import AxiRead
-from kiwicha.control.unit import Window
 from kiwicha.dma.load import LoadUnit
 from kiwicha.isa import Activity, Unit
 from kiwicha.memory.ports import line_write
 from tb import harness
 from tb.axi_checker import AxiReadChecker
+from tb.dma import runs
 from tb.dma.environment import Control, draw_jobs
 from tb.dma.model import CONFIGS, AxiReadMemory, Memory, load_lines
+from tb.dma.runs import simple
 from tb.harness import Bench, clock, cycles, port
 
 
@@ -91,20 +92,13 @@ class Env:
             await self.control.abort()
 
 
-def simple(**fields):
-    return {"segment_bytes": 8, "rows": 1, "planes": 1, "row_stride": 0, "plane_stride": 0, "line": 0,
-            "segment_line_stride": 1, "row_line_stride": 0, "plane_line_stride": 0, "fill": 0xA5, "fill_only": 0,
-            "index": 0, **fields}
-
-
 @cocotb.test()
 async def every_alignment_and_length(dut):
     env = await Env.start(dut, "align")
     beat, line = env.config.bus_bytes, env.config.line_bytes
-    lengths = sorted({1, 2, line, line + 1, 3 * line, *(n * beat + d for n in (1, 2) for d in (-1, 0, 1))})
     jobs = []
     for offset in range(beat):
-        for length in lengths:
+        for length in runs.lengths(env.config):
             start = env.memory.first + env.rng.randrange(0, 3000, beat) + offset
             stride = env.rng.choice([length, 37, -length])
             jobs.append(simple(address=start + 600, row_bytes=length, rows=2, row_stride=stride,
@@ -132,34 +126,21 @@ async def pages(dut):
         for before in (0, 1, env.config.bus_bytes, 50):
             for after in (1, env.config.bus_bytes + 1, 49):
                 jobs.append(simple(address=edge - before, row_bytes=before + after, segment_bytes=line))
-    size = memory.last + 1 - memory.first
-    jobs.append(simple(address=memory.first, row_bytes=size // 64, row_stride=size // 64, rows=64,
-                       segment_bytes=line, row_line_stride=2))
-    jobs.append(simple(address=memory.first + 1, row_bytes=size - 1, segment_bytes=line, segment_line_stride=0))
-    await env.run(jobs)
+    await env.run(jobs + runs.whole_window(env))
     assert max(beats for _, beats in env.checker.bursts) == 256
 
 
-def spoil(env, job, kind):
-    """Make one field of a good job wrong."""
-    memory, rng, config = env.memory, env.rng, env.config
-    top = 1 << config.address_width
-    if kind == "field":
-        name = rng.choice(["row_bytes", "rows", "planes", "segment_bytes", "over"])
-        job.update({"segment_bytes": rng.randint(config.line_bytes + 1, 255)} if name == "over" else {name: 0})
-    elif kind == "range":
-        job["line"] = rng.choice([0, config.scratchpad_lines - 1, min(config.scratchpad_lines, 0xFFFF)])
-        job["segment_line_stride"] = job["row_line_stride"] = rng.choice([-3, 3, -32768, 32767])
-    elif kind == "window":
-        job["fill_only"] = 0
-        job["address"] = rng.choice([
-            memory.last - rng.randrange(40), memory.first - rng.randint(1, 40), memory.last + 1, 0, 3, top - 1,
-            top - 20, rng.getrandbits(64), memory.first + (1 << 63)]) % (1 << 64)
-        if rng.random() < 0.5:
-            job["plane_stride"] = rng.choice([-1 << 31, (1 << 31) - 1, 1 << 20])
-            job["row_stride"] = rng.choice([-1 << 31, (1 << 31) - 1, job["row_bytes"], 5])
-    elif kind == "bus":
-        memory.bad = {rng.randrange(memory.first, memory.last, config.bus_bytes) for _ in range(200)}
+def miss_window(env, job):
+    """Let some bytes of a good job lie outside of the window."""
+    memory, rng = env.memory, env.rng
+    top = 1 << env.config.address_width
+    job["fill_only"] = 0
+    job["address"] = rng.choice([
+        memory.last - rng.randrange(40), memory.first - rng.randint(1, 40), memory.last + 1, 0, 3, top - 1,
+        top - 20, rng.getrandbits(64), memory.first + (1 << 63)]) % (1 << 64)
+    if rng.random() < 0.5:
+        job["plane_stride"] = rng.choice([-1 << 31, (1 << 31) - 1, 1 << 20])
+        job["row_stride"] = rng.choice([-1 << 31, (1 << 31) - 1, job["row_bytes"], 5])
 
 
 @cocotb.test()
@@ -172,7 +153,7 @@ async def errors(dut, kind):
             env.slow()
         jobs = draw_jobs(env.config, env.memory, env.rng, 6, load=True)
         for victim in env.rng.sample(range(1, 6), 2):
-            spoil(env, jobs[victim], kind)
+            runs.spoil(env, jobs[victim], kind, miss_window)
         await env.run(jobs)
         env.memory.bad = set()
     await env.run(draw_jobs(env.config, env.memory, env.rng, 3, load=True))
@@ -180,28 +161,12 @@ async def errors(dut, kind):
 
 @cocotb.test()
 async def two_errors_in_one_job(dut):
-    """A job whose lines and bytes both go out: whichever a byte by byte execution meets first."""
-    env = await Env.start(dut, "two")
-    line = env.config.line_bytes
-    for good_lines in range(1, 8):
-        start = env.memory.last + 1 - 4 * line + env.rng.randrange(-3, 4)
-        await env.run([simple(address=start, row_bytes=9 * line, segment_bytes=line,
-                              line=env.config.scratchpad_lines - good_lines, index=good_lines)])
-        assert env.control.error is None
+    await runs.two_errors(await Env.start(dut, "two"))
 
 
 @cocotb.test()
 async def address_below_zero_and_above_the_top(dut):
-    env = await Env.start(dut, "overflow")
-    top = 1 << env.config.address_width
-    for page, address, stride in ((0, 64, -4096), (top - 8192, top - 64, 4096), (0, 64, -1 << 31),
-                                  (top - 8192, top - 64, (1 << 31) - 1)):
-        # All of memory is in the window, so that only the address's overflow is there to be found.
-        env.memory.base, env.memory.first, env.memory.last = page, 0, top - 1
-        env.checker.first, env.checker.last = env.memory.first, env.memory.last
-        port(dut, "window").value = harness.pack(Window(env.config), env.memory.window)
-        await env.run([simple(address=address, row_bytes=64, rows=3, row_stride=stride, row_line_stride=8,
-                              index=7)])
+    await runs.address_overflow(await Env.start(dut, "overflow"))
 
 
 @cocotb.test()
@@ -222,41 +187,19 @@ async def abort_at_any_moment(dut):
         await env.run(draw_jobs(env.config, env.memory, env.rng, 1, load=True))
 
 
-async def timed(env, jobs, beats):
-    env.bus.latency = lambda: 30
-    lines, _, _ = load_lines(env.config, env.memory, jobs)
-    before, start = env.checker.beats, env.control.now
-    await env.run(jobs)
-    took = env.control.now - start
-    assert env.checker.beats - before == beats
-    limit = 1.05 * max(beats, len(lines)) + 60
-    env.dut._log.info("LOAD: %d beats, %d lines in %d cycles (limit %d)", beats, len(lines), took, limit)
-    assert took <= limit, f"{took} cycles, limit {limit}"
-
-
 @cocotb.test()
-@cocotb.parametrize(shape=["rows", "misaligned_rows", "contiguous", "contiguous_short", "jobs"])
+@cocotb.parametrize(shape=runs.SPEED)
 async def throughput(dut, shape):
     env = await Env.start(dut, "speed")
-    beat, line, first = env.config.bus_bytes, env.config.line_bytes, env.memory.first
-    common = {"segment_bytes": line, "row_line_stride": 128 // line, "row_bytes": 128, "index": 1}
-    per_row = 128 // beat
-    if shape == "rows":
-        jobs, beats = [simple(address=first, rows=100, row_stride=160, **common)], 100 * per_row
-    elif shape == "misaligned_rows":
-        jobs, beats = [simple(address=first + 3, rows=100, row_stride=160, **common)], 100 * (per_row + 1)
-    elif shape == "contiguous":
-        # Each cut at a block's edge falls between beats: one beat more for the misalignment in all.
-        jobs, beats = [simple(address=first + 5, rows=120, row_stride=128, **common)], 120 * per_row + 1
-    elif shape == "contiguous_short":
-        common |= {"row_bytes": line, "row_line_stride": 1}
-        total = 8192
-        jobs = [simple(address=first + 1, rows=total // line, row_stride=line, **common)]
-        beats = total // beat + 1
-    else:
-        jobs = [simple(address=first + 128 * i, **common) for i in range(100)]
-        beats = 100 * per_row
-    await timed(env, jobs, beats)
+    env.bus.latency = lambda: 30
+    jobs, beats = runs.speed(env.config, env.memory.first, shape)
+    lines, _, _ = load_lines(env.config, env.memory, jobs)
+    start = env.control.now
+    await env.run(jobs)
+    took, limit = env.control.now - start, 1.05 * max(beats, len(lines)) + 60
+    assert env.checker.beats == beats
+    dut._log.info("LOAD: %s, %d beats, %d lines in %d cycles (limit %d)", shape, beats, len(lines), took, limit)
+    assert took <= limit, f"{took} cycles, limit {limit}"
 
 
 # The time limits assume 16 reads in flight.

