@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from kiwicha_host.toolchain import build_root
+from kiwicha_host.build_cache import build_root
 
 from . import accuracy, measure, roofline
 

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from bench.__main__ import README, tables
 from bench.problems import CONVOLUTIONS, GEMMS, Convolution, Gemm
 from bench.roofline import (
     BASELINE,
     PLAN,
+    RESULTS,
     Run,
     geometric_mean,
     measure,
@@ -18,6 +20,12 @@ from bench.roofline import (
     ws_cycles,
 )
 from kiwicha import ChipConfig
+
+
+def test_the_readme_shows_the_kept_results():
+    results = {name: json.loads(RESULTS.with_name(f"{name}.json").read_text(encoding="utf-8"))
+               for name in ("gemms", "digits", "speed", "synth")}
+    assert tables(results) in README.read_text(encoding="utf-8")
 
 
 def test_scale_sims_formulas():

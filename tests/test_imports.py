@@ -41,3 +41,14 @@ def test_the_software_alone(work):
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=120)
     assert process.returncode == 0, process.stderr
     assert set(process.stdout.split()) <= SHARED
+
+
+def test_every_tool_can_be_imported():
+    """Also those that only `make` runs."""
+    paths = [path for folder in ("bench", "fpga", "tb") for path in sorted((ROOT / folder).rglob("*.py"))
+             if path.name not in ("__init__.py", "mutation_tests.py")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    script = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    process = subprocess.run([sys.executable, "-c", script, *names], cwd=ROOT, capture_output=True,
+                             encoding="utf-8", timeout=120)
+    assert process.returncode == 0, process.stderr
