@@ -75,7 +75,12 @@ def test_what_cannot_be_predicted():
     with pytest.raises(Deadlock, match="1 of its 1 instructions"):
         predict(config, stuck)
     with pytest.raises(Deadlock, match="1 of its 1 instructions"):
-        cycles_within(NEVER, config, stuck, latency=10)
+        cycles_within(NEVER, config, stuck)
+    with pytest.raises(ValueError, match="must be instructions of 64 bytes, not 3 bytes"):
+        cycles_within(NEVER, config, b"abc")
+    with pytest.raises(ValueError, match="limit must be at least 0, not -1"):
+        cycles_within(-1, config, b"")
+    assert cycles_within(0, config, b"") is None
 
 
 @pytest.mark.parametrize("latency", [0, 30, 300])
@@ -87,3 +92,4 @@ def test_a_program_ends_within_its_cycles_and_no_fewer(shape, latency):
     cycles = predict(config, program, latency=latency).cycles
     assert [cycles_within(cycles + more, config, program, latency=latency) for more in (-cycles, -1, 0, 1)] == [
         None, None, cycles, cycles]
+    assert cycles_within(cycles, config, program, latency=np.uint16(latency)) == cycles

@@ -83,7 +83,7 @@ class CompiledNetwork:
     def __init__(self, config: ChipConfig, graph: Graph, *, memory_latency: int = MEMORY_LATENCY):
         self.config = arguments.chip(config)
         self.graph = arguments.instance("graph", graph, Graph)
-        arguments.integer("memory_latency", memory_latency, 0)
+        memory_latency = arguments.integer("memory_latency", memory_latency, 0)
         self.plans = [plan_layer(config, layer, from_host=i == 0) for i, layer in enumerate(graph.layers)]
         self._segments = _cut(config, self.plans, memory_latency)
         self.layers = [LayerInfo(layer.name, layer.op, layer.real_macs, (*layer.out_size, layer.out_channels),

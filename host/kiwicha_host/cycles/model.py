@@ -71,19 +71,33 @@ def predict(config: ChipConfig, program: bytes, *, latency: int = MEMORY_LATENCY
     Deadlock
         The program never ends: its semaphores are wrong.
     """
+    return _checked(config, program, latency, address).all()
+
+
+def cycles_within(limit: int, config: ChipConfig, program: bytes, *, latency: int = MEMORY_LATENCY) -> int | None:
+    """The cycles that :func:`predict` predicts; None, and sooner known, if they are more than `limit`.
+
+    Raises
+    ------
+    ValueError, TypeError, DecodeError
+        As `predict`.
+    Deadlock
+        The program never ends, and that shows within `limit` cycles.
+    """
+    limit = arguments.integer("limit", limit, 0)
+    run = _checked(config, program, latency, 0)
+    cycles = run.all().cycles if run.decided_by(limit) else None
+    return None if cycles is None or cycles > limit else cycles
+
+
+def _checked(config: ChipConfig, program: bytes, latency: int, address: int) -> "_Run":
     arguments.chip(config)
     if not isinstance(program, bytes | bytearray):
         raise TypeError(f"program must be bytes, not {arguments.shown(program)}")
     if len(program) % INSTRUCTION_BYTES:
         raise ValueError(f"program must be instructions of {INSTRUCTION_BYTES} bytes, not {len(program)} bytes")
     latency, address = arguments.integer("latency", latency, 0), arguments.integer("address", address, 0)
-    return _Run(config, _decoded(program), latency, address).all()
-
-
-def cycles_within(limit: int, config: ChipConfig, program: bytes, *, latency: int) -> int | None:
-    """The cycles that :func:`predict` predicts; None, and sooner known, if they are more than `limit`."""
-    run = _Run(config, _decoded(program), latency, address=0)
-    return run.all().cycles if run.ends_by(limit) else None
+    return _Run(config, _decoded(program), latency, address)
 
 
 def _decoded(program: bytes) -> list[Instruction]:
@@ -113,7 +127,7 @@ class _Run:
                           for unit, model in self._units.items()}
         self._fetch = Fetch(events, bus, config, program, address, self._issue_queues)
 
-    def ends_by(self, limit: int) -> bool:
+    def decided_by(self, limit: int) -> bool:
         """Whether the program ends in the cycle `limit` or before; or, for :meth:`all` to say, never."""
         self._events.run(limit - MEASURED["retire_to_end"])
         return not self._left() or self._events.next_time == NEVER

