@@ -83,6 +83,8 @@ class Bench:
     def __post_init__(self):
         if not self.name or not self.name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"Bench name must be letters, digits, '_' and '-', not {self.name!r}")
+        if self.copies > 1 and self.public:
+            raise ValueError("Bench public must be empty if there are copies: a signal would be many")
 
 
 def benches():

@@ -92,4 +92,11 @@ def test_a_program_ends_within_its_cycles_and_no_fewer(shape, latency):
     cycles = predict(config, program, latency=latency).cycles
     assert [cycles_within(cycles + more, config, program, latency=latency) for more in (-cycles, -1, 0, 1)] == [
         None, None, cycles, cycles]
-    assert cycles_within(cycles, config, program, latency=np.uint16(latency)) == cycles
+
+
+def test_a_latency_of_few_bits_does_not_overflow():
+    config = ChipConfig.preset("tiny")
+    program = compile_gemm(config, GemmSpec(m=5, n=7, k=9)).program
+    cycles = predict(config, program, latency=200).cycles
+    assert predict(config, program, latency=np.uint8(200)).cycles == cycles
+    assert cycles_within(cycles, config, program, latency=np.uint8(200)) == cycles

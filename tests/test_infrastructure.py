@@ -111,9 +111,11 @@ def test_stream_library_checks_its_parameters():
     assert (Queue(8, 4).depth, Queue(8, 4).shape, RegisterSlice(5).shape) == (4, 8, 5)
 
 
-def test_a_bench_knows_its_module_and_needs_a_plain_name():
+def test_a_bench_needs_a_plain_name_and_one_of_each_signal():
     with pytest.raises(ValueError, match="Bench name must be"):
         harness.Bench(module=__name__, name="a/b", build=Adder)
+    with pytest.raises(ValueError, match="Bench public must be empty if there are copies"):
+        harness.Bench(module=__name__, name="copies", build=Adder, copies=2, public=[("dut", "x")])
 
 
 def test_benches_share_the_compiled_library(monkeypatch):
