@@ -36,6 +36,7 @@ class Env:
         self.p_write = 1.0
         self.control.working = self._working
         self.control.on_retire = lambda: self.retired_at.append(len(self.written))
+        self.control.while_error = self._nothing_asked
         cocotb.start_soon(self._scratchpad())
         return self
 
@@ -43,6 +44,10 @@ class Env:
         """BUSY with a line that the scratchpad takes, PORT with one that it does not, MEMORY without any."""
         valid, ready = (port(self.dut, f"write__request__{side}").value == 1 for side in ("valid", "ready"))
         return {(Activity.BUSY if ready else Activity.PORT) if valid else Activity.MEMORY}
+
+    def _nothing_asked(self):
+        assert not port(self.dut, "bus__ar__valid").value, "a burst is asked for after the error"
+        assert self.checker.outstanding == 0, "an error with bursts on the bus"
 
     def slow(self):
         """From now on everything takes its random time."""
@@ -160,6 +165,17 @@ async def errors(dut, kind):
 
 
 @cocotb.test()
+async def error_while_a_burst_is_asked_for(dut):
+    """A wrong line is found, its bytes having come, about when the idle bus gets the next instruction's burst."""
+    env = await Env.start(dut, "asked")
+    env.bus.latency = lambda: 20
+    env.control.p_valid = 0.05
+    good = simple(address=env.memory.first, row_bytes=1)
+    for index in range(60):
+        await env.run([{**good, "line": env.config.scratchpad_lines, "index": index}, good])
+
+
+@cocotb.test()
 async def two_errors_in_one_job(dut):
     await runs.two_errors(await Env.start(dut, "two"))
 
@@ -203,7 +219,8 @@ async def throughput(dut, shape):
 
 
 # The time limits assume 16 reads in flight.
-WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_job",
+WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors",
+                 "error_while_a_burst_is_asked_for", "two_errors_in_one_job",
                  "address_below_zero_and_above_the_top", "abort_at_any_moment")
 BENCHES = [Bench(module=__name__, name=f"load_{name}", build=lambda config=config: LoadUnit(config),
                  params={"config": name},

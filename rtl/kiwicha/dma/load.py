@@ -27,7 +27,7 @@ class LoadUnit(wiring.Component):
     Errors come when everything before them is written and nothing is left on the bus, and are those that a byte by
     byte execution would find first; a segment is read from memory before its line is checked. FIELD;
     WINDOW: the first byte outside; BUS_READ: the burst's first byte; SCRATCHPAD_RANGE: the line.
-    Bursts asked for are awaited and dropped after an error and on abort, and no more are asked for.
+    Bursts asked for are awaited and dropped after an error and on abort; one more may be asked for a cycle later.
 
     Members
     -------

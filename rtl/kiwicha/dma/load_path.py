@@ -36,7 +36,7 @@ class BurstReader(wiring.Component):
     bus : Out(AxiRead)
     bytes : Out(ByteSink(bus_bytes))
     drop : In(1)
-        Ask for nothing more; beats that still come count for nothing. Forgets the error.
+        From the next cycle on ask for nothing more; beats that still come count for nothing. Forgets the error.
     error : Out(ErrorReport)
         The first: WINDOW or BUS_READ. The bytes before it have been handed on, and none after it are.
     idle : Out(1)
@@ -53,13 +53,16 @@ class BurstReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # Registered: it stands in the way of every beat, and `drop` comes from where segments are taken.
+        dropping = Signal()
+        m.d.sync += dropping.eq(self.drop)
         # What is known of a burst waits here for its beats.
-        m.submodules.expected = expected = ResetInserter(self.drop)(
+        m.submodules.expected = expected = ResetInserter(dropping)(
             Queue(burst_layout(self.config), self.config.reads_in_flight))
         failed, stop, room = Signal(), Signal(), Signal()
-        m.d.comb += stop.eq(self.drop | failed)
+        m.d.comb += stop.eq(dropping | failed)
         issued = self._ask(m, expected.i, stop, room)
-        done = self._take(m, expected.o, stop, failed)
+        done = self._take(m, expected.o, stop, dropping, failed)
         flying = Signal(range(self.config.reads_in_flight + 2))
         # One cycle late, which is fine: a burst leaves at most every 2 cycles.
         m.d.sync += [
@@ -93,7 +96,7 @@ class BurstReader(wiring.Component):
             m.d.sync += ar.valid.eq(0)
         return issue
 
-    def _take(self, m, expected, stop, failed):
+    def _take(self, m, expected, stop, dropping, failed):
         """Beats to `bytes`; says when a burst's last one has come."""
         r, burst, word = self.bus.r, expected.payload, self.bytes.word
         low = (self.config.bus_bytes - 1).bit_length()
@@ -113,7 +116,7 @@ class BurstReader(wiring.Component):
             self.bytes.reserve.eq(beat & ~wrong),
             self.bytes.count.eq(word.last - word.first + 1),
         ]
-        with m.If(self.drop):
+        with m.If(dropping):
             m.d.sync += [started.eq(0), failed.eq(0)]
         with m.Elif(beat):
             m.d.sync += started.eq(~r.payload.last)
@@ -153,7 +156,7 @@ class SegmentTaker(wiring.Component):
     memory_error : In(ErrorReport)
         The memory side's: after the bytes that came before it.
     bus_idle : In(1)
-        Nothing is under way on the bus.
+        Nothing is under way on the bus, nor will be from the second cycle of `failing` on.
     abort : In(1)
         Forget everything.
     failing : Out(1)
@@ -197,21 +200,24 @@ class SegmentTaker(wiring.Component):
             pending.eq(pending + source.take - written),
             room.eq(pending < LINE_QUEUE - 1),
         ]
+        told = Signal()     # failing, for a cycle already
+        m.d.sync += told.eq(failing)
         with m.If(self.abort):
             m.d.sync += [pending.eq(0), failing.eq(0), self.error.valid.eq(0)]
         with m.Else():
             with m.If(ahead.o.valid & ~failing):
                 m.d.sync += failing.eq(Mux(source.enough, segment.stop, settled.o))
-            with m.If(failing & self.bus_idle & (pending == 0)):
+            # In the first cycle a burst may still be asked for.
+            with m.If(failing & told & self.bus_idle & (pending == 0)):
                 m.d.sync += self.error.valid.eq(1)
-        self._explain(m, segment)
+        self._explain(m, segment, told)
         return m
 
-    def _explain(self, m, segment):
+    def _explain(self, m, segment, told):
         """What would be the error, until a cycle after there is one: the segment is still there then."""
         error, memory_error = self.error, self.memory_error
-        enough, told = Signal(), Signal()
-        m.d.sync += [enough.eq(self.bytes.enough), told.eq(self.failing)]
+        enough = Signal()
+        m.d.sync += enough.eq(self.bytes.enough)
         with m.If(~told):
             m.d.sync += [
                 error.index.eq(Mux(enough, self.stop_index, memory_error.index)),
