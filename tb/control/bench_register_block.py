@@ -276,7 +276,7 @@ async def interrupts(dut):
 
 @cocotb.test()
 async def latency(dut):
-    """An answer 3 cycles after the later of address and data, in either order; a value 4 after its address."""
+    """An answer 3 cycles after the later of address and data, in either order; a value 5 after its address."""
     env = await RegistersEnv.make(dut)
     offset = REGISTERS["PROGRAM_LOW"].offset
     for gap in range(-4, 5):
@@ -293,7 +293,7 @@ async def latency(dut):
         env.check_outputs()
         await env.read(offset)
         await cycles(dut, 1)
-        assert env.passed["r"] - env.passed["ar"] == 4
+        assert env.passed["r"] - env.passed["ar"] == 5
 
 
 @cocotb.test()

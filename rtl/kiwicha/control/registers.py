@@ -33,7 +33,7 @@ class Registers(wiring.Component):
 
     One write and one read at a time, independent of each other; the write address and its data may
     come in any order. Address bits 0 and 1 are ignored. Byte strobes hold: bytes without strobe keep
-    their value. `b.valid` comes 3 cycles after the later of address and data, `r.valid` 4 cycles after
+    their value. `b.valid` comes 3 cycles after the later of address and data, `r.valid` 5 cycles after
     the address.
 
     Errors: SLVERR, and no effect, for
@@ -57,7 +57,7 @@ class Registers(wiring.Component):
     succeeded, failed : In(1)
         Set the pending interrupts.
     read_unit : Out(Unit), read_activity : Out(Activity)
-        The counter to read.
+        The counter to read; registers.
     counter : In(32)
         Its value, 2 cycles later.
     cycles : In(32)
@@ -221,7 +221,8 @@ class Registers(wiring.Component):
                         m.d.sync += [value.eq(source), known.eq(1)]
         # A unit's counters fill one group.
         counters = COUNTER_BASE // 4 // GROUP
-        m.d.comb += [self.read_unit.eq(group - counters), self.read_activity.eq(word)]
+        # Registered: the counters lie far away, among the units, and would pull `address` along.
+        m.d.sync += [self.read_unit.eq(group - counters), self.read_activity.eq(word)]
 
         with m.FSM(name="read"):
             with m.State("ADDRESS"):
@@ -229,10 +230,10 @@ class Registers(wiring.Component):
                 m.d.sync += address.eq(host.ar.payload)
                 with m.If(host.ar.valid):
                     m.next = "PICK"
-            with m.State("PICK"):
-                m.next = "WAIT"
-            with m.State("WAIT"):
-                m.next = "SELECT"
+            # The counter takes three cycles.
+            for state, following in (("PICK", "FETCH"), ("FETCH", "WAIT"), ("WAIT", "SELECT")):
+                with m.State(state):
+                    m.next = following
             with m.State("SELECT"):
                 m.d.sync += [host.r.p.data.eq(0), host.r.p.resp.eq(Resp.SLVERR), host.r.valid.eq(1)]
                 with m.Switch(group):
