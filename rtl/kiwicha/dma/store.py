@@ -11,7 +11,8 @@ from ..isa import Activity, Unit
 from ..memory.ports import ReadPort
 from .plan import TransferPlan
 from .realigner import Realigner
-from .store_path import BeatPlanner, BeatWriter, BurstAnnouncer, Judge, LineReader, beat_tag
+from .store_judge import Judge
+from .store_path import BeatPlanner, BeatWriter, BurstAnnouncer, LineReader, beat_tag
 from .transfer import OpenInstructions
 
 __all__ = ["StoreUnit"]
