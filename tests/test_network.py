@@ -256,7 +256,7 @@ def test_branches():
     builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5))
     builder.conv(4, (1, 1))
     builder.nodes.append(helper.make_node("Relu", ["input"], ["elsewhere"], name="branch"))
-    builder.last = "elsewhere"
+    builder.append("Max", "elsewhere")
     refused(builder.build(), "Relu 'branch': must take 'qlinearconv0' alone")
 
 

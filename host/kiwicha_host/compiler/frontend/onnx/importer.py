@@ -1,6 +1,6 @@
-"""ONNX models to graphs: the file, the order of its nodes, and those that only move elements."""
+"""ONNX models to graphs: the order of their nodes, and those that only move elements."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,11 @@ with extra("onnx"):
     import onnx
     from onnx import helper, numpy_helper
 
-from .... import arguments
 from ...ir.graph import SHIFT, Graph
 from ...program.builder import CompileError
 from . import ops
 from .chain import Chain
+from .model_file import read_model
 from .node import Node
 
 __all__ = ["SUPPORTED", "load_graph"]
@@ -38,49 +38,28 @@ def load_graph(model: Any) -> Graph:
         The file is unreadable or no ONNX model, or the model has something the chip cannot do: the message
         names the node and what is wrong with it.
     """
-    model = _valid(model)
+    model = read_model(model)
     constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise CompileError("the model must have one input and one output, not "
                            f"{len(inputs)} and {len(model.graph.output)}")
     chain = _start(inputs[0])
+    _refuse_floating_point(model.graph.node, chain)
     for number, proto in enumerate(model.graph.node):
         _read(chain, proto, number, constants)
     _finish(chain, model.graph.output[0].name)
     return chain.graph
 
 
-def _valid(model: Any) -> onnx.ModelProto:
-    where = "the model"
-    if not isinstance(model, onnx.ModelProto):
-        path = None if isinstance(model, bytes) else arguments.path("model", model)
-        where = where if path is None else str(path)
-        try:
-            model = onnx.load_model_from_string(model if path is None else path.read_bytes())
-        except OSError as error:
-            raise CompileError(f"cannot read {where}: {error.strerror or error}") from None
-        except Exception:       # protobuf's own exceptions, whichever implementation it uses
-            raise CompileError(f"{where} is not an ONNX model") from None
-    if not model.graph.node:
-        raise CompileError(f"{where} is not an ONNX model, or has no nodes")
-    try:
-        onnx.checker.check_model(model)
-    except Exception as error:  # ValidationError, and what onnx raises for external data
-        raise CompileError(f"{where} is not a valid ONNX model: {_one_line(error)}") from None
-    return model
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
-
-
 def _start(value: onnx.ValueInfoProto) -> Chain:
     """A chain of nothing but the model's input."""
     tensor = value.type.tensor_type
     dims = [item.dim_value if item.HasField("dim_value") else 0 for item in tensor.shape.dim]
-    if len(dims) < 2 or any(item < 1 for item in dims[1:]):
-        shown = [item.dim_value or item.dim_param or "?" for item in tensor.shape.dim]
+    shown = [item.dim_value or item.dim_param or "?" for item in tensor.shape.dim]
+    if len(dims) < 2:
+        raise CompileError(f"input {value.name!r}: must have a batch and at least one more dimension, not {shown}")
+    if any(item < 1 for item in dims[1:]):
         raise CompileError(f"input {value.name!r}: all dimensions but the first must be fixed, not {shown}")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     if dtype not in (np.float32, np.int8, np.uint8):
@@ -90,6 +69,14 @@ def _start(value: onnx.ValueInfoProto) -> Chain:
     if unsigned:
         graph.before.append(lambda x: (x ^ np.uint8(SHIFT)).view(np.int8))
     return Chain(graph, last=value.name, batch=dims[0], quantized=dtype != np.float32, unsigned=unsigned)
+
+
+def _refuse_floating_point(nodes: Iterable[onnx.NodeProto], chain: Chain) -> None:
+    """Say so at once, and how to go on, if the model has no quantized operator."""
+    quantized = any(node.op_type in _CODES or node.op_type.startswith("QLinear") for node in nodes)
+    if not chain.quantized and not quantized:
+        raise CompileError("the model computes in floating point; quantize it first, for instance by "
+                           "onnxruntime.quantization.quantize_static with quant_format=QuantFormat.QOperator")
 
 
 def _read(chain: Chain, proto: onnx.NodeProto, number: int, constants: dict[str, np.ndarray]) -> None:
@@ -102,7 +89,12 @@ def _read(chain: Chain, proto: onnx.NodeProto, number: int, constants: dict[str,
         return
     if node.op not in SUPPORTED:
         raise node.error(f"not supported; the chip runs {', '.join(SUPPORTED)}")
+    if node.op == "DequantizeLinear" and node.inputs[0] in constants:
+        raise node.error(f"dequantizes a constant; {_QOPERATOR}")
     dynamic = [item for item in node.inputs if item and item not in constants]
+    if not dynamic:
+        raise node.error("takes constants alone; fold them first, for instance by saving the model from an "
+                         "onnxruntime.InferenceSession with SessionOptions.optimized_model_filepath")
     if dynamic != [chain.last]:
         raise node.error(f"must take {chain.last!r} alone, the result before it, not {', '.join(dynamic)!r}: "
                          "only chains of layers are supported")
@@ -114,8 +106,7 @@ def _read(chain: Chain, proto: onnx.NodeProto, number: int, constants: dict[str,
         raise node.error("only the first output is supported")
     if node.op not in _SHAPERS:
         if chain.dequantized:
-            raise node.error("comes after DequantizeLinear; models must be of quantized operators "
-                             "(QLinearConv, QLinearMatMul), not pairs of QuantizeLinear and DequantizeLinear")
+            raise node.error(f"comes after DequantizeLinear; {_QOPERATOR}")
         if not chain.quantized and node.op != "QuantizeLinear":
             raise node.error("needs int8 or uint8 codes; put a QuantizeLinear before it")
     _OPERATORS[node.op](chain, node)
@@ -137,11 +128,14 @@ def _finish(chain: Chain, output: str) -> None:
 # Codes in and out.
 
 def _quantize_linear(chain: Chain, node: Node) -> None:
+    # One scale for all has no axis, and int8 always saturates.
     node.only("axis", "saturate", "block_size", "output_dtype", "precision")
+    node.one_of("block_size", 0)
+    node.one_of("precision", 0, onnx.TensorProto.FLOAT)
     if chain.quantized:
         raise node.error("its input is quantized already")
     scale = node.scale(1, "the scale")
-    zero, chain.unsigned = node.zero_point(2, "the zero point")
+    zero, chain.unsigned = node.zero_point(2, "the zero point", "output_dtype")
     # Saturation at int8 of shifted codes is that of uint8.
     chain.shapers.append(lambda x: np.clip(np.rint(x / scale) + np.float32(zero), -128, 127).astype(np.int8))
     chain.quantized = True
@@ -149,8 +143,12 @@ def _quantize_linear(chain: Chain, node: Node) -> None:
 
 def _dequantize_linear(chain: Chain, node: Node) -> None:
     node.only("axis", "block_size", "output_dtype")
+    node.one_of("block_size", 0)
+    node.one_of("output_dtype", 0, onnx.TensorProto.FLOAT)
     scale = node.scale(1, "the scale")
-    zero, unsigned = node.zero_point(2, "the zero point")
+    zero, unsigned = -SHIFT * chain.unsigned, chain.unsigned
+    if node.has(2):
+        zero, unsigned = node.zero_point(2, "the zero point")
     chain.match(node, unsigned)
     zero += SHIFT * unsigned
     chain.graph.unsigned = unsigned
@@ -228,6 +226,9 @@ _OPERATORS: dict[str, Callable[[Chain, Node], None]] = {
     "Identity": _identity,
     "DequantizeLinear": _dequantize_linear,
 }
+_CODES = ("QuantizeLinear", "DequantizeLinear")
+_QOPERATOR = ("models must be of quantized operators (QLinearConv, QLinearMatMul; QuantFormat.QOperator), not of "
+              "pairs of QuantizeLinear and DequantizeLinear")
 #: What a model may consist of.
 SUPPORTED = tuple(_OPERATORS)
 #: Those that take numbers as well as codes.

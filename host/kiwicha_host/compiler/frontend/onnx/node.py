@@ -14,6 +14,10 @@ from ...program.builder import CompileError
 __all__ = ["Node"]
 
 
+#: ONNX's numbers for the types of codes.
+_CODES = {onnx.TensorProto.UINT8: np.uint8, onnx.TensorProto.INT8: np.int8}
+
+
 class Node:
     """One ONNX node with its constants; every complaint names it.
 
@@ -46,6 +50,12 @@ class Node:
             if name not in known:
                 raise self.error(f"attribute {name!r} is not supported")
 
+    def one_of(self, name: str, *known: int) -> None:
+        """Refuse other values of attribute `name`; the first is its default."""
+        value = self.attributes.get(name, known[0])
+        if value not in known:
+            raise self.error(f"{name} must be {' or '.join(map(str, known))}, not {value}")
+
     def has(self, index: int) -> bool:
         return index < len(self.inputs) and bool(self.inputs[index])
 
@@ -69,9 +79,16 @@ class Node:
             raise self.error(f"{what} must be a positive float32, not {value}")
         return np.float32(value)
 
-    def zero_point(self, index: int, what: str) -> tuple[int, bool]:
-        """The zero point of the codes as int8, and whether the model has them as uint8."""
-        value = self.scalar(index, what) if self.has(index) else np.uint8(0)
+    def zero_point(self, index: int, what: str, dtype: str = "") -> tuple[int, bool]:
+        """The zero point of the codes as int8, and whether the model has them as uint8.
+
+        It may be missing: then it is 0 of the type that the attribute named `dtype` asks for, or of uint8.
+        """
+        asked = self.attributes.get(dtype, 0)
+        self.one_of(dtype, 0, *_CODES)
+        value = self.scalar(index, what) if self.has(index) else _CODES.get(asked, np.uint8)(0)
+        if asked and value.dtype != _CODES[asked]:
+            raise self.error(f"{what} is {value.dtype}, {dtype} {np.dtype(_CODES[asked])}")
         if value.dtype not in (np.int8, np.uint8):
             raise self.error(f"{what} must be int8 or uint8, not {value.dtype}")
         unsigned = value.dtype == np.uint8

@@ -125,6 +125,8 @@ def max_constant(chain: Chain, node: Node) -> None:
     """Max of the codes and a constant."""
     if len(node.inputs) != 2:
         raise node.error(f"takes two inputs here, not {len(node.inputs)}")
+    if node.constant(1, "the constant").ndim > chain.where.ndim:
+        raise node.error("its constant must not have more dimensions than its input, or it would add some")
     _clamp(chain, node, int(node.scalar(1, "the constant")), 255)
 
 

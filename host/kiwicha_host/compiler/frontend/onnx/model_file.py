@@ -1,0 +1,107 @@
+"""From an ONNX file to a checked model that holds all its data, and only the nodes that its outputs need."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ....extras import extra
+
+with extra("onnx"):
+    import onnx
+    from onnx import external_data_helper
+
+from .... import arguments
+from ...program.builder import CompileError
+
+__all__ = ["read_model"]
+
+
+def read_model(model: Any) -> onnx.ModelProto:
+    """The model in an ONNX file, in its bytes, or a copy of an ``onnx.ModelProto``, valid by ONNX's own checker.
+
+    Data that a file keeps in other files are found beside it; bytes and a ModelProto have no such place, so
+    they must hold everything. Nodes that no output needs are left out.
+
+    Raises
+    ------
+    TypeError
+        `model` is none of these.
+    CompileError
+        The file is unreadable or no ONNX model, or data are missing; in one line.
+    """
+    model, where, folder = _parse(model)
+    if not model.graph.node:
+        raise CompileError(f"{where} is not an ONNX model, or has no nodes")
+    _complete(model, where, folder)
+    _accept_what_runtimes_accept(model)
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # ValidationError; in some versions others too
+        raise CompileError(f"{where} is not a valid ONNX model: {_one_line(error)}") from None
+    _leave_out_dead_nodes(model.graph)
+    return model
+
+
+def _parse(model: Any) -> tuple[onnx.ModelProto, str, Path | None]:
+    """The model, what to call it, and the folder that it is in."""
+    if isinstance(model, onnx.ModelProto):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return copy, "the model", None
+    path = None if isinstance(model, bytes) else arguments.path("model", model)
+    where = "the model" if path is None else str(path)
+    try:
+        parsed = onnx.load_model_from_string(model if path is None else path.read_bytes())
+    except OSError as error:
+        raise CompileError(f"cannot read {where}: {error.strerror or error}") from None
+    except Exception:       # protobuf's own exceptions, whichever implementation it uses
+        raise CompileError(f"{where} is not an ONNX model") from None
+    return parsed, where, None if path is None else path.parent
+
+
+def _complete(model: onnx.ModelProto, where: str, folder: Path | None) -> None:
+    """Fetch data that are in other files; onnx itself would look for them in the current folder."""
+    outside = [tensor.name for tensor in _tensors(model.graph) if external_data_helper.uses_external_data(tensor)]
+    if not outside:
+        return
+    if folder is None:
+        raise CompileError(f"the data of {outside[0]!r} are in another file; give the model's path, or load the "
+                           "model with its external data")
+    try:
+        external_data_helper.load_external_data_for_model(model, str(folder))
+    except Exception as error:  # ValidationError, ValueError, OSError
+        raise CompileError(f"the external data of {where} cannot be read: {_one_line(error)}") from None
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _accept_what_runtimes_accept(model: onnx.ModelProto) -> None:
+    """What the checker minds and no runtime does: constants that are no inputs, which version 3 of the format did
+    not know, and outputs without a shape."""
+    if model.ir_version == 3:
+        model.ir_version = 4
+    for output in model.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.shape.SetInParent()
+
+
+def _leave_out_dead_nodes(graph: onnx.GraphProto) -> None:
+    wanted, kept = {item.name for item in graph.output}, []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    if len(kept) < len(graph.node):
+        del graph.node[:]
+        graph.node.extend(reversed(kept))
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()

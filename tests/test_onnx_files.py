@@ -1,0 +1,217 @@
+"""ONNX files as people have them: data beside them, old versions, dead branches; attributes kept or refused."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx_models import ModelBuilder, run_onnxruntime
+
+from kiwicha import ChipConfig
+from kiwicha_host.compiler import CompileError, compile_onnx
+from kiwicha_host.devices import open_device
+from kiwicha_host.inference import infer
+
+TINY = ChipConfig.preset("tiny")
+
+
+def right(model, inputs, source=None):
+    """The golden machine says what ONNX Runtime says."""
+    network = compile_onnx(TINY, model if source is None else source)
+    with open_device("golden", config=TINY) as device:
+        outputs, _ = infer(device, network, inputs)
+    expected = run_onnxruntime(model, inputs)
+    assert outputs.dtype == expected.dtype
+    np.testing.assert_array_equal(outputs, expected)
+
+
+def refused(model, pattern):
+    with pytest.raises(CompileError, match=pattern) as caught:
+        compile_onnx(TINY, model)
+    assert "\n" not in str(caught.value)
+
+
+def conv(seed=0, **options):
+    builder = ModelBuilder(np.random.default_rng(seed), (3, 5, 5), **options)
+    builder.conv(4, (3, 3))
+    return builder
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A model whose data are in a file beside it, and that model with its data in it."""
+    model, path = conv().build(), tmp_path / "model" / "model.onnx"
+    path.parent.mkdir()
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path, whole
+
+
+def test_data_beside_the_file(stored, tmp_path, monkeypatch):
+    """From the model's folder, whatever is in the current one."""
+    path, whole = stored
+    inputs = np.random.default_rng(1).integers(-128, 128, (2, 3, 5, 5), np.int8)
+    data = path.with_name("weights.bin").read_bytes()
+    (tmp_path / "weights.bin").write_bytes(bytes(len(data)))
+    monkeypatch.chdir(tmp_path)
+    right(whole, inputs, path)
+    monkeypatch.chdir(path.parent)
+    right(whole, inputs, path.name)
+
+
+def test_data_that_are_not_there(stored, monkeypatch):
+    path, _ = stored
+    monkeypatch.chdir(path.parent)
+    refused(path.read_bytes(), "the data of 'c0' are in another file; give the model's path")
+    refused(onnx.load(path, load_external_data=False), "the data of 'c0' are in another file")
+    data = path.with_name("weights.bin")
+    data.write_bytes(data.read_bytes()[:70])
+    refused(path, "the external data of .*model.onnx cannot be read: .*'c2'")
+    data.unlink()
+    refused(path, "the external data of .*model.onnx cannot be read: .*weights.bin")
+
+
+@pytest.mark.parametrize("key, value", [("location", "../weights.bin"), ("location", "/etc/hosts"),
+                                        ("offset", "ten"), ("offset", "-5"), ("length", "1000000")])
+def test_data_elsewhere(stored, key, value):
+    path, _ = stored
+    model = onnx.load(path, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == key:
+            entry.value = value
+    path.write_bytes(model.SerializeToString())
+    refused(path, "the external data of .*model.onnx cannot be read: ")
+
+
+def test_a_model_stays_as_it_is():
+    model = conv().build()
+    model.ir_version = 3
+    model.graph.node.append(helper.make_node("Relu", ["input"], ["dead"]))
+    before = model.SerializeToString(deterministic=True)
+    compile_onnx(TINY, model)
+    assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_version_3(declared):
+    """Constants were inputs too; many files have them only as constants."""
+    model = conv().build()
+    if declared:
+        model.graph.input.extend(helper.make_tensor_value_info(item.name, item.data_type, item.dims)
+                                 for item in model.graph.initializer)
+    expected = onnx.ModelProto()
+    expected.CopyFrom(model)
+    model.ir_version = 3
+    right(expected, np.ones((1, 3, 5, 5), np.int8), model)
+
+
+def test_an_output_without_shape():
+    model = conv().build()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    right(model, np.ones((1, 3, 5, 5), np.int8))
+
+
+def test_dead_branches():
+    """What no output needs is not looked at, whatever it is."""
+    builder = conv()
+    end = builder.last
+    builder.append("Sigmoid")
+    builder.append("Sigmoid")
+    builder.last = end
+    network = compile_onnx(TINY, builder.build())
+    assert [layer.op for layer in network.layers] == ["QLinearConv"]
+
+
+def quantized(*, zero=None, **attributes):
+    """Numbers to codes, through a convolution of int8 or uint8."""
+    dtype = np.int8 if attributes.get("output_dtype") == TensorProto.INT8 else np.uint8
+    builder = ModelBuilder(np.random.default_rng(3), (3, 5, 5), dtype, quantize=True)
+    builder.zero = dtype(0)
+    builder.nodes, builder.last = [], "input"
+    constants = [builder.constant(builder.scale), *([] if zero is None else [builder.constant(zero)])]
+    builder.append("QuantizeLinear", *constants, **attributes)
+    builder.conv(4, (3, 3))
+    model = builder.build(dequantize=True)
+    model.opset_import[0].version = 23
+    model.ir_version = 10
+    return model
+
+
+@pytest.mark.parametrize("output_dtype", [TensorProto.UINT8, TensorProto.INT8])
+def test_output_dtype(output_dtype):
+    model = quantized(output_dtype=output_dtype)
+    right(model, np.random.default_rng(4).normal(0, 3, (2, 3, 5, 5)).astype(np.float32))
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"output_dtype": TensorProto.INT16}, "output_dtype must be 0 or 2 or 3, not 5"),
+    ({"output_dtype": TensorProto.INT8, "zero": np.uint8(3)}, "the zero point is uint8, output_dtype int8"),
+    ({"precision": TensorProto.FLOAT16}, "precision must be 0 or 1, not 10"),
+    ({"block_size": 2}, "block_size must be 0, not 2"),
+])
+def test_attributes_of_quantize(options, message):
+    refused(quantized(**options), f"QuantizeLinear 'quantizelinear0': {message}")
+
+
+def dequantized(**attributes):
+    builder = conv()
+    constants = [builder.constant(builder.scale), builder.constant(builder.zero)]
+    builder.append("DequantizeLinear", *constants, **attributes)
+    model = builder.build()
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    model.opset_import[0].version = 23
+    model.ir_version = 10
+    return model
+
+
+def test_dequantize():
+    inputs = np.random.default_rng(5).integers(-128, 128, (2, 3, 5, 5), np.int8)
+    right(dequantized(output_dtype=TensorProto.FLOAT), inputs)
+    refused(dequantized(output_dtype=TensorProto.FLOAT16), "output_dtype must be 0 or 1, not 10")
+    refused(dequantized(block_size=2), "block_size must be 0, not 2")
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_dequantize_without_zero_point(dtype):
+    builder = conv(dtype=dtype)
+    builder.zero = dtype(0)
+    builder.nodes[-1].input[7] = builder.constant(builder.zero)
+    builder.append("DequantizeLinear", builder.constant(builder.scale))
+    model = builder.build()
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    right(model, builder.inputs(2))
+
+
+@pytest.mark.parametrize("rank", [0, 1, 4, 5])
+def test_max_with_a_constant_of_any_rank(rank):
+    builder = conv()
+    builder.append("Max", builder.constant(np.full((1,) * rank, 7, np.int8)))
+    if rank > 4:
+        refused(builder.build(), "Max 'max1': its constant must not have more dimensions than its input")
+    else:
+        right(builder.build(), builder.inputs(2))
+
+
+def test_what_to_do_about_other_models():
+    """Models in floating point, pairs of quantize and dequantize, sums of constants, inputs without a batch."""
+    value = helper.make_tensor_value_info
+    model = helper.make_model(helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])], "float", [value("x", TensorProto.FLOAT, ["N", 4])],
+        [value("y", TensorProto.FLOAT, ["N", 4])]))
+    refused(model, "the model computes in floating point; quantize it first, for instance by onnxruntime.quant")
+    builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5), quantize=True)
+    builder.append("DequantizeLinear", builder.constant(builder.scale), builder.constant(builder.zero))
+    weights = builder.constant(np.ones((4, 3, 3, 3), np.int8)), builder.constant(np.float32(1))
+    builder.nodes.append(helper.make_node("DequantizeLinear", weights, ["w"], name="weights"))
+    builder.nodes.append(helper.make_node("Conv", [builder.last, "w"], ["y"]))
+    builder.last = "y"
+    refused(builder.build(), "DequantizeLinear 'weights': dequantizes a constant; models must be of quantized "
+            "operators .QLinearConv, QLinearMatMul; QuantFormat.QOperator., not of pairs")
+    builder = conv()
+    folded = helper.make_node("Identity", [builder.constant(np.int8(1))], ["one"], name="folded")
+    builder.nodes.insert(0, folded)
+    builder.append("Max", "one")
+    refused(builder.build(), "Identity 'folded': takes constants alone; fold them first")
+    model = conv().build()
+    del model.graph.input[0].type.tensor_type.shape.dim[1:]
+    refused(model, r"input 'input': must have a batch and at least one more dimension, not \['N'\]")
