@@ -193,7 +193,7 @@ def test_max_with_a_constant_of_any_rank(rank):
 
 
 def test_what_to_do_about_other_models():
-    """Models in floating point, pairs of quantize and dequantize, sums of constants, inputs without a batch."""
+    """Models in floating point, pairs of quantize and dequantize, inputs without a batch."""
     value = helper.make_tensor_value_info
     model = helper.make_model(helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"])], "float", [value("x", TensorProto.FLOAT, ["N", 4])],
@@ -207,11 +207,44 @@ def test_what_to_do_about_other_models():
     builder.last = "y"
     refused(builder.build(), "DequantizeLinear 'weights': dequantizes a constant; models must be of quantized "
             "operators .QLinearConv, QLinearMatMul; QuantFormat.QOperator., not of pairs")
-    builder = conv()
-    folded = helper.make_node("Identity", [builder.constant(np.int8(1))], ["one"], name="folded")
-    builder.nodes.insert(0, folded)
-    builder.append("Max", "one")
-    refused(builder.build(), "Identity 'folded': takes constants alone; fold them first")
     model = conv().build()
     del model.graph.input[0].type.tensor_type.shape.dim[1:]
     refused(model, r"input 'input': must have a batch and at least one more dimension, not \['N'\]")
+
+
+def test_constants_of_constants():
+    """Whatever computes from constants alone is computed once, by ONNX's own reference."""
+    builder = conv()
+    half, shape = builder.constant(np.int8(3)), builder.constant(np.array([1, 0], np.int64))
+    builder.nodes[:0] = [
+        helper.make_node("Add", [half, half], ["six"]),
+        helper.make_node("Constant", [], ["axes"], value_ints=[0]),
+        helper.make_node("Unsqueeze", ["six", "axes"], ["unsqueezed"]),
+        helper.make_node("Split", [shape], ["batch", "rest"], num_outputs=2),
+        helper.make_node("Sub", ["rest", "batch"], ["minus"]),
+        helper.make_node("Concat", ["rest", "minus"], ["shape"], axis=0)]
+    builder.append("Max", "unsqueezed")
+    builder.append("Reshape", "shape")
+    builder.shape = (36,)
+    model = builder.build()
+    model.opset_import[0].version = 18
+    right(model, builder.inputs(3))
+
+
+def branches():
+    graph = helper.make_graph([helper.make_node("Identity", ["ten"], ["i"])], "g", [],
+                              [helper.make_tensor_value_info("i", TensorProto.INT8, [10])])
+    return {"then_branch": graph, "else_branch": graph}
+
+
+@pytest.mark.parametrize("op, inputs, attributes, message", [
+    ("Reshape", ["ten", "two"], {}, "cannot be computed from its constants"),
+    ("RandomNormal", [], {"shape": [1]}, "draws random numbers"),
+    ("If", ["true"], branches(), "takes constants alone, but has a graph of its own")])
+def test_constants_that_are_none(op, inputs, attributes, message):
+    builder = conv()
+    for name, value in (("ten", np.zeros(10, np.int8)), ("two", np.array([2, 2])), ("true", np.bool_(True))):
+        builder.constants.append(onnx.numpy_helper.from_array(value, name))
+    builder.nodes.insert(0, helper.make_node(op, inputs, ["c"], name="n", **attributes))
+    builder.append("Max", "c")
+    refused(builder.build(), f"{op} 'n': {message}")

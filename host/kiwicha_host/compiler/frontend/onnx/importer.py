@@ -1,6 +1,6 @@
 """ONNX models to graphs: the order of their nodes, and those that only move elements."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ...ir.graph import SHIFT, Graph
 from ...program.builder import CompileError
 from . import ops
 from .chain import Chain
+from .fold import fold
 from .model_file import read_model
 from .node import Node
 
@@ -47,7 +48,7 @@ def load_graph(model: Any) -> Graph:
     chain = _start(inputs[0])
     _refuse_floating_point(model.graph.node, chain)
     for number, proto in enumerate(model.graph.node):
-        _read(chain, proto, number, constants)
+        _read(chain, proto, number, constants, model.opset_import)
     _finish(chain, model.graph.output[0].name)
     return chain.graph
 
@@ -79,22 +80,20 @@ def _refuse_floating_point(nodes: Iterable[onnx.NodeProto], chain: Chain) -> Non
                            "onnxruntime.quantization.quantize_static with quant_format=QuantFormat.QOperator")
 
 
-def _read(chain: Chain, proto: onnx.NodeProto, number: int, constants: dict[str, np.ndarray]) -> None:
-    """Add one node, which must take the result of the one before."""
+def _read(chain: Chain, proto: onnx.NodeProto, number: int, constants: dict[str, np.ndarray],
+          opsets: Sequence[onnx.OperatorSetIdProto]) -> None:
+    """Add one node, which must take the result of the one before, or constants alone."""
     node = Node(proto, number, constants)
     if proto.domain not in ("", "ai.onnx"):
         raise node.error(f"operators of domain {proto.domain!r} are not supported")
-    if node.op == "Constant":
-        constants[proto.output[0]] = node.value()
+    dynamic = [item for item in node.inputs if item and item not in constants]
+    if not dynamic and node.op != "DequantizeLinear":
+        constants |= fold(proto, node, constants, opsets)
         return
     if node.op not in SUPPORTED:
         raise node.error(f"not supported; the chip runs {', '.join(SUPPORTED)}")
-    if node.op == "DequantizeLinear" and node.inputs[0] in constants:
-        raise node.error(f"dequantizes a constant; {_QOPERATOR}")
-    dynamic = [item for item in node.inputs if item and item not in constants]
     if not dynamic:
-        raise node.error("takes constants alone; fold them first, for instance by saving the model from an "
-                         "onnxruntime.InferenceSession with SessionOptions.optimized_model_filepath")
+        raise node.error(f"dequantizes a constant; {_QOPERATOR}")
     if dynamic != [chain.last]:
         raise node.error(f"must take {chain.last!r} alone, the result before it, not {', '.join(dynamic)!r}: "
                          "only chains of layers are supported")

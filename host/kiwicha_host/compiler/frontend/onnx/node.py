@@ -6,7 +6,7 @@ from ....extras import extra
 
 with extra("onnx"):
     import onnx
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
 from ...ir.graph import SHIFT
 from ...program.builder import CompileError
@@ -99,15 +99,6 @@ class Node:
         if len(value) != 2 or min(value) < 1:
             raise self.error(f"{name} must be two positive numbers, not {list(value)}")
         return value
-
-    def value(self) -> np.ndarray:
-        """What a Constant holds."""
-        if "value" in self.attributes:
-            return numpy_helper.to_array(self.attributes["value"])
-        (name, value), = self.attributes.items() or [("", None)]
-        if name not in ("value_int", "value_ints", "value_float", "value_floats"):
-            raise self.error(f"attribute {name!r} is not supported")
-        return np.asarray(value, np.float32 if "float" in name else np.int64)
 
     def window(self, size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int],
                dilations: tuple[int, int], ceil: bool = False) -> tuple[tuple[int, int], tuple[int, int]]:
