@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kiwicha.formats import FORMATS
-from kiwicha_host.compiler.ir.graph import Graph, Layer
+from kiwicha_host.compiler.ir.layers import Layer, LayerChain
 from kiwicha_host.compiler.network import CompiledNetwork
 from kiwicha_host.devices import Device
 from kiwicha_host.golden import gemm_block
@@ -91,9 +91,9 @@ class Convolution:
         size = (self.size, self.size)
         layer = Layer("conv", "QLinearConv", weights, bias, scale, 0, 0, size, size,
                       pads=(self.kernel // 2, self.kernel // 2), real_macs=self.work.macs)
-        graph = Graph([layer], (self.channels, *size), np.dtype(np.int8))
+        chain = LayerChain([layer], (self.channels, *size), np.dtype(np.int8))
         image = rng.integers(-128, 128, (1, self.channels, *size), np.int8)
-        network = CompiledNetwork(device.config, graph, memory_latency=device.memory_latency)
+        network = CompiledNetwork(device.config, chain, memory_latency=device.memory_latency)
         got, result = infer(device, network, image)
         return result, bool((got == self._expected(image, weights, bias, scale)).all())
 

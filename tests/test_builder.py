@@ -7,7 +7,8 @@ from schedules import UNITS, legal_order
 
 from kiwicha.isa import INSTRUCTION_BYTES, Unit
 from kiwicha_host.assembler import decode
-from kiwicha_host.compiler.program.builder import CompileError, ProgramBuilder, semaphore
+from kiwicha_host.compiler.errors import CompileError
+from kiwicha_host.compiler.program.builder import ProgramBuilder, semaphore
 
 Steps = list[tuple[Unit, list[int], list[int]]]
 

@@ -182,7 +182,7 @@ def run(model: Path, input_file: Path, output: Path | None, config: str, device:
     source = read_model(model)
     images = read_array(input_file)
     network = compile_onnx(chip, source, memory_latency=memory_latency_of(device))
-    network.graph.encode(images)        # fails on wrong images before the device is built
+    network.chain.encode(images)        # fails on wrong images before the device is built
     with _open(device, chip, report) as opened:
         outputs, result = infer(opened, network, images)
     for path in results:

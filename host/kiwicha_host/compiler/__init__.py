@@ -1,7 +1,7 @@
 """From GEMMs and networks to programs."""
 
+from .errors import CompileError
 from .lower.gemm.compiled import CompiledGemm, GemmSpec, compile_gemm
-from .program.builder import CompileError
 
 __all__ = ["CompileError", "CompiledGemm", "GemmSpec", "compile_gemm", "compile_onnx"]
 

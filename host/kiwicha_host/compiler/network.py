@@ -20,13 +20,15 @@ from .. import arguments
 from ..job import Job
 from ..memory_latency import MEMORY_LATENCY
 from ..metrics import Work
-from .frontend.onnx.importer import load_graph
-from .ir.graph import Graph
+from .errors import CompileError
+from .frontend.onnx.importer import to_layers
+from .frontend.onnx.reader import read_graph
+from .ir.layers import LayerChain
 from .lower.conv.emitter import Emitter
 from .lower.conv.plan import ConvPlan, plan_layer
 from .lower.conv.resident import Resident
 from .lower.conv.streamed import Streamed
-from .program.builder import CompileError
+from .passes import PASSES
 from .program.memory_map import MemoryMap, Region, ceil_div
 
 __all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "compile_onnx"]
@@ -68,7 +70,11 @@ def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY
     CompileError
         The model is unreadable, has something the chip cannot do, or a layer does not fit; in one line.
     """
-    return CompiledNetwork(arguments.chip(config), load_graph(model), memory_latency=memory_latency)
+    arguments.chip(config)
+    graph = read_graph(model)
+    for improve in PASSES:
+        graph = improve(graph)
+    return CompiledNetwork(config, to_layers(graph), memory_latency=memory_latency)
 
 
 class CompiledNetwork:
@@ -80,14 +86,14 @@ class CompiledNetwork:
     segments : list of (first layer, layers, images in a group; 0 where streamed)
     """
 
-    def __init__(self, config: ChipConfig, graph: Graph, *, memory_latency: int = MEMORY_LATENCY):
+    def __init__(self, config: ChipConfig, chain: LayerChain, *, memory_latency: int = MEMORY_LATENCY):
         self.config = arguments.chip(config)
-        self.graph = arguments.instance("graph", graph, Graph)
+        self.chain = arguments.instance("chain", chain, LayerChain)
         memory_latency = arguments.integer("memory_latency", memory_latency, 0)
-        self.plans = [plan_layer(config, layer, from_host=i == 0) for i, layer in enumerate(graph.layers)]
+        self.plans = [plan_layer(config, layer, from_host=i == 0) for i, layer in enumerate(chain.layers)]
         self._segments = _cut(config, self.plans, memory_latency)
         self.layers = [LayerInfo(layer.name, layer.op, layer.real_macs, (*layer.out_size, layer.out_channels),
-                                 layer.weights.size) for layer in graph.layers]
+                                 layer.weights.size) for layer in chain.layers]
         self._weights = np.concatenate([plan.packed() for plan in self.plans]).reshape(-1)
         self._built = lru_cache(maxsize=4)(self._build)
 
@@ -107,7 +113,7 @@ class CompiledNetwork:
     def layer_works(self, images: int) -> list[Work]:
         """Each layer's part of the work: the first has the input's bytes, the last the output's."""
         arguments.integer("images", images, 1)
-        layers = self.graph.layers
+        layers = self.chain.layers
         traffic = [layer.weights.size + 8 * layer.out_channels for layer in layers]
         first, last = layers[0], layers[-1]
         traffic[0] += images * first.size[0] * first.size[1] * first.channels
@@ -152,7 +158,7 @@ class CompiledNetwork:
         CompileError
             `inputs` has a wrong shape, type or value, or the program would be too long.
         """
-        codes = self.plans[0].arrange(self.graph.encode(arguments.array("inputs", inputs)))
+        codes = self.plans[0].arrange(self.chain.encode(arguments.array("inputs", inputs)))
         program = self._program(len(codes))
         memory = np.zeros(program.memory_bytes, np.uint8)
         memory[:self._weights.size] = self._weights
@@ -164,19 +170,19 @@ class CompiledNetwork:
 
     def check(self, inputs: np.ndarray) -> None:
         """Raise :exc:`CompileError` unless the model takes `inputs`."""
-        self.graph.check(arguments.array("inputs", inputs))
+        self.chain.check(arguments.array("inputs", inputs))
 
     def codes(self, job: NetworkJob) -> np.ndarray:
         """The last layer's int8 (or uint8) codes after the run."""
-        return self.graph.codes(self._results(job))
+        return self.chain.codes(self._results(job))
 
     def outputs(self, job: NetworkJob) -> np.ndarray:
         """The model's output after the run."""
-        return self.graph.decode(self._results(job))
+        return self.chain.decode(self._results(job))
 
     def _results(self, job: NetworkJob) -> np.ndarray:
         arguments.instance("job", job, NetworkJob)
-        region, last = self._program(job.images).outputs, self.graph.layers[-1]
+        region, last = self._program(job.images).outputs, self.chain.layers[-1]
         data = job.memory[region.base:region.end].view(np.int8)
         return data.reshape(job.images, *last.out_size, last.out_channels)
 

@@ -1,148 +1,161 @@
-"""A network as a chain of convolutions, which is all that the chip's programs know."""
+"""A model as a graph: operators in the order of their execution, and the tensors between them.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+Every tensor has a name and is defined once: by the graph as an input or a constant, or by one operator (static
+single assignment). Passes take a graph and return one; none changes what it was given.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from ... import arguments
-from ..program.builder import CompileError
+__all__ = ["Graph", "GraphError", "Op", "Type"]
 
-__all__ = ["Graph", "Layer", "Pool", "SHIFT", "Step"]
 
-#: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
-SHIFT = 128
-#: What the host does to a batch; the first dimension is the batch.
-Step = Callable[[np.ndarray], np.ndarray]
+class GraphError(ValueError):
+    """A graph contradicts itself; one line that names operator and tensor."""
 
 
 @dataclass(frozen=True)
-class Pool:
-    """A max-pooling window, (y, x) each; padding counts as minus infinity."""
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    pads: tuple[int, int]       # top, left
-    size: tuple[int, int]       # of the result
+class Type:
+    """Of a tensor: its elements, by NumPy's name, and its shape.
+
+    A dimension is its size, or the name that the model gives it, or "?". A shape of None is not known.
+    """
+    element: str
+    shape: tuple[int | str, ...] | None
+
+    def __str__(self) -> str:
+        return f"{self.element}[{'...' if self.shape is None else ', '.join(map(str, self.shape))}]"
+
+    @staticmethod
+    def of(array: np.ndarray) -> "Type":
+        return Type(array.dtype.name, array.shape)
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One convolution with its epilogue; all pairs are (y, x).
+class Op:
+    """One operator.
 
     Parameters
     ----------
-    name, op : of the first ONNX node, and of all that were fused
-    weights : int8 [out channels, channels, kernel y, kernel x]
-    bias : int32 [out channels], with the input's zero point already in it
-    scale : float32 [out channels], from accumulators to the output's steps
-    x_zero, y_zero : zero points; x_zero is also the padding
-    size : of the input
-    conv_size : of the result before pooling
-    clamp : lowest and highest output code
-    real_macs : multiply-accumulates per image that the model asks for
+    name : unique in its graph; what errors and reports call it
+    kind : ONNX's name of the operator, after its domain and a full stop if that is not ONNX's own
+    inputs, outputs : names of tensors, in ONNX's order; "" stands for one that is left out
+    attributes : by name, as Python and NumPy values
     """
     name: str
-    op: str
-    weights: np.ndarray
-    bias: np.ndarray
-    scale: np.ndarray
-    x_zero: int
-    y_zero: int
-    size: tuple[int, int]
-    conv_size: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    dilations: tuple[int, int] = (1, 1)
-    pads: tuple[int, int] = (0, 0)      # top, left
-    clamp: tuple[int, int] = (-128, 127)
-    pool: Pool | None = None
-    real_macs: int = 0
-
-    @property
-    def channels(self) -> int:
-        return self.weights.shape[1]
-
-    @property
-    def out_channels(self) -> int:
-        return self.weights.shape[0]
-
-    @property
-    def kernel(self) -> tuple[int, int]:
-        return self.weights.shape[2:]
-
-    @property
-    def out_size(self) -> tuple[int, int]:
-        return self.pool.size if self.pool else self.conv_size
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Graph:
-    """The layers in order, and what the host does before and after them.
+    """A model, or a part of one.
 
-    Attributes
+    Parameters
     ----------
-    layers : list of Layer
-    input_shape : shape of one image as the model takes it, without the batch
-    input_dtype : of the model's input
-    before : steps from the model's input to the first layer's codes
-    shapers : steps that move the last layer's codes to where the model has them
-    after : steps from those codes to the model's output
-    flat : the last layer's result has no height and width in the model
-    unsigned : its codes are uint8
+    inputs, outputs : names of tensors
+    ops : in an order in which they can be executed
+    constants : arrays by name
+    types : of tensors by name; those of constants are their arrays'
+    opsets : version of each domain of operators; ONNX's own is ""
     """
-    layers: list[Layer] = field(default_factory=list)
-    input_shape: tuple[int, ...] = ()
-    input_dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
-    before: list[Step] = field(default_factory=list)
-    shapers: list[Step] = field(default_factory=list)
-    after: list[Step] = field(default_factory=list)
-    flat: bool = False
-    unsigned: bool = False
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ops: tuple[Op, ...]
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    types: Mapping[str, Type] = field(default_factory=dict)
+    opsets: Mapping[str, int] = field(default_factory=dict)
 
-    def check(self, images: np.ndarray) -> None:
-        """Raise :exc:`CompileError` if `images` has a wrong shape, type or value."""
-        images = arguments.array("images", images)
-        if images.ndim < 1 or images.shape[1:] != self.input_shape or len(images) < 1:
-            raise CompileError(f"the model takes [N, {', '.join(map(str, self.input_shape))}], "
-                               f"not {list(images.shape)}")
-        if images.dtype != self.input_dtype:
-            raise CompileError(f"the model takes {self.input_dtype}, not {images.dtype}")
-        if images.dtype.kind == "f" and np.isnan(images).any():
-            raise CompileError("the input holds NaN")
+    def with_ops(self, ops: tuple[Op, ...], constants: Mapping[str, np.ndarray] | None = None) -> "Graph":
+        """This graph with other operators, and without the constants and types that nobody names any more."""
+        known = self.constants if constants is None else constants
+        read = {*self.outputs, *(name for op in ops for name in op.inputs)}
+        named = {*self.inputs, *read, *(name for op in ops for name in op.outputs)}
+        return replace(self, ops=ops, constants={name: array for name, array in known.items() if name in read},
+                       types={name: type_ for name, type_ in self.types.items() if name in named})
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """The first layer's input codes, int8 [N, H, W, C].
+    def type_of(self, name: str) -> Type | None:
+        """The type of a tensor, if it is known."""
+        return Type.of(self.constants[name]) if name in self.constants else self.types.get(name)
+
+    def verify(self) -> "Graph":
+        """This graph.
 
         Raises
         ------
-        CompileError
-            `images` has a wrong shape, type or value.
+        GraphError
+            A tensor is defined twice, or used before it is defined or without that; two operators share a name.
         """
-        images = arguments.array("images", images)
-        self.check(images)
-        for step in self.before:
-            images = step(images)
-        first = self.layers[0]
-        shape = (len(images), first.channels, *first.size)
-        return np.ascontiguousarray(images.reshape(shape).transpose(0, 2, 3, 1))
+        defined: set[str] = set()
+        for name in (*self.inputs, *self.constants):
+            _define(defined, name, "the graph")
+        names: set[str] = set()
+        for op in self.ops:
+            if op.name in names:
+                raise GraphError(f"two operators are called {op.name!r}")
+            names.add(op.name)
+            for name in filter(None, op.inputs):
+                if name not in defined:
+                    raise GraphError(f"{op.kind} {op.name!r} takes {name!r}, which nothing before it makes")
+            for name in filter(None, op.outputs):
+                _define(defined, name, f"{op.kind} {op.name!r}")
+        for name in self.outputs:
+            if name not in defined:
+                raise GraphError(f"nothing makes the output {name!r}")
+        return self
 
-    def codes(self, results: np.ndarray) -> np.ndarray:
-        """The last layer's codes as the model has them, from int8 [N, H, W, C]."""
-        results = results.transpose(0, 3, 1, 2)
-        if self.flat:
-            results = results.reshape(len(results), -1)
-        for step in self.shapers:
-            results = step(results)
-        results = np.ascontiguousarray(results)
-        return _to_unsigned(results) if self.unsigned else results
+    def same(self, other: "Graph") -> bool:
+        """Whether both are equal, to the bits of all constants (and NaN like NaN)."""
+        return (self.inputs, self.outputs, self.ops, self.types, self.opsets) == (
+            other.inputs, other.outputs, other.ops, other.types, other.opsets) and (
+            _bits(self.constants) == _bits(other.constants))
 
-    def decode(self, results: np.ndarray) -> np.ndarray:
-        """The model's output, from int8 [N, H, W, C]."""
-        results = self.codes(results)
-        for step in self.after:
-            results = step(results)
-        return np.ascontiguousarray(results)
+    def dump(self) -> str:
+        """The graph as text: a line for the graph, for each constant and for each operator.
+
+        ::
+
+            graph(x: int8[N, 4]) -> (y: int8[N, 4])
+              two: int8[] = 2
+              y: int8[N, 4] = Max 'limit' (x, two)
+        """
+        return "\n".join(self._lines()) + "\n"
+
+    def _lines(self) -> Iterator[str]:
+        yield f"graph({', '.join(map(self._typed, self.inputs))}) -> ({', '.join(map(self._typed, self.outputs))})"
+        for name, array in self.constants.items():
+            yield f"  {self._typed(name)} = {_short(array)}"
+        for op in self.ops:
+            attributes = ", ".join(f"{name}={_short(value)}" for name, value in op.attributes.items())
+            made, taken = map(self._typed, op.outputs), (name or "_" for name in op.inputs)
+            yield (f"  {', '.join(made)} = {op.kind} {op.name!r} ({', '.join(taken)})"
+                   + (f" {{{attributes}}}" if attributes else ""))
+
+    def _typed(self, name: str) -> str:
+        known = self.type_of(name)
+        return (name or "_") + (f": {known}" if known else "")
 
 
-def _to_unsigned(codes: np.ndarray) -> np.ndarray:
-    return codes.view(np.uint8) ^ np.uint8(SHIFT)
+def _define(defined: set[str], name: str, where: str) -> None:
+    if name in defined:
+        raise GraphError(f"{where} defines {name!r}, which is defined already")
+    defined.add(name)
+
+
+def _bits(constants: Mapping[str, np.ndarray]) -> dict[str, tuple[Type, bytes]]:
+    return {name: (Type.of(array), array.tobytes()) for name, array in constants.items()}
+
+
+def _short(value: Any) -> str:
+    """A value, or the size of one that fills lines."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray):
+        return str(value.tolist()) if value.size <= 8 else f"{value.nbytes} bytes"
+    text = str(value)
+    return text if len(text) <= 60 and "\n" not in text else f"<{type(value).__name__}>"

@@ -13,14 +13,11 @@ from kiwicha.config import shown
 from kiwicha.isa import INDEX_WIDTH, INSTRUCTIONS, SEMAPHORE_MAX, Unit
 
 from ...assembler import encode
+from ..errors import CompileError
 
-__all__ = ["CompileError", "ProgramBuilder", "semaphore"]
+__all__ = ["ProgramBuilder", "semaphore"]
 
 _PAIRS = [(a, b) for a in INSTRUCTIONS for b in INSTRUCTIONS if a != b]
-
-
-class CompileError(ValueError):
-    """The job does not fit the chip; the message says what is too large and what there is."""
 
 
 def semaphore(producer: Unit, consumer: Unit) -> int:

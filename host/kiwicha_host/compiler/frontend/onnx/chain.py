@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.graph import Graph, Layer, Pool, Step
+from ...ir.layers import Layer, LayerChain, Pool, Step
 from .node import Node
 
 __all__ = ["Chain"]
@@ -17,7 +17,7 @@ class Chain:
 
     Attributes
     ----------
-    graph : with the input's shape and type
+    result : the layers so far, with the input's shape and type
     last : name of the tensor
     batch : number of images, 0 if any
     quantized : the tensor is of codes, or was before a DequantizeLinear
@@ -26,7 +26,7 @@ class Chain:
     where : [1, ...], which element of the last layer's result (or of the input) each element is, for one image
     shapers : what the model does since the last layer
     """
-    graph: Graph
+    result: LayerChain
     last: str
     batch: int
     quantized: bool
@@ -36,7 +36,7 @@ class Chain:
     shapers: list[Step] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._restart(self.graph.input_shape)
+        self._restart(self.result.input_shape)
 
     def _restart(self, shape: tuple[int, ...]) -> None:
         self.where = np.arange(int(np.prod(shape))).reshape(1, *shape)
@@ -64,8 +64,8 @@ class Chain:
         if self.where.ndim != 4:
             raise node.error(f"takes [N, channels, height, width], not {self.where.ndim} dimensions")
         _, channels, *size = self.where.shape
-        if self.graph.layers:
-            before = self.graph.layers[-1]
+        if self.result.layers:
+            before = self.result.layers[-1]
             if ((channels, *size) != (before.out_channels, *before.out_size)
                     or (self.where.reshape(-1) != np.arange(self.where.size)).any()):
                 raise node.error("a reshape or transpose before it moves elements between channels and places, "
@@ -74,15 +74,15 @@ class Chain:
 
     def append(self, layer: Layer, flat: bool, unsigned: bool) -> None:
         """The tensor is the result of a new `layer`; if `flat`, without height and width."""
-        if not self.graph.layers:
-            self.graph.before += self.shapers
-        self.graph.layers.append(layer)
+        if not self.result.layers:
+            self.result.before += self.shapers
+        self.result.layers.append(layer)
         self._settle(flat)
         self.unsigned = unsigned
 
     def clamp(self, node: Node, low: int, high: int) -> None:
         """The last layer's results are limited, by `node`, to codes from `low` to `high`."""
-        first, last = (min(max(item, low), high) for item in self.graph.layers[-1].clamp)
+        first, last = (min(max(item, low), high) for item in self.result.layers[-1].clamp)
         self._join(node, clamp=(first, last))
 
     def pool(self, node: Node, pool: Pool) -> None:
@@ -91,11 +91,11 @@ class Chain:
         self._settle(flat=False)
 
     def _join(self, node: Node, **changes: Any) -> None:
-        layer = self.graph.layers[-1]
-        self.graph.layers[-1] = replace(layer, op=f"{layer.op}+{node.op}", **changes)
+        layer = self.result.layers[-1]
+        self.result.layers[-1] = replace(layer, op=f"{layer.op}+{node.op}", **changes)
 
     def _settle(self, flat: bool) -> None:
         """The last layer's result is the tensor that the next node takes."""
-        layer = self.graph.layers[-1]
+        layer = self.result.layers[-1]
         self._restart((layer.out_channels,) if flat else (layer.out_channels, *layer.out_size))
-        self.graph.flat = flat
+        self.result.flat = flat

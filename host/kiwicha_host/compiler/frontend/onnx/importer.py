@@ -1,7 +1,6 @@
-"""ONNX models to graphs: the order of their nodes, and those that only move elements."""
+"""Graphs to layers: the order of the operators, and those that only move elements."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -9,21 +8,19 @@ from ....extras import extra
 
 with extra("onnx"):
     import onnx
-    from onnx import helper, numpy_helper
 
-from ...ir.graph import SHIFT, Graph
-from ...program.builder import CompileError
+from ...errors import CompileError
+from ...ir.graph import Graph, Op, Type
+from ...ir.layers import SHIFT, LayerChain
 from . import ops
 from .chain import Chain
-from .fold import fold
-from .model_file import read_model
 from .node import Node
 
-__all__ = ["SUPPORTED", "load_graph"]
+__all__ = ["SUPPORTED", "to_layers"]
 
 
-def load_graph(model: Any) -> Graph:
-    """The graph of an ONNX file, of its bytes, or of an ``onnx.ModelProto``.
+def to_layers(graph: Graph) -> LayerChain:
+    """The layers that compute `graph`.
 
     A matrix product is a convolution whose kernel is as large as its input; Relu, Clip and MaxPool become
     part of the layer before them (all of these are monotone, so they may come before the rounding); a pooling
@@ -33,65 +30,57 @@ def load_graph(model: Any) -> Graph:
 
     Raises
     ------
-    TypeError
-        `model` is none of these.
     CompileError
-        The file is unreadable or no ONNX model, or the model has something the chip cannot do: the message
-        names the node and what is wrong with it.
+        The graph has something the chip cannot do: the message names the operator and what is wrong with it.
     """
-    model = read_model(model)
-    constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    inputs = [item for item in model.graph.input if item.name not in constants]
-    if len(inputs) != 1 or len(model.graph.output) != 1:
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise CompileError("the model must have one input and one output, not "
-                           f"{len(inputs)} and {len(model.graph.output)}")
-    chain = _start(inputs[0])
-    _refuse_floating_point(model.graph.node, chain)
-    for number, proto in enumerate(model.graph.node):
-        _read(chain, proto, number, constants, model.opset_import)
-    _finish(chain, model.graph.output[0].name)
-    return chain.graph
+                           f"{len(graph.inputs)} and {len(graph.outputs)}")
+    chain = _start(graph.inputs[0], graph.types.get(graph.inputs[0]))
+    _refuse_floating_point(graph, chain)
+    for op in graph.ops:
+        _read(chain, op, graph.constants)
+    _finish(chain, graph.outputs[0])
+    return chain.result
 
 
-def _start(value: onnx.ValueInfoProto) -> Chain:
+def _start(name: str, known: Type | None) -> Chain:
     """A chain of nothing but the model's input."""
-    tensor = value.type.tensor_type
-    dims = [item.dim_value if item.HasField("dim_value") else 0 for item in tensor.shape.dim]
-    shown = [item.dim_value or item.dim_param or "?" for item in tensor.shape.dim]
-    if len(dims) < 2:
-        raise CompileError(f"input {value.name!r}: must have a batch and at least one more dimension, not {shown}")
-    if any(item < 1 for item in dims[1:]):
-        raise CompileError(f"input {value.name!r}: all dimensions but the first must be fixed, not {shown}")
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    if dtype not in (np.float32, np.int8, np.uint8):
-        raise CompileError(f"input {value.name!r} must be float32, int8 or uint8, not {dtype}")
-    graph = Graph(input_shape=tuple(dims[1:]), input_dtype=dtype)
+    if known is None or known.shape is None:
+        raise CompileError(f"input {name!r}: its element type and shape must be in the model")
+    batch, *dims = known.shape or ("?",)
+    if not dims:
+        raise CompileError(f"input {name!r}: must have a batch and at least one more dimension, not {[batch]}")
+    sizes = [item for item in dims if isinstance(item, int)]
+    if len(sizes) != len(dims):
+        raise CompileError(f"input {name!r}: all dimensions but the first must be fixed, not {[batch, *dims]}")
+    if known.element not in ("float32", "int8", "uint8"):
+        raise CompileError(f"input {name!r} must be float32, int8 or uint8, not {known.element}")
+    dtype = np.dtype(known.element)
+    result = LayerChain(input_shape=tuple(sizes), input_dtype=dtype)
     unsigned = dtype == np.uint8
     if unsigned:
-        graph.before.append(lambda x: (x ^ np.uint8(SHIFT)).view(np.int8))
-    return Chain(graph, last=value.name, batch=dims[0], quantized=dtype != np.float32, unsigned=unsigned)
+        result.before.append(lambda x: (x ^ np.uint8(SHIFT)).view(np.int8))
+    return Chain(result, last=name, batch=batch if isinstance(batch, int) else 0, quantized=dtype != np.float32,
+                 unsigned=unsigned)
 
 
-def _refuse_floating_point(nodes: Iterable[onnx.NodeProto], chain: Chain) -> None:
+def _refuse_floating_point(graph: Graph, chain: Chain) -> None:
     """Say so at once, and how to go on, if the model has no quantized operator."""
-    quantized = any(node.op_type in _CODES or node.op_type.startswith("QLinear") for node in nodes)
+    quantized = any(op.kind in _CODES or op.kind.startswith("QLinear") for op in graph.ops)
     if not chain.quantized and not quantized:
         raise CompileError("the model computes in floating point; quantize it first, for instance by "
                            "onnxruntime.quantization.quantize_static with quant_format=QuantFormat.QOperator")
 
 
-def _read(chain: Chain, proto: onnx.NodeProto, number: int, constants: dict[str, np.ndarray],
-          opsets: Sequence[onnx.OperatorSetIdProto]) -> None:
-    """Add one node, which must take the result of the one before, or constants alone."""
-    node = Node(proto, number, constants)
-    if proto.domain not in ("", "ai.onnx"):
-        raise node.error(f"operators of domain {proto.domain!r} are not supported")
-    dynamic = [item for item in node.inputs if item and item not in constants]
-    if not dynamic and node.op != "DequantizeLinear":
-        constants |= fold(proto, node, constants, opsets)
-        return
-    if node.op not in SUPPORTED:
+def _read(chain: Chain, op: Op, constants: Mapping[str, np.ndarray]) -> None:
+    """Add one operator, which must take the result of the one before."""
+    node = Node(op, constants)
+    if "." in op.kind:
+        raise node.error(f"operators of domain {op.kind.rpartition('.')[0]!r} are not supported")
+    if op.kind not in SUPPORTED:
         raise node.error(f"not supported; the chip runs {', '.join(SUPPORTED)}")
+    dynamic = [item for item in node.inputs if item and item not in constants]
     if not dynamic:
         raise node.error(f"dequantizes a constant; {_QOPERATOR}")
     if dynamic != [chain.last]:
@@ -115,13 +104,13 @@ def _read(chain: Chain, proto: onnx.NodeProto, number: int, constants: dict[str,
 def _finish(chain: Chain, output: str) -> None:
     if output != chain.last:
         raise CompileError(f"output {output!r} must be the last result, {chain.last!r}")
-    if not chain.graph.layers:
+    if not chain.result.layers:
         raise CompileError("the model has no layer for the chip: no QLinearConv, QLinearMatMul or MaxPool")
     if chain.dequantized:
-        chain.graph.after += chain.shapers
+        chain.result.after += chain.shapers
     else:
-        chain.graph.shapers += chain.shapers
-        chain.graph.unsigned = chain.unsigned
+        chain.result.shapers += chain.shapers
+        chain.result.unsigned = chain.unsigned
 
 
 # Codes in and out.
@@ -150,8 +139,8 @@ def _dequantize_linear(chain: Chain, node: Node) -> None:
         zero, unsigned = node.zero_point(2, "the zero point")
     chain.match(node, unsigned)
     zero += SHIFT * unsigned
-    chain.graph.unsigned = unsigned
-    chain.graph.shapers += chain.shapers
+    chain.result.unsigned = unsigned
+    chain.result.shapers += chain.shapers
     chain.shapers = [lambda q: (q.astype(np.int32) - np.int32(zero)).astype(np.float32) * scale]
     chain.dequantized = True
 

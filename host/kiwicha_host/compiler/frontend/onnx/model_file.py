@@ -1,4 +1,4 @@
-"""From an ONNX file to a checked model that holds all its data, and only the nodes that its outputs need."""
+"""From an ONNX file to a checked model that holds all its data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ with extra("onnx"):
     from onnx import external_data_helper
 
 from .... import arguments
-from ...program.builder import CompileError
+from ...errors import CompileError
 
 __all__ = ["read_model"]
 
@@ -20,7 +20,7 @@ def read_model(model: Any) -> onnx.ModelProto:
     """The model in an ONNX file, in its bytes, or a copy of an ``onnx.ModelProto``, valid by ONNX's own checker.
 
     Data that a file keeps in other files are found beside it; bytes and a ModelProto have no such place, so
-    they must hold everything. Nodes that no output needs are left out.
+    they must hold everything.
 
     Raises
     ------
@@ -33,12 +33,10 @@ def read_model(model: Any) -> onnx.ModelProto:
     if not model.graph.node:
         raise CompileError(f"{where} is not an ONNX model, or has no nodes")
     _complete(model, where, folder)
-    _accept_what_runtimes_accept(model)
     try:
-        onnx.checker.check_model(model)
+        _check(model)
     except Exception as error:  # ValidationError; in some versions others too
         raise CompileError(f"{where} is not a valid ONNX model: {_one_line(error)}") from None
-    _leave_out_dead_nodes(model.graph)
     return model
 
 
@@ -82,25 +80,18 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(inner)
 
 
-def _accept_what_runtimes_accept(model: onnx.ModelProto) -> None:
-    """What the checker minds and no runtime does: constants that are no inputs, which version 3 of the format did
-    not know, and outputs without a shape."""
+def _check(model: onnx.ModelProto) -> None:
+    """By ONNX's checker, but for two things that it minds and no runtime does: constants that are no inputs, which
+    version 3 of the format did not know, and outputs without a shape."""
     if model.ir_version == 3:
         model.ir_version = 4
-    for output in model.graph.output:
-        if output.type.HasField("tensor_type"):
-            output.type.tensor_type.shape.SetInParent()
-
-
-def _leave_out_dead_nodes(graph: onnx.GraphProto) -> None:
-    wanted, kept = {item.name for item in graph.output}, []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    if len(kept) < len(graph.node):
-        del graph.node[:]
-        graph.node.extend(reversed(kept))
+    outputs = [output.type.tensor_type for output in model.graph.output if output.type.HasField("tensor_type")]
+    shapeless = [tensor for tensor in outputs if not tensor.HasField("shape")]
+    for tensor in shapeless:
+        tensor.shape.SetInParent()
+    onnx.checker.check_model(model)
+    for tensor in shapeless:
+        tensor.ClearField("shape")
 
 
 def _one_line(error: Exception) -> str:

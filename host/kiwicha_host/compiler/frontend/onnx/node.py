@@ -1,4 +1,6 @@
-"""A node as the ONNX file has it: its attributes, constants, scales and zero points."""
+"""An operator as the layers see it: its attributes, constants, scales and zero points."""
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -6,10 +8,10 @@ from ....extras import extra
 
 with extra("onnx"):
     import onnx
-    from onnx import helper
 
-from ...ir.graph import SHIFT
-from ...program.builder import CompileError
+from ...errors import CompileError
+from ...ir.graph import Op
+from ...ir.layers import SHIFT
 
 __all__ = ["Node"]
 
@@ -19,13 +21,12 @@ _CODES = {onnx.TensorProto.UINT8: np.uint8, onnx.TensorProto.INT8: np.int8}
 
 
 class Node:
-    """One ONNX node with its constants; every complaint names it.
+    """One operator with its constants; every complaint names it.
 
     Parameters
     ----------
-    proto : the node
-    number : its place in the file, for those without a name
-    constants : the model's constants by name
+    op : the operator
+    constants : the graph's constants by name
 
     Raises
     ------
@@ -33,12 +34,12 @@ class Node:
         From all methods that read something: it is missing, or not what the chip can do.
     """
 
-    def __init__(self, proto: onnx.NodeProto, number: int, constants: dict[str, np.ndarray]):
-        self.op = proto.op_type
-        self.name = proto.name or proto.output[0] or f"number {number}"
-        self.inputs = list(proto.input)
-        self.outputs = [item for item in proto.output if item]
-        self.attributes = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
+    def __init__(self, op: Op, constants: Mapping[str, np.ndarray]):
+        self.op = op.kind
+        self.name = op.name
+        self.inputs = list(op.inputs)
+        self.outputs = [item for item in op.outputs if item]
+        self.attributes = op.attributes
         self._constants = constants
 
     def error(self, text: str) -> CompileError:
@@ -103,8 +104,7 @@ class Node:
     def window(self, size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int],
                dilations: tuple[int, int], ceil: bool = False) -> tuple[tuple[int, int], tuple[int, int]]:
         """Size of the result, and padding at top and left, of a sliding window."""
-        auto = self.attributes.get("auto_pad", b"NOTSET")
-        auto = auto.decode() if isinstance(auto, bytes) else auto
+        auto = self.attributes.get("auto_pad", "NOTSET")
         pads = list(self.attributes.get("pads", (0, 0, 0, 0)))
         if len(pads) != 4 or min(pads) < 0:
             raise self.error(f"pads must be four numbers from 0, not {pads}")

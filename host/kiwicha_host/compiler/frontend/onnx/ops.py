@@ -3,7 +3,7 @@
 import numpy as np
 
 from ....golden.numerics import requantize_scale
-from ...ir.graph import SHIFT, Layer, Pool
+from ...ir.layers import SHIFT, Layer, Pool
 from .chain import Chain
 from .node import Node
 
@@ -54,8 +54,8 @@ def qlinear_matmul(chain: Chain, node: Node) -> None:
     scale = _scales(node, outputs)
     # Row i of the weights belongs to element where[i] of the last layer's [C, H, W].
     channels, size = features, (1, 1)
-    if chain.graph.layers:
-        channels, size = chain.graph.layers[-1].out_channels, chain.graph.layers[-1].out_size
+    if chain.result.layers:
+        channels, size = chain.result.layers[-1].out_channels, chain.result.layers[-1].out_size
         weights = weights[np.argsort(chain.where[0])]
     kernels = np.ascontiguousarray(weights.T).reshape(outputs, channels, *size)
     bias = _fold(np.zeros(outputs, np.int32), kernels, x_zero)
@@ -140,7 +140,7 @@ def max_pool(chain: Chain, node: Node) -> None:
         taps = starts[:, None] + np.arange(kernel[axis]) * dilations[axis]
         if not ((taps >= 0) & (taps < size[axis])).any(1).all():
             raise node.error("a window lies in the padding alone; pads must be smaller")
-    if not chain.graph.layers or chain.graph.layers[-1].pool is not None:
+    if not chain.result.layers or chain.result.layers[-1].pool is not None:
         _copy(chain, node, channels, size)
     chain.pool(node, Pool(kernel, strides, dilations, pads, out))
 
@@ -148,7 +148,7 @@ def max_pool(chain: Chain, node: Node) -> None:
 def _clamp(chain: Chain, node: Node, low: int, high: int) -> None:
     """Codes from `low` to `high`, in the model's own numbers."""
     low, high = (item - SHIFT * chain.unsigned for item in (low, high))
-    if not chain.graph.layers:
+    if not chain.result.layers:
         _copy(chain, node, *chain.image(node))
     chain.clamp(node, low, high)
 

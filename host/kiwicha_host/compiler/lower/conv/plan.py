@@ -7,7 +7,7 @@ import numpy as np
 
 from kiwicha import ChipConfig
 
-from ...ir.graph import Layer, Pool
+from ...ir.layers import Layer, Pool
 from ...program.memory_map import ceil_div, column_parameters
 from ..gemm.tiling import split
 

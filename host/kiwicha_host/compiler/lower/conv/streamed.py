@@ -5,7 +5,7 @@ from itertools import product
 
 from kiwicha import ChipConfig
 
-from ...program.builder import CompileError
+from ...errors import CompileError
 from ...program.memory_map import Region
 from ..autotune import fastest
 from ..gemm.tiling import falling, split

@@ -11,7 +11,7 @@ from kiwicha.isa import INSTRUCTION_BYTES
 from .... import arguments
 from ....job import Job
 from ....memory_latency import MEMORY_LATENCY
-from ...program.builder import CompileError
+from ...errors import CompileError
 from ...program.memory_map import MemoryMap, Region, result_lines
 from ...program.packing import pack_elements, unpack_elements
 from ..autotune import fastest

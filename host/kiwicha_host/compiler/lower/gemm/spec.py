@@ -12,7 +12,7 @@ from kiwicha.isa import OutFormat
 from .... import arguments
 from ....operands import FORMATS as TYPES
 from ....operands import RULES, check_bias, check_block_scales, check_scale
-from ...program.builder import CompileError
+from ...errors import CompileError
 from .shape import Shape
 
 __all__ = ["GemmSpec"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 
-from ...program.builder import CompileError
+from ...errors import CompileError
 from ...program.memory_map import ScratchpadMap, ceil_div
 from .estimate import MemoryTime, estimate, first_pieces
 from .shape import Shape

@@ -1,0 +1,68 @@
+"""ONNX models to graphs."""
+
+from typing import Any
+
+from ....extras import extra
+
+with extra("onnx"):
+    import onnx
+    from onnx import helper, numpy_helper
+
+from ...errors import CompileError
+from ...ir.graph import Graph, GraphError, Type
+from ...ir.onnx_op import from_node
+from .model_file import read_model
+
+__all__ = ["read_graph"]
+
+
+def read_graph(model: Any) -> Graph:
+    """The graph of an ONNX file, of its bytes, or of an ``onnx.ModelProto``.
+
+    A node without a name, or with another one's, gets one.
+
+    Raises
+    ------
+    TypeError
+        `model` is none of these.
+    CompileError
+        The file is unreadable or no valid ONNX model, or data are missing; in one line.
+    """
+    proto = read_model(model)
+    constants = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer}
+    declared = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
+    graph = Graph(
+        inputs=tuple(item.name for item in proto.graph.input if item.name not in constants),
+        outputs=tuple(item.name for item in proto.graph.output),
+        ops=tuple(map(from_node, proto.graph.node, _names(proto.graph.node))),
+        constants=constants,
+        types={item.name: type_ for item in declared if (type_ := _type(item)) and item.name not in constants},
+        opsets={"" if item.domain == "ai.onnx" else item.domain: item.version for item in proto.opset_import})
+    try:
+        return graph.verify()
+    except GraphError as error:
+        raise CompileError(f"the model contradicts itself: {error}") from None
+
+
+def _names(nodes: Any) -> list[str]:
+    """A name for each node, its own if no other has it."""
+    names: dict[str, None] = {}
+    for number, node in enumerate(nodes):
+        name = node.name or next(filter(None, node.output), f"number {number}")
+        names[name if name not in names else f"{name} (number {number})"] = None
+    return list(names)
+
+
+def _type(value: onnx.ValueInfoProto) -> Type | None:
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or tensor.elem_type == onnx.TensorProto.UNDEFINED:
+        return None
+    try:
+        element = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    except KeyError:
+        raise CompileError(f"{value.name!r} has elements of an unknown type, {tensor.elem_type}") from None
+    if not tensor.HasField("shape"):
+        return Type(element, None)
+    # A size of 0, which some files have, is one that is not known.
+    dims = (dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in tensor.shape.dim)
+    return Type(element, tuple(dims))

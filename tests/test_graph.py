@@ -1,0 +1,153 @@
+"""The compiler's graph, and its passes, on graphs that a person can read."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from kiwicha_host import models
+from kiwicha_host.compiler.errors import CompileError
+from kiwicha_host.compiler.frontend.onnx.reader import read_graph
+from kiwicha_host.compiler.ir.graph import Graph, GraphError, Op, Type
+from kiwicha_host.compiler.ir.onnx_op import from_node, to_node
+from kiwicha_host.compiler.passes import PASSES
+from kiwicha_host.compiler.passes.fold_constants import fold_constants
+from kiwicha_host.compiler.passes.remove_dead import remove_dead
+
+X = Type("int8", ("N", 4))
+
+
+def graph(*ops, constants=None, outputs=("y",)):
+    """From x to y."""
+    return Graph(("x",), outputs, ops, constants or {}, {"x": X, "y": X}, {"": 18}).verify()
+
+
+def limit(*inputs, kind="Max", name="limit", output="y", **attributes):
+    return Op(name, kind, inputs, (output,), attributes)
+
+
+def test_dump():
+    two, many = np.int8(2), np.zeros((3, 4), np.float32)
+    made = graph(limit("x", "", "two", "many", axis=1, mode="SAME", zero=two * np.ones(2, np.int8)),
+                 constants={"two": np.asarray(two), "many": many})
+    assert made.dump() == """\
+graph(x: int8[N, 4]) -> (y: int8[N, 4])
+  two: int8[] = 2
+  many: float32[3, 4] = 48 bytes
+  y: int8[N, 4] = Max 'limit' (x, _, two, many) {axis=1, mode=SAME, zero=[2, 2]}
+"""
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"ops": (limit("x", "z"),)}, "Max 'limit' takes 'z', which nothing before it makes"),
+    ({"ops": (limit("z"), limit("x", name="b", output="z"))}, "Max 'limit' takes 'z', which nothing before it"),
+    ({"ops": (limit("y"),)}, "Max 'limit' takes 'y', which nothing before it makes"),
+    ({"ops": (limit("x"), limit("x", name="b"))}, "Max 'b' defines 'y', which is defined already"),
+    ({"ops": (limit("x"), limit("x", output="z"))}, "two operators are called 'limit'"),
+    ({"ops": (limit("x", output="x"),)}, "Max 'limit' defines 'x', which is defined already"),
+    ({"constants": {"x": np.int8(1)}}, "the graph defines 'x', which is defined already"),
+    ({"ops": ()}, "nothing makes the output 'y'")])
+def test_verify(change, message):
+    with pytest.raises(GraphError, match=message):
+        replace(graph(limit("x")), **change).verify()
+
+
+def test_same():
+    """To the bits of all constants; NaN equals itself, and 0 is not -0."""
+    def made(value, dtype=np.float32):
+        return graph(limit("x", "c"), constants={"c": np.array(value, dtype)})
+
+    assert made(np.nan).same(made(np.nan)) and not made(0).same(made(-0.0)) and not made(1).same(made([1]))
+    assert not made(1).same(made(1, np.int32)) and not made(1).same(graph(limit("x")))
+
+
+def test_remove_dead():
+    """What nobody needs goes, with its constants and types; an operator with one needed output stays whole."""
+    dead = Op("a", "Split", ("x", "c"), ("p", "q"))
+    before = graph(dead, limit("q", output="unread", name="b"), limit("x", "d"),
+                   constants={"c": np.int64(1), "d": np.int8(2)})
+    before = replace(before, types={**before.types, "unread": X})
+    assert remove_dead(before).same(graph(limit("x", "d"), constants={"d": np.int8(2)}))
+    needed = graph(dead, limit("q"), constants={"c": np.int64(1)})
+    assert remove_dead(needed).same(needed)
+    assert len(before.ops) == 3 and len(before.constants) == 2, "a pass must not change its graph"
+
+
+def test_fold_constants():
+    before = graph(Op("add", "Add", ("two", "two"), ("four",)),
+                   Op("c", "Constant", (), ("axes",), {"value_ints": [0]}),
+                   Op("un", "Unsqueeze", ("four", "axes"), ("row",)), limit("x", "row"),
+                   constants={"two": np.array(2, np.int8)})
+    assert fold_constants(before).same(graph(limit("x", "row"), constants={"row": np.array([4], np.int8)}))
+    assert fold_constants(fold_constants(before)).same(fold_constants(before))
+
+
+@pytest.mark.parametrize("op", [
+    Op("r", "RandomNormal", (), ("c",), {"shape": [1]}), Op("d", "DequantizeLinear", ("w", "s"), ("c",)),
+    Op("q", "com.microsoft.QuantizeLinear", ("s", "s"), ("c",)),
+    Op("i", "If", ("b",), ("c",), {"then_branch": helper.make_graph([], "g", [], [])})], ids=lambda op: op.kind)
+def test_what_is_not_folded(op):
+    before = graph(op, limit("x", "c"), constants={"w": np.int8(1), "s": np.float32(1), "b": np.bool_(True)})
+    assert fold_constants(before).ops == before.ops
+
+
+def test_a_constant_that_cannot_be_computed():
+    before = graph(Op("r", "Reshape", ("ten", "two"), ("c",)), limit("x", "c"),
+                   constants={"ten": np.zeros(10), "two": np.array([2, 2])})
+    with pytest.raises(CompileError, match=r"^Reshape 'r': cannot be computed from its constants: .*$"):
+        fold_constants(before)
+
+
+ATTRIBUTES = {"kernel_shape": [3, 3], "pads": [], "group": 2, "auto_pad": "SAME_UPPER"}
+
+
+@pytest.mark.parametrize("op", [
+    Op("a", "Conv", ("x", "w", ""), ("y",), ATTRIBUTES),
+    Op("c", "com.microsoft.QGemm", ("x", "", "w"), ("y",), {"transB": 1, "alpha": 1.0}),
+    Op("d", "Unknown", ("x",), ("y", "z"), {"names": ["a", "b"]})], ids=lambda op: op.kind)
+def test_to_onnx_and_back(op):
+    node = to_node(op, {"": 17, "com.microsoft": 1})
+    assert from_node(onnx.NodeProto.FromString(node.SerializeToString()), op.name) == op
+
+
+def test_empty_lists_have_their_type():
+    kinds = onnx.AttributeProto
+    for kind, name, wanted in (("Conv", "pads", kinds.INTS), ("Constant", "value_floats", kinds.FLOATS),
+                               ("Constant", "value_strings", kinds.STRINGS), ("Unknown", "some", kinds.INTS)):
+        assert to_node(Op("a", kind, (), ("y",), {name: []}), {"": 17}).attribute[0].type == wanted
+
+
+def test_the_nodes_of_onnx():
+    """Every node of the digits' networks comes back as it was."""
+    for file in (models.DIGITS_CONV, models.DIGITS_MLP):
+        for node in onnx.load(file).graph.node:
+            assert to_node(from_node(node, node.name), {"": 17}) == node
+
+
+def test_reading():
+    node, value = helper.make_node, helper.make_tensor_value_info
+    nodes = [node("Relu", ["x"], ["a"], name="same"), node("Relu", ["a"], ["b"], name="same"),
+             node("Split", ["b", "sizes"], ["", "c"], axis=1), node("Relu", ["c"], ["y"])]
+    inputs = [value("x", TensorProto.BFLOAT16, ["N", None, 0, 4])]
+    model = helper.make_model(helper.make_graph(
+        nodes, "g", inputs, [value("y", TensorProto.BFLOAT16, None)],
+        [onnx.numpy_helper.from_array(np.array([1, 1]), "sizes")]), opset_imports=[helper.make_opsetid("", 17)])
+    read = read_graph(model)
+    assert read.dump() == """\
+graph(x: bfloat16[N, ?, ?, 4]) -> (y: bfloat16[...])
+  sizes: int64[2] = [1, 1]
+  a = Relu 'same' (x)
+  b = Relu 'same (number 1)' (a)
+  _, c = Split 'c' (b, sizes) {axis=1}
+  y: bfloat16[...] = Relu 'y' (c)
+"""
+    assert read.opsets == {"": 17}
+
+
+def test_passes_keep_good_graphs():
+    for file in (models.DIGITS_CONV, models.DIGITS_MLP):
+        read = read_graph(file)
+        for improve in PASSES:
+            assert improve(read).verify().same(read)
