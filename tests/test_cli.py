@@ -15,6 +15,7 @@ import pytest
 from kiwicha import ChipConfig
 from kiwicha_host import devices, models
 from kiwicha_host.cli import commands as cli
+from kiwicha_host.compiler.network import STAGES
 from kiwicha_host.job import Result
 from kiwicha_host.metrics import Work, counters_by_cause, figures, gemm_work
 
@@ -135,6 +136,17 @@ def test_run_a_network(run):
     assert report["cycles"] > report["macs"] / report["peak_macs_per_cycle"]
     assert report["macs"] > 0 and report["layers"]
     assert (np.load("y.npy").argmax(axis=1) == labels[:20]).mean() > 0.8
+
+
+def test_the_compilers_graph_can_be_printed(run):
+    np.save("x.npy", models.digits_test()[0][:1])
+    for stage in STAGES:
+        status, out, err = run("run", models.DIGITS_MLP, "x.npy", "--json", "--dump-after", stage, *GOLDEN)
+        assert (status, json.loads(out)["images"]) == (0, 1)
+        assert err.startswith("graph(image: float32[N, 1, 8, 8]) -> (logits: float32[N, 10])\n  ")
+        assert err.endswith(")\n") and err.count("QLinearMatMul") == 3
+    fails(run, 2, "--dump-after: 'nothing' is not one of read, remove_dead, fold_constants",
+          "run", models.DIGITS_MLP, "x.npy", "--dump-after", "nothing", *GOLDEN)
 
 
 # The figures.

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -13,6 +13,9 @@ from kiwicha.formats import FORMATS
 
 from .options import PATH, device_options
 from .tables import show_figures
+
+if TYPE_CHECKING:
+    from ..compiler.ir.graph import Graph
 
 __all__ = ["gemm", "run"]
 
@@ -161,27 +164,35 @@ def _factor(text: str | None) -> Any:
     return _array(file) if text is None or file is not None else float(text)
 
 
+def _dump(graph: "Graph") -> None:
+    click.echo(graph.dump(), err=True, nl=False)
+
+
 @click.command()
 @click.argument("model", metavar="MODEL.onnx", type=PATH)
 @click.argument("input_file", metavar="INPUT.npy", type=PATH)
 @click.option("-o", "output", type=PATH, metavar="OUT.npy", help="Write the result here.")
+@click.option("--dump-after", metavar="PASS", help="Print the compiler's graph after this pass (standard error).")
 @device_options
-def run(model: Path, input_file: Path, output: Path | None, config: str, device: str, report: Path | None,
-        as_json: bool) -> None:
+def run(model: Path, input_file: Path, output: Path | None, dump_after: str | None, config: str, device: str,
+        report: Path | None, as_json: bool) -> None:
     """Run a quantized ONNX model on a device."""
     from .. import metrics
-    from ..compiler import compile_onnx
+    from ..compiler.network import STAGES, compile_onnx
     from ..devices import memory_latency_of
     from ..files import read_array, read_model, write_array
     from ..inference import infer
     from ..report import Layers, write_report
 
+    if dump_after is not None and dump_after not in STAGES:
+        raise click.BadParameter(f"{dump_after!r} is not one of {', '.join(STAGES)}.", param_hint="--dump-after")
     chip = _chip(config, model, input_file)
     results = _outputs(output, as_json)
     _check_report(report)
     source = read_model(model)
     images = read_array(input_file)
-    network = compile_onnx(chip, source, memory_latency=memory_latency_of(device))
+    network = compile_onnx(chip, source, memory_latency=memory_latency_of(device),
+                           watch=lambda name, graph: _dump(graph) if name == dump_after else None)
     network.chain.encode(images)        # fails on wrong images before the device is built
     with _open(device, chip, report) as opened:
         outputs, result = infer(opened, network, images)

@@ -7,6 +7,7 @@ its own, "streamed": tiles of its input and its weights come from memory as they
 the activations of the whole batch are in memory, NHWC.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,7 @@ from ..metrics import Work
 from .errors import CompileError
 from .frontend.onnx.importer import to_layers
 from .frontend.onnx.reader import read_graph
+from .ir.graph import Graph
 from .ir.layers import LayerChain
 from .lower.conv.emitter import Emitter
 from .lower.conv.plan import ConvPlan, plan_layer
@@ -31,7 +33,11 @@ from .lower.conv.streamed import Streamed
 from .passes import PASSES
 from .program.memory_map import MemoryMap, Region, ceil_div
 
-__all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "compile_onnx"]
+__all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "STAGES", "compile_onnx"]
+
+#: What happens to a graph, in this order.
+STAGES = ("read", *(item.__name__ for item in PASSES))
+
 
 @dataclass(frozen=True)
 class LayerInfo:
@@ -60,8 +66,11 @@ class _Program:
     memory_bytes: int
 
 
-def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY_LATENCY) -> "CompiledNetwork":
+def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY_LATENCY,
+                 watch: Callable[[str, Graph], None] = lambda name, graph: None) -> "CompiledNetwork":
     """Compile an ONNX file, its bytes, or an ``onnx.ModelProto``, for memory of `memory_latency` cycles.
+
+    `watch` is called with the graph after each of :data:`STAGES`.
 
     Raises
     ------
@@ -72,8 +81,10 @@ def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY
     """
     arguments.chip(config)
     graph = read_graph(model)
+    watch("read", graph)
     for improve in PASSES:
         graph = improve(graph)
+        watch(improve.__name__, graph)
     return CompiledNetwork(config, to_layers(graph), memory_latency=memory_latency)
 
 
