@@ -145,7 +145,7 @@ def test_the_compilers_graph_can_be_printed(run):
         assert (status, json.loads(out)["images"]) == (0, 1)
         assert err.startswith("graph(image: float32[N, 1, 8, 8]) -> (logits: float32[N, 10])\n  ")
         assert err.endswith(")\n") and err.count("QLinearMatMul") == 3
-    fails(run, 2, "--dump-after: 'nothing' is not one of read, remove_dead, fold_constants",
+    fails(run, 2, "--dump-after: 'nothing' is not one of read, remove_dead, fold_constants, fold_qdq.",
           "run", models.DIGITS_MLP, "x.npy", "--dump-after", "nothing", *GOLDEN)
 
 

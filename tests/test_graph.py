@@ -139,7 +139,7 @@ def test_reading():
 graph(x: bfloat16[N, ?, ?, 4]) -> (y: bfloat16[...])
   sizes: int64[2] = [1, 1]
   a = Relu 'same' (x)
-  b = Relu 'same (number 1)' (a)
+  b = Relu 'same (2)' (a)
   _, c = Split 'c' (b, sizes) {axis=1}
   y: bfloat16[...] = Relu 'y' (c)
 """

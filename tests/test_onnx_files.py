@@ -205,8 +205,8 @@ def test_what_to_do_about_other_models():
     builder.nodes.append(helper.make_node("DequantizeLinear", weights, ["w"], name="weights"))
     builder.nodes.append(helper.make_node("Conv", [builder.last, "w"], ["y"]))
     builder.last = "y"
-    refused(builder.build(), "DequantizeLinear 'weights': dequantizes a constant; models must be of quantized "
-            "operators .QLinearConv, QLinearMatMul; QuantFormat.QOperator., not of pairs")
+    refused(builder.build(), "DequantizeLinear 'weights': dequantizes a constant for what takes no codes; between "
+            "DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul")
     model = conv().build()
     del model.graph.input[0].type.tensor_type.shape.dim[1:]
     refused(model, r"input 'input': must have a batch and at least one more dimension, not \['N'\]")

@@ -4,13 +4,13 @@ Every tensor has a name and is defined once: by the graph as an input or a const
 single assignment). Passes take a graph and return one; none changes what it was given.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Graph", "GraphError", "Op", "Type"]
+__all__ = ["Graph", "GraphError", "Op", "Type", "unique_names"]
 
 
 class GraphError(ValueError):
@@ -139,6 +139,18 @@ class Graph:
     def _typed(self, name: str) -> str:
         known = self.type_of(name)
         return (name or "_") + (f": {known}" if known else "")
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """`names`, those that were there before with a number."""
+    found: dict[str, None] = {}
+    for name in names:
+        number, unique = 1, name
+        while unique in found:
+            number += 1
+            unique = f"{name} ({number})"
+        found[unique] = None
+    return list(found)
 
 
 def _define(defined: set[str], name: str, where: str) -> None:

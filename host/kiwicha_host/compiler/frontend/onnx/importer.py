@@ -70,19 +70,17 @@ def _refuse_floating_point(graph: Graph, chain: Chain) -> None:
     quantized = any(op.kind in _CODES or op.kind.startswith("QLinear") for op in graph.ops)
     if not chain.quantized and not quantized:
         raise CompileError("the model computes in floating point; quantize it first, for instance by "
-                           "onnxruntime.quantization.quantize_static with quant_format=QuantFormat.QOperator")
+                           "onnxruntime.quantization.quantize_static")
 
 
 def _read(chain: Chain, op: Op, constants: Mapping[str, np.ndarray]) -> None:
     """Add one operator, which must take the result of the one before."""
     node = Node(op, constants)
-    if "." in op.kind:
-        raise node.error(f"operators of domain {op.kind.rpartition('.')[0]!r} are not supported")
     if op.kind not in SUPPORTED:
         raise node.error(f"not supported; the chip runs {', '.join(SUPPORTED)}")
     dynamic = [item for item in node.inputs if item and item not in constants]
     if not dynamic:
-        raise node.error(f"dequantizes a constant; {_QOPERATOR}")
+        raise node.error(f"dequantizes a constant for what takes no codes; {_RULES}")
     if dynamic != [chain.last]:
         raise node.error(f"must take {chain.last!r} alone, the result before it, not {', '.join(dynamic)!r}: "
                          "only chains of layers are supported")
@@ -94,7 +92,7 @@ def _read(chain: Chain, op: Op, constants: Mapping[str, np.ndarray]) -> None:
         raise node.error("only the first output is supported")
     if node.op not in _SHAPERS:
         if chain.dequantized:
-            raise node.error(f"comes after DequantizeLinear; {_QOPERATOR}")
+            raise node.error(f"takes numbers, not codes; {_RULES}")
         if not chain.quantized and node.op != "QuantizeLinear":
             raise node.error("needs int8 or uint8 codes; put a QuantizeLinear before it")
     _OPERATORS[node.op](chain, node)
@@ -202,6 +200,7 @@ _OPERATORS: dict[str, Callable[[Chain, Node], None]] = {
     "QuantizeLinear": _quantize_linear,
     "QLinearConv": ops.qlinear_conv,
     "QLinearMatMul": ops.qlinear_matmul,
+    "com.microsoft.QGemm": ops.qgemm,
     "Relu": ops.relu,
     "Clip": ops.clip,
     "Max": ops.max_constant,
@@ -215,8 +214,8 @@ _OPERATORS: dict[str, Callable[[Chain, Node], None]] = {
     "DequantizeLinear": _dequantize_linear,
 }
 _CODES = ("QuantizeLinear", "DequantizeLinear")
-_QOPERATOR = ("models must be of quantized operators (QLinearConv, QLinearMatMul; QuantFormat.QOperator), not of "
-              "pairs of QuantizeLinear and DequantizeLinear")
+_RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
+          "constants, MaxPool, Relu, Clip, and what moves elements")
 #: What a model may consist of.
 SUPPORTED = tuple(_OPERATORS)
 #: Those that take numbers as well as codes.

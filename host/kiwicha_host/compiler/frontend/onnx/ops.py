@@ -7,7 +7,7 @@ from ...ir.layers import SHIFT, Layer, Pool
 from .chain import Chain
 from .node import Node
 
-__all__ = ["clip", "max_constant", "max_pool", "qlinear_conv", "qlinear_matmul", "relu"]
+__all__ = ["clip", "max_constant", "max_pool", "qgemm", "qlinear_conv", "qlinear_matmul", "relu"]
 
 
 # Layers.
@@ -42,25 +42,47 @@ def qlinear_conv(chain: Chain, node: Node) -> None:
 def qlinear_matmul(chain: Chain, node: Node) -> None:
     node.only()
     weights = _weights(node, 2)
+    _matmul(chain, node, weights, np.zeros(weights.shape[1], np.int32), output=6)
+
+
+def qgemm(chain: Chain, node: Node) -> None:
+    """ONNX Runtime's matrix product of codes with a bias, in steps of input scale times weight scale."""
+    node.only("alpha", "transA", "transB")
+    node.one_of("alpha", 1)
+    node.one_of("transA", 0)
+    weights = _weights(node, 2)
+    if node.attributes.get("transB", 0):
+        weights = weights.T
+    bias = node.constant(6, "the bias") if node.has(6) else np.zeros((), np.int32)
+    try:
+        bias = np.broadcast_to(bias, (1, weights.shape[1]))[0]
+    except ValueError:
+        raise node.error(f"the bias must be int32 [{weights.shape[1]}], not {list(bias.shape)}") from None
+    if bias.dtype != np.int32:
+        raise node.error(f"the bias must be int32, not {bias.dtype}")
+    _matmul(chain, node, weights, bias, output=7)
+
+
+def _matmul(chain: Chain, node: Node, weights: np.ndarray, bias: np.ndarray, output: int) -> None:
+    """The product with `weights`, [features, outputs]; input `output` of the node is the result's scale."""
     if chain.where.ndim != 2:
         raise node.error(f"takes [N, features], not {chain.where.ndim} dimensions; flatten before it")
     features = chain.where.shape[1]
     if len(weights) != features:
         raise node.error(f"weights {list(weights.shape)} do not fit {features} features")
-    outputs = weights.shape[1]
+    outputs, real_macs = weights.shape[1], weights.size
     x_zero, unsigned = node.zero_point(2, "the input's zero point")
     chain.match(node, unsigned)
-    y_zero, y_unsigned = node.zero_point(7, "the output's zero point")
-    scale = _scales(node, outputs)
+    y_zero, y_unsigned = node.zero_point(output + 1, "the output's zero point")
+    scale = _scales(node, outputs, output)
     # Row i of the weights belongs to element where[i] of the last layer's [C, H, W].
     channels, size = features, (1, 1)
     if chain.result.layers:
         channels, size = chain.result.layers[-1].out_channels, chain.result.layers[-1].out_size
         weights = weights[np.argsort(chain.where[0])]
     kernels = np.ascontiguousarray(weights.T).reshape(outputs, channels, *size)
-    bias = _fold(np.zeros(outputs, np.int32), kernels, x_zero)
-    chain.append(Layer(name=node.name, op=node.op, weights=kernels, bias=bias, scale=scale, x_zero=x_zero,
-                       y_zero=y_zero, size=size, conv_size=(1, 1), real_macs=weights.size),
+    chain.append(Layer(name=node.name, op=node.op, weights=kernels, bias=_fold(bias, kernels, x_zero), scale=scale,
+                       x_zero=x_zero, y_zero=y_zero, size=size, conv_size=(1, 1), real_macs=real_macs),
                  flat=True, unsigned=y_unsigned)
 
 
@@ -75,15 +97,15 @@ def _weights(node: Node, rank: int) -> np.ndarray:
     return weights
 
 
-def _scales(node: Node, outputs: int) -> np.ndarray:
-    """From accumulators to the output's steps, one for each of the outputs."""
+def _scales(node: Node, outputs: int, output: int = 6) -> np.ndarray:
+    """From accumulators to the output's steps, whose scale is input `output`, one for each of the outputs."""
     w_scale = node.constant(4, "the weights' scale")
     if w_scale.dtype != np.float32 or w_scale.size not in (1, outputs):
         raise node.error(f"the weights' scale must be float32, one or {outputs} numbers, "
                          f"not {w_scale.dtype} {list(w_scale.shape)}")
     with np.errstate(over="ignore"):
         scale = requantize_scale(node.scale(1, "the input's scale"), w_scale.reshape(-1),
-                                 node.scale(6, "the output's scale"))
+                                 node.scale(output, "the output's scale"))
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise node.error("input scale * weight scale / output scale must be positive and finite")
     return np.broadcast_to(scale, outputs).astype(np.float32)

@@ -9,7 +9,7 @@ with extra("onnx"):
     from onnx import helper, numpy_helper
 
 from ...errors import CompileError
-from ...ir.graph import Graph, GraphError, Type
+from ...ir.graph import Graph, GraphError, Type, unique_names
 from ...ir.onnx_op import from_node
 from .model_file import read_model
 
@@ -29,12 +29,13 @@ def read_graph(model: Any) -> Graph:
         The file is unreadable or no valid ONNX model, or data are missing; in one line.
     """
     proto = read_model(model)
+    names = unique_names(node.name or next(filter(None, node.output), node.op_type) for node in proto.graph.node)
     constants = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer}
     declared = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
     graph = Graph(
         inputs=tuple(item.name for item in proto.graph.input if item.name not in constants),
         outputs=tuple(item.name for item in proto.graph.output),
-        ops=tuple(map(from_node, proto.graph.node, _names(proto.graph.node))),
+        ops=tuple(map(from_node, proto.graph.node, names)),
         constants=constants,
         types={item.name: type_ for item in declared if (type_ := _type(item)) and item.name not in constants},
         opsets={"" if item.domain == "ai.onnx" else item.domain: item.version for item in proto.opset_import})
@@ -42,15 +43,6 @@ def read_graph(model: Any) -> Graph:
         return graph.verify()
     except GraphError as error:
         raise CompileError(f"the model contradicts itself: {error}") from None
-
-
-def _names(nodes: Any) -> list[str]:
-    """A name for each node, its own if no other has it."""
-    names: dict[str, None] = {}
-    for number, node in enumerate(nodes):
-        name = node.name or next(filter(None, node.output), f"number {number}")
-        names[name if name not in names else f"{name} (number {number})"] = None
-    return list(names)
 
 
 def _type(value: onnx.ValueInfoProto) -> Type | None:

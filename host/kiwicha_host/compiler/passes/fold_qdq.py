@@ -1,0 +1,183 @@
+"""DequantizeLinear and QuantizeLinear around an operator, as ONNX Runtime's quantizer writes them, become an
+operator on codes.
+
+The rules are those by which ONNX Runtime fuses them, so that the results are its own, to the bit: sums are
+integers, and a bias counts in steps of input scale times weight scale.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..ir.graph import Graph, Op, unique_names
+from .remove_dead import remove_dead
+
+__all__ = ["fold_qdq"]
+
+#: What moves codes, or chooses among them: the same on codes as on the numbers that they stand for.
+_MOVES = ("DequantizeLinear", "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+#: How products are called that take codes; their weights' scales go along this axis.
+_PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1)}
+
+
+def fold_qdq(graph: Graph) -> Graph:
+    """The graph with QLinearConv, QLinearMatMul and com.microsoft.QGemm in the place of Conv, MatMul and Gemm.
+
+    MaxPool and what only moves elements work on codes then, and so does a Relu or Clip behind any of them. What
+    fits no rule stays as it is.
+    """
+    work = _Work(graph)
+    ops: list[Op] = []
+    for op in graph.ops:
+        ops += (_folded(work, op) if op.kind == "QuantizeLinear" else None) or [op]
+    opsets = graph.opsets
+    if any(op.kind == "com.microsoft.QGemm" for op in ops):
+        opsets = {"com.microsoft": 1, **opsets}
+    folded = remove_dead(replace(graph.with_ops(tuple(ops), work.constants), opsets=opsets))
+    # An operator that something else needs too is still there, under the same name.
+    names = unique_names(op.name for op in folded.ops)
+    return folded.with_ops(tuple(map(lambda op, name: replace(op, name=name), folded.ops, names)))
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """Codes, their scale and their zero point, by name, and the axis along which there are several scales."""
+    name: str
+    scale: str
+    zero: str
+    axis: int
+
+
+class _Work:
+    """A graph to look things up in; its constants may grow."""
+
+    def __init__(self, graph: Graph):
+        self.constants = dict(graph.constants)
+        self._maker = {name: op for op in graph.ops for name in op.outputs if name}
+        self._used = {*graph.inputs, *self.constants, *self._maker}
+
+    def maker(self, name: str) -> Op | None:
+        return self._maker.get(name)
+
+    def fresh(self, name: str) -> str:
+        """`name`, or one like it that is not in use."""
+        while name in self._used:
+            name += "_"
+        self._used.add(name)
+        return name
+
+    def array(self, name: str) -> np.ndarray | None:
+        return self.constants.get(name)
+
+    def scalar(self, name: str) -> np.ndarray | None:
+        value = self.constants.get(name)
+        return value.reshape(()) if value is not None and value.size == 1 else None
+
+    def equal(self, first: str, second: str) -> bool:
+        """Whether both are the same number, and of one type."""
+        a, b = self.scalar(first), self.scalar(second)
+        return a is not None and b is not None and a.dtype == b.dtype and bool(a == b)
+
+    def codes(self, op: Op, index: int) -> _Codes | None:
+        """The codes whose numbers `op` takes as input `index`."""
+        maker = self.maker(op.inputs[index]) if index < len(op.inputs) else None
+        return _read(maker) if maker is not None and maker.kind == "DequantizeLinear" else None
+
+
+def _read(op: Op) -> _Codes | None:
+    """What a QuantizeLinear or DequantizeLinear is given; None for one with blocks or a type of its own."""
+    if any(op.attributes.get(name) for name in ("block_size", "output_dtype", "precision")):
+        return None
+    name, scale, *zero = op.inputs
+    return _Codes(name, scale, zero[0], op.attributes.get("axis", 1)) if zero and zero[0] else None
+
+
+def _folded(work: _Work, quantize: Op) -> list[Op] | None:
+    """What computes the codes that `quantize` makes, if its numbers come from codes."""
+    made = _read(quantize)
+    if made is None or work.scalar(made.scale) is None or work.scalar(made.zero) is None:
+        return None
+    limit, op = None, work.maker(made.name)
+    if op is not None and op.kind in ("Relu", "Clip"):
+        limit, op = op, work.maker(op.inputs[0])
+    if op is None:
+        return None
+    result = work.fresh(f"{op.outputs[0]}_codes") if limit else quantize.outputs[0]
+    fold = _product if op.kind in _PRODUCTS else _move if op.kind in _MOVES else None
+    inner = fold(work, op, made, result) if fold else None
+    outer = _limit(work, limit, made, result, quantize.outputs) if limit else None
+    if inner is None or (outer is None and limit is not None):
+        return None
+    return [inner] if outer is None else [inner, outer]
+
+
+def _move(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
+    source = _read(op) if op.kind == "DequantizeLinear" else work.codes(op, 0)
+    if source is None or not (work.equal(source.scale, made.scale) and work.equal(source.zero, made.zero)):
+        return None
+    if op.kind == "DequantizeLinear":
+        return Op(op.name, "Identity", (source.name,), (result,))
+    return replace(op, inputs=(source.name, *op.inputs[1:]), outputs=(result,))
+
+
+def _product(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
+    """Conv, MatMul or Gemm of codes with constant codes."""
+    kind, axis = _PRODUCTS[op.kind]
+    attributes = dict(op.attributes)
+    if op.kind == "Gemm":
+        if (attributes.pop("alpha", 1), attributes.pop("beta", 1), attributes.get("transA", 0)) != (1, 1, 0):
+            return None
+        axis -= attributes.get("transB", 0)
+    x, w = work.codes(op, 0), work.codes(op, 1)
+    if x is None or w is None or work.scalar(x.scale) is None or work.array(w.name) is None:
+        return None
+    scales = work.array(w.scale)
+    weights = work.constants[w.name]
+    if scales is None or (scales.size > 1 and w.axis % max(weights.ndim, 1) != axis):
+        return None
+    bias = _bias(work, op, x, w)
+    if bias is None:
+        return None
+    ends = ("", made.scale, made.zero) if op.kind == "Gemm" else (made.scale, made.zero)
+    inputs = [x.name, x.scale, x.zero, w.name, w.scale, w.zero, *ends]
+    if bias and op.kind == "Gemm":
+        inputs[6] = bias
+    elif bias:
+        inputs.append(bias)
+    return Op(op.name, kind, tuple(inputs), (result,), attributes)
+
+
+def _bias(work: _Work, op: Op, x: _Codes, w: _Codes) -> str | None:
+    """The name of the int32 bias, "" for none; None for one in other steps than the sums'."""
+    if len(op.inputs) < 3 or not op.inputs[2]:
+        return ""
+    maker = work.maker(op.inputs[2])
+    if maker is None or maker.kind != "DequantizeLinear":
+        return None
+    name, scale, *zero = maker.inputs
+    bias, steps, zeros = work.array(name), work.array(scale), work.array(zero[0]) if zero and zero[0] else None
+    if bias is None or bias.dtype != np.int32 or steps is None or (zeros is not None and zeros.any()):
+        return None
+    wanted = work.constants[x.scale].reshape(()) * work.constants[w.scale].reshape(-1)
+    if steps.size not in (1, wanted.size):
+        return None
+    return name if np.allclose(steps.reshape(-1), wanted, rtol=1e-5, atol=0) else None
+
+
+def _limit(work: _Work, op: Op, made: _Codes, source: str, outputs: tuple[str, ...]) -> Op | None:
+    """Relu or Clip on codes: quantizing is monotone, so that limits may be quantized instead."""
+    if op.kind == "Relu":
+        return Op(op.name, "Max", (source, made.zero), outputs)
+    zero, scale = work.constants[made.zero].reshape(()), work.constants[made.scale].reshape(())
+    names = []
+    for index, name in ((1, "min"), (2, "max")):
+        given = op.inputs[index] if index < len(op.inputs) else ""
+        number = work.scalar(given) if given else op.attributes.get(name)
+        if number is None and given:
+            return None
+        names.append("" if number is None else work.fresh(f"{op.outputs[0]}_{name}"))
+        if number is not None:
+            code = np.rint(np.float32(number) / scale) + np.float32(zero)
+            bounds = np.iinfo(zero.dtype)
+            work.constants[names[-1]] = np.clip(code, bounds.min, bounds.max).astype(zero.dtype)
+    return Op(op.name, "Clip", (source, *names), outputs)

@@ -1,0 +1,185 @@
+"""Networks as ONNX Runtime's quantizer makes them, QuantizeLinear and DequantizeLinear in pairs, bit for bit."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from kiwicha import ChipConfig
+from kiwicha_host import open_device
+from kiwicha_host.compiler import compile_onnx
+from kiwicha_host.compiler.ir.graph import Graph, Op
+from kiwicha_host.compiler.passes.fold_qdq import fold_qdq
+from kiwicha_host.inference import infer
+
+TINY = ChipConfig.preset("tiny")
+
+
+class FloatNet:
+    """A chain of operators in floating point on [N, *shape], with random weights."""
+
+    def __init__(self, seed, shape):
+        self.rng, self.shape = np.random.default_rng(seed), shape
+        self.nodes, self.constants, self.last = [], [], "x"
+
+    def constant(self, value):
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def add(self, op, *constants, **attributes):
+        name = f"{op.lower()}{len(self.nodes)}"
+        inputs = [self.last, *map(self.constant, constants)]
+        self.nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
+        self.last = name
+        return self
+
+    def weights(self, *shape):
+        return self.rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+
+    def model(self):
+        value = helper.make_tensor_value_info
+        graph = helper.make_graph(self.nodes, "net", [value("x", TensorProto.FLOAT, ["N", *self.shape])],
+                                  [value(self.last, TensorProto.FLOAT, None)], self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+        model.ir_version = 8
+        return model
+
+
+def lenet():
+    net = FloatNet(1, (1, 12, 12))
+    net.add("Conv", net.weights(6, 1, 3, 3), net.weights(6), pads=[1, 1, 1, 1]).add("Relu")
+    net.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    net.add("Conv", net.weights(8, 6, 3, 3), net.weights(8)).add("Relu")
+    net.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2]).add("Flatten")
+    net.add("Gemm", net.weights(20, 32), net.weights(20), transB=1).add("Relu")
+    return net.add("Gemm", net.weights(20, 10), net.weights(10))
+
+
+def six():
+    """ReLU6, groups and strides, no biases, MatMul."""
+    net = FloatNet(2, (4, 9, 9))
+    net.add("Conv", net.weights(8, 4, 3, 3), strides=[2, 2]).add("Clip", np.float32(0), np.float32(6))
+    net.add("Conv", net.weights(8, 1, 3, 3), group=8, pads=[1, 1, 1, 1])
+    net.add("Clip", np.float32(-0.2), np.float32(1.5))
+    net.add("Reshape", np.array([0, -1]))
+    return net.add("MatMul", net.weights(128, 7)).add("Relu").add("MatMul", net.weights(7, 3))
+
+
+class Calibration(CalibrationDataReader):
+    def __init__(self, batches):
+        self._batches = iter(batches)
+
+    def get_next(self):
+        return next(self._batches, None)
+
+
+def quantized(net, tmp_path, seed, **options):
+    """The network through ONNX Runtime's own tool."""
+    source, target = tmp_path / "float.onnx", tmp_path / "quantized.onnx"
+    onnx.save(net.model(), source)
+    rng = np.random.default_rng(seed)
+    data = Calibration([{"x": rng.normal(0, 1, (8, *net.shape)).astype(np.float32)} for _ in range(3)])
+    quantize_static(source, target, data, weight_type=QuantType.QInt8, **options)
+    return target
+
+
+def onnxruntime_says(path, inputs):
+    """With its fusions, which make integer operators of the pairs."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": inputs})[0]
+
+
+@pytest.mark.parametrize("activations", [QuantType.QInt8, QuantType.QUInt8], ids=lambda item: item.name)
+@pytest.mark.parametrize("per_channel", [False, True], ids=["tensor", "channel"])
+# With symmetric activations QOperator leaves each Relu between numbers of two scales, which is the host's work.
+@pytest.mark.parametrize("form, symmetric", [(QuantFormat.QDQ, False), (QuantFormat.QDQ, True),
+                                             (QuantFormat.QOperator, False)])
+@pytest.mark.parametrize("net", [lenet, six])
+def test_quantized_networks(net, form, symmetric, per_channel, activations, tmp_path):
+    path = quantized(net(), tmp_path, 3, quant_format=form, activation_type=activations, per_channel=per_channel,
+                     extra_options={"ActivationSymmetric": symmetric})
+    inputs = np.random.default_rng(4).normal(0, 1.3, (5, *net().shape)).astype(np.float32)
+    network = compile_onnx(TINY, path)
+    with open_device("golden", config=TINY) as device:
+        outputs, _ = infer(device, network, inputs)
+    np.testing.assert_array_equal(outputs, onnxruntime_says(path, inputs))
+    assert network.macs(1) > 0
+
+
+# The rules, on graphs that a person can read.
+
+CONSTANTS = {"s": np.float32(0.5), "z": np.int8(3), "t": np.float32(0.25), "w": np.ones((2, 2), np.int8),
+             "ws": np.array([1, 2], np.float32), "wz": np.zeros(2, np.int8), "b": np.array([7, 8], np.int32),
+             "bs": np.array([0.5, 1], np.float32), "bz": np.zeros(2, np.int32)}
+
+
+def codes(*ops, outputs=("y",), **constants):
+    """From codes x to codes y; X is what x stands for, W and B are weights and bias, Y is what y is made of."""
+    before = [Op("dx", "DequantizeLinear", ("x", "s", "z"), ("X",)),
+              Op("dw", "DequantizeLinear", ("w", "ws", "wz"), ("W",), {"axis": 1}),
+              Op("db", "DequantizeLinear", ("b", "bs", "bz"), ("B",))]
+    graph = Graph(("x",), outputs, (*before, *ops), CONSTANTS | constants, {}, {"": 17})
+    return fold_qdq(graph.verify()).verify()
+
+
+def quantize(source="Y", name="q", output="y", scale="t", **attributes):
+    return Op(name, "QuantizeLinear", (source, scale, "z"), (output,), attributes)
+
+
+def kinds(graph):
+    return [op.kind for op in graph.ops]
+
+
+def test_what_is_folded():
+    product = codes(Op("p", "MatMul", ("X", "W"), ("Y",)), quantize())
+    assert product.dump() == """\
+graph(x) -> (y)
+  s: float32[] = 0.5
+  z: int8[] = 3
+  t: float32[] = 0.25
+  w: int8[2, 2] = [[1, 1], [1, 1]]
+  ws: float32[2] = [1.0, 2.0]
+  wz: int8[2] = [0, 0]
+  y = QLinearMatMul 'p' (x, s, z, w, ws, wz, t, z)
+"""
+    gemm = codes(Op("p", "Gemm", ("X", "W", "B"), ("P",), {"beta": 1.0}),
+                 Op("r", "Relu", ("P",), ("Y",)), quantize())
+    assert [(op.kind, op.inputs, op.outputs) for op in gemm.ops] == [
+        ("com.microsoft.QGemm", ("x", "s", "z", "w", "ws", "wz", "b", "t", "z"), ("P_codes",)),
+        ("Max", ("P_codes", "z"), ("y",))]
+    assert gemm.opsets == {"": 17, "com.microsoft": 1}
+    pool = codes(Op("p", "MaxPool", ("X",), ("P",), {"kernel_shape": [2, 2]}),
+                 Op("c", "Clip", ("P", "", "six"), ("Y",)), quantize(scale="s"), six=np.float32(6))
+    assert [(op.kind, op.inputs) for op in pool.ops] == [("MaxPool", ("x",)), ("Clip", ("P_codes", "", "Y_max"))]
+    assert pool.constants["Y_max"] == np.int8(15) and pool.constants["Y_max"].dtype == np.int8
+    assert kinds(codes(Op("r", "Relu", ("X",), ("Y",)), quantize(scale="s"))) == ["Identity", "Max"]
+
+
+@pytest.mark.parametrize("op, behind, constants", [
+    (Op("p", "MaxPool", ("X",), ("Y",), {"kernel_shape": [2, 2]}), quantize(), {}),     # another scale
+    (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(output_dtype=3), {}),
+    (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(scale="ws"), {}),
+    (Op("p", "Gemm", ("X", "W", "B"), ("Y",)), quantize(), {"bs": np.array([0.5, 2], np.float32)}),
+    (Op("p", "Gemm", ("X", "W", "B"), ("Y",)), quantize(), {"bs": np.ones(3, np.float32)}),
+    (Op("p", "Gemm", ("X", "W", "B"), ("Y",)), quantize(), {"bz": np.array([0, 1], np.int32)}),
+    (Op("p", "Gemm", ("X", "W", "f"), ("Y",)), quantize(), {"f": np.ones(2, np.float32)}),
+    (Op("p", "Gemm", ("X", "W"), ("Y",), {"alpha": 2.0}), quantize(), {}),
+    (Op("p", "Gemm", ("X", "W"), ("Y",), {"transA": 1}), quantize(), {}),
+    (Op("p", "Gemm", ("X", "W"), ("Y",), {"transB": 1}), quantize(), {}),               # scales along the sums
+    (Op("p", "Conv", ("X", "W"), ("Y",)), quantize(), {}),                              # the same
+    (Op("p", "MatMul", ("X", "X"), ("Y",)), quantize(), {}),
+    (Op("p", "Sigmoid", ("X",), ("Y",)), quantize(), {})])
+def test_what_stays(op, behind, constants):
+    graph = codes(op, behind, **constants)
+    assert graph.ops[-2:] == (op, behind) and "DequantizeLinear" in kinds(graph)
+
+
+def test_what_something_else_needs_stays_too():
+    graph = codes(Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(), outputs=("y", "Y"))
+    assert kinds(graph) == ["DequantizeLinear", "DequantizeLinear", "MatMul", "QLinearMatMul"]
+    assert len({op.name for op in graph.ops}) == 4
