@@ -68,6 +68,47 @@ def six():
     return net.add("MatMul", net.weights(128, 7)).add("Relu").add("MatMul", net.weights(7, 3))
 
 
+def random_net(seed):
+    net = FloatNet(seed, (3, 3, 3))
+    rng = net.rng
+    channels = int(rng.integers(1, 9))
+    net.shape = (channels, *map(int, rng.integers(4, 13, 2)))
+    size = list(net.shape[1:])
+    for _ in range(rng.integers(1, 4)):
+        group = int(rng.choice([1, 1, channels]))
+        outputs = group * int(rng.integers(1, 6))
+        kernel = [int(rng.integers(1, min(3, side) + 1)) for side in size]
+        strides = [int(item) for item in rng.integers(1, 3, 2)]
+        pads = [int(rng.integers(0, kernel[i % 2])) for i in range(4)]
+        biases = [net.weights(outputs)] if rng.random() < 0.7 else []
+        net.add("Conv", net.weights(outputs, channels // group, *kernel), *biases, group=group, strides=strides,
+                pads=pads)
+        size = [(side + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1 for i, side in enumerate(size)]
+        channels = outputs
+        behind = rng.choice(["Relu", "Clip", "none"])
+        if behind == "Clip":
+            net.add("Clip", np.float32(rng.choice([0, -0.3])), np.float32(rng.uniform(0.2, 6)))
+        elif behind == "Relu":
+            net.add("Relu")
+        if min(size) >= 3 and rng.random() < 0.4:
+            net.add("MaxPool", kernel_shape=[2, 2], strides=[1, 2])
+            size = [size[0] - 1, (size[1] - 2) // 2 + 1]
+    features = channels * size[0] * size[1]
+    if rng.random() < 0.6:
+        net.add("Flatten")
+        for outputs in rng.integers(1, 20, rng.integers(1, 3)):
+            if rng.random() < 0.3:
+                net.add("MatMul", net.weights(features, outputs))
+            elif rng.random() < 0.5:
+                net.add("Gemm", net.weights(outputs, features), net.weights(outputs), transB=1)
+            else:
+                net.add("Gemm", net.weights(features, outputs), net.weights(outputs))
+            features = outputs
+            if rng.random() < 0.5:
+                net.add("Relu")
+    return net
+
+
 class Calibration(CalibrationDataReader):
     def __init__(self, batches):
         self._batches = iter(batches)
@@ -101,9 +142,21 @@ def onnxruntime_says(path, inputs):
                                              (QuantFormat.QOperator, False)])
 @pytest.mark.parametrize("net", [lenet, six])
 def test_quantized_networks(net, form, symmetric, per_channel, activations, tmp_path):
-    path = quantized(net(), tmp_path, 3, quant_format=form, activation_type=activations, per_channel=per_channel,
-                     extra_options={"ActivationSymmetric": symmetric})
-    inputs = np.random.default_rng(4).normal(0, 1.3, (5, *net().shape)).astype(np.float32)
+    check(net(), tmp_path, quant_format=form, activation_type=activations, per_channel=per_channel,
+          extra_options={"ActivationSymmetric": symmetric})
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    check(random_net(seed), tmp_path, activation_type=rng.choice([QuantType.QInt8, QuantType.QUInt8]),
+          per_channel=bool(rng.integers(2)), extra_options={"ActivationSymmetric": bool(rng.integers(2))})
+
+
+def check(net, tmp_path, **options):
+    """The golden machine's numbers are ONNX Runtime's."""
+    path = quantized(net, tmp_path, 3, **options)
+    inputs = np.random.default_rng(4).normal(0, 1.3, (5, *net.shape)).astype(np.float32)
     network = compile_onnx(TINY, path)
     with open_device("golden", config=TINY) as device:
         outputs, _ = infer(device, network, inputs)
