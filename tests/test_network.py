@@ -242,12 +242,13 @@ def test_bad_constants():
             ({"c0": np.float32(-1)}, "QLinearConv 'qlinearconv0': the input's scale must be a positive float32"),
             ({"c5": np.float32(np.nan)}, "the output's scale must be a positive float32, not nan"),
             ({"c1": np.uint8(3)}, "its input is int8, its zero point uint8"),
-            ({"c2": np.zeros((4, 3, 3, 3), np.uint8)}, "the weights must be int8, not uint8"),
+            ({"c2": np.zeros((4, 3, 3, 3), np.uint8)}, "weights and their zero point must be int8 or uint8, both"),
             ({"c2": np.zeros((4, 2, 3, 3), np.int8)}, "do not fit 3 channels"),
             ({"c2": np.zeros((4, 3, 3), np.int8)}, "the weights must have 4 dimensions, not 3"),
             ({"c3": np.ones(3, np.float32)}, "scale must be float32, one or 4 numbers"),
             ({"c3": np.zeros(4, np.float32)}, "must be positive and finite"),
-            ({"c4": np.int8(1)}, "the weights' zero point must be 0"),
+            ({"c2": np.full((4, 3, 3, 3), -128, np.int8), "c4": np.int8(1)}, "to 127, not from -129 to -129"),
+            ({"c4": np.zeros(3, np.int8)}, "the weights' zero point must be one number or 4, not 3"),
             ({"auto_pad": "SOMEHOW"}, "auto_pad 'SOMEHOW' does not exist")):
         refused(conv_model(**changes), pattern)
 

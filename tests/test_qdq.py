@@ -117,13 +117,13 @@ class Calibration(CalibrationDataReader):
         return next(self._batches, None)
 
 
-def quantized(net, tmp_path, seed, **options):
+def quantized(net, tmp_path, seed, weight_type=QuantType.QInt8, **options):
     """The network through ONNX Runtime's own tool."""
     source, target = tmp_path / "float.onnx", tmp_path / "quantized.onnx"
     onnx.save(net.model(), source)
     rng = np.random.default_rng(seed)
     data = Calibration([{"x": rng.normal(0, 1, (8, *net.shape)).astype(np.float32)} for _ in range(3)])
-    quantize_static(source, target, data, weight_type=QuantType.QInt8, **options)
+    quantize_static(source, target, data, weight_type=weight_type, **options)
     return target
 
 
@@ -151,6 +151,14 @@ def test_random_networks(seed, tmp_path):
     rng = np.random.default_rng(seed)
     check(random_net(seed), tmp_path, activation_type=rng.choice([QuantType.QInt8, QuantType.QUInt8]),
           per_channel=bool(rng.integers(2)), extra_options={"ActivationSymmetric": bool(rng.integers(2))})
+
+
+@pytest.mark.parametrize("per_channel", [False, True], ids=["tensor", "channel"])
+@pytest.mark.parametrize("net", [lenet, six])
+def test_uint8_weights(net, per_channel, tmp_path):
+    """With a zero point in the middle, which leaves them the range of int8."""
+    check(net(), tmp_path, weight_type=QuantType.QUInt8, activation_type=QuantType.QUInt8, per_channel=per_channel,
+          extra_options={"WeightSymmetric": True})
 
 
 def check(net, tmp_path, **options):

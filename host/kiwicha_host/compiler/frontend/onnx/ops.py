@@ -15,7 +15,7 @@ __all__ = ["clip", "max_constant", "max_pool", "qgemm", "qlinear_conv", "qlinear
 def qlinear_conv(chain: Chain, node: Node) -> None:
     node.only("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
     channels, size = chain.image(node)
-    weights = _weights(node, 4)
+    weights = _weights(node, 4, 0)
     outputs, per_group, *kernel = weights.shape
     group = node.attributes.get("group", 1)
     if per_group * group != channels or outputs % group:
@@ -41,7 +41,7 @@ def qlinear_conv(chain: Chain, node: Node) -> None:
 
 def qlinear_matmul(chain: Chain, node: Node) -> None:
     node.only()
-    weights = _weights(node, 2)
+    weights = _weights(node, 2, 1)
     _matmul(chain, node, weights, np.zeros(weights.shape[1], np.int32), output=6)
 
 
@@ -50,8 +50,9 @@ def qgemm(chain: Chain, node: Node) -> None:
     node.only("alpha", "transA", "transB")
     node.one_of("alpha", 1)
     node.one_of("transA", 0)
-    weights = _weights(node, 2)
-    if node.attributes.get("transB", 0):
+    transposed = bool(node.attributes.get("transB", 0))
+    weights = _weights(node, 2, 1 - transposed)
+    if transposed:
         weights = weights.T
     bias = node.constant(6, "the bias") if node.has(6) else np.zeros((), np.int32)
     try:
@@ -86,15 +87,24 @@ def _matmul(chain: Chain, node: Node, weights: np.ndarray, bias: np.ndarray, out
                  flat=True, unsigned=y_unsigned)
 
 
-def _weights(node: Node, rank: int) -> np.ndarray:
+def _weights(node: Node, rank: int, axis: int) -> np.ndarray:
+    """The weights less their zero points, of which there is one, or one for each output along `axis`."""
     weights, zero = node.constant(3, "the weights"), node.constant(5, "the weights' zero point")
-    if weights.dtype != np.int8:
-        raise node.error(f"the weights must be int8, not {weights.dtype}")
+    if weights.dtype not in (np.int8, np.uint8) or zero.dtype != weights.dtype:
+        raise node.error("the weights and their zero point must be int8 or uint8, both, "
+                         f"not {weights.dtype} and {zero.dtype}")
     if weights.ndim != rank:
         raise node.error(f"the weights must have {rank} dimensions, not {weights.ndim}")
-    if zero.any():
-        raise node.error("the weights' zero point must be 0")
-    return weights
+    if zero.size not in (1, weights.shape[axis]):
+        raise node.error(f"the weights' zero point must be one number or {weights.shape[axis]}, not {zero.size}")
+    shape = [1] * rank
+    shape[axis] = zero.size
+    centred = weights.astype(np.int16) - zero.reshape(shape)
+    if centred.size and (centred.min() < -128 or centred.max() > 127):
+        raise node.error("the weights less their zero point must lie from -128 to 127, not from "
+                         f"{centred.min()} to {centred.max()}; quantize them with weight_type=QuantType.QInt8 "
+                         "or WeightSymmetric")
+    return centred.astype(np.int8)
 
 
 def _scales(node: Node, outputs: int, output: int = 6) -> np.ndarray:
