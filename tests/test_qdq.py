@@ -234,6 +234,7 @@ graph(x) -> (y)
     (Op("p", "Gemm", ("X", "W"), ("Y",), {"transB": 1}), quantize(), {}),               # scales along the sums
     (Op("p", "Conv", ("X", "W"), ("Y",)), quantize(), {}),                              # the same
     (Op("p", "MatMul", ("X", "X"), ("Y",)), quantize(), {}),
+    (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(), {"z": np.int16(3)}),
     (Op("p", "Sigmoid", ("X",), ("Y",)), quantize(), {})])
 def test_what_stays(op, behind, constants):
     graph = codes(op, behind, **constants)

@@ -95,7 +95,8 @@ def _read(op: Op) -> _Codes | None:
 def _folded(work: _Work, quantize: Op) -> list[Op] | None:
     """What computes the codes that `quantize` makes, if its numbers come from codes."""
     made = _read(quantize)
-    if made is None or work.scalar(made.scale) is None or work.scalar(made.zero) is None:
+    zero = work.scalar(made.zero) if made else None
+    if made is None or work.scalar(made.scale) is None or zero is None or zero.dtype not in (np.int8, np.uint8):
         return None
     limit, op = None, work.maker(made.name)
     if op is not None and op.kind in ("Relu", "Clip"):
@@ -173,11 +174,12 @@ def _limit(work: _Work, op: Op, made: _Codes, source: str, outputs: tuple[str, .
     for index, name in ((1, "min"), (2, "max")):
         given = op.inputs[index] if index < len(op.inputs) else ""
         number = work.scalar(given) if given else op.attributes.get(name)
-        if number is None and given:
+        if (number is None and given) or (number is not None and np.isnan(number)):
             return None
         names.append("" if number is None else work.fresh(f"{op.outputs[0]}_{name}"))
         if number is not None:
-            code = np.rint(np.float32(number) / scale) + np.float32(zero)
+            with np.errstate(all="ignore"):     # whether the scale makes sense is looked at later
+                code = np.nan_to_num(np.rint(np.float32(number) / scale) + np.float32(zero), nan=0)
             bounds = np.iinfo(zero.dtype)
             work.constants[names[-1]] = np.clip(code, bounds.min, bounds.max).astype(zero.dtype)
     return Op(op.name, "Clip", (source, *names), outputs)
