@@ -87,6 +87,7 @@ def test_fold_constants():
 @pytest.mark.parametrize("op", [
     Op("r", "RandomNormal", (), ("c",), {"shape": [1]}), Op("d", "DequantizeLinear", ("w", "s"), ("c",)),
     Op("q", "com.microsoft.QuantizeLinear", ("s", "s"), ("c",)),
+    Op("o", "Dropout", ("s", "s", "b"), ("c",)), Op("l", "SequenceConstruct", ("s", "s"), ("c",)),
     Op("i", "If", ("b",), ("c",), {"then_branch": helper.make_graph([], "g", [], [])})], ids=lambda op: op.kind)
 def test_what_is_not_folded(op):
     before = graph(op, limit("x", "c"), constants={"w": np.int8(1), "s": np.float32(1), "b": np.bool_(True)})
@@ -97,6 +98,15 @@ def test_a_constant_that_cannot_be_computed():
     before = graph(Op("r", "Reshape", ("ten", "two"), ("c",)), limit("x", "c"),
                    constants={"ten": np.zeros(10), "two": np.array([2, 2])})
     with pytest.raises(CompileError, match=r"^Reshape 'r': cannot be computed from its constants: .*$"):
+        fold_constants(before)
+
+
+@pytest.mark.parametrize("number", [1e12, np.inf, -np.inf, np.nan])
+def test_constants_too_large_to_quantize(number):
+    """The reference would wrap them to the other end."""
+    before = graph(Op("q", "QuantizeLinear", ("w", "s", "z"), ("c",)), limit("x", "c"), constants={
+        "w": np.array([1, number], np.float32), "s": np.float32(0.01), "z": np.int8(0)})
+    with pytest.raises(CompileError, match="^QuantizeLinear 'q': cannot be computed .*: numbers up to .* large"):
         fold_constants(before)
 
 

@@ -205,8 +205,7 @@ def test_what_to_do_about_other_models():
     builder.nodes.append(helper.make_node("DequantizeLinear", weights, ["w"], name="weights"))
     builder.nodes.append(helper.make_node("Conv", [builder.last, "w"], ["y"]))
     builder.last = "y"
-    refused(builder.build(), "DequantizeLinear 'weights': dequantizes a constant for what takes no codes; between "
-            "DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul")
+    refused(builder.build(), "Conv 'y': no rule makes it an operator on codes; between DequantizeLinear and ")
     model = conv().build()
     del model.graph.input[0].type.tensor_type.shape.dim[1:]
     refused(model, r"input 'input': must have a batch and at least one more dimension, not \['N'\]")
@@ -248,3 +247,45 @@ def test_constants_that_are_none(op, inputs, attributes, message):
     builder.nodes.insert(0, helper.make_node(op, inputs, ["c"], name="n", **attributes))
     builder.append("Max", "c")
     refused(builder.build(), f"{op} 'n': {message}")
+
+
+@pytest.mark.parametrize("damage, message", [
+    ({"raw_data": bytes(500)}, "the model's constants are damaged: "),
+    ({"data_type": 99}, "the model's constants are damaged: 99|not a valid ONNX model")])
+def test_damaged_constants(damage, message):
+    model = conv().build()
+    for name, value in damage.items():
+        setattr(model.graph.initializer[2], name, value)
+    refused(model, message)
+
+
+def test_sparse_constants():
+    model = conv().build()
+    values, indices = (onnx.numpy_helper.from_array(np.array([1], kind)) for kind in (np.int8, np.int64))
+    values.name = "few"
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
+    refused(model, "the constant 'few' is sparse, which is not supported")
+
+
+def test_other_words_about_the_input():
+    """Files repeat inputs among their inner tensors, with less or other things said of them."""
+    model = conv().build()
+    for element, shape in ((TensorProto.INT8, None), (TensorProto.UINT8, ["N", 9])):
+        model.graph.value_info.append(helper.make_tensor_value_info("input", element, shape))
+        right(model, np.ones((2, 3, 5, 5), np.int8))
+
+
+@pytest.mark.parametrize("op, value, message", [
+    ("Max", np.float32(np.nan), "the constant must be int8 or uint8, not float32"),
+    ("Reshape", np.array([0, np.nan]), "the shape must be integers, not float64|not a valid")])
+def test_constants_of_wrong_types(op, value, message):
+    builder = conv()
+    builder.append(op, builder.constant(value))
+    refused(builder.build(), message)
+
+
+def test_empty_weights():
+    model = conv().build()
+    for number, value in ((2, np.zeros((0, 3, 3, 3), np.int8)), (4, np.int8(0))):
+        model.graph.initializer[number].CopyFrom(onnx.numpy_helper.from_array(np.asarray(value), f"c{number}"))
+    refused(model, r"QLinearConv 'qlinearconv0': the weights are empty: \[0, 3, 3, 3\]")

@@ -1,5 +1,6 @@
 """Networks as ONNX Runtime's quantizer makes them, QuantizeLinear and DequantizeLinear in pairs, bit for bit."""
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -235,10 +236,29 @@ graph(x) -> (y)
     (Op("p", "Conv", ("X", "W"), ("Y",)), quantize(), {}),                              # the same
     (Op("p", "MatMul", ("X", "X"), ("Y",)), quantize(), {}),
     (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(), {"z": np.int16(3)}),
-    (Op("p", "Sigmoid", ("X",), ("Y",)), quantize(), {})])
+    (Op("p", "Sigmoid", ("X",), ("Y",)), quantize(), {}),
+    *((Op("p", "Relu", ("X",), ("Y",)), quantize(scale="s"), {"s": scale}) for scale in (
+        np.float32(-0.5), np.float32(0), np.float32(np.inf), np.int32(1), np.float16(0.5))),
+    *((Op("p", "Relu", ("X",), ("Y",)), quantize(scale="s"), {"z": zero}) for zero in (
+        np.float32(3), ml_dtypes.int4(3))),
+    (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(), {"ws": np.ones((1, 2), np.float32)}),
+    (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(), {"s": np.float32(-1)})])
 def test_what_stays(op, behind, constants):
     graph = codes(op, behind, **constants)
     assert graph.ops[-2:] == (op, behind) and "DequantizeLinear" in kinds(graph)
+
+
+@pytest.mark.parametrize("bound", [np.float32(np.nan), np.complex64(1), np.float16(1)])
+def test_limits_that_are_none(bound):
+    clip = Op("c", "Clip", ("X", "", "bound"), ("Y",))
+    assert codes(clip, quantize(scale="s"), bound=bound).ops[-2:] == (clip, quantize(scale="s"))
+
+
+@pytest.mark.parametrize("axis, folded", [(1, True), (-1, True), (0, False), (3, False), (-3, False)])
+def test_the_axis_of_weights(axis, folded):
+    weights = Op("v", "DequantizeLinear", ("w", "ws", "wz"), ("V",), {"axis": axis})
+    graph = codes(weights, Op("p", "MatMul", ("X", "V"), ("Y",)), quantize())
+    assert (kinds(graph) == ["QLinearMatMul"]) == folded
 
 
 def test_what_something_else_needs_stays_too():

@@ -78,7 +78,7 @@ class BurstReader(wiring.Component):
         ar, bursts = self.bus.ar, self.bursts
         low = (self.config.bus_bytes - 1).bit_length()
         issue = Signal()
-        # One register, refilled only when empty: after an error nothing new may appear on the channel.
+        # One register, refilled only when empty: once `stop` is there nothing new may appear on the channel.
         m.d.comb += [
             bursts.ready.eq(~ar.valid & room),
             issue.eq(bursts.valid & bursts.ready & ~bursts.payload.fail & ~stop),

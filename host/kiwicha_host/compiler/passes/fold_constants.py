@@ -9,21 +9,22 @@ with extra("onnx"):
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
-from ..errors import CompileError
+from ..errors import CompileError, one_line
 from ..ir.graph import Graph, Op
 from ..ir.onnx_op import to_node
 
 __all__ = ["fold_constants"]
 
-#: Those take no input, but are no constants.
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+#: Those may draw random numbers.
+_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial",
+           "Dropout")
 
 
 def fold_constants(graph: Graph) -> Graph:
     """The graph with each operator of constants alone replaced by its results.
 
     What is not folded stays as it is: random numbers, operators with graphs of their own or of other domains than
-    ONNX's, and DequantizeLinear, whose place tells which operators are integer ones.
+    ONNX's, results that are no tensors, and DequantizeLinear, whose place tells which operators are integer ones.
 
     Raises
     ------
@@ -33,8 +34,11 @@ def fold_constants(graph: Graph) -> Graph:
     constants, ops = dict(graph.constants), []
     for op in graph.ops:
         if _folds(op) and all(name in constants for name in filter(None, op.inputs)):
-            constants |= _results(graph, op, constants)
+            results = _results(graph, op, constants)
+            constants |= results or {}
         else:
+            results = None
+        if results is None:
             ops.append(op)
     return graph.with_ops(tuple(ops), constants)
 
@@ -44,15 +48,26 @@ def _folds(op: Op) -> bool:
         isinstance(value, onnx.GraphProto) for value in op.attributes.values())
 
 
-def _results(graph: Graph, op: Op, constants: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    known = [numpy_helper.from_array(constants[name], name) for name in dict.fromkeys(filter(None, op.inputs))]
+def _results(graph: Graph, op: Op, constants: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
     outputs = [onnx.ValueInfoProto(name=name) for name in op.outputs if name]
     versions = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
     try:
+        if op.kind == "QuantizeLinear":
+            _check_range(constants[op.inputs[0]], constants[op.inputs[1]])
+        known = [numpy_helper.from_array(constants[name], name) for name in dict.fromkeys(filter(None, op.inputs))]
         model = helper.make_model(helper.make_graph([to_node(op, graph.opsets)], "constants", [], outputs, known),
                                   opset_imports=versions)
-        results = [np.asarray(result) for result in ReferenceEvaluator(model).run(None, {})]
+        results = ReferenceEvaluator(model).run(None, {})
     except Exception as error:  # whatever NumPy, Python or onnx raise for wrong attributes and shapes
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CompileError(f"{op.kind} {op.name!r}: cannot be computed from its constants: {said}") from None
-    return {item.name: result for item, result in zip(outputs, results, strict=True)}
+        raise CompileError(f"{op.kind} {op.name!r}: cannot be computed from its constants: "
+                           f"{one_line(error)}") from None
+    if not all(isinstance(result, (np.ndarray, np.generic)) for result in results):
+        return None
+    return {item.name: np.asarray(result) for item, result in zip(outputs, results, strict=True)}
+
+
+def _check_range(numbers: np.ndarray, scale: np.ndarray) -> None:
+    """The reference's quotients go through int32, where too large ones would change their sign."""
+    most = np.abs(numbers).max(initial=0).astype(np.float64)
+    if not most < scale.min(initial=np.inf).astype(np.float64) * (1 << 30):
+        raise ValueError(f"numbers up to {most:g} are too large for their scale")

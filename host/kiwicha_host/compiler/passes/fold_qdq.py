@@ -86,7 +86,9 @@ class _Work:
 
 def _read(op: Op) -> _Codes | None:
     """What a QuantizeLinear or DequantizeLinear is given; None for one with blocks or a type of its own."""
-    if any(op.attributes.get(name) for name in ("block_size", "output_dtype", "precision")):
+    defaults = (("block_size", (0,)), ("precision", (0, 1)),
+                ("output_dtype", (0, 1) if op.kind == "DequantizeLinear" else (0,)))
+    if any(op.attributes.get(name, 0) not in known for name, known in defaults):
         return None
     name, scale, *zero = op.inputs
     return _Codes(name, scale, zero[0], op.attributes.get("axis", 1)) if zero and zero[0] else None
@@ -95,8 +97,7 @@ def _read(op: Op) -> _Codes | None:
 def _folded(work: _Work, quantize: Op) -> list[Op] | None:
     """What computes the codes that `quantize` makes, if its numbers come from codes."""
     made = _read(quantize)
-    zero = work.scalar(made.zero) if made else None
-    if made is None or work.scalar(made.scale) is None or zero is None or zero.dtype not in (np.int8, np.uint8):
+    if made is None or not _sound(work.scalar(made.scale), work.scalar(made.zero)):
         return None
     limit, op = None, work.maker(made.name)
     if op is not None and op.kind in ("Relu", "Clip"):
@@ -110,6 +111,12 @@ def _folded(work: _Work, quantize: Op) -> list[Op] | None:
     if inner is None or (outer is None and limit is not None):
         return None
     return [inner] if outer is None else [inner, outer]
+
+
+def _sound(scale: np.ndarray | None, zero: np.ndarray | None) -> bool:
+    """Whether they are numbers of the kinds that codes have."""
+    return (scale is not None and scale.dtype == np.float32 and bool(np.isfinite(scale) and scale > 0)
+            and zero is not None and zero.dtype in (np.int8, np.uint8))
 
 
 def _move(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
@@ -133,8 +140,10 @@ def _product(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
     if x is None or w is None or work.scalar(x.scale) is None or work.array(w.name) is None:
         return None
     scales = work.array(w.scale)
+    if not _sound(work.scalar(x.scale), work.scalar(x.zero)):
+        return None
     weights = work.constants[w.name]
-    if scales is None or (scales.size > 1 and w.axis % max(weights.ndim, 1) != axis):
+    if scales is None or scales.ndim > 1 or (scales.size > 1 and w.axis not in (axis, axis - weights.ndim)):
         return None
     bias = _bias(work, op, x, w)
     if bias is None:
@@ -157,7 +166,9 @@ def _bias(work: _Work, op: Op, x: _Codes, w: _Codes) -> str | None:
         return None
     name, scale, *zero = maker.inputs
     bias, steps, zeros = work.array(name), work.array(scale), work.array(zero[0]) if zero and zero[0] else None
-    if bias is None or bias.dtype != np.int32 or steps is None or (zeros is not None and zeros.any()):
+    if bias is None or bias.dtype != np.int32 or steps is None or steps.dtype != np.float32:
+        return None
+    if zeros is not None and zeros.any():
         return None
     wanted = work.constants[x.scale].reshape(()) * work.constants[w.scale].reshape(-1)
     if steps.size not in (1, wanted.size):
@@ -174,12 +185,12 @@ def _limit(work: _Work, op: Op, made: _Codes, source: str, outputs: tuple[str, .
     for index, name in ((1, "min"), (2, "max")):
         given = op.inputs[index] if index < len(op.inputs) else ""
         number = work.scalar(given) if given else op.attributes.get(name)
-        if (number is None and given) or (number is not None and np.isnan(number)):
+        if (given and (number is None or number.dtype != np.float32)) or (number is not None and np.isnan(number)):
             return None
         names.append("" if number is None else work.fresh(f"{op.outputs[0]}_{name}"))
         if number is not None:
-            with np.errstate(all="ignore"):     # whether the scale makes sense is looked at later
-                code = np.nan_to_num(np.rint(np.float32(number) / scale) + np.float32(zero), nan=0)
+            with np.errstate(over="ignore"):
+                code = np.rint(np.float32(number) / scale) + np.float32(zero)
             bounds = np.iinfo(zero.dtype)
             work.constants[names[-1]] = np.clip(code, bounds.min, bounds.max).astype(zero.dtype)
     return Op(op.name, "Clip", (source, *names), outputs)

@@ -13,7 +13,7 @@ __all__ = ["Chain"]
 
 @dataclass
 class Chain:
-    """The graph so far, and the tensor that the next node takes.
+    """The layers so far, and the tensor that the next node takes.
 
     Attributes
     ----------

@@ -1,6 +1,7 @@
 """Graphs to layers: the order of the operators, and those that only move elements."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def to_layers(graph: Graph) -> LayerChain:
     chain = _start(graph.inputs[0], graph.types.get(graph.inputs[0]))
     _refuse_floating_point(graph, chain)
     for op in graph.ops:
-        _read(chain, op, graph.constants)
+        _read(chain, op, graph)
     _finish(chain, graph.outputs[0])
     return chain.result
 
@@ -56,6 +57,8 @@ def _start(name: str, known: Type | None) -> Chain:
         raise CompileError(f"input {name!r}: all dimensions but the first must be fixed, not {[batch, *dims]}")
     if known.element not in ("float32", "int8", "uint8"):
         raise CompileError(f"input {name!r} must be float32, int8 or uint8, not {known.element}")
+    if prod(sizes) > _LARGEST:
+        raise CompileError(f"input {name!r} has {prod(sizes)} elements, more than {_LARGEST}")
     dtype = np.dtype(known.element)
     result = LayerChain(input_shape=tuple(sizes), input_dtype=dtype)
     unsigned = dtype == np.uint8
@@ -73,14 +76,16 @@ def _refuse_floating_point(graph: Graph, chain: Chain) -> None:
                            "onnxruntime.quantization.quantize_static")
 
 
-def _read(chain: Chain, op: Op, constants: Mapping[str, np.ndarray]) -> None:
+def _read(chain: Chain, op: Op, graph: Graph) -> None:
     """Add one operator, which must take the result of the one before."""
+    constants = graph.constants
     node = Node(op, constants)
     if op.kind not in SUPPORTED:
         raise node.error(f"not supported; the chip runs {', '.join(SUPPORTED)}")
     dynamic = [item for item in node.inputs if item and item not in constants]
     if not dynamic:
-        raise node.error(f"dequantizes a constant for what takes no codes; {_RULES}")
+        takes = next((item for item in graph.ops if set(item.inputs) & set(op.outputs)), op)
+        raise Node(takes, constants).error(f"no rule makes it an operator on codes; {_RULES}")
     if dynamic != [chain.last]:
         raise node.error(f"must take {chain.last!r} alone, the result before it, not {', '.join(dynamic)!r}: "
                          "only chains of layers are supported")
@@ -103,7 +108,7 @@ def _finish(chain: Chain, output: str) -> None:
     if output != chain.last:
         raise CompileError(f"output {output!r} must be the last result, {chain.last!r}")
     if not chain.result.layers:
-        raise CompileError("the model has no layer for the chip: no QLinearConv, QLinearMatMul or MaxPool")
+        raise CompileError("the model has no layer for the chip: no convolution, product or MaxPool of codes")
     if chain.dequantized:
         chain.result.after += chain.shapers
     else:
@@ -154,7 +159,7 @@ def _flatten(chain: Chain, node: Node) -> None:
 
 def _reshape(chain: Chain, node: Node) -> None:
     node.only("allowzero")
-    shape = [int(item) for item in node.constant(1, "the shape").reshape(-1)]
+    shape = node.integers(1, "the shape")
     if not shape or shape[0] not in (0, -1, chain.batch or -1):
         raise node.error(f"must leave the batch, the first dimension, alone; its shape is {shape}")
     if 0 in shape[1:] and not node.attributes.get("allowzero", 0):
@@ -167,6 +172,8 @@ def _reshape(chain: Chain, node: Node) -> None:
 def _transpose(chain: Chain, node: Node) -> None:
     node.only("perm")
     perm = list(node.attributes.get("perm", range(chain.where.ndim)[::-1]))
+    if sorted(perm) != list(range(chain.where.ndim)):
+        raise node.error(f"perm must be a permutation of {chain.where.ndim} axes, not {perm}")
     if perm[0] != 0:
         raise node.error(f"must leave the batch, the first dimension, alone; perm is {perm}")
     chain.shape_with(node, lambda x: x.transpose(perm))
@@ -190,7 +197,7 @@ def _axes(node: Node) -> tuple[int, ...]:
     node.only("axes")
     axes = node.attributes.get("axes", [])
     if node.has(1):
-        axes = node.constant(1, "axes").reshape(-1).tolist()
+        axes = node.integers(1, "axes")
     if not axes or 0 in axes:
         raise node.error(f"axes must be given and leave the batch, axis 0, alone, not {list(axes)}")
     return tuple(int(item) for item in axes)
@@ -214,6 +221,8 @@ _OPERATORS: dict[str, Callable[[Chain, Node], None]] = {
     "DequantizeLinear": _dequantize_linear,
 }
 _CODES = ("QuantizeLinear", "DequantizeLinear")
+#: Elements of one input, for which a table is made.
+_LARGEST = 1 << 28
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
           "constants, MaxPool, Relu, Clip, and what moves elements")
 #: What a model may consist of.

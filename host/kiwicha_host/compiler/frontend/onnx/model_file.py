@@ -11,7 +11,7 @@ with extra("onnx"):
     from onnx import external_data_helper
 
 from .... import arguments
-from ...errors import CompileError
+from ...errors import CompileError, one_line
 
 __all__ = ["read_model"]
 
@@ -36,7 +36,7 @@ def read_model(model: Any) -> onnx.ModelProto:
     try:
         _check(model)
     except Exception as error:  # ValidationError; in some versions others too
-        raise CompileError(f"{where} is not a valid ONNX model: {_one_line(error)}") from None
+        raise CompileError(f"{where} is not a valid ONNX model: {one_line(error)}") from None
     return model
 
 
@@ -68,7 +68,7 @@ def _complete(model: onnx.ModelProto, where: str, folder: Path | None) -> None:
     try:
         external_data_helper.load_external_data_for_model(model, str(folder))
     except Exception as error:  # ValidationError, ValueError, OSError
-        raise CompileError(f"the external data of {where} cannot be read: {_one_line(error)}") from None
+        raise CompileError(f"the external data of {where} cannot be read: {one_line(error)}") from None
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -92,7 +92,3 @@ def _check(model: onnx.ModelProto) -> None:
     onnx.checker.check_model(model)
     for tensor in shapeless:
         tensor.ClearField("shape")
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()

@@ -74,6 +74,19 @@ class Node:
             raise self.error(f"{what} must be a single number, not {list(value.shape)}")
         return value.reshape(())
 
+    def code(self, index: int, what: str) -> int:
+        """One code, int8 or uint8."""
+        value = self.scalar(index, what)
+        if value.dtype not in (np.int8, np.uint8):
+            raise self.error(f"{what} must be int8 or uint8, not {value.dtype}")
+        return int(value)
+
+    def integers(self, index: int, what: str) -> list[int]:
+        value = self.constant(index, what)
+        if value.dtype.kind != "i":
+            raise self.error(f"{what} must be integers, not {value.dtype}")
+        return [int(item) for item in value.reshape(-1)]
+
     def scale(self, index: int, what: str) -> np.float32:
         value = self.scalar(index, what)
         if value.dtype != np.float32 or not (np.isfinite(value) and value > 0):

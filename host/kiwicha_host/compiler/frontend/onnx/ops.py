@@ -99,8 +99,10 @@ def _weights(node: Node, rank: int, axis: int) -> np.ndarray:
         raise node.error(f"the weights' zero point must be one number or {weights.shape[axis]}, not {zero.size}")
     shape = [1] * rank
     shape[axis] = zero.size
+    if not weights.size:
+        raise node.error(f"the weights are empty: {list(weights.shape)}")
     centred = weights.astype(np.int16) - zero.reshape(shape)
-    if centred.size and (centred.min() < -128 or centred.max() > 127):
+    if centred.min() < -128 or centred.max() > 127:
         raise node.error("the weights less their zero point must lie from -128 to 127, not from "
                          f"{centred.min()} to {centred.max()}; quantize them with weight_type=QuantType.QInt8 "
                          "or WeightSymmetric")
@@ -148,7 +150,7 @@ def relu(chain: Chain, node: Node) -> None:
 
 def clip(chain: Chain, node: Node) -> None:
     node.only()
-    low, high = (int(node.scalar(i, what)) if node.has(i) else default
+    low, high = (node.code(i, what) if node.has(i) else default
                  for i, what, default in ((1, "min", -128), (2, "max", 255)))
     _clamp(chain, node, min(low, high), high)
 
@@ -159,7 +161,7 @@ def max_constant(chain: Chain, node: Node) -> None:
         raise node.error(f"takes two inputs here, not {len(node.inputs)}")
     if node.constant(1, "the constant").ndim > chain.where.ndim:
         raise node.error("its constant must not have more dimensions than its input, or it would add some")
-    _clamp(chain, node, int(node.scalar(1, "the constant")), 255)
+    _clamp(chain, node, node.code(1, "the constant"), 255)
 
 
 def max_pool(chain: Chain, node: Node) -> None:

@@ -8,7 +8,7 @@ with extra("onnx"):
     import onnx
     from onnx import helper, numpy_helper
 
-from ...errors import CompileError
+from ...errors import CompileError, one_line
 from ...ir.graph import Graph, GraphError, Type, unique_names
 from ...ir.onnx_op import from_node
 from .model_file import read_model
@@ -30,12 +30,19 @@ def read_graph(model: Any) -> Graph:
     """
     proto = read_model(model)
     names = unique_names(node.name or next(filter(None, node.output), node.op_type) for node in proto.graph.node)
-    constants = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer}
-    declared = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
+    for sparse in proto.graph.sparse_initializer:
+        raise CompileError(f"the constant {sparse.values.name!r} is sparse, which is not supported")
+    try:
+        constants = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer}
+        ops = tuple(map(from_node, proto.graph.node, names))
+    except Exception as error:  # onnx's and NumPy's, for data of a wrong size or an unknown type
+        raise CompileError(f"the model's constants are damaged: {one_line(error)}") from None
+    # Of several that tell of one tensor the last counts: the model's inputs.
+    declared = (*proto.graph.value_info, *proto.graph.output, *proto.graph.input)
     graph = Graph(
         inputs=tuple(item.name for item in proto.graph.input if item.name not in constants),
         outputs=tuple(item.name for item in proto.graph.output),
-        ops=tuple(map(from_node, proto.graph.node, names)),
+        ops=ops,
         constants=constants,
         types={item.name: type_ for item in declared if (type_ := _type(item)) and item.name not in constants},
         opsets={"" if item.domain == "ai.onnx" else item.domain: item.version for item in proto.opset_import})
