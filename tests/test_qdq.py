@@ -5,7 +5,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from onnx_models import ModelBuilder
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from kiwicha import ChipConfig
@@ -18,23 +19,14 @@ from kiwicha_host.inference import infer
 TINY = ChipConfig.preset("tiny")
 
 
-class FloatNet:
+class FloatNet(ModelBuilder):
     """A chain of operators in floating point on [N, *shape], with random weights."""
 
     def __init__(self, seed, shape):
-        self.rng, self.shape = np.random.default_rng(seed), shape
-        self.nodes, self.constants, self.last = [], [], "x"
-
-    def constant(self, value):
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
+        super().__init__(np.random.default_rng(seed), shape)
 
     def add(self, op, *constants, **attributes):
-        name = f"{op.lower()}{len(self.nodes)}"
-        inputs = [self.last, *map(self.constant, constants)]
-        self.nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
-        self.last = name
+        self.append(op, *map(self.constant, constants), **attributes)
         return self
 
     def weights(self, *shape):
@@ -42,7 +34,7 @@ class FloatNet:
 
     def model(self):
         value = helper.make_tensor_value_info
-        graph = helper.make_graph(self.nodes, "net", [value("x", TensorProto.FLOAT, ["N", *self.shape])],
+        graph = helper.make_graph(self.nodes, "net", [value("input", TensorProto.FLOAT, ["N", *self.shape])],
                                   [value(self.last, TensorProto.FLOAT, None)], self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
         model.ir_version = 8
@@ -123,7 +115,7 @@ def quantized(net, tmp_path, seed, weight_type=QuantType.QInt8, **options):
     source, target = tmp_path / "float.onnx", tmp_path / "quantized.onnx"
     onnx.save(net.model(), source)
     rng = np.random.default_rng(seed)
-    data = Calibration([{"x": rng.normal(0, 1, (8, *net.shape)).astype(np.float32)} for _ in range(3)])
+    data = Calibration([{"input": rng.normal(0, 1, (8, *net.shape)).astype(np.float32)} for _ in range(3)])
     quantize_static(source, target, data, weight_type=weight_type, **options)
     return target
 
@@ -133,7 +125,7 @@ def onnxruntime_says(path, inputs):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": inputs})[0]
+    return session.run(None, {"input": inputs})[0]
 
 
 @pytest.mark.parametrize("activations", [QuantType.QInt8, QuantType.QUInt8], ids=lambda item: item.name)
@@ -189,8 +181,8 @@ def codes(*ops, outputs=("y",), **constants):
     return fold_qdq(graph.verify()).verify()
 
 
-def quantize(source="Y", name="q", output="y", scale="t", **attributes):
-    return Op(name, "QuantizeLinear", (source, scale, "z"), (output,), attributes)
+def quantize(scale="t", zero="z", **attributes):
+    return Op("q", "QuantizeLinear", ("Y", scale, zero), ("y",), attributes)
 
 
 def kinds(graph):
@@ -224,6 +216,8 @@ graph(x) -> (y)
 
 @pytest.mark.parametrize("op, behind, constants", [
     (Op("p", "MaxPool", ("X",), ("Y",), {"kernel_shape": [2, 2]}), quantize(), {}),     # another scale
+    (Op("p", "MaxPool", ("X",), ("Y",), {"kernel_shape": [2, 2]}), quantize("s", "other"), {"other": np.int8(4)}),
+    (Op("p", "MaxPool", ("X",), ("Y",), {"kernel_shape": [2, 2]}), quantize("s", "other"), {"other": np.uint8(3)}),
     (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(output_dtype=3), {}),
     (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(scale="ws"), {}),
     (Op("p", "Gemm", ("X", "W", "B"), ("Y",)), quantize(), {"bs": np.array([0.5, 2], np.float32)}),
@@ -246,6 +240,12 @@ graph(x) -> (y)
 def test_what_stays(op, behind, constants):
     graph = codes(op, behind, **constants)
     assert graph.ops[-2:] == (op, behind) and "DequantizeLinear" in kinds(graph)
+
+
+@pytest.mark.parametrize("bound, code", [(0.9, 5), (1.25, 5), (1.75, 7), (-0.9, 1), (1e9, 127), (-np.inf, -128)])
+def test_limits_are_rounded_as_numbers_are(bound, code):
+    graph = codes(Op("c", "Clip", ("X", "bound"), ("Y",)), quantize("s"), bound=np.float32(bound))
+    assert graph.constants["Y_min"] == code
 
 
 @pytest.mark.parametrize("bound", [np.float32(np.nan), np.complex64(1), np.float16(1)])
