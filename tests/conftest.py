@@ -1,9 +1,14 @@
-"""The order of the tests, and what they cost in processor time."""
+"""The order of the tests, what they cost in processor time, and the command that several of them call."""
 
 import resource
 from collections import Counter, defaultdict
 
+import numpy as np
 import pytest
+from commands import K, M, N
+
+from kiwicha_host import devices
+from kiwicha_host.cli import commands as cli
 
 
 def pytest_collection_modifyitems(items):
@@ -67,3 +72,25 @@ def _cpu_seconds():
     """Used so far by this process and by all whose end it has waited for."""
     used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """Calls the command in an empty folder with good A and B; returns (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.save("a.npy", rng.integers(-128, 128, (M, K), np.int8))
+    np.save("b.npy", rng.integers(-128, 128, (K, N), np.int8))
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(item) for item in arguments])
+        out, err = capfd.readouterr()
+        return caught.value.code, out, err
+    return call
+
+
+@pytest.fixture
+def no_device(monkeypatch):
+    """Wrong input must be found before a device is opened: that may take a minute."""
+    monkeypatch.setattr(devices, "open_device", lambda *a, **k: pytest.fail("a device was opened"))

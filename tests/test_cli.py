@@ -11,33 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import GOLDEN, K, M, N, fails
 
 from kiwicha import ChipConfig
 from kiwicha_host import devices, models
-from kiwicha_host.cli import commands as cli
-from kiwicha_host.compiler.network import STAGES
 from kiwicha_host.job import Result
 from kiwicha_host.metrics import Work, counters_by_cause, figures, gemm_work
 
 ROOT = Path(__file__).parents[1]
-M, K, N = 3, 5, 7
-GOLDEN = ["--device", "golden"]
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capfd):
-    """Calls the command in an empty folder with good A and B; returns (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    np.save("a.npy", rng.integers(-128, 128, (M, K), np.int8))
-    np.save("b.npy", rng.integers(-128, 128, (K, N), np.int8))
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(item) for item in arguments])
-        out, err = capfd.readouterr()
-        return caught.value.code, out, err
-    return call
 
 
 def product():
@@ -127,28 +108,6 @@ def test_a_configuration_file(run):
     assert (json.loads(out)["config"], json.loads(out)["peak_macs_per_cycle"]) == ("mine", 8)
 
 
-def test_run_a_network(run):
-    images, labels = models.digits_test()
-    np.save("x.npy", images[:20])
-    status, out, err = run("run", models.DIGITS_MLP, "x.npy", "-o", "y.npy", "--json", *GOLDEN)
-    assert (status, err) == (0, "")
-    report = json.loads(out)
-    assert report["cycles"] > report["macs"] / report["peak_macs_per_cycle"]
-    assert report["macs"] > 0 and report["layers"]
-    assert (np.load("y.npy").argmax(axis=1) == labels[:20]).mean() > 0.8
-
-
-def test_the_compilers_graph_can_be_printed(run):
-    np.save("x.npy", models.digits_test()[0][:1])
-    for stage in STAGES:
-        status, out, err = run("run", models.DIGITS_MLP, "x.npy", "--json", "--dump-after", stage, *GOLDEN)
-        assert (status, json.loads(out)["images"]) == (0, 1)
-        assert err.startswith("graph(image: float32[N, 1, 8, 8]) -> (logits: float32[N, 10])\n  ")
-        assert err.endswith(")\n") and err.count("QLinearMatMul") == 3
-    fails(run, 2, "--dump-after: 'nothing' is not one of read, remove_dead, fold_constants, fold_qdq.",
-          "run", models.DIGITS_MLP, "x.npy", "--dump-after", "nothing", *GOLDEN)
-
-
 # The figures.
 
 def test_work():
@@ -235,21 +194,6 @@ BAD_A = {
        for name in ("header", "version", "broken", "code")},
     "huge.npy": "huge.npy is damaged: shape [3, 50] needs 150 bytes, it has 0",
 }
-
-
-def fails(run, status, message, *arguments):
-    before = sorted(os.listdir())
-    got, out, err = run(*arguments)
-    assert (got, out) == (status, ""), err
-    assert err.startswith("kiwicha: ") and err.endswith("\n") and err.count("\n") == 1, err
-    assert message in err
-    assert sorted(os.listdir()) == before
-
-
-@pytest.fixture
-def no_device(monkeypatch):
-    """Wrong input must be found before a device is opened: that may take a minute."""
-    monkeypatch.setattr(devices, "open_device", lambda *a, **k: pytest.fail("a device was opened"))
 
 
 @pytest.mark.parametrize("name, message", BAD_A.items(), ids=BAD_A)

@@ -140,13 +140,13 @@ def test_reading():
     node, value = helper.make_node, helper.make_tensor_value_info
     nodes = [node("Relu", ["x"], ["a"], name="same"), node("Relu", ["a"], ["b"], name="same"),
              node("Split", ["b", "sizes"], ["", "c"], axis=1), node("Relu", ["c"], ["y"])]
-    inputs = [value("x", TensorProto.BFLOAT16, ["N", None, 0, 4])]
+    inputs = [value("x", TensorProto.BFLOAT16, ["N", None, 0, -1, 4])]
     model = helper.make_model(helper.make_graph(
         nodes, "g", inputs, [value("y", TensorProto.BFLOAT16, None)],
         [onnx.numpy_helper.from_array(np.array([1, 1]), "sizes")]), opset_imports=[helper.make_opsetid("", 17)])
     read = read_graph(model)
     assert read.dump() == """\
-graph(x: bfloat16[N, ?, ?, 4]) -> (y: bfloat16[...])
+graph(x: bfloat16[N, x[1], 0, x[3], 4]) -> (y: bfloat16[...])
   sizes: int64[2] = [1, 1]
   a = Relu 'same' (x)
   b = Relu 'same (2)' (a)
@@ -160,4 +160,7 @@ def test_passes_keep_good_graphs():
     for file in (models.DIGITS_CONV, models.DIGITS_MLP):
         read = read_graph(file)
         for improve in PASSES:
-            assert improve(read).verify().same(read)
+            same = improve(read).verify()
+            # What is known of the tensors may grow.
+            assert same.types.items() >= read.types.items()
+            assert replace(same, types=read.types).same(read)

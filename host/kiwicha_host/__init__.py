@@ -6,4 +6,12 @@ from .job import DeviceError, Job, Result
 from .request import BlockScaled, GemmRequest, GemmResult
 
 __all__ = ["BlockScaled", "Device", "DeviceError", "GemmRequest", "GemmResult", "Job", "Result", "golden",
-           "open_device"]
+           "load_model", "open_device"]
+
+
+def __getattr__(name: str):
+    # Models need the onnx package; a plain GEMM does not.
+    if name == "load_model":
+        from .model import load_model
+        return load_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

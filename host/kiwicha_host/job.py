@@ -99,7 +99,7 @@ class Result:
     wall_s : float
         Seconds that the run took here.
     trace : Trace or None
-        What each unit did when, on a device that was asked to record it; a sum of runs has none.
+        What each unit did when, on a device that was asked to record it.
     predicted : bool
         Cycles and counters are the cycle model's, not counted.
     """
@@ -135,7 +135,8 @@ class Result:
                            for activity, count in row.items()}
                     for unit, row in (self.counters or other.counters).items()
                     } if self.counters else dict(other.counters)
-        return Result(cycles, counters, self.wall_s + other.wall_s,
+        trace = self.trace + other.trace if self.trace and other.trace else None
+        return Result(cycles, counters, self.wall_s + other.wall_s, trace,
                       predicted=self.predicted or other.predicted)
 
 

@@ -58,6 +58,21 @@ class Trace:
         spans["end"][last] = covered
         return cls(spans, covered, cycles, program)
 
+    def __add__(self, other: "Trace") -> "Trace":
+        """Both runs as one, one after the other, the programs too."""
+        if not isinstance(other, Trace):
+            return NotImplemented
+        program, cycles = self.program + other.program, self.cycles + other.cycles
+        if not self.complete:
+            return Trace(self.spans, self.covered, cycles, program)
+        later = other.spans.copy()
+        later["start"] += self.cycles
+        later["end"] += self.cycles
+        later["instruction"][later["instruction"] >= 0] += self.program_count
+        spans = np.concatenate([self.spans, later])
+        order = np.argsort(spans["unit"], kind="stable")
+        return Trace(spans[order], self.cycles + other.covered, cycles, program)
+
     @property
     def complete(self) -> bool:
         """Whether the spans are of the whole run."""

@@ -18,8 +18,9 @@ from kiwicha.config import PRESETS
 
 from ..extras import extra
 from .options import FOLDER, config_option, json_option
+from .run import run
 from .tables import print_json, show_line, show_rows, standard_output
-from .work import gemm, run
+from .work import gemm
 
 __all__ = ["main"]
 

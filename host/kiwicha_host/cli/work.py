@@ -1,10 +1,9 @@
-"""The commands that compute: ``gemm`` and ``run``."""
+"""The command ``gemm``, and what it has in common with ``run``."""
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -14,10 +13,7 @@ from kiwicha.formats import FORMATS
 from .options import PATH, device_options
 from .tables import show_figures
 
-if TYPE_CHECKING:
-    from ..compiler.ir.graph import Graph
-
-__all__ = ["gemm", "run"]
+__all__ = ["check_report_folder", "chip_of", "figures_to", "gemm", "open_for", "outputs_of"]
 
 _A_FORMATS = tuple(FORMATS)
 _OUT = ("int32", "fp32", "bf16", "int8", "e4m3", "e2m1")
@@ -56,16 +52,16 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
 
     group, out = int(block), out or ("fp32" if int(block) else "int32")
     _check_combinations(group, a_scale_file, b_scale_file, out, out_block, scale_rule)
-    chip = _chip(config, a_file, b_file, a_scale_file, b_scale_file, bias_file, _factor_file(out_scale))
-    outputs = _outputs(output, as_json, scaled=out in _BLOCK_OUT)
-    _check_report(report)
+    chip = chip_of(config, a_file, b_file, a_scale_file, b_scale_file, bias_file, _factor_file(out_scale))
+    outputs = outputs_of(output, as_json, scaled=out in _BLOCK_OUT)
+    check_report_folder(report)
     request = GemmRequest(
         _operand("A", a_file, a_format), _operand("B", b_file, b_format), block=group, out=out,
         a_scale=_array(a_scale_file), b_scale=_array(b_scale_file), bias=_array(bias_file),
         out_scale=_factor(out_scale), out_zero_point=out_zero_point, relu=relu,
         out_block=int(out_block or 32) if out in _BLOCK_OUT else 0, scale_rule=scale_rule or "rceil")
     request.check(chip)         # fails before the device is built
-    with _open(device, chip, report) as opened:
+    with open_for(device, chip, report) as opened:
         result = opened.compute(request)
     arrays = [result.codes] if result.c_scale is None else [result.codes, result.c_scale]
     write_arrays(dict(zip(outputs, arrays, strict=True)) if outputs else {})
@@ -73,17 +69,17 @@ def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_forma
     figures = {"m": spec.m, "n": spec.n, "k": spec.k, **metrics.figures(device, chip, work, result.run)}
     if report is not None:
         write_report(report, chip, work, result.run, figures=figures)
-    show_figures(figures, as_json, _figures_to(outputs))
+    show_figures(figures, as_json, figures_to(outputs))
 
 
-def _chip(config: str, *inputs: Path | None) -> ChipConfig:
+def chip_of(config: str, *inputs: Path | None) -> ChipConfig:
     """The configuration, when it is known that no stream is to be read twice."""
     from ..files import check_inputs
     check_inputs(path for path in (Path(config) if os.sep in config else None, *inputs) if path is not None)
     return ChipConfig.load(config)
 
 
-def _outputs(output: Path | None, as_json: bool, *, scaled: bool = False) -> list[Path]:
+def outputs_of(output: Path | None, as_json: bool, *, scaled: bool = False) -> list[Path]:
     """Where results go, the scales of a `scaled` one second; known to be possible before there are any."""
     from ..files import check_writable, is_stdout, is_stream
     if output is None:
@@ -101,7 +97,7 @@ def _outputs(output: Path | None, as_json: bool, *, scaled: bool = False) -> lis
     return outputs
 
 
-def _figures_to(outputs: list[Path]) -> TextIO | None:
+def figures_to(outputs: list[Path]) -> TextIO | None:
     """Standard error if the result goes to standard output."""
     from ..files import is_stdout
     return sys.stderr if any(map(is_stdout, outputs)) else sys.stdout
@@ -117,13 +113,13 @@ def _operand(name: str, path: Path, element_format: str) -> Any:
     return from_codes(name, _array(path), element_format)
 
 
-def _check_report(folder: Path | None) -> None:
+def check_report_folder(folder: Path | None) -> None:
     from ..report import check_report
     if folder is not None:
         check_report(folder)
 
 
-def _open(device: str, chip: ChipConfig, report: Path | None) -> Any:
+def open_for(device: str, chip: ChipConfig, report: Path | None) -> Any:
     """The device; with a trace if there is to be a report."""
     from ..devices import open_device
     return open_device(device, chip, **({} if report is None else {"trace": True}))
@@ -162,48 +158,3 @@ def _factor(text: str | None) -> Any:
     """--out-scale: a number or the array in a file."""
     file = _factor_file(text)
     return _array(file) if text is None or file is not None else float(text)
-
-
-def _dump(graph: "Graph") -> None:
-    click.echo(graph.dump(), err=True, nl=False)
-
-
-@click.command()
-@click.argument("model", metavar="MODEL.onnx", type=PATH)
-@click.argument("input_file", metavar="INPUT.npy", type=PATH)
-@click.option("-o", "output", type=PATH, metavar="OUT.npy", help="Write the result here.")
-@click.option("--dump-after", metavar="PASS", help="Print the compiler's graph after this pass (standard error).")
-@device_options
-def run(model: Path, input_file: Path, output: Path | None, dump_after: str | None, config: str, device: str,
-        report: Path | None, as_json: bool) -> None:
-    """Run a quantized ONNX model on a device."""
-    from .. import metrics
-    from ..compiler.network import STAGES, compile_onnx
-    from ..devices import memory_latency_of
-    from ..files import read_array, read_model, write_array
-    from ..inference import infer
-    from ..report import Layers, write_report
-
-    if dump_after is not None and dump_after not in STAGES:
-        raise click.BadParameter(f"{dump_after!r} is not one of {', '.join(STAGES)}.", param_hint="--dump-after")
-    chip = _chip(config, model, input_file)
-    results = _outputs(output, as_json)
-    _check_report(report)
-    source = read_model(model)
-    images = read_array(input_file)
-    network = compile_onnx(chip, source, memory_latency=memory_latency_of(device),
-                           watch=lambda name, graph: _dump(graph) if name == dump_after else None)
-    network.chain.encode(images)        # fails on wrong images before the device is built
-    with _open(device, chip, report) as opened:
-        outputs, result = infer(opened, network, images)
-    for path in results:
-        write_array(path, outputs)
-    work = metrics.Work(network.macs(len(images)), network.compulsory_bytes(len(images)))
-    layers = [dataclasses.asdict(layer) for layer in network.layers]
-    figures = {"images": len(images), **metrics.figures(device, chip, work, result), "layers": layers}
-    if report is not None:
-        # The compiled chip's memory has no limit, so that one program computes all images.
-        parts = Layers([layer.name for layer in network.layers], network.layer_works(len(images)),
-                       network.instruction_layers(len(images)))
-        write_report(report, chip, work, result, figures=figures, layers=parts)
-    show_figures(figures, as_json, _figures_to(results))

@@ -7,7 +7,6 @@ its own, "streamed": tiles of its input and its weights come from memory as they
 the activations of the whole batch are in memory, NHWC.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,21 +22,15 @@ from ..memory_latency import MEMORY_LATENCY
 from ..metrics import Work
 from .errors import CompileError
 from .frontend.onnx.importer import to_layers
-from .frontend.onnx.reader import read_graph
-from .ir.graph import Graph
 from .ir.layers import LayerChain
 from .lower.conv.emitter import Emitter
 from .lower.conv.plan import ConvPlan, plan_layer
 from .lower.conv.resident import Resident
 from .lower.conv.streamed import Streamed
-from .passes import PASSES
+from .optimize import optimize
 from .program.memory_map import MemoryMap, Region, ceil_div
 
-__all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "STAGES", "compile_onnx"]
-
-#: What happens to a graph, in this order.
-STAGES = ("read", *(item.__name__ for item in PASSES))
-
+__all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "compile_onnx"]
 
 @dataclass(frozen=True)
 class LayerInfo:
@@ -66,11 +59,13 @@ class _Program:
     memory_bytes: int
 
 
-def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY_LATENCY,
-                 watch: Callable[[str, Graph], None] = lambda name, graph: None) -> "CompiledNetwork":
-    """Compile an ONNX file, its bytes, or an ``onnx.ModelProto``, for memory of `memory_latency` cycles.
+def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY_LATENCY) -> "CompiledNetwork":
+    """Compile a model that is one chain of layers, all of it for the chip: for other models, there is
+    :func:`.compile_model`.
 
-    `watch` is called with the graph after each of :data:`STAGES`.
+    Parameters
+    ----------
+    model : an ONNX file, its bytes, or an ``onnx.ModelProto``
 
     Raises
     ------
@@ -80,12 +75,7 @@ def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY
         The model is unreadable, has something the chip cannot do, or a layer does not fit; in one line.
     """
     arguments.chip(config)
-    graph = read_graph(model)
-    watch("read", graph)
-    for improve in PASSES:
-        graph = improve(graph)
-        watch(improve.__name__, graph)
-    return CompiledNetwork(config, to_layers(graph), memory_latency=memory_latency)
+    return CompiledNetwork(config, to_layers(optimize(model)), memory_latency=memory_latency)
 
 
 class CompiledNetwork:

@@ -44,12 +44,19 @@ class Op:
     kind : ONNX's name of the operator, after its domain and a full stop if that is not ONNX's own
     inputs, outputs : names of tensors, in ONNX's order; "" stands for one that is left out
     attributes : by name, as Python and NumPy values
+    captures : names of further tensors, which graphs among the attributes take from around them
     """
     name: str
     kind: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    captures: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All tensors that it needs."""
+        return (*filter(None, self.inputs), *self.captures)
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,17 @@ class Graph:
     def with_ops(self, ops: tuple[Op, ...], constants: Mapping[str, np.ndarray] | None = None) -> "Graph":
         """This graph with other operators, and without the constants and types that nobody names any more."""
         known = self.constants if constants is None else constants
-        read = {*self.outputs, *(name for op in ops for name in op.inputs)}
+        read = {*self.outputs, *(name for op in ops for name in op.reads)}
         named = {*self.inputs, *read, *(name for op in ops for name in op.outputs)}
         return replace(self, ops=ops, constants={name: array for name, array in known.items() if name in read},
                        types={name: type_ for name, type_ in self.types.items() if name in named})
+
+    def part(self, ops: tuple[Op, ...], outputs: tuple[str, ...]) -> "Graph":
+        """A graph of some operators, whose inputs are what they need from the others."""
+        made = {name for op in ops for name in op.outputs}
+        read = dict.fromkeys(name for op in ops for name in op.reads)
+        inputs = tuple(name for name in read if name not in made and name not in self.constants)
+        return replace(self, inputs=inputs, outputs=outputs).with_ops(ops)
 
     def type_of(self, name: str) -> Type | None:
         """The type of a tensor, if it is known."""
@@ -99,7 +113,7 @@ class Graph:
             if op.name in names:
                 raise GraphError(f"two operators are called {op.name!r}")
             names.add(op.name)
-            for name in filter(None, op.inputs):
+            for name in op.reads:
                 if name not in defined:
                     raise GraphError(f"{op.kind} {op.name!r} takes {name!r}, which nothing before it makes")
             for name in filter(None, op.outputs):

@@ -33,7 +33,7 @@ class Layer:
     Parameters
     ----------
     name, op : of the first ONNX node, and of all that were fused
-    weights : int8 [out channels, channels, kernel y, kernel x]
+    weights : int8 or int16 [out channels, channels, kernel y, kernel x]
     bias : int32 [out channels], with the input's zero point already in it
     scale : float32 [out channels], from accumulators to the output's steps
     x_zero, y_zero : zero points; x_zero is also the padding
@@ -87,7 +87,6 @@ class LayerChain:
     before : steps from the model's input to the first layer's codes
     shapers : steps that move the last layer's codes to where the model has them
     after : steps from those codes to the model's output
-    flat : the last layer's result has no height and width in the model
     unsigned : its codes are uint8
     """
     layers: list[Layer] = field(default_factory=list)
@@ -96,8 +95,12 @@ class LayerChain:
     before: list[Step] = field(default_factory=list)
     shapers: list[Step] = field(default_factory=list)
     after: list[Step] = field(default_factory=list)
-    flat: bool = False
     unsigned: bool = False
+
+    @property
+    def output_dtype(self) -> np.dtype:
+        """Of the model's output."""
+        return np.dtype(np.float32 if self.after else np.uint8 if self.unsigned else np.int8)
 
     def check(self, images: np.ndarray) -> None:
         """Raise :exc:`CompileError` if `images` has a wrong shape, type or value."""
@@ -129,8 +132,6 @@ class LayerChain:
     def codes(self, results: np.ndarray) -> np.ndarray:
         """The last layer's codes as the model has them, from int8 [N, H, W, C]."""
         results = results.transpose(0, 3, 1, 2)
-        if self.flat:
-            results = results.reshape(len(results), -1)
         for step in self.shapers:
             results = step(results)
         results = np.ascontiguousarray(results)

@@ -1,10 +1,13 @@
 """Passes: each takes a graph and returns one that computes the same."""
 
+from .bind_dims import bind_dims
 from .fold_constants import fold_constants
 from .fold_qdq import fold_qdq
+from .fold_shapes import fold_shapes, infer_types
 from .remove_dead import remove_dead
+from .unsigned_codes import unsigned_codes
 
-__all__ = ["PASSES"]
+__all__ = ["PASSES", "bind_dims"]
 
-#: In this order.
-PASSES = (remove_dead, fold_constants, fold_qdq)
+#: In this order, after the dimensions have their sizes.
+PASSES = (remove_dead, fold_constants, fold_shapes, unsigned_codes, fold_qdq, infer_types)

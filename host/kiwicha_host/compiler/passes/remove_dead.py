@@ -10,6 +10,6 @@ def remove_dead(graph: Graph) -> Graph:
     wanted, kept = set(graph.outputs), []
     for op in reversed(graph.ops):
         if wanted.intersection(op.outputs):
-            wanted.update(op.inputs)
+            wanted.update(op.reads)
             kept.append(op)
     return graph.with_ops(tuple(reversed(kept)))

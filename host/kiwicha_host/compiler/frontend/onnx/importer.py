@@ -17,7 +17,7 @@ from . import ops
 from .chain import Chain
 from .node import Node
 
-__all__ = ["SUPPORTED", "to_layers"]
+__all__ = ["SUPPORTED", "extend", "finished", "start", "to_layers"]
 
 
 def to_layers(graph: Graph) -> LayerChain:
@@ -37,16 +37,25 @@ def to_layers(graph: Graph) -> LayerChain:
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise CompileError("the model must have one input and one output, not "
                            f"{len(graph.inputs)} and {len(graph.outputs)}")
-    chain = _start(graph.inputs[0], graph.types.get(graph.inputs[0]))
+    chain = start(graph.inputs[0], graph.types.get(graph.inputs[0]))
     _refuse_floating_point(graph, chain)
     for op in graph.ops:
-        _read(chain, op, graph)
-    _finish(chain, graph.outputs[0])
-    return chain.result
+        extend(chain, op, graph)
+    if graph.outputs[0] != chain.last:
+        raise CompileError(f"output {graph.outputs[0]!r} must be the last result, {chain.last!r}")
+    if not chain.result.layers:
+        raise CompileError("the model has no layer for the chip: no convolution, product or MaxPool of codes")
+    return finished(chain)
 
 
-def _start(name: str, known: Type | None) -> Chain:
-    """A chain of nothing but the model's input."""
+def start(name: str, known: Type | None) -> Chain:
+    """A chain of nothing but the tensor `name`.
+
+    Raises
+    ------
+    CompileError
+        It is not of a type and shape that a chain can start with.
+    """
     if known is None or known.shape is None:
         raise CompileError(f"input {name!r}: its element type and shape must be in the model")
     batch, *dims = known.shape or ("?",)
@@ -57,8 +66,8 @@ def _start(name: str, known: Type | None) -> Chain:
         raise CompileError(f"input {name!r}: all dimensions but the first must be fixed, not {[batch, *dims]}")
     if known.element not in ("float32", "int8", "uint8"):
         raise CompileError(f"input {name!r} must be float32, int8 or uint8, not {known.element}")
-    if prod(sizes) > _LARGEST:
-        raise CompileError(f"input {name!r} has {prod(sizes)} elements, more than {_LARGEST}")
+    if not 1 <= prod(sizes) <= _LARGEST:
+        raise CompileError(f"input {name!r} has {prod(sizes)} elements, not 1 to {_LARGEST}")
     dtype = np.dtype(known.element)
     result = LayerChain(input_shape=tuple(sizes), input_dtype=dtype)
     unsigned = dtype == np.uint8
@@ -76,8 +85,14 @@ def _refuse_floating_point(graph: Graph, chain: Chain) -> None:
                            "onnxruntime.quantization.quantize_static")
 
 
-def _read(chain: Chain, op: Op, graph: Graph) -> None:
-    """Add one operator, which must take the result of the one before."""
+def extend(chain: Chain, op: Op, graph: Graph) -> None:
+    """Add one operator, which must take the result of the one before.
+
+    Raises
+    ------
+    CompileError
+        The chip cannot do it there; `chain` is of no use then.
+    """
     constants = graph.constants
     node = Node(op, constants)
     if op.kind not in SUPPORTED:
@@ -104,16 +119,15 @@ def _read(chain: Chain, op: Op, graph: Graph) -> None:
     chain.last = node.outputs[0]
 
 
-def _finish(chain: Chain, output: str) -> None:
-    if output != chain.last:
-        raise CompileError(f"output {output!r} must be the last result, {chain.last!r}")
-    if not chain.result.layers:
-        raise CompileError("the model has no layer for the chip: no convolution, product or MaxPool of codes")
+def finished(chain: Chain) -> LayerChain:
+    """The layers of `chain`, with what comes after the last of them; `chain` can go on."""
+    result = chain.copy().result
     if chain.dequantized:
-        chain.result.after += chain.shapers
+        result.after += chain.shapers
     else:
-        chain.result.shapers += chain.shapers
-        chain.result.unsigned = chain.unsigned
+        result.shapers += chain.shapers
+        result.unsigned = chain.unsigned
+    return result
 
 
 # Codes in and out.

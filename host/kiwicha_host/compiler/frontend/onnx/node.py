@@ -108,19 +108,22 @@ class Node:
         unsigned = value.dtype == np.uint8
         return int(value) - SHIFT * unsigned, unsigned
 
-    def pair(self, name: str, default: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+    def pair(self, name: str, default: tuple[int, ...] = (1, 1)) -> tuple[int, int]:
+        """Two positive numbers, for height and width, or one, for the width."""
         value = tuple(self.attributes.get(name, default))
-        if len(value) != 2 or min(value) < 1:
-            raise self.error(f"{name} must be two positive numbers, not {list(value)}")
-        return value
+        if len(value) not in (1, 2) or min(value) < 1:
+            raise self.error(f"{name} must be two positive numbers, or one without height, not {list(value)}")
+        return value if len(value) == 2 else (1, value[0])
 
     def window(self, size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int],
                dilations: tuple[int, int], ceil: bool = False) -> tuple[tuple[int, int], tuple[int, int]]:
         """Size of the result, and padding at top and left, of a sliding window."""
         auto = self.attributes.get("auto_pad", "NOTSET")
         pads = list(self.attributes.get("pads", (0, 0, 0, 0)))
-        if len(pads) != 4 or min(pads) < 0:
-            raise self.error(f"pads must be four numbers from 0, not {pads}")
+        if len(pads) not in (2, 4) or min(pads) < 0:
+            raise self.error(f"pads must be four numbers from 0, or two without height, not {pads}")
+        if len(pads) == 2:
+            pads = [0, pads[0], 0, pads[1]]
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
         result, first = [], []
         for i in range(2):

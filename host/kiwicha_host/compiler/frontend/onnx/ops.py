@@ -4,7 +4,7 @@ import numpy as np
 
 from ....golden.numerics import requantize_scale
 from ...ir.layers import SHIFT, Layer, Pool
-from .chain import Chain
+from .chain import Chain, without_height
 from .node import Node
 
 __all__ = ["clip", "max_constant", "max_pool", "qgemm", "qlinear_conv", "qlinear_matmul", "relu"]
@@ -15,7 +15,10 @@ __all__ = ["clip", "max_constant", "max_pool", "qgemm", "qlinear_conv", "qlinear
 def qlinear_conv(chain: Chain, node: Node) -> None:
     node.only("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
     channels, size = chain.image(node)
-    weights = _weights(node, 4, 0)
+    flat = chain.where.ndim == 3
+    weights = _weights(node, chain.where.ndim, 0)
+    if flat:
+        weights = weights[:, :, None]
     outputs, per_group, *kernel = weights.shape
     group = node.attributes.get("group", 1)
     if per_group * group != channels or outputs % group:
@@ -36,7 +39,7 @@ def qlinear_conv(chain: Chain, node: Node) -> None:
     chain.append(Layer(
         name=node.name, op=node.op, weights=weights, bias=_fold(bias, weights, x_zero), scale=scale,
         x_zero=x_zero, y_zero=y_zero, size=size, conv_size=conv_size, strides=strides, dilations=dilations,
-        pads=pads, real_macs=real_macs), flat=False, unsigned=y_unsigned)
+        pads=pads, real_macs=real_macs), unsigned=y_unsigned, shaper=without_height if flat else None)
 
 
 def qlinear_matmul(chain: Chain, node: Node) -> None:
@@ -54,6 +57,8 @@ def qgemm(chain: Chain, node: Node) -> None:
     weights = _weights(node, 2, 1 - transposed)
     if transposed:
         weights = weights.T
+    if chain.where.ndim != 2:
+        raise node.error(f"takes [N, features], not {chain.where.ndim} dimensions; flatten before it")
     bias = node.constant(6, "the bias") if node.has(6) else np.zeros((), np.int32)
     try:
         bias = np.broadcast_to(bias, (1, weights.shape[1]))[0]
@@ -66,29 +71,44 @@ def qgemm(chain: Chain, node: Node) -> None:
 
 def _matmul(chain: Chain, node: Node, weights: np.ndarray, bias: np.ndarray, output: int) -> None:
     """The product with `weights`, [features, outputs]; input `output` of the node is the result's scale."""
-    if chain.where.ndim != 2:
-        raise node.error(f"takes [N, features], not {chain.where.ndim} dimensions; flatten before it")
-    features = chain.where.shape[1]
+    if chain.where.ndim < 2:
+        raise node.error("takes [N, ..., features], not a single dimension")
+    features = chain.where.shape[-1]
     if len(weights) != features:
         raise node.error(f"weights {list(weights.shape)} do not fit {features} features")
-    outputs, real_macs = weights.shape[1], weights.size
+    outputs = weights.shape[1]
     x_zero, unsigned = node.zero_point(2, "the input's zero point")
     chain.match(node, unsigned)
     y_zero, y_unsigned = node.zero_point(output + 1, "the output's zero point")
     scale = _scales(node, outputs, output)
-    # Row i of the weights belongs to element where[i] of the last layer's [C, H, W].
-    channels, size = features, (1, 1)
-    if chain.result.layers:
-        channels, size = chain.result.layers[-1].out_channels, chain.result.layers[-1].out_size
-        weights = weights[np.argsort(chain.where[0])]
-    kernels = np.ascontiguousarray(weights.T).reshape(outputs, channels, *size)
+    channels, size, conv_size = features, (1, 1), (1, 1)
+    if chain.where.ndim > 2:
+        # Each row is a place of its own.
+        rows, _ = chain.rows(node)
+        size = conv_size = chain.result.layers[-1].out_size if chain.result.layers else (rows, 1)
+        kernels = np.ascontiguousarray(weights.T)[:, :, None, None]
+    else:
+        # Row i of the weights belongs to element where[i] of the last layer's [C, H, W].
+        if chain.result.layers:
+            channels, size = chain.result.layers[-1].out_channels, chain.result.layers[-1].out_size
+            weights = weights[np.argsort(chain.where[0])]
+        kernels = np.ascontiguousarray(weights.T).reshape(outputs, channels, *size)
+    shape = chain.where.shape[1:-1]
+
+    def as_rows(x: np.ndarray) -> np.ndarray:
+        return x.reshape(len(x), outputs, -1).transpose(0, 2, 1).reshape(len(x), *shape, outputs)
+
     chain.append(Layer(name=node.name, op=node.op, weights=kernels, bias=_fold(bias, kernels, x_zero), scale=scale,
-                       x_zero=x_zero, y_zero=y_zero, size=size, conv_size=(1, 1), real_macs=real_macs),
-                 flat=True, unsigned=y_unsigned)
+                       x_zero=x_zero, y_zero=y_zero, size=size, conv_size=conv_size,
+                       real_macs=weights.size * conv_size[0] * conv_size[1]),
+                 unsigned=y_unsigned, shaper=as_rows)
 
 
 def _weights(node: Node, rank: int, axis: int) -> np.ndarray:
-    """The weights less their zero points, of which there is one, or one for each output along `axis`."""
+    """The weights less their zero points, of which there is one, or one for each output along `axis`.
+
+    As int8, if they fit; else as int16, from -255 to 255: the chip takes them in two or three parts.
+    """
     weights, zero = node.constant(3, "the weights"), node.constant(5, "the weights' zero point")
     if weights.dtype not in (np.int8, np.uint8) or zero.dtype != weights.dtype:
         raise node.error("the weights and their zero point must be int8 or uint8, both, "
@@ -102,11 +122,8 @@ def _weights(node: Node, rank: int, axis: int) -> np.ndarray:
     if not weights.size:
         raise node.error(f"the weights are empty: {list(weights.shape)}")
     centred = weights.astype(np.int16) - zero.reshape(shape)
-    if centred.min() < -128 or centred.max() > 127:
-        raise node.error("the weights less their zero point must lie from -128 to 127, not from "
-                         f"{centred.min()} to {centred.max()}; quantize them with weight_type=QuantType.QInt8 "
-                         "or WeightSymmetric")
-    return centred.astype(np.int8)
+    narrow = centred.min() >= -128 and centred.max() <= 127
+    return centred.astype(np.int8) if narrow else centred
 
 
 def _scales(node: Node, outputs: int, output: int = 6) -> np.ndarray:
@@ -134,7 +151,7 @@ def _ungroup(weights: np.ndarray, group: int) -> np.ndarray:
     if group == 1:
         return weights
     outputs, per_group, *kernel = weights.shape
-    dense = np.zeros((outputs, per_group * group, *kernel), np.int8)
+    dense = np.zeros((outputs, per_group * group, *kernel), weights.dtype)
     for i in range(group):
         rows = slice(i * outputs // group, (i + 1) * outputs // group)
         dense[rows, i * per_group:(i + 1) * per_group] = weights[rows]
@@ -192,4 +209,4 @@ def _copy(chain: Chain, node: Node, channels: int, size: tuple[int, int]) -> Non
     eye = np.eye(channels, dtype=np.int8)[:, :, None, None]
     chain.append(Layer(name=node.name, op="Copy", weights=eye, bias=np.zeros(channels, np.int32),
                        scale=np.ones(channels, np.float32), x_zero=0, y_zero=0, size=size, conv_size=size),
-                 flat=False, unsigned=chain.unsigned)
+                 unsigned=chain.unsigned, shaper=without_height if chain.where.ndim == 3 else None)

@@ -1,16 +1,16 @@
 """ONNX models to graphs."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ....extras import extra
 
 with extra("onnx"):
-    import onnx
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
 from ...errors import CompileError, one_line
 from ...ir.graph import Graph, GraphError, Type, unique_names
-from ...ir.onnx_op import from_node
+from ...ir.onnx_op import from_node, type_of_info
 from .model_file import read_model
 
 __all__ = ["read_graph"]
@@ -44,7 +44,7 @@ def read_graph(model: Any) -> Graph:
         outputs=tuple(item.name for item in proto.graph.output),
         ops=ops,
         constants=constants,
-        types={item.name: type_ for item in declared if (type_ := _type(item)) and item.name not in constants},
+        types=_types(declared, {item.name for item in proto.graph.input}, constants),
         opsets={"" if item.domain == "ai.onnx" else item.domain: item.version for item in proto.opset_import})
     try:
         return graph.verify()
@@ -52,16 +52,15 @@ def read_graph(model: Any) -> Graph:
         raise CompileError(f"the model contradicts itself: {error}") from None
 
 
-def _type(value: onnx.ValueInfoProto) -> Type | None:
-    tensor = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or tensor.elem_type == onnx.TensorProto.UNDEFINED:
-        return None
-    try:
-        element = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    except KeyError:
-        raise CompileError(f"{value.name!r} has elements of an unknown type, {tensor.elem_type}") from None
-    if not tensor.HasField("shape"):
-        return Type(element, None)
-    # A size of 0, which some files have, is one that is not known.
-    dims = (dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in tensor.shape.dim)
-    return Type(element, tuple(dims))
+def _types(declared: Iterable[Any], inputs: set[str], constants: Mapping[str, Any]) -> dict[str, Type]:
+    """Types by name; an input's dimension without a name gets one that says where it is."""
+    types = {}
+    for item in declared:
+        type_ = type_of_info(item)
+        if type_ is None or item.name in constants:
+            continue
+        if item.name in inputs and type_.shape is not None:
+            type_ = Type(type_.element, tuple(f"{item.name}[{axis}]" if dim == "?" else dim
+                                              for axis, dim in enumerate(type_.shape)))
+        types[item.name] = type_
+    return types

@@ -183,14 +183,14 @@ def pad_input(emitter: Emitter, plan: ConvPlan, place: Place, region: Rect) -> N
                         plane_line_stride=plane_lines)
 
 
-def unit(emitter: Emitter, plan: ConvPlan, source: Place, parts: Sequence[Weights], slot: tuple[int, Hashable],
-         out: Rect) -> None:
-    """Products of one block of output channels for `out`, all images of `source`, into an accumulator slot.
+def unit(emitter: Emitter, plan: ConvPlan, source: Place, block: int, parts: Sequence[Weights],
+         slot: tuple[int, Hashable], out: Rect) -> None:
+    """Products of output channels' `block` for `out`, all images of `source`, into an accumulator slot.
 
     `source.line` is the first line of the input region that the convolution of `out` needs.
     """
     conv = plan.conv_rect(out)
-    offsets = plan.offsets(source.width)
+    offsets = plan.offsets(source.width, block)
     rows, (acc_line, acc_key) = plan.config.rows, slot
     (sy, sx), segments = plan.strides, plan.segments
     pixels = [(conv.w, (sx * segments, 1)), (conv.h, (sy * source.width * segments, conv.w)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -85,10 +86,10 @@ class ConvPlan:
         """Padded input pixels that `count` pixels of the convolution need along an axis."""
         return (count - 1) * self.strides[axis] + (self.kernel[axis] - 1) * self.dilations[axis] + 1
 
-    def offsets(self, width: int) -> list[int]:
-        """For each weight tile, the line of its first input pixel, in an input `width` pixels wide."""
+    def offsets(self, width: int, block: int) -> list[int]:
+        """For each weight tile of a block, the line of its first input pixel, in an input `width` pixels wide."""
         return [(y * self.dilations[0] * width + x * self.dilations[1]) * self.segments + segment
-                for y in range(self.kernel[0]) for x in range(self.kernel[1]) for segment in range(self.segments)]
+                for _, y, x, segment in self.kept[block]]
 
     def arrange(self, images: np.ndarray) -> np.ndarray:
         """Input codes [N, H, W, C] as they have to be in memory, [N, image_bytes]."""
@@ -171,10 +172,31 @@ class ConvPlan:
 
     # Weights and parameters.
 
+    @cached_property
+    def kept(self) -> list[list[tuple[int, int, int, int]]]:
+        """For each block of output channels its weight tiles: part of the weights, y, x, segment of the input.
+
+        Segments that a block's weights are all zero for are left out, as far as they are for every block: of
+        depthwise and grouped layers most are.
+        """
+        config, (ky, kx) = self.config, self.kernel
+        used = []
+        for part in _parts(_folded_weights(self.layer.weights, self.fold)):
+            dense = np.zeros((self.segments * config.rows, self.blocks * config.columns), bool)
+            dense[:self.channels, :self.layer.out_channels] = part.any((0, 1))
+            used.append(dense.reshape(self.segments, config.rows, self.blocks, config.columns).any((1, 3)))
+        wanted = np.concatenate(used).T                                 # [blocks, parts * segments]
+        count = max(1, int(wanted.sum(1).max()))
+        first = np.argsort(~wanted, axis=1, kind="stable")[:, :count]   # all that is wanted, and zeros to fill up
+        return [[(part, y, x, segment)
+                 for part in range(len(used)) for y in range(ky) for x in range(kx)
+                 for segment in sorted(row[row // self.segments == part] % self.segments)]
+                for row in first]
+
     @property
     def weight_tiles(self) -> int:
         """Weight tiles per block of output channels."""
-        return self.kernel[0] * self.kernel[1] * self.segments
+        return len(self.kept[0])
 
     def product_cycles(self, pixels: int) -> int:
         """MATMUL cycles of a block of output channels: for each weight tile at least those of its rows."""
@@ -197,13 +219,16 @@ class ConvPlan:
         """Weights and parameters of all blocks as lines, uint8 [weight_lines, line_bytes]."""
         config, layer = self.config, self.layer
         outputs = self.blocks * config.columns
-        weights = _folded_weights(layer.weights, self.fold)             # [ky, kx, channels, outputs]
-        padded = np.zeros((*self.kernel, self.segments * config.rows, outputs), np.int8)
-        padded[:, :, :self.channels, :layer.out_channels] = weights
+        parts = _parts(_folded_weights(layer.weights, self.fold))       # [ky, kx, channels, outputs] each
+        padded = np.zeros((len(parts), *self.kernel, self.segments * config.rows, outputs), np.int8)
+        for number, part in enumerate(parts):
+            padded[number, :, :, :self.channels, :layer.out_channels] = part
+        padded = padded.reshape(len(parts), *self.kernel, self.segments, config.rows, self.blocks, config.columns)
         packed = np.zeros((self.blocks, self.block_lines, config.line_bytes), np.uint8)
         tiles = self.weight_tiles * config.rows
-        blocks = padded.reshape(tiles, self.blocks, config.columns).transpose(1, 0, 2)
-        packed[:, :tiles, :config.columns] = blocks.view(np.uint8)
+        for block, kept in enumerate(self.kept):
+            lines = padded[(*np.array(kept).T, slice(None), block)].reshape(tiles, config.columns)
+            packed[block, :tiles, :config.columns] = lines.view(np.uint8)
         half = self.param_lines // 2
         for first, values in ((tiles, layer.bias), (tiles + half, layer.scale)):
             row = np.zeros(outputs, values.dtype)
@@ -239,6 +264,18 @@ def _folded_weights(weights: np.ndarray, fold: str) -> np.ndarray:
     if fold == "x":
         return weights.transpose(2, 3, 1, 0).reshape(ky, 1, kx * channels, outputs)
     return weights.transpose(2, 3, 1, 0)
+
+
+def _parts(weights: np.ndarray) -> list[np.ndarray]:
+    """Weights as a sum of int8 arrays; more than one only where a zero point has made them wider."""
+    if weights.dtype == np.int8:
+        return [weights]
+    parts: list[np.ndarray] = []
+    rest = weights.astype(np.int32)
+    while rest.any() or not parts:
+        parts.append(np.clip(rest, -128, 127).astype(np.int8))
+        rest -= parts[-1]
+    return parts
 
 
 def _taps(pool: Pool, axis: int, index: int, size: int) -> tuple[int, int]:

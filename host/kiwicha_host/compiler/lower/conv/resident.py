@@ -138,7 +138,7 @@ class Resident:
                 for block in range(plan.blocks):
                     line = self._weight_line[layer] + block * plan.block_lines
                     slot = accumulators.take()
-                    unit(emitter, plan, source.images(first, count).shifted(start),
+                    unit(emitter, plan, source.images(first, count).shifted(start), block,
                          [Weights(line, 0, plan.weight_tiles, key)], slot, rect)
                     epilogue(emitter, plan, (line + plan.weight_tiles * self.config.rows, key), slot,
                              target.images(first, count).shifted(out + block), rect, plan.blocks)

@@ -173,7 +173,7 @@ class _Stream:
                         next_place = self._load_tile(tiles, number + 1, source)
                     if not last_of_tile or number + 1 < len(tiles):
                         ahead = self._load_part(*self._following(block, part))
-                    unit(self._emitter, self._plan, place, pieces, slot, rect)
+                    unit(self._emitter, self._plan, place, block, pieces, slot, rect)
                     if tile_follows and self._layer._places == 1:
                         next_place = self._load_tile(tiles, number + 1, source)
                 params = pieces[-1].line + pieces[-1].tiles * self._layer.config.rows, pieces[-1].key

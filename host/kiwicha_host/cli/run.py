@@ -1,0 +1,173 @@
+"""The command ``run``: models."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from .options import PATH, device_options
+from .tables import show_figures
+from .work import check_report_folder, chip_of, figures_to, open_for, outputs_of
+
+if TYPE_CHECKING:
+    from ..compiler.ir.graph import Graph
+    from ..compiler.model import CompiledModel
+
+__all__ = ["run"]
+
+
+class _Dim(click.ParamType):
+    """NAME=N."""
+
+    name = "dimension"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        name, equals, size = value.rpartition("=")
+        if not (name and equals and size.isascii() and size.isdigit() and int(size) > 0):
+            self.fail(f"{value!r} is not a dimension's name, '=' and a positive number.", param, ctx)
+        return name, int(size)
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.onnx", type=PATH)
+@click.argument("inputs", metavar="[NAME=]INPUT.npy ...", nargs=-1, required=True)
+@click.option("-o", "output", metavar="OUT.npy|DIR",
+              help="Write the result here; several, to DIR/NAME.npy.")
+@click.option("--dim", "dims", type=_Dim(), multiple=True, metavar="NAME=N",
+              help="The size of a dimension that the model only names.")
+@click.option("--quantize", "calibration", multiple=True, metavar="[NAME=]CALIBRATION.npy",
+              help="Quantize a float model on these inputs first.")
+@click.option("--strict", is_flag=True, help="Fail if something would run on the host.")
+@click.option("--dump-after", metavar="PASS", help="Print the compiler's graph after this pass (standard error).")
+@device_options
+def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[tuple[str, int]],
+        calibration: Sequence[str], strict: bool, dump_after: str | None, config: str, device: str,
+        report: Path | None, as_json: bool) -> None:
+    """Run an ONNX model: its quantized products on a device, all else in ONNX Runtime."""
+    from ..compiler.model import compile_model
+    from ..compiler.optimize import STAGES
+    from ..devices import memory_latency_of
+    from ..files import read_model, write_arrays
+    from ..model import run_model
+
+    if dump_after is not None and dump_after not in STAGES:
+        raise click.BadParameter(f"{dump_after!r} is not one of {', '.join(STAGES)}.", param_hint="--dump-after")
+    files = [Path(_file_of(text)) for text in (*inputs, *calibration)]
+    chip = chip_of(config, model, *files)
+    check_report_folder(report)
+    source, sizes = read_model(model), dict(dims)
+    if calibration:
+        source = _quantized(source, calibration, sizes)
+    compiled = compile_model(chip, source, dims=sizes, strict=strict, memory_latency=memory_latency_of(device),
+                             watch=lambda name, graph: _dump(graph) if name == dump_after else None)
+    results = _results(output, compiled.outputs, as_json)
+    values = _named(inputs, compiled.inputs)
+    compiled.check(values)              # fails on wrong inputs before the device is built
+    with open_for(device, chip, report) as opened:
+        done = run_model(opened, compiled, values)
+    write_arrays({path: np.asarray(done.outputs[name]) for path, name in results.items()})
+    figures = _figures(device, compiled, done)
+    if report is not None:
+        _write_report(report, compiled, done, figures)
+    if figures["host"] and not as_json:
+        click.echo(f"kiwicha: {figures['nodes_host']} of {len(compiled.placement)} operators ran on the host, "
+                   f"with {figures['macs_host']:,} of {figures['macs_host'] + done.work.macs:,} "
+                   "multiply-accumulates; --json lists them", err=True)
+    show_figures(figures, as_json, figures_to(list(results)))
+
+
+def _dump(graph: "Graph") -> None:
+    click.echo(graph.dump(), err=True, nl=False)
+
+
+# Inputs and outputs.
+
+def _file_of(text: str) -> str:
+    """The file in NAME=FILE; a file may have "=" in its name too."""
+    return text if "=" not in text or Path(text).exists() else text.partition("=")[2]
+
+
+def _named(texts: Sequence[str], names: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays by the inputs' names; those without a name are for the first inputs without an array."""
+    from ..compiler import CompileError
+    from ..files import read_array
+    files: dict[str, str] = {}
+    unnamed = []
+    for text in texts:
+        name = next((name for name in names if text.startswith(f"{name}=")), None)
+        if name is None and _file_of(text) != text:
+            raise CompileError(f"the model has no input {text.partition('=')[0]!r}; it takes {_listed(names)}")
+        if name is None:
+            unnamed.append(text)
+        elif name in files:
+            raise CompileError(f"input {name!r} is given twice")
+        else:
+            files[name] = text[len(name) + 1:]
+    left = [name for name in names if name not in files]
+    if len(unnamed) > len(left):
+        raise CompileError(f"the model takes {len(names)} inputs, {_listed(names)}, not {len(texts)}")
+    files |= dict(zip(left, unnamed, strict=False))
+    context = click.get_current_context()
+    return {name: read_array(PATH.convert(file, None, context)) for name, file in files.items()}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _results(output: str | None, names: Sequence[str], as_json: bool) -> dict[Path, str]:
+    """Where each of the outputs goes; known to be possible before there are any."""
+    from ..compiler import CompileError
+    from ..files import check_folder, is_stream, make_folder
+    if output is None:
+        return {}
+    if len(names) == 1 and not output.endswith(os.sep) and not Path(output).is_dir():
+        path = PATH.convert(output, None, click.get_current_context())
+        return dict.fromkeys(outputs_of(path, as_json), names[0])
+    if is_stream(folder := Path(output)):
+        raise CompileError(f"-o {output} has room for one array, but the model has {len(names)} outputs, "
+                           f"{', '.join(names)}; give a folder")
+    files = [re.sub(r"[^\w.-]", "_", name).lstrip(".") + ".npy" for name in names]
+    if len(set(files)) < len(files):
+        files = [f"{number}_{file}" for number, file in enumerate(files)]
+    check_folder(folder, files)
+    make_folder(folder)
+    return {folder / file: name for file, name in zip(files, names, strict=True)}
+
+
+def _quantized(source: Any, calibration: Sequence[str], dims: Mapping[str, int]) -> bytes:
+    from ..compiler.frontend.onnx.quantizer import model_inputs, quantize_model
+    return quantize_model(source, _named(calibration, dict.fromkeys(model_inputs(source))), dims)
+
+
+# Figures.
+
+def _figures(device: str, compiled: "CompiledModel", done: Any) -> dict[str, Any]:
+    from .. import metrics
+    rows = compiled.placement
+    host = [{"node": row.node, "op": row.op, "why": row.why} for row in rows if row.place == "host"]
+    layers = [dataclasses.asdict(layer) for network in compiled.networks for layer in network.layers]
+    return {"images": done.images[0] if done.images else 0,
+            **metrics.figures(device, compiled.config, done.work, done.result),
+            "nodes_chip": len(rows) - len(host), "nodes_host": len(host), "macs_chip": done.work.macs,
+            "macs_host": done.host_macs, "host_s": done.host_s, "layers": layers, "host": host}
+
+
+def _write_report(folder: Path, compiled: "CompiledModel", done: Any, figures: Mapping[str, Any]) -> None:
+    from .. import metrics
+    from ..report import Layers, write_report
+    names: list[str] = []
+    works: list[metrics.Work] = []
+    owners: list[np.ndarray] = []
+    # The compiled chip's memory has no limit, so that one program computes all images of a part.
+    for network, images in zip(compiled.networks, done.images, strict=True):
+        owners.append(network.instruction_layers(images) + len(names))
+        names += [layer.name for layer in network.layers]
+        works += network.layer_works(images)
+    layers = Layers(names, works, np.concatenate(owners)) if names else None
+    write_report(folder, compiled.config, done.work, done.result, figures=figures, layers=layers)

@@ -1,0 +1,114 @@
+"""Float models to quantized ones, by ONNX Runtime's own tool."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....extras import extra
+
+with extra("onnx"):
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from ...errors import CompileError, one_line
+from .model_file import read_model
+
+__all__ = ["model_inputs", "quantize_model"]
+
+#: The first version of ONNX's operators whose scales can go along an axis.
+_PER_CHANNEL = 13
+
+
+def model_inputs(model: Any) -> list[str]:
+    """The names of a model's inputs; :exc:`CompileError` if it cannot be read."""
+    graph = read_model(model).graph
+    constants = {item.name for item in graph.initializer}
+    return [item.name for item in graph.input if item.name not in constants]
+
+
+def quantize_model(model: Any, calibration: Mapping[str, np.ndarray], dims: Mapping[str, int] | None = None
+                   ) -> bytes:
+    """A model with QuantizeLinear and DequantizeLinear around its operators, int8, weights per channel.
+
+    Parameters
+    ----------
+    model : an ONNX file, its bytes, or an ``onnx.ModelProto``
+    calibration : arrays for each input; along their first axis, as many samples as there are
+    dims : sizes of dimensions that have a name in the model
+
+    Raises
+    ------
+    CompileError
+        The model is unreadable or quantized already, an input has no array, or ONNX Runtime cannot do it.
+    """
+    proto = read_model(model)
+    if any("QuantizeLinear" in node.op_type or node.op_type.startswith("QLinear") for node in proto.graph.node):
+        raise CompileError("the model is quantized already: run it without --quantize")
+    samples = list(_samples(proto, calibration, dims or {}))
+    with tempfile.TemporaryDirectory(prefix="kiwicha-") as folder, _quiet():
+        before, ready, after = (Path(folder) / f"{name}.onnx" for name in ("before", "ready", "after"))
+        try:
+            if any(item.domain == "" and item.version < _PER_CHANNEL for item in proto.opset_import):
+                proto = onnx.version_converter.convert_version(proto, _PER_CHANNEL)
+            onnx.save(proto, before)
+            quant_pre_process(before, ready, skip_symbolic_shape=True)
+            quantization.quantize_static(
+                ready, after, _Reader(samples), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+                activation_type=quantization.QuantType.QInt8, weight_type=quantization.QuantType.QInt8)
+            return after.read_bytes()
+        except Exception as error:  # onnx's and ONNX Runtime's, of many kinds
+            raise CompileError(f"ONNX Runtime cannot quantize the model: {one_line(error)}") from None
+
+
+class _Reader(quantization.CalibrationDataReader):
+    def __init__(self, samples: list[dict[str, np.ndarray]]):
+        self._samples = iter(samples)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._samples, None)
+
+
+def _samples(proto: onnx.ModelProto, calibration: Mapping[str, np.ndarray], dims: Mapping[str, int]
+             ) -> Iterator[dict[str, np.ndarray]]:
+    """What the model takes at once, one after the other: as many along the first axis as it asks for."""
+    pieces: dict[str, list[np.ndarray]] = {}
+    for item in proto.graph.input:
+        if item.name in {constant.name for constant in proto.graph.initializer}:
+            continue
+        if item.name not in calibration:
+            raise CompileError(f"--quantize needs arrays for the input {item.name!r} too")
+        array = calibration[item.name]
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CompileError(f"the calibration of input {item.name!r} holds NaN or infinity")
+        shape = item.type.tensor_type.shape.dim
+        if len(shape) != array.ndim or not array.size:
+            raise CompileError(f"the calibration of input {item.name!r} must have {len(shape)} dimensions and "
+                               f"elements, not {list(array.shape)}")
+        size = (shape[0].dim_value or dims.get(shape[0].dim_param, 1)) if shape else 1
+        if shape and len(array) % size:
+            raise CompileError(f"the calibration of input {item.name!r} must be a multiple of {size} long, "
+                               f"not {len(array)}")
+        pieces[item.name] = [array[i:i + size] for i in range(0, len(array), size)] if shape else [array]
+    count = max(map(len, pieces.values()), default=0)
+    for name, found in pieces.items():
+        if len(found) not in (1, count):
+            raise CompileError(f"the calibration of input {name!r} has {len(found)} samples, another {count}")
+    for i in range(count):
+        yield {name: found[i if len(found) > 1 else 0] for name, found in pieces.items()}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tool's advice, which is about the calls made here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,177 @@
+"""Models: parts for the chip and parts for the host, and the tensors between them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kiwicha import ChipConfig
+
+from .. import arguments
+from ..memory_latency import MEMORY_LATENCY
+from ..metrics import Work
+from .errors import CompileError
+from .host import HostPart
+from .ir.graph import Graph, Type
+from .ir.macs import macs
+from .network import CompiledNetwork
+from .optimize import optimize
+from .partition import ChipRegion, HostRegion, partition
+
+__all__ = ["ChipPart", "CompiledModel", "Placement", "compile_model"]
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an operator runs.
+
+    Parameters
+    ----------
+    node, op : its name and kind
+    place : "chip" or "host"
+    macs : multiply-accumulates of its products; for one image, where the model takes any number
+    why : what keeps it from the chip
+    """
+    node: str
+    op: str
+    place: str
+    macs: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class ChipPart:
+    """A path of operators on the chip: the tensor `output` is what `network` makes of the tensor `input`."""
+    network: CompiledNetwork
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A model for one configuration.
+
+    Attributes
+    ----------
+    config : ChipConfig
+    inputs : types by name; a dimension that may have any size is a name
+    outputs : names
+    parts : in an order in which they can run
+    placement : Placement of each operator, in the model's order
+    """
+    config: ChipConfig
+    inputs: Mapping[str, Type]
+    outputs: tuple[str, ...]
+    parts: Sequence[ChipPart | HostPart]
+    placement: Sequence[Placement]
+    graph: Graph
+    constants: Mapping[str, np.ndarray]
+
+    @property
+    def networks(self) -> list[CompiledNetwork]:
+        """The chip's parts."""
+        return [part.network for part in self.parts if isinstance(part, ChipPart)]
+
+    def work(self, images: Sequence[int]) -> Work:
+        """All that the chip is asked to do, with so many images in each of its parts."""
+        pairs = list(zip(self.networks, images, strict=True))
+        return Work(sum(network.macs(count) for network, count in pairs),
+                    sum(network.compulsory_bytes(count) for network, count in pairs))
+
+    def host_macs(self, sizes: Mapping[str, int]) -> int:
+        """Multiply-accumulates of the host's products; `sizes` are those of dimensions without one."""
+        host = {row.node for row in self.placement if row.place == "host"}
+        return sum(macs(op, self.graph, sizes) for op in self.graph.ops if op.name in host)
+
+    def check(self, values: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """The sizes of dimensions that have none in the model, by name.
+
+        Raises
+        ------
+        CompileError
+            An input is missing, unknown, or of a wrong shape or type.
+        """
+        for name in values:
+            if name not in self.inputs:
+                raise CompileError(f"the model has no input {name!r}; it takes "
+                                   f"{', '.join(map(repr, self.inputs))}")
+        sizes: dict[str, int] = {}
+        for name, type_ in self.inputs.items():
+            if name not in values:
+                raise CompileError(f"the input {name!r} is missing; the model takes {type_}")
+            _check_input(name, type_, values[name], sizes)
+        for part in self.parts:
+            if isinstance(part, ChipPart) and part.input in self.inputs:
+                part.network.check(values[part.input])
+        return sizes
+
+
+def _check_input(name: str, type_: Type, value: np.ndarray, sizes: dict[str, int]) -> None:
+    value = arguments.array(name, value)
+    # ONNX Runtime's strings are objects.
+    element = "object" if value.dtype.kind in "OUS" else value.dtype.name
+    if element != type_.element:
+        raise CompileError(f"input {name!r}: the model takes {type_.element}, not {value.dtype}")
+    shape = type_.shape
+    fits = shape is None or (len(shape) == value.ndim and all(
+        sizes.setdefault(dim, size) == size if isinstance(dim, str) else dim == size
+        for dim, size in zip(shape, value.shape, strict=True)))
+    if not fits:
+        raise CompileError(f"input {name!r}: the model takes {type_}, not {list(value.shape)}")
+
+
+def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | None = None, strict: bool = False,
+                  memory_latency: int = MEMORY_LATENCY,
+                  watch: Callable[[str, Graph], None] = lambda name, graph: None) -> CompiledModel:
+    """Compile an ONNX file, its bytes, or an ``onnx.ModelProto``, for memory of `memory_latency` cycles.
+
+    Parameters
+    ----------
+    dims : sizes of dimensions that have a name in the model
+    strict : refuse a model of which the host would have to run something
+    watch : called with the graph after each of :data:`STAGES`
+
+    Raises
+    ------
+    TypeError
+        `config` or `model` is something else.
+    CompileError
+        The model is unreadable, a dimension has no size, or a layer does not fit; in one line.
+    """
+    arguments.chip(config)
+    graph = optimize(model, dims, watch)
+    regions = partition(graph)
+    hosts = [region for region in regions if isinstance(region, HostRegion)]
+    if strict and hosts:
+        op = hosts[0].graph.ops[0]
+        count = sum(len(region.graph.ops) for region in hosts)
+        raise CompileError(f"{count} of {len(graph.ops)} operators would run on the host, the first of them "
+                           f"{op.kind} {op.name!r}: {hosts[0].why[op.name]}")
+    parts: list[ChipPart | HostPart] = []
+    types: dict[str, Type] = {}
+    for region in regions:
+        part: ChipPart | HostPart
+        if isinstance(region, ChipRegion):
+            network = CompiledNetwork(config, region.chain, memory_latency=memory_latency)
+            part = ChipPart(network, region.input, region.output)
+            types[region.output] = Type(region.chain.output_dtype.name, None)
+        else:
+            part = HostPart(region.graph, types)
+            types |= part.types
+        parts.append(part)
+    inputs = {name: graph.types.get(name, Type("?", None)) for name in graph.inputs}
+    return CompiledModel(config, inputs, graph.outputs, parts, _placement(graph, regions), graph,
+                         {name: graph.constants[name] for name in graph.outputs if name in graph.constants})
+
+
+def _placement(graph: Graph, regions: Sequence[ChipRegion | HostRegion]) -> list[Placement]:
+    why: dict[str, str] = {}
+    chip: dict[str, int] = {}
+    for region in regions:
+        if isinstance(region, HostRegion):
+            why |= region.why
+        else:
+            counts = {layer.name: layer.real_macs for layer in region.chain.layers}
+            chip |= {op.name: counts.get(op.name, 0) for op in region.ops}
+    return [Placement(op.name, op.kind, "chip", chip[op.name]) if op.name in chip else
+            Placement(op.name, op.kind, "host", macs(op, graph, {}), why[op.name]) for op in graph.ops]

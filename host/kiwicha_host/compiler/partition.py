@@ -1,0 +1,154 @@
+"""Which operators run on the chip, and which on the host."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .errors import CompileError
+from .frontend.onnx.chain import Chain
+from .frontend.onnx.importer import SUPPORTED, extend, finished, start
+from .ir.graph import Graph, Op
+from .ir.layers import LayerChain
+
+__all__ = ["ChipRegion", "HostRegion", "partition"]
+
+#: What the chip runs in another form.
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class ChipRegion:
+    """A path of operators that are one chain of layers: of one tensor it makes another."""
+    ops: tuple[Op, ...]
+    chain: LayerChain
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class HostRegion:
+    """Operators for the host, and why, by the operators' names."""
+    graph: Graph
+    why: dict[str, str]
+
+
+def partition(graph: Graph) -> list[ChipRegion | HostRegion]:
+    """The parts of `graph`, in an order in which they can run.
+
+    Each region of the chip is a path, of whose tensors nothing else needs any but the last: so it can be
+    replaced by one operator. All operators of the host that need nothing from regions which have not run are one
+    region. Codes become numbers in each region that needs these, for ONNX Runtime makes one operator of a
+    DequantizeLinear and what follows it.
+    """
+    finder = _Finder(graph)
+    regions = list(finder.regions())
+    member = {op.name for region in regions for op in region.ops}
+    left = [op for op in graph.ops if op.name not in member]
+    decoders = {op.outputs[0]: op for op in left
+                if op.kind == "DequantizeLinear" and op.outputs[0] not in graph.outputs}
+    left = [op for op in left if op.outputs[0] not in decoders]
+    done = {*graph.inputs, *graph.constants}
+    parts: list[ChipRegion | HostRegion] = []
+    while left or regions:
+        done.update(name for name, op in decoders.items() if set(op.reads) <= done)
+        now, later = [], []
+        for op in left:
+            if set(op.reads) <= done:
+                now.append(op)
+                done.update(name for name in op.outputs if name)
+                done.update(name for name, decoder in decoders.items()
+                            if name not in done and set(decoder.reads) <= done)
+            else:
+                later.append(op)
+        if now:
+            parts.append(_host_region(graph, now, decoders, finder.why))
+        ready = [region for region in regions if region.input in done]
+        done.update(region.output for region in ready)
+        left, regions = later, [region for region in regions if region not in ready]
+        parts += ready
+    return parts
+
+
+def _host_region(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: dict[str, str]) -> HostRegion:
+    """`ops`, with the decoders that they need."""
+    names = {op.name for op in ops} | {decoders[name].name for op in ops for name in op.reads if name in decoders}
+    inside = tuple(op for op in graph.ops if op.name in names)
+    elsewhere = (op for op in graph.ops if op.name not in names)
+    wanted = {*graph.outputs, *(name for op in elsewhere for name in op.reads)}
+    wanted.update(*(decoders[name].reads for name in wanted & decoders.keys()))
+    outputs = tuple(name for op in ops for name in op.outputs if name in wanted)
+    return HostRegion(graph.part(inside, outputs), {op.name: why[op.name] for op in inside})
+
+
+class _Finder:
+    """Regions for the chip, and why each other operator is in none."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.why: dict[str, str] = {}
+        self._taken: set[str] = set()
+        readers: dict[str, list[Op]] = {}
+        for op in graph.ops:
+            for name in dict.fromkeys(op.reads):
+                readers.setdefault(name, []).append(op)
+        self._readers = readers
+        self._reads = Counter(name for op in graph.ops for name in op.reads)
+
+    def regions(self) -> Iterator[ChipRegion]:
+        for op in self.graph.ops:
+            if op.name in self._taken:
+                continue
+            region = self._grown(op)
+            if region is not None:
+                self._taken.update(item.name for item in region.ops)
+                yield region
+
+    def _grown(self, op: Op) -> ChipRegion | None:
+        """The longest region that starts with `op`; None, and the reason noted, if there is none."""
+        graph = self.graph
+        if op.kind not in SUPPORTED:
+            self.why[op.name] = "computes in floating point; the chip needs codes" if op.kind in _PRODUCTS else (
+                f"the chip does not run {op.kind}")
+            return None
+        source = next((name for name in op.inputs if name and name not in graph.constants), "")
+        try:
+            chain = self._start(source)
+            extend(chain, op, graph)
+        except CompileError as error:
+            self.why[op.name] = str(error)
+            return None
+        ops: list[Op] = []
+        best: ChipRegion | None = None
+        following: Op | None = op
+        while following is not None:
+            ops.append(following)
+            if self._may_end(chain):
+                best = ChipRegion(tuple(ops), finished(chain), source, chain.last)
+            following, chain = self._next(chain), chain.copy()
+            try:
+                if following is not None:
+                    extend(chain, following, graph)
+            except CompileError:
+                break
+        if best is None:
+            self.why[op.name] = "nothing that it leads to is for the chip"
+        return best
+
+    def _start(self, source: str) -> Chain:
+        chain = start(source, self.graph.types.get(source))
+        if not chain.quantized and source not in self.graph.inputs:
+            raise CompileError(f"takes numbers, {source!r}, that the host computes")
+        return chain
+
+    def _may_end(self, chain: Chain) -> bool:
+        """Numbers are for the host's own operators, which know best what to do before they are codes again."""
+        useful = any(layer.real_macs or layer.pool for layer in chain.result.layers)
+        return useful and (not chain.dequantized or chain.last in self.graph.outputs)
+
+    def _next(self, chain: Chain) -> Op | None:
+        """The only operator that takes the result, if nothing else needs that."""
+        readers = self._readers.get(chain.last, [])
+        if len(readers) != 1 or self._reads[chain.last] != 1 or chain.last in self.graph.outputs:
+            return None
+        op = readers[0]
+        return op if op.kind in SUPPORTED and op.name not in self._taken else None

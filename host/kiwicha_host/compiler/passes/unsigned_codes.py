@@ -1,0 +1,47 @@
+"""Signed codes between QuantizeLinear and DequantizeLinear become unsigned ones, which stand for the same numbers.
+
+ONNX Runtime does so too before it makes integer operators of what is around them, some of which round in a way of
+their own. Its parts of a model see unsigned codes at their edges, and so do what they would in the whole.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..ir.graph import Graph, Op
+
+__all__ = ["unsigned_codes"]
+
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
+
+
+def unsigned_codes(graph: Graph) -> Graph:
+    """The graph with uint8 in the place of int8 wherever only DequantizeLinear takes the codes."""
+    readers: dict[str, list[Op]] = {}
+    for op in graph.ops:
+        for name in op.reads:
+            readers.setdefault(name, []).append(op)
+    constants, changed = dict(graph.constants), dict[str, Op]()
+    for op in graph.ops:
+        if op.kind != "QuantizeLinear" or op.outputs[0] in graph.outputs:
+            continue
+        takers = readers.get(op.outputs[0], [])
+        if all(item.kind == "DequantizeLinear" and item.inputs[0] == op.outputs[0] for item in takers) and all(
+                _signed(graph, item) for item in (op, *takers)):
+            changed |= {item.name: _shifted(item, constants) for item in (op, *takers)}
+    types = {name: type_ for name, type_ in graph.types.items()
+             if not any(name in op.outputs and op.kind == _PAIR[0] for op in changed.values())}
+    ops = tuple(changed.get(op.name, op) for op in graph.ops)
+    return replace(graph, types=types).with_ops(ops, constants) if changed else graph
+
+
+def _signed(graph: Graph, op: Op) -> bool:
+    """Whether its codes are int8 by a constant zero point, and nothing else says of which type they are."""
+    zero = graph.constants.get(op.inputs[2]) if len(op.inputs) > 2 else None
+    return zero is not None and zero.dtype == np.int8 and not op.attributes.get("output_dtype")
+
+
+def _shifted(op: Op, constants: dict[str, np.ndarray]) -> Op:
+    name = f"{op.inputs[2]} + 128"
+    constants[name] = (constants[op.inputs[2]].astype(np.int16) + 128).astype(np.uint8)
+    return replace(op, inputs=(*op.inputs[:2], name))

@@ -1,0 +1,147 @@
+"""Models that stay loaded: compiled once, run many times."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kiwicha import ChipConfig
+
+from . import arguments
+from .compiler.model import ChipPart, CompiledModel, Placement, compile_model
+from .devices import Device, memory_latency_of, open_device
+from .inference import infer
+from .job import Result
+from .metrics import Work
+
+__all__ = ["Model", "ModelRun", "load_model"]
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """One run of a model.
+
+    Parameters
+    ----------
+    outputs : arrays by name
+    result : how the chip's programs went together
+    work : what the chip was asked to do
+    host_macs : multiply-accumulates of the host's products
+    host_s : seconds that the host's operators took
+    images : in each of the chip's parts
+    """
+    outputs: Mapping[str, Any]
+    result: Result
+    work: Work
+    host_macs: int
+    host_s: float
+    images: Sequence[int]
+
+
+def run_model(device: Device, model: CompiledModel, inputs: Mapping[str, Any]) -> ModelRun:
+    """Run `model` on `device`, and its other parts here.
+
+    Raises
+    ------
+    CompileError
+        An input is missing, unknown, or of a wrong shape, type or value; or one image does not fit the device's
+        memory.
+    DeviceError
+        A program ended in an error.
+    """
+    sizes = model.check(inputs)
+    values: dict[str, Any] = {**model.constants, **inputs}
+    total, host_s, images = None, 0.0, []
+    for part in model.parts:
+        if isinstance(part, ChipPart):
+            images.append(len(values[part.input]))
+            values[part.output], result = infer(device, part.network, values[part.input])
+            total = result if total is None else total + result
+        else:
+            began = time.perf_counter()
+            values |= part.run(values)
+            host_s += time.perf_counter() - began
+    device.last_result = result = total or Result(0)
+    return ModelRun({name: values[name] for name in model.outputs}, result, model.work(images),
+                    model.host_macs(sizes), host_s, images)
+
+
+class Model:
+    """A compiled model on a device. Close it, or use it in a ``with`` statement.
+
+    Attributes
+    ----------
+    compiled : CompiledModel
+    device : Device
+    last_run : ModelRun or None
+    """
+
+    def __init__(self, compiled: CompiledModel, device: Device, *, owns: bool = False):
+        self.compiled = arguments.instance("compiled", compiled, CompiledModel)
+        self.device = arguments.instance("device", device, Device)
+        self.last_run: ModelRun | None = None
+        self._owns = owns
+
+    @property
+    def placement(self) -> Sequence[Placement]:
+        """Where each operator runs: rows of (node, op, "chip" or "host", macs, why)."""
+        return self.compiled.placement
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The model's outputs by name, from its inputs by name.
+
+        Raises
+        ------
+        CompileError
+            An input is missing, unknown, or of a wrong shape, type or value.
+        DeviceError
+            A program ended in an error.
+        """
+        arguments.instance("inputs", inputs, Mapping)
+        self.last_run = run_model(self.device, self.compiled, inputs)
+        return dict(self.last_run.outputs)
+
+    def close(self) -> None:
+        """Close the device, if it was opened for this model alone."""
+        if self._owns:
+            self.device.close()
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+
+def load_model(model: Any, config: Any = "ulx3s_85f", device: str | Device = "verilated", *,
+               dims: Mapping[str, int] | None = None, strict: bool = False) -> Model:
+    """Compile a model and open a device for it.
+
+    Parameters
+    ----------
+    model : an ONNX file, its bytes, or an ``onnx.ModelProto``
+    config : a ChipConfig, a preset's name or a file; what an open `device` has
+    device : golden, verilated or serial:PORT, or an open device, on which several models can run
+    dims : sizes of dimensions that have a name in the model
+    strict : refuse a model of which the host would have to run something
+
+    Raises
+    ------
+    CompileError
+        The model is unreadable, a dimension has no size, or a layer does not fit.
+    """
+    if dims is not None:
+        dims = {name: arguments.integer(f"dims[{name!r}]", size, 1)
+                for name, size in arguments.instance("dims", dims, Mapping).items()}
+    arguments.boolean("strict", strict)
+    if not isinstance(device, str | Device):
+        raise TypeError(f"device must be a device or the name of one, not {arguments.shown(device)}")
+    if isinstance(device, Device):
+        compiled = compile_model(device.config, model, dims=dims, strict=strict,
+                                 memory_latency=device.memory_latency)
+        return Model(compiled, device)
+    chip = config if isinstance(config, ChipConfig) else ChipConfig.load(config)
+    compiled = compile_model(chip, model, dims=dims, strict=strict, memory_latency=memory_latency_of(device))
+    return Model(compiled, open_device(device, chip), owns=True)

@@ -1,0 +1,222 @@
+"""Whole models, on the chip and the host: what ONNX Runtime says, and who does what."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from float_nets import NETS, Net, quantized, random_inputs
+from onnx import TensorProto, helper
+from onnxruntime.quantization import QuantFormat, QuantType
+
+from kiwicha import ChipConfig
+from kiwicha_host import load_model, models, open_device
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.compiler.frontend.onnx.quantizer import quantize_model
+
+TINY = ChipConfig.preset("tiny")
+
+
+def onnxruntime_says(model, inputs):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    data = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, inputs)
+
+
+def check(source, inputs, least=0.95, **options):
+    """The model is ONNX Runtime's to the bit, with at least so much of its products on the chip."""
+    with load_model(source, TINY, "golden", **options) as model:
+        outputs = model.run(inputs)
+        for got, expected in zip(outputs.values(), onnxruntime_says(source, inputs), strict=True):
+            assert got.dtype == expected.dtype
+            np.testing.assert_array_equal(got, expected)
+        run = model.last_run
+        assert run.work.macs >= least * (run.work.macs + run.host_macs) > 0
+        assert sum(row.macs for row in model.placement if row.place == "chip") > 0
+        return model
+
+
+FORMS = {"qdq_int8": (QuantFormat.QDQ, False, QuantType.QInt8, QuantType.QInt8),
+         "qdq_uint8_channel": (QuantFormat.QDQ, True, QuantType.QUInt8, QuantType.QInt8),
+         "qdq_uint8_both": (QuantFormat.QDQ, False, QuantType.QUInt8, QuantType.QUInt8),
+         "operators_int8_channel": (QuantFormat.QOperator, True, QuantType.QInt8, QuantType.QInt8),
+         "operators_uint8_both": (QuantFormat.QOperator, False, QuantType.QUInt8, QuantType.QUInt8)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NETS)
+def test_nets(name, form, tmp_path):
+    layout, per_channel, activations, weights = FORMS[form]
+    model = NETS[name]()
+    path = quantized(model, tmp_path, quant_format=layout, per_channel=per_channel, activation_type=activations,
+                     weight_type=weights)
+    least = {"unet": 0.8, "vit": 0.5}.get(name, 1)
+    check(path, random_inputs(model, np.random.default_rng(5), 2), least)
+
+
+def test_a_model_stays_loaded(tmp_path):
+    """Several runs with batches of several sizes, and two models on one device."""
+    model, rng = NETS["resnet"](), np.random.default_rng(1)
+    path = quantized(model, tmp_path)
+    with open_device("golden", TINY) as device:
+        first, second = load_model(path, device=device), load_model(models.DIGITS_MLP, device=device)
+        for count in (3, 1, 3):
+            inputs = random_inputs(model, rng, count)
+            [got] = first.run(inputs).values()
+            np.testing.assert_array_equal(got, onnxruntime_says(path, inputs)[0])
+            images = models.digits_test()[0][:count]
+            np.testing.assert_array_equal(second.run({"image": images})["logits"],
+                                          onnxruntime_says(models.DIGITS_MLP, {"image": images})[0])
+        first.close()       # the device is not the model's
+        assert second.run({"image": images})["logits"].shape == (3, 10)
+
+
+def test_memory_that_holds_one_image(tmp_path):
+    """A batch in several jobs, for each part of the chip."""
+    model = NETS["resnet"]()
+    path, inputs = quantized(model, tmp_path), random_inputs(model, np.random.default_rng(2), 5)
+    with open_device("golden", TINY) as device:
+        loaded = load_model(path, device=device)
+        device.memory_limit = max(network.memory_bytes(1) for network in loaded.compiled.networks)
+        np.testing.assert_array_equal(*loaded.run(inputs).values(), onnxruntime_says(path, inputs)[0])
+        device.memory_limit = 1
+        with pytest.raises(CompileError, match=r"needs \d+ bytes of memory for one image; the device has 1"):
+            loaded.run(inputs)
+
+
+def symbolic():
+    net = Net(3, x=["N", 3, "H", "W"])
+    return net.model(net("Sigmoid", net.conv(net.conv("x", 4, 3), 2, 4)))
+
+
+def test_dimensions(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(symbolic(), path)
+    data = np.random.default_rng(0).normal(0, 1, (4, 3, 6, 9)).astype(np.float32)
+    path.write_bytes(quantize_model(path, {"x": data}))
+    check(path, {"x": data[:2]}, dims={"H": 6, "W": 9})
+    check(path, {"x": data[:2]}, dims={"H": 6, "W": 9, "N": 2})
+    for dims, pattern in (({}, "input 'x': its dimension 'H' has no size; give it one, for instance --dim H=64"),
+                          ({"H": 6}, "dimension 'W' has no size"),
+                          ({"H": 6, "W": 9, "Q": 1}, "no dimension 'Q'; those without a size are 'H', 'N', 'W'")):
+        with pytest.raises(CompileError, match=pattern):
+            load_model(path, TINY, "golden", dims=dims)
+    with load_model(path, TINY, "golden", dims={"H": 6, "W": 9}) as model, \
+            pytest.raises(CompileError, match=r"takes float32\[N, 3, 6, 9\], not \[2, 3, 9, 9\]"):
+        model.run({"x": np.zeros((2, 3, 9, 9), np.float32)})
+
+
+def test_a_shape_that_is_computed(tmp_path):
+    """Exporters write Reshape's shape as a computation of the input's."""
+    net = Net(3, x=["N", 3, "H", 4])
+    x = net.conv("x", 4, 3)
+    shape = net("Concat", net("Slice", net("Shape", x), np.array([0]), np.array([1])), np.array([-1]), axis=0)
+    model = net.model(net("Gemm", net("Reshape", x, shape), net.weights(80, 6)))
+    onnx.save(model, tmp_path / "float.onnx")
+    data = np.random.default_rng(0).normal(0, 1, (3, 3, 5, 4)).astype(np.float32)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(quantize_model(tmp_path / "float.onnx", {"x": data}))
+    model = check(path, {"x": data[:1]}, 1, dims={"H": 5, "N": 1})
+    assert "Shape" not in {row.op for row in model.placement}
+
+
+def test_inputs(tmp_path):
+    model = NETS["two_and_two"]()
+    path = quantized(model, tmp_path)
+    good = random_inputs(model, np.random.default_rng(0), 2)
+    with load_model(path, TINY, "golden") as loaded:
+        assert list(loaded.run(good)) == [item.name for item in model.graph.output]
+        for inputs, pattern in (
+                ({**good, "up": good["left"]}, "the model has no input 'up'; it takes 'left', 'right'"),
+                ({"left": good["left"]}, r"the input 'right' is missing; the model takes float32\[N, 7\]"),
+                ({**good, "left": good["left"][:1]}, r"'right': the model takes float32\[N, 7\], not \[2, 7\]"),
+                ({**good, "left": good["left"][:, :4]}, r"'left': the model takes float32\[N, 5\], not \[2, 4\]"),
+                ({**good, "left": good["left"].astype(float)}, "'left': the model takes float32, not float64"),
+                ({**good, "left": np.full((2, 5), np.nan, np.float32)}, "the input holds NaN"),
+                ({"left": good["left"][:0], "right": good["right"][:0]}, r"not \[0, 5\]")):
+            with pytest.raises(CompileError, match=pattern) as caught:
+                loaded.run(inputs)
+            assert "\n" not in str(caught.value)
+        with pytest.raises(TypeError, match="inputs must be"):
+            loaded.run(good["left"])
+
+
+def test_placement(tmp_path):
+    path = quantized(NETS["swish"](), tmp_path)
+    with load_model(path, TINY, "golden") as model:
+        rows = {row.op: row for row in model.placement}
+        assert rows["QLinearConv"].place == "chip" and rows["QLinearConv"].macs > 0 and not rows["QLinearConv"].why
+        assert rows["LeakyRelu"].place == "host" and rows["LeakyRelu"].why == "the chip does not run LeakyRelu"
+        assert all(row.why for row in model.placement if row.place == "host")
+    with pytest.raises(CompileError, match=r"operators would run on the host, the first of them "
+                                           r"\w+ '.*': .*"):
+        load_model(path, TINY, "golden", strict=True)
+    with load_model(models.DIGITS_CONV, TINY, "golden", strict=True) as model:
+        assert {row.place for row in model.placement} == {"chip"}
+
+
+def test_nothing_for_the_chip(tmp_path):
+    """A float model is the host's, all of it, and says so."""
+    model = NETS["lenet"]()
+    onnx.save(model, tmp_path / "float.onnx")
+    inputs = random_inputs(model, np.random.default_rng(0), 2)
+    with load_model(tmp_path / "float.onnx", TINY, "golden") as loaded:
+        [got] = loaded.run(inputs).values()
+        np.testing.assert_array_equal(got, onnxruntime_says(tmp_path / "float.onnx", inputs)[0])
+        assert loaded.last_run.work.macs == 0 and loaded.last_run.host_macs == 2 * (
+            6 * 25 * 144 + 8 * 54 * 36 + 72 * 20 + 20 * 10)
+        whys = {row.op: row.why for row in loaded.placement}
+        assert whys["Conv"] == "computes in floating point; the chip needs codes"
+
+
+def test_outputs_that_are_inputs_or_constants():
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Constant", [], ["c"], value_floats=[1.0, 2.0]),
+             helper.make_node("Identity", ["x"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [value("x", TensorProto.FLOAT, [2])],
+                              [value("y", TensorProto.FLOAT, [2]), value("c", TensorProto.FLOAT, [2])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    with load_model(model, TINY, "golden") as loaded:
+        outputs = loaded.run({"x": np.array([3, 4], np.float32)})
+    assert {name: array.tolist() for name, array in outputs.items()} == {"y": [3, 4], "c": [1, 2]}
+
+
+def test_a_graph_inside_takes_from_around_it(tmp_path):
+    """An If's branches need tensors that are none of its inputs."""
+    value = helper.make_tensor_value_info
+    net = Net(3, x=["N", 5])
+    hidden = net.linear("x", 5, 4)
+    branches = [helper.make_graph([helper.make_node(op, [hidden], [f"{op}.y"])], op, [],
+                                  [value(f"{op}.y", TensorProto.FLOAT, None)]) for op in ("Sigmoid", "Tanh")]
+    total = net("ReduceSum", hidden, keepdims=0)
+    chosen = net("If", net("Greater", total, np.float32(0)), then_branch=branches[0], else_branch=branches[1])
+    model = net.model(net("Mul", chosen, np.float32(2)))
+    path = quantized(model, tmp_path)
+    for seed in range(4):
+        # The branches take the numbers before they are codes, which the host computes for them.
+        check(path, random_inputs(model, np.random.default_rng(seed), 2), 0.5)
+
+
+# Float models.
+
+def test_quantizing(tmp_path):
+    model = NETS["resnet"]()
+    path, rng = tmp_path / "float.onnx", np.random.default_rng(0)
+    onnx.save(model, path)
+    data = rng.normal(0, 1, (6, 3, 8, 8)).astype(np.float32)
+    made = quantize_model(path, {"x": data})
+    check(made, {"x": data[:2]}, 1)
+    # Operators of version 11, whose scales had no axis yet, become newer ones.
+    net = Net(3, x=["N", 3, 8, 8])
+    old = net.model(net.conv(net.conv("x", 4, 3), 5, 4), opset=11)
+    check(quantize_model(old, {"x": data}), {"x": data[:2]}, 1)
+    for source, calibration, pattern in (
+            (made, {"x": data}, "the model is quantized already"),
+            (path, {}, "--quantize needs arrays for the input 'x' too"),
+            (path, {"x": data[0]}, "must have 4 dimensions and elements, not"),
+            (path, {"x": data[:0]}, "must have 4 dimensions and elements, not"),
+            (path, {"x": np.full_like(data, np.inf)}, "holds NaN or infinity"),
+            (path, {"x": data[:, :2]}, "ONNX Runtime cannot quantize the model: ")):
+        with pytest.raises(CompileError, match=pattern) as caught:
+            quantize_model(source, calibration)
+        assert "\n" not in str(caught.value)
