@@ -52,7 +52,9 @@ def run_model(device: Device, model: CompiledModel, inputs: Mapping[str, Any]) -
         A program ended in an error.
     """
     sizes = model.check(inputs)
-    values: dict[str, Any] = {**model.constants, **inputs}
+    # A number by itself is an array without dimensions; lists are ONNX's sequences.
+    values: dict[str, Any] = {**model.constants, **{
+        name: np.asarray(value) if isinstance(value, np.generic) else value for name, value in inputs.items()}}
     total, host_s, images = None, 0.0, []
     for part in model.parts:
         if isinstance(part, ChipPart):

@@ -9,6 +9,7 @@ from ..extras import extra
 with extra("onnx"):
     import onnx
     import onnxruntime
+    from onnx.reference import ReferenceEvaluator
 
 from .errors import CompileError, one_line
 from .ir.graph import Graph, Type
@@ -19,6 +20,8 @@ __all__ = ["HostPart"]
 
 class HostPart:
     """A graph, or a whole model, in ONNX Runtime, on one thread, so that its results are the same everywhere.
+
+    What ONNX Runtime has no kernel for, or no way to take from Python, ONNX's own reference computes, slowly.
 
     Parameters
     ----------
@@ -43,11 +46,17 @@ class HostPart:
             options.log_severity_level = 4
             self._session = onnxruntime.InferenceSession(model.SerializeToString(), options,
                                                          providers=["CPUExecutionProvider"])
+            self._engine = self._session if _is_for_python(self._session) else _reference(model)
         except Exception as error:  # ONNX Runtime's own, protobuf's, and those of unknown types
-            raise CompileError("ONNX Runtime does not take what is left for the host: "
-                               f"{one_line(error)}") from None
-        self.inputs = tuple(item.name for item in self._session.get_inputs())
-        self.outputs = tuple(item.name for item in self._session.get_outputs())
+            if isinstance(error, CompileError):
+                raise
+            if not isinstance(error, _NOT_IMPLEMENTED) and "not a registered function/op" not in str(error):
+                raise CompileError("ONNX Runtime does not take what is left for the host: "
+                                   f"{one_line(error)}") from None
+            self._session, self._engine = None, _reference(model)
+        constants = {item.name for item in model.graph.initializer}
+        self.inputs = tuple(item.name for item in model.graph.input if item.name not in constants)
+        self.outputs = tuple(item.name for item in model.graph.output)
 
     def run(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs by name.
@@ -58,28 +67,47 @@ class HostPart:
             ONNX Runtime finds an input wrong.
         """
         try:
-            results = self._session.run(None, {name: values[name] for name in self.inputs})
+            results = self._engine.run(None, {name: values[name] for name in self.inputs if name in values})
         except Exception as error:
-            raise CompileError(f"ONNX Runtime: {one_line(error)}") from None
+            raise CompileError(f"the host's part of the model cannot be computed: {one_line(error)}") from None
         return dict(zip(self.outputs, results, strict=True))
 
     @property
     def types(self) -> dict[str, Type]:
         """Of the outputs, as far as they are tensors."""
-        found = {}
-        for item in self._session.get_outputs():
+        found: dict[str, Type] = {}
+        for item in self._session.get_outputs() if self._session is not None else ():
             element = _ELEMENTS.get(item.type.removeprefix("tensor(").removesuffix(")"))
             if element is not None:
                 found[item.name] = Type(element, None)
         return found
 
 
+_NOT_IMPLEMENTED = (onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,)
 #: NumPy's names for ONNX Runtime's.
 _ELEMENTS = {"float": "float32", "double": "float64", "float16": "float16", "bfloat16": "bfloat16", "bool": "bool",
              "string": "object", **{name: name for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32",
                                                             "int64", "uint64")}}
 
 
+def _is_for_python(session: onnxruntime.InferenceSession) -> bool:
+    """Whether Python's arrays can be its inputs and outputs: those of the newer small formats cannot."""
+    return not any(kind in item.type for item in (*session.get_inputs(), *session.get_outputs())
+                   for kind in ("float8", "float4", "int4", "int2", "bfloat16"))
+
+
+def _reference(model: onnx.ModelProto) -> ReferenceEvaluator:
+    """ONNX's reference, for what it computes as the standard says."""
+    kinds = {node.op_type for node in model.graph.node}
+    try:
+        if kinds & {"Loop", "Scan"}:
+            raise NotImplementedError("a Loop or Scan with such types")
+        return ReferenceEvaluator(model)
+    except Exception as error:
+        raise CompileError(f"nothing here can compute a part of the model: {one_line(error)}") from None
+
+
 def _typed(graph: Graph, types: Mapping[str, Type]) -> Graph:
-    missing = {name: types[name] for name in graph.inputs if name not in graph.types and name in types}
-    return replace(graph, types={**graph.types, **missing})
+    """With the types of the inputs alone: ONNX Runtime finds the others, and minds those that it would not."""
+    known = {name: graph.types.get(name) or types.get(name) for name in graph.inputs}
+    return replace(graph, types={name: type_ for name, type_ in known.items() if type_ is not None})

@@ -12,6 +12,7 @@ from .. import arguments
 from ..memory_latency import MEMORY_LATENCY
 from ..metrics import Work
 from .errors import CompileError
+from .frontend.onnx.model_file import read_model
 from .host import HostPart
 from .ir.graph import Graph, Type
 from .ir.macs import macs
@@ -106,9 +107,13 @@ class CompiledModel:
         return sizes
 
 
-def _check_input(name: str, type_: Type, value: np.ndarray, sizes: dict[str, int]) -> None:
-    value = arguments.array(name, value)
-    # ONNX Runtime's strings are objects.
+def _check_input(name: str, type_: Type, value: Any, sizes: dict[str, int]) -> None:
+    if type_.element == "object":       # strings
+        value = np.asarray(value)
+    elif type_.element != "?":          # no tensor
+        value = arguments.array(name, value)
+    else:
+        return
     element = "object" if value.dtype.kind in "OUS" else value.dtype.name
     if element != type_.element:
         raise CompileError(f"input {name!r}: the model takes {type_.element}, not {value.dtype}")
@@ -139,6 +144,7 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
         The model is unreadable, a dimension has no size, or a layer does not fit; in one line.
     """
     arguments.chip(config)
+    model = read_model(model)
     graph = optimize(model, dims, watch)
     regions = partition(graph)
     hosts = [region for region in regions if isinstance(region, HostRegion)]
@@ -156,7 +162,8 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
             part = ChipPart(network, region.input, region.output)
             types[region.output] = Type(region.chain.output_dtype.name, None)
         else:
-            part = HostPart(region.graph, types)
+            # The whole model as it came, if nothing of it is the chip's: it may have more than tensors.
+            part = HostPart(model if len(regions) == 1 else region.graph, types)
             types |= part.types
         parts.append(part)
     inputs = {name: graph.types.get(name, Type("?", None)) for name in graph.inputs}
