@@ -149,6 +149,17 @@ def test_any_order_of_groups(name, file, count):
     check_any_order(CONFIGS[name], network, models.digits_test()[0][:count], 1)
 
 
+def test_any_order_of_pieces():
+    """The same where a layer's weights come in several pieces, of different sizes."""
+    builder = ModelBuilder(np.random.default_rng(4), (40, 3, 3))
+    builder.conv(130, (2, 2))
+    builder.conv(9, (1, 1))
+    network = compile_onnx(CONFIGS["small"], builder.build())
+    [segment] = network._segments
+    assert len({count for _, count in segment._pieces[0]}) == 2 and len(segment._pieces[0]) > 3
+    check_any_order(CONFIGS["small"], network, builder.inputs(3), 1)
+
+
 def check_any_order(config, network, inputs, seed):
     job = network.batch_job(inputs)
     before = job.memory.copy()

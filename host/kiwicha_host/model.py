@@ -10,7 +10,10 @@ import numpy as np
 from kiwicha import ChipConfig
 
 from . import arguments
+from .compiler.host import HostPart
 from .compiler.model import ChipPart, CompiledModel, Placement, compile_model
+from .compiler.network import LayerInfo
+from .compiler.products import ProductPart
 from .devices import Device, memory_latency_of, open_device
 from .inference import infer
 from .job import Result
@@ -27,17 +30,54 @@ class ModelRun:
     ----------
     outputs : arrays by name
     result : how the chip's programs went together
-    work : what the chip was asked to do
+    layers, works : what the chip was asked to do, in order; a product that is a GEMM of its own is a layer
+    of_instruction : int [instructions], the layer of each that ran, if the device recorded that; else None
     host_macs : multiply-accumulates of the host's products
     host_s : seconds that the host's operators took
-    images : in each of the chip's parts
+    images : of the first of the model's inputs
     """
     outputs: Mapping[str, Any]
     result: Result
-    work: Work
+    layers: Sequence[LayerInfo]
+    works: Sequence[Work]
+    of_instruction: np.ndarray | None
     host_macs: int
     host_s: float
-    images: Sequence[int]
+    images: int
+
+    @property
+    def work(self) -> Work:
+        """All that the chip was asked to do."""
+        return Work(sum(work.macs for work in self.works), sum(work.compulsory_bytes for work in self.works))
+
+
+class _Chip:
+    """The chip's part of a run, as it goes on."""
+
+    def __init__(self, device: Device):
+        self._device = device
+        self.result: Result | None = None
+        self.layers: list[LayerInfo] = []
+        self.works: list[Work] = []
+        self.owners: list[np.ndarray] = []
+
+    def run(self, part: ChipPart | ProductPart, values: dict[str, Any]) -> None:
+        first = len(self.layers)
+        if isinstance(part, ChipPart):
+            images, network = len(values[part.input]), part.network
+            values[part.output], result = infer(self._device, network, values[part.input])
+            self.layers += network.layers
+            self.works += network.layer_works(images)
+            # A device that records has room for all images at once.
+            owners = network.instruction_layers(images) if result.trace else None
+        else:
+            values[part.output], result, work = part.run(self._device, values)
+            shape = values[part.output].shape
+            self.layers.append(LayerInfo(part.op.name, part.op.kind, work.macs, shape, 0))
+            self.works.append(work)
+            owners = np.zeros(result.trace.program_count, np.intp) if result.trace else None
+        self.result = result if self.result is None else self.result + result
+        self.owners += [] if owners is None else [owners + first]
 
 
 def run_model(device: Device, model: CompiledModel, inputs: Mapping[str, Any]) -> ModelRun:
@@ -53,21 +93,21 @@ def run_model(device: Device, model: CompiledModel, inputs: Mapping[str, Any]) -
     """
     sizes = model.check(inputs)
     # A number by itself is an array without dimensions; lists are ONNX's sequences.
-    values: dict[str, Any] = {**model.constants, **{
-        name: np.asarray(value) if isinstance(value, np.generic) else value for name, value in inputs.items()}}
-    total, host_s, images = None, 0.0, []
+    values: dict[str, Any] = {name: np.asarray(value) if isinstance(value, np.generic) else value
+                              for name, value in inputs.items()} | dict(model.constants)
+    first = next((value.shape for value in values.values() if isinstance(value, np.ndarray)), ())
+    chip, host_s = _Chip(device), 0.0
     for part in model.parts:
-        if isinstance(part, ChipPart):
-            images.append(len(values[part.input]))
-            values[part.output], result = infer(device, part.network, values[part.input])
-            total = result if total is None else total + result
-        else:
+        if isinstance(part, HostPart):
             began = time.perf_counter()
             values |= part.run(values)
             host_s += time.perf_counter() - began
-    device.last_result = result = total or Result(0)
-    return ModelRun({name: values[name] for name in model.outputs}, result, model.work(images),
-                    model.host_macs(sizes), host_s, images)
+        else:
+            chip.run(part, values)
+    device.last_result = result = chip.result or Result(0)
+    return ModelRun({name: values[name] for name in model.outputs}, result, chip.layers, chip.works,
+                    np.concatenate(chip.owners) if chip.owners else None, model.host_macs(sizes), host_s,
+                    first[0] if first else 1)
 
 
 class Model:

@@ -22,8 +22,8 @@ __all__ = ["KiwichaBackend", "KiwichaRep", "prepare", "run_model", "supports_dev
 _NAMES = {"CPU": "golden", "CPU:0": "golden"}
 #: Operators whose results no two runtimes share.
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
-#: Operators of which a node test of ONNX's asks more digits, or another rule, than ONNX Runtime's kernels have; and
-#: with which attributes.
+#: Operators of which a node test of ONNX's asks more digits, or another rule, than ONNX Runtime's kernels have;
+#: and with which attributes.
 _INEXACT: dict[str, tuple[str, ...]] = {
     "DFT": (), "STFT": (), "Loop": (), "MaxUnpool": (), "Attention": ("qk_matmul_output_mode",),
     "Resize": ("align_corners",)}

@@ -151,23 +151,16 @@ def _figures(device: str, compiled: "CompiledModel", done: Any) -> dict[str, Any
     from .. import metrics
     rows = compiled.placement
     host = [{"node": row.node, "op": row.op, "why": row.why} for row in rows if row.place == "host"]
-    layers = [dataclasses.asdict(layer) for network in compiled.networks for layer in network.layers]
-    return {"images": done.images[0] if done.images else 0,
+    layers = [dataclasses.asdict(layer) for layer in done.layers]
+    return {"images": done.images,
             **metrics.figures(device, compiled.config, done.work, done.result),
             "nodes_chip": len(rows) - len(host), "nodes_host": len(host), "macs_chip": done.work.macs,
             "macs_host": done.host_macs, "host_s": done.host_s, "layers": layers, "host": host}
 
 
 def _write_report(folder: Path, compiled: "CompiledModel", done: Any, figures: Mapping[str, Any]) -> None:
-    from .. import metrics
     from ..report import Layers, write_report
-    names: list[str] = []
-    works: list[metrics.Work] = []
-    owners: list[np.ndarray] = []
-    # The compiled chip's memory has no limit, so that one program computes all images of a part.
-    for network, images in zip(compiled.networks, done.images, strict=True):
-        owners.append(network.instruction_layers(images) + len(names))
-        names += [layer.name for layer in network.layers]
-        works += network.layer_works(images)
-    layers = Layers(names, works, np.concatenate(owners)) if names else None
+    layers = None
+    if done.of_instruction is not None:
+        layers = Layers([layer.name for layer in done.layers], done.works, done.of_instruction)
     write_report(folder, compiled.config, done.work, done.result, figures=figures, layers=layers)

@@ -10,7 +10,6 @@ from kiwicha import ChipConfig
 
 from .. import arguments
 from ..memory_latency import MEMORY_LATENCY
-from ..metrics import Work
 from .errors import CompileError
 from .frontend.onnx.model_file import read_model
 from .host import HostPart
@@ -18,7 +17,8 @@ from .ir.graph import Graph, Type
 from .ir.macs import macs
 from .network import CompiledNetwork
 from .optimize import optimize
-from .partition import ChipRegion, HostRegion, partition
+from .partition import ChipRegion, HostRegion, ProductRegion, Region, partition
+from .products import ProductPart
 
 __all__ = ["ChipPart", "CompiledModel", "Placement", "compile_model"]
 
@@ -63,7 +63,7 @@ class CompiledModel:
     config: ChipConfig
     inputs: Mapping[str, Type]
     outputs: tuple[str, ...]
-    parts: Sequence[ChipPart | HostPart]
+    parts: Sequence[ChipPart | ProductPart | HostPart]
     placement: Sequence[Placement]
     graph: Graph
     constants: Mapping[str, np.ndarray]
@@ -72,12 +72,6 @@ class CompiledModel:
     def networks(self) -> list[CompiledNetwork]:
         """The chip's parts."""
         return [part.network for part in self.parts if isinstance(part, ChipPart)]
-
-    def work(self, images: Sequence[int]) -> Work:
-        """All that the chip is asked to do, with so many images in each of its parts."""
-        pairs = list(zip(self.networks, images, strict=True))
-        return Work(sum(network.macs(count) for network, count in pairs),
-                    sum(network.compulsory_bytes(count) for network, count in pairs))
 
     def host_macs(self, sizes: Mapping[str, int]) -> int:
         """Multiply-accumulates of the host's products; `sizes` are those of dimensions without one."""
@@ -153,14 +147,16 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
         count = sum(len(region.graph.ops) for region in hosts)
         raise CompileError(f"{count} of {len(graph.ops)} operators would run on the host, the first of them "
                            f"{op.kind} {op.name!r}: {hosts[0].why[op.name]}")
-    parts: list[ChipPart | HostPart] = []
+    parts: list[ChipPart | ProductPart | HostPart] = []
     types: dict[str, Type] = {}
     for region in regions:
-        part: ChipPart | HostPart
+        part: ChipPart | ProductPart | HostPart
         if isinstance(region, ChipRegion):
             network = CompiledNetwork(config, region.chain, memory_latency=memory_latency)
             part = ChipPart(network, region.input, region.output)
             types[region.output] = Type(region.chain.output_dtype.name, None)
+        elif isinstance(region, ProductRegion):
+            part = region.part
         else:
             # The whole model as it came, if nothing of it is the chip's: it may have more than tensors.
             part = HostPart(model if len(regions) == 1 else region.graph, types)
@@ -171,14 +167,15 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
                          {name: graph.constants[name] for name in graph.outputs if name in graph.constants})
 
 
-def _placement(graph: Graph, regions: Sequence[ChipRegion | HostRegion]) -> list[Placement]:
+def _placement(graph: Graph, regions: Sequence[Region]) -> list[Placement]:
     why: dict[str, str] = {}
     chip: dict[str, int] = {}
     for region in regions:
         if isinstance(region, HostRegion):
             why |= region.why
         else:
-            counts = {layer.name: layer.real_macs for layer in region.chain.layers}
+            counts = ({layer.name: layer.real_macs for layer in region.chain.layers}
+                      if isinstance(region, ChipRegion) else {op.name: macs(op, graph, {}) for op in region.ops})
             chip |= {op.name: counts.get(op.name, 0) for op in region.ops}
     return [Placement(op.name, op.kind, "chip", chip[op.name]) if op.name in chip else
             Placement(op.name, op.kind, "host", macs(op, graph, {}), why[op.name]) for op in graph.ops]

@@ -34,11 +34,14 @@ __all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "compile_onnx"]
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """What a report says of a layer; macs and shape [H, W, C] are for one image."""
+    """What a report says of a layer; macs and shape [H, W, C] are for one image.
+
+    Of a product that is a GEMM of its own: for all that it computed.
+    """
     name: str
     op: str
     macs: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     weight_bytes: int
 
 

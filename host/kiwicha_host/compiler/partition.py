@@ -9,11 +9,12 @@ from .frontend.onnx.chain import Chain
 from .frontend.onnx.importer import SUPPORTED, extend, finished, start
 from .ir.graph import Graph, Op
 from .ir.layers import LayerChain
+from .products import PRODUCTS, ProductPart, check_product
 
-__all__ = ["ChipRegion", "HostRegion", "partition"]
+__all__ = ["ChipRegion", "HostRegion", "ProductRegion", "Region", "partition"]
 
 #: What the chip runs in another form.
-_PRODUCTS = ("Conv", "Gemm", "MatMul")
+_FLOATS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,28 @@ class ChipRegion:
     input: str
     output: str
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True)
+class ProductRegion:
+    """One product, whose operands need not be constant."""
+    part: ProductPart
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        return (self.part.op,)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.part.inputs
+
+    @property
+    def output(self) -> str:
+        return self.part.output
+
 
 @dataclass(frozen=True)
 class HostRegion:
@@ -32,7 +55,10 @@ class HostRegion:
     why: dict[str, str]
 
 
-def partition(graph: Graph) -> list[ChipRegion | HostRegion]:
+Region = ChipRegion | ProductRegion | HostRegion
+
+
+def partition(graph: Graph) -> list[Region]:
     """The parts of `graph`, in an order in which they can run.
 
     Each region of the chip is a path, of whose tensors nothing else needs any but the last: so it can be
@@ -48,7 +74,7 @@ def partition(graph: Graph) -> list[ChipRegion | HostRegion]:
                 if op.kind == "DequantizeLinear" and op.outputs[0] not in graph.outputs}
     left = [op for op in left if op.outputs[0] not in decoders]
     done = {*graph.inputs, *graph.constants}
-    parts: list[ChipRegion | HostRegion] = []
+    parts: list[Region] = []
     while left or regions:
         done.update(name for name, op in decoders.items() if set(op.reads) <= done)
         now, later = [], []
@@ -62,7 +88,7 @@ def partition(graph: Graph) -> list[ChipRegion | HostRegion]:
                 later.append(op)
         if now:
             parts.append(_host_region(graph, now, decoders, finder.why))
-        ready = [region for region in regions if region.input in done]
+        ready = [region for region in regions if done.issuperset(region.inputs)]
         done.update(region.output for region in ready)
         left, regions = later, [region for region in regions if region not in ready]
         parts += ready
@@ -94,11 +120,11 @@ class _Finder:
         self._readers = readers
         self._reads = Counter(name for op in graph.ops for name in op.reads)
 
-    def regions(self) -> Iterator[ChipRegion]:
+    def regions(self) -> Iterator[ChipRegion | ProductRegion]:
         for op in self.graph.ops:
             if op.name in self._taken:
                 continue
-            region = self._grown(op)
+            region = self._grown(op) or self._product(op)
             if region is not None:
                 self._taken.update(item.name for item in region.ops)
                 yield region
@@ -107,7 +133,7 @@ class _Finder:
         """The longest region that starts with `op`; None, and the reason noted, if there is none."""
         graph = self.graph
         if op.kind not in SUPPORTED:
-            self.why[op.name] = "computes in floating point; the chip needs codes" if op.kind in _PRODUCTS else (
+            self.why[op.name] = "computes in floating point; the chip needs codes" if op.kind in _FLOATS else (
                 f"the chip does not run {op.kind}")
             return None
         source = next((name for name in op.inputs if name and name not in graph.constants), "")
@@ -133,6 +159,18 @@ class _Finder:
         if best is None:
             self.why[op.name] = "nothing that it leads to is for the chip"
         return best
+
+    def _product(self, op: Op) -> ProductRegion | None:
+        """A region of `op` alone; None, and the reason noted, if it is no product of codes."""
+        if op.kind not in PRODUCTS:
+            return None
+        try:
+            check_product(op, self.graph)
+        except CompileError as error:
+            self.why[op.name] = str(error)
+            return None
+        here = {name: self.graph.constants[name] for name in op.inputs if name in self.graph.constants}
+        return ProductRegion(ProductPart(op, here))
 
     def _start(self, source: str) -> Chain:
         chain = start(source, self.graph.types.get(source))

@@ -137,6 +137,8 @@ def _product(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
             return None
         axis -= attributes.get("transB", 0)
     x, w = work.codes(op, 0), work.codes(op, 1)
+    if x is not None and w is not None and work.array(w.name) is None and op.kind == "MatMul":
+        return _computed(work, op, x, w, made, result)
     if x is None or w is None or work.scalar(x.scale) is None or work.array(w.name) is None:
         return None
     scales = work.array(w.scale)
@@ -155,6 +157,14 @@ def _product(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
     elif bias:
         inputs.append(bias)
     return Op(op.name, kind, tuple(inputs), (result,), attributes)
+
+
+def _computed(work: _Work, op: Op, x: _Codes, w: _Codes, made: _Codes, result: str) -> Op | None:
+    """MatMul of codes of which none are constant."""
+    if not all(_sound(work.scalar(item.scale), work.scalar(item.zero)) for item in (x, w)):
+        return None
+    return Op(op.name, "QLinearMatMul", (x.name, x.scale, x.zero, w.name, w.scale, w.zero, made.scale, made.zero),
+              (result,))
 
 
 def _bias(work: _Work, op: Op, x: _Codes, w: _Codes) -> str | None:

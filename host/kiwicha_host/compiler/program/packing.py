@@ -4,7 +4,7 @@ import numpy as np
 
 from kiwicha.formats import FORMATS
 
-__all__ = ["pack_elements", "unpack_elements"]
+__all__ = ["int8_parts", "pack_elements", "unpack_elements"]
 
 
 def pack_elements(array: np.ndarray, name: str) -> np.ndarray:
@@ -25,3 +25,15 @@ def pack_elements(array: np.ndarray, name: str) -> np.ndarray:
 def unpack_elements(data: np.ndarray, count: int) -> np.ndarray:
     """The first `count` codes of 4 bits of each row of bytes."""
     return np.stack([data & 15, data >> 4], axis=-1).reshape(*data.shape[:-1], -1)[..., :count]
+
+
+def int8_parts(codes: np.ndarray) -> list[np.ndarray]:
+    """Codes as a sum of int8 arrays; more than one only where a zero point, taken from them, made them wider."""
+    if codes.dtype == np.int8:
+        return [codes]
+    parts: list[np.ndarray] = []
+    rest = codes.astype(np.int32)
+    while rest.any() or not parts:
+        parts.append(np.clip(rest, -128, 127).astype(np.int8))
+        rest -= parts[-1]
+    return parts

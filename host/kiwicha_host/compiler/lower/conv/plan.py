@@ -10,6 +10,7 @@ from kiwicha import ChipConfig
 
 from ...ir.layers import Layer, Pool
 from ...program.memory_map import ceil_div, column_parameters
+from ...program.packing import int8_parts
 from ..gemm.tiling import split
 
 __all__ = ["ConvPlan", "Rect", "Window", "plan_layer"]
@@ -181,7 +182,7 @@ class ConvPlan:
         """
         config, (ky, kx) = self.config, self.kernel
         used = []
-        for part in _parts(_folded_weights(self.layer.weights, self.fold)):
+        for part in int8_parts(_folded_weights(self.layer.weights, self.fold)):
             dense = np.zeros((self.segments * config.rows, self.blocks * config.columns), bool)
             dense[:self.channels, :self.layer.out_channels] = part.any((0, 1))
             used.append(dense.reshape(self.segments, config.rows, self.blocks, config.columns).any((1, 3)))
@@ -219,7 +220,7 @@ class ConvPlan:
         """Weights and parameters of all blocks as lines, uint8 [weight_lines, line_bytes]."""
         config, layer = self.config, self.layer
         outputs = self.blocks * config.columns
-        parts = _parts(_folded_weights(layer.weights, self.fold))       # [ky, kx, channels, outputs] each
+        parts = int8_parts(_folded_weights(layer.weights, self.fold))       # [ky, kx, channels, outputs] each
         padded = np.zeros((len(parts), *self.kernel, self.segments * config.rows, outputs), np.int8)
         for number, part in enumerate(parts):
             padded[number, :, :, :self.channels, :layer.out_channels] = part
@@ -264,18 +265,6 @@ def _folded_weights(weights: np.ndarray, fold: str) -> np.ndarray:
     if fold == "x":
         return weights.transpose(2, 3, 1, 0).reshape(ky, 1, kx * channels, outputs)
     return weights.transpose(2, 3, 1, 0)
-
-
-def _parts(weights: np.ndarray) -> list[np.ndarray]:
-    """Weights as a sum of int8 arrays; more than one only where a zero point has made them wider."""
-    if weights.dtype == np.int8:
-        return [weights]
-    parts: list[np.ndarray] = []
-    rest = weights.astype(np.int32)
-    while rest.any() or not parts:
-        parts.append(np.clip(rest, -128, 127).astype(np.int8))
-        rest -= parts[-1]
-    return parts
 
 
 def _taps(pool: Pool, axis: int, index: int, size: int) -> tuple[int, int]:

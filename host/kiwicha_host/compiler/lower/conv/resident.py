@@ -4,6 +4,7 @@ from collections.abc import Hashable
 
 from kiwicha import ChipConfig
 
+from ...program.memory_map import ceil_div
 from ..gemm.tiling import split
 from .emitter import (
     Accumulators,
@@ -25,6 +26,8 @@ __all__ = ["Resident"]
 _GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 #: Estimated cycles that an instruction costs besides its work.
 _PER_INSTRUCTION = 4
+#: Weights of so many lines or more come in pieces.
+_PIECE_LINES = 512
 
 
 class Resident:
@@ -44,6 +47,9 @@ class Resident:
             self._base.append(line)
             line += lines * group * depth
         line = config.scratchpad_lines - sum(plan.weight_lines for plan in plans)
+        #: The blocks of each layer whose weights come at once: the array need not wait for all of many.
+        self._pieces = [split(plan.blocks, ceil_div(plan.blocks, max(1, plan.weight_lines // _PIECE_LINES)))
+                        for plan in plans]
         self._weight_line = []
         for plan in plans:
             self._weight_line.append(line)
@@ -101,10 +107,17 @@ class Resident:
         emitter.layer = self.first + layer
         before = sum(plan.weight_lines for plan in self.plans[:layer])
         plan, (height, width) = self.plans[layer], self.plans[layer].padded
-        load_lines(emitter, self.config, weights + before * self.config.line_bytes, self._weight_line[layer],
-                   plan.weight_lines, ("w", self.first + layer))
+        for first, count in self._pieces[layer]:
+            line = first * plan.block_lines
+            load_lines(emitter, self.config, weights + (before + line) * self.config.line_bytes,
+                       self._weight_line[layer] + line, count * plan.block_lines, self._key(layer, first))
         for slot in range(slots):
             pad_input(emitter, plan, self._slot(layer, slot, self.group), Rect(0, 0, height, width))
+
+    def _key(self, layer: int, block: int) -> Hashable:
+        """The buffer that a block's weights come into."""
+        return "w", self.first + layer, next(i for i, (first, count) in enumerate(self._pieces[layer])
+                                             if first <= block < first + count)
 
     def _load_group(self, emitter: Emitter, groups: list[range], number: int, source: int) -> None:
         if number < len(groups):
@@ -127,7 +140,6 @@ class Resident:
     def _run(self, emitter: Emitter, layer: int, number: int, images: int, accumulators: Accumulators) -> None:
         plan, rects = self.plans[layer], self._tiles[layer]
         emitter.layer = self.first + layer
-        key = ("w", self.first + layer)
         source, target = self._slot(layer, number, images), self._slot(layer + 1, number, images)
         top, left = self.plans[layer + 1].pads if layer + 1 < len(self.plans) else (0, 0)
         for first, count in split(images, self._together(plan, rects)):
@@ -137,7 +149,7 @@ class Resident:
                 out = ((rect.y + top) * target.width + rect.x + left) * plan.blocks
                 for block in range(plan.blocks):
                     line = self._weight_line[layer] + block * plan.block_lines
-                    slot = accumulators.take()
+                    slot, key = accumulators.take(), self._key(layer, block)
                     unit(emitter, plan, source.images(first, count).shifted(start), block,
                          [Weights(line, 0, plan.weight_tiles, key)], slot, rect)
                     epilogue(emitter, plan, (line + plan.weight_tiles * self.config.rows, key), slot,
