@@ -1,5 +1,7 @@
 """Whole models, on the chip and the host: what ONNX Runtime says, and who does what."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -12,6 +14,10 @@ from kiwicha import ChipConfig
 from kiwicha_host import load_model, models, open_device
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.compiler.frontend.onnx.quantizer import quantize_model
+from kiwicha_host.compiler.host import HostPart
+from kiwicha_host.compiler.ir.graph import Type
+from kiwicha_host.compiler.optimize import optimize
+from kiwicha_host.compiler.partition import partition
 
 TINY = ChipConfig.preset("tiny")
 
@@ -220,3 +226,49 @@ def test_quantizing(tmp_path):
         with pytest.raises(CompileError, match=pattern) as caught:
             quantize_model(source, calibration)
         assert "\n" not in str(caught.value)
+
+
+# Transposed convolutions: ONNX Runtime computes them in floating point, between codes.
+
+@pytest.mark.parametrize("shape, weights, attributes", [
+    ((4, 5, 6), (4, 3, 2, 2), {"strides": [2, 2]}),
+    ((4, 5, 6), (4, 3, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+    ((4, 5, 6), (4, 3, 4, 2), {"strides": [1, 3], "pads": [2, 0, 1, 1]}),
+    ((4, 5, 6), (4, 3, 1, 5), {"strides": [3, 1]}),
+    ((4, 5, 6), (4, 2, 3, 3), {"group": 2, "strides": [2, 1]}),
+    ((4, 5, 6), (4, 1, 2, 3), {"group": 4, "strides": [2, 2], "dilations": [1, 1]}),
+    ((5, 7), (5, 4, 4), {"strides": [2], "pads": [1, 1], "output_padding": [1]}),
+    ((1, 1, 1), (1, 1, 1, 1), {})])
+@pytest.mark.parametrize("per_channel", [False, True], ids=["tensor", "channel"])
+def test_transposed_convolutions(shape, weights, attributes, per_channel, tmp_path):
+    net = Net(3, x=["N", *shape])
+    outputs = weights[1] * attributes.get("group", 1)
+    y = net("ConvTranspose", "x", net.weights(*weights), net.weights(outputs), **attributes)
+    model = net.model(net("Relu", y))
+    path = quantized(model, tmp_path, per_channel=per_channel and "group" not in attributes)
+    loaded = check(path, random_inputs(model, np.random.default_rng(1), 2), 1)
+    assert "kiwicha.QLinearConvTranspose" in {row.op for row in loaded.placement}
+
+
+def test_transposed_convolutions_that_are_the_hosts(tmp_path):
+    """Dilated ones have no rule."""
+    net = Net(3, x=["N", 2, 5, 6])
+    y = net("ConvTranspose", net.conv("x", 3, 2), net.weights(3, 2, 3, 3), dilations=[2, 1])
+    model = net.model(net.conv(y, 2, 2))
+    inputs = random_inputs(model, np.random.default_rng(1), 2)
+    loaded = check(quantized(model, tmp_path), inputs, 0.1)
+    assert "ConvTranspose" in {row.op for row in loaded.placement if row.place == "host"}
+
+
+def test_the_chips_own_operators_become_onnx_again(tmp_path):
+    """Where shapes are not known, the host has what the chip would have had."""
+    net = Net(3, x=["N", 2, 5, 6])
+    model = net.model(net("ConvTranspose", "x", net.weights(2, 4, 3, 3), net.weights(4), strides=[2, 2]))
+    path = quantized(model, tmp_path, per_channel=True)
+    graph = optimize(path)
+    assert "kiwicha.QLinearConvTranspose" in {op.kind for op in graph.ops}
+    [region] = partition(replace(graph, types={name: Type(type_.element, None)
+                                               for name, type_ in graph.types.items()}))
+    inputs = random_inputs(model, np.random.default_rng(1), 2)
+    [got] = HostPart(region.graph).run(inputs).values()
+    np.testing.assert_array_equal(got, onnxruntime_says(path, inputs)[0])

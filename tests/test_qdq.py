@@ -212,6 +212,8 @@ graph(x) -> (y)
     assert [(op.kind, op.inputs) for op in pool.ops] == [("MaxPool", ("x",)), ("Clip", ("P_codes", "", "Y_max"))]
     assert pool.constants["Y_max"] == np.int8(15) and pool.constants["Y_max"].dtype == np.int8
     assert kinds(codes(Op("r", "Relu", ("X",), ("Y",)), quantize(scale="s"))) == ["Identity", "Max"]
+    square = codes(Op("p", "MatMul", ("X", "X"), ("Y",)), quantize())
+    assert square.ops == (Op("p", "QLinearMatMul", ("x", "s", "z", "x", "s", "z", "t", "z"), ("y",)),)
 
 
 @pytest.mark.parametrize("op, behind, constants", [
@@ -228,7 +230,7 @@ graph(x) -> (y)
     (Op("p", "Gemm", ("X", "W"), ("Y",), {"transA": 1}), quantize(), {}),
     (Op("p", "Gemm", ("X", "W"), ("Y",), {"transB": 1}), quantize(), {}),               # scales along the sums
     (Op("p", "Conv", ("X", "W"), ("Y",)), quantize(), {}),                              # the same
-    (Op("p", "MatMul", ("X", "X"), ("Y",)), quantize(), {}),
+    (Op("p", "MatMul", ("X", "X"), ("Y",)), quantize(), {"s": np.float32(np.nan)}),
     (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(), {"z": np.int16(3)}),
     (Op("p", "Sigmoid", ("X",), ("Y",)), quantize(), {}),
     *((Op("p", "Relu", ("X",), ("Y",)), quantize(scale="s"), {"s": scale}) for scale in (

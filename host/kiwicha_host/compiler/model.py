@@ -1,7 +1,7 @@
 """Models: parts for the chip and parts for the host, and the tensors between them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,18 +9,29 @@ import numpy as np
 from kiwicha import ChipConfig
 
 from .. import arguments
+from ..extras import extra
 from ..memory_latency import MEMORY_LATENCY
+
+with extra("onnx"):
+    import onnx
+
 from .errors import CompileError
 from .frontend.onnx.model_file import read_model
+from .frontend.onnx.reader import graph_of
 from .host import HostPart
 from .ir.graph import Graph, Type
 from .ir.macs import macs
+from .lower.autotune import BUDGET
 from .network import CompiledNetwork
-from .optimize import optimize
+from .optimize import improve_graph
 from .partition import ChipRegion, HostRegion, ProductRegion, Region, partition
 from .products import ProductPart
 
 __all__ = ["ChipPart", "CompiledModel", "Placement", "compile_model"]
+
+#: Instructions that are simulated for the choice of all programs of a model, a few seconds at most.
+_SIMULATED = 10_000
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -138,33 +149,42 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
         The model is unreadable, a dimension has no size, or a layer does not fit; in one line.
     """
     arguments.chip(config)
-    model = read_model(model)
-    graph = optimize(model, dims, watch)
+    proto = read_model(model)
+    graph = improve_graph(graph_of(proto), dims, watch)
     regions = partition(graph)
+    whole: onnx.ModelProto | None = None
+    if len(regions) == 1 and isinstance(regions[0], HostRegion):
+        whole = proto
+    del proto       # large, and mostly of no more use
     hosts = [region for region in regions if isinstance(region, HostRegion)]
     if strict and hosts:
         op = hosts[0].graph.ops[0]
         count = sum(len(region.graph.ops) for region in hosts)
         raise CompileError(f"{count} of {len(graph.ops)} operators would run on the host, the first of them "
                            f"{op.kind} {op.name!r}: {hosts[0].why[op.name]}")
+    layers = sum(len(region.chain.layers) for region in regions if isinstance(region, ChipRegion))
+    budget = min(BUDGET, _SIMULATED // max(1, layers))
     parts: list[ChipPart | ProductPart | HostPart] = []
     types: dict[str, Type] = {}
     for region in regions:
         part: ChipPart | ProductPart | HostPart
         if isinstance(region, ChipRegion):
-            network = CompiledNetwork(config, region.chain, memory_latency=memory_latency)
+            network = CompiledNetwork(config, region.chain, memory_latency=memory_latency, budget=budget)
             part = ChipPart(network, region.input, region.output)
             types[region.output] = Type(region.chain.output_dtype.name, None)
         elif isinstance(region, ProductRegion):
             part = region.part
         else:
             # The whole model as it came, if nothing of it is the chip's: it may have more than tensors.
-            part = HostPart(model if len(regions) == 1 else region.graph, types)
+            part = HostPart(whole or region.graph, types)
             types |= part.types
         parts.append(part)
     inputs = {name: graph.types.get(name, Type("?", None)) for name in graph.inputs}
-    return CompiledModel(config, inputs, graph.outputs, parts, _placement(graph, regions), graph,
-                         {name: graph.constants[name] for name in graph.outputs if name in graph.constants})
+    constants = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
+    # Of the constants, their types are enough from here on.
+    types = {**graph.types, **{name: Type.of(array) for name, array in graph.constants.items()}}
+    return CompiledModel(config, inputs, graph.outputs, parts, _placement(graph, regions),
+                         replace(graph, constants={}, types=types), constants)
 
 
 def _placement(graph: Graph, regions: Sequence[Region]) -> list[Placement]:

@@ -9,6 +9,7 @@ the activations of the whole batch are in memory, NHWC.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ..metrics import Work
 from .errors import CompileError
 from .frontend.onnx.importer import to_layers
 from .ir.layers import LayerChain
+from .lower.autotune import BUDGET
 from .lower.conv.emitter import Emitter
 from .lower.conv.plan import ConvPlan, plan_layer
 from .lower.conv.resident import Resident
@@ -84,21 +86,24 @@ def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY
 class CompiledNetwork:
     """A network for one configuration; takes any number of images.
 
+    For the choice of a layer's program, `budget` instructions are simulated.
+
     Attributes
     ----------
     layers : list of LayerInfo
     segments : list of (first layer, layers, images in a group; 0 where streamed)
     """
 
-    def __init__(self, config: ChipConfig, chain: LayerChain, *, memory_latency: int = MEMORY_LATENCY):
+    def __init__(self, config: ChipConfig, chain: LayerChain, *, memory_latency: int = MEMORY_LATENCY,
+                 budget: int = BUDGET):
         self.config = arguments.chip(config)
         self.chain = arguments.instance("chain", chain, LayerChain)
         memory_latency = arguments.integer("memory_latency", memory_latency, 0)
         self.plans = [plan_layer(config, layer, from_host=i == 0) for i, layer in enumerate(chain.layers)]
-        self._segments = _cut(config, self.plans, memory_latency)
+        self._segments = _cut(config, self.plans, memory_latency, budget)
         self.layers = [LayerInfo(layer.name, layer.op, layer.real_macs, (*layer.out_size, layer.out_channels),
                                  layer.weights.size) for layer in chain.layers]
-        self._weights = np.concatenate([plan.packed() for plan in self.plans]).reshape(-1)
+        self._weights = _packed(self.plans)
         self._built = lru_cache(maxsize=4)(self._build)
 
     @property
@@ -215,7 +220,17 @@ class CompiledNetwork:
         return _Program(code, layers, program.base, between[0], between[-1], memory.size)
 
 
-def _cut(config: ChipConfig, plans: list[ConvPlan], memory_latency: int) -> list["Resident | Streamed"]:
+def _packed(plans: list[ConvPlan]) -> np.ndarray:
+    """All weights and parameters, as bytes; one layer at a time, for memory's sake."""
+    sizes = [plan.weight_lines * plan.config.line_bytes for plan in plans]
+    packed = np.empty(sum(sizes), np.uint8)
+    for plan, size, end in zip(plans, sizes, accumulate(sizes), strict=True):
+        packed[end - size:end] = plan.packed().reshape(-1)
+    return packed
+
+
+def _cut(config: ChipConfig, plans: list[ConvPlan], memory_latency: int, budget: int
+         ) -> list["Resident | Streamed"]:
     """Segments: as many layers each as fit the scratchpad together."""
     segments: list[Resident | Streamed] = []
     first = 0
@@ -229,7 +244,7 @@ def _cut(config: ChipConfig, plans: list[ConvPlan], memory_latency: int) -> list
             if fitting is None:
                 break
             best = fitting
-        segment = best or Streamed.best(config, first, plans[first], memory_latency)
+        segment = best or Streamed.best(config, first, plans[first], memory_latency, budget)
         segments.append(segment)
         first += len(segment.plans)
     return segments

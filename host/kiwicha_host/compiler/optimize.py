@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from .frontend.onnx.reader import read_graph
+from .frontend.onnx.model_file import read_model
+from .frontend.onnx.reader import graph_of
 from .ir.graph import Graph
 from .passes import PASSES, bind_dims
 
-__all__ = ["STAGES", "optimize"]
+__all__ = ["STAGES", "improve_graph", "optimize"]
 
 #: What happens to a graph, in this order.
 STAGES = ("read", "bind_dims", *(item.__name__ for item in PASSES))
@@ -17,7 +18,12 @@ STAGES = ("read", "bind_dims", *(item.__name__ for item in PASSES))
 def optimize(model: Any, dims: Mapping[str, int] | None = None,
              watch: Callable[[str, Graph], None] = lambda name, graph: None) -> Graph:
     """The graph of a model after all passes; `watch` is called with it after each of :data:`STAGES`."""
-    graph = read_graph(model)
+    return improve_graph(graph_of(read_model(model)), dims, watch)
+
+
+def improve_graph(graph: Graph, dims: Mapping[str, int] | None = None,
+                  watch: Callable[[str, Graph], None] = lambda name, graph: None) -> Graph:
+    """`graph` after all passes, and what :func:`optimize` says."""
     watch("read", graph)
     for improve in (partial(bind_dims, dims=dims or {}), *PASSES):
         graph = improve(graph)

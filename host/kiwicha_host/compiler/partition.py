@@ -9,6 +9,7 @@ from .frontend.onnx.chain import Chain
 from .frontend.onnx.importer import SUPPORTED, extend, finished, start
 from .ir.graph import Graph, Op
 from .ir.layers import LayerChain
+from .passes.fold_qdq import unfold
 from .products import PRODUCTS, ProductPart, check_product
 
 __all__ = ["ChipRegion", "HostRegion", "ProductRegion", "Region", "partition"]
@@ -98,12 +99,13 @@ def partition(graph: Graph) -> list[Region]:
 def _host_region(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: dict[str, str]) -> HostRegion:
     """`ops`, with the decoders that they need."""
     names = {op.name for op in ops} | {decoders[name].name for op in ops for name in op.reads if name in decoders}
-    inside = tuple(op for op in graph.ops if op.name in names)
+    kept = [op for op in graph.ops if op.name in names]
+    inside = tuple(part for op in kept for part in (unfold(op) if op.kind.startswith("kiwicha.") else [op]))
     elsewhere = (op for op in graph.ops if op.name not in names)
     wanted = {*graph.outputs, *(name for op in elsewhere for name in op.reads)}
     wanted.update(*(decoders[name].reads for name in wanted & decoders.keys()))
     outputs = tuple(name for op in ops for name in op.outputs if name in wanted)
-    return HostRegion(graph.part(inside, outputs), {op.name: why[op.name] for op in inside})
+    return HostRegion(graph.part(inside, outputs), {op.name: why[op.name] for op in kept})
 
 
 class _Finder:

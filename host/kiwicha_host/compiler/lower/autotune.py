@@ -8,10 +8,10 @@ from kiwicha.isa import INSTRUCTION_BYTES
 
 from ...cycles import NEVER, cycles_within
 
-__all__ = ["fastest"]
+__all__ = ["BUDGET", "fastest"]
 
 #: Instructions that are simulated for one choice, a second or two at most; longer programs are right by estimate.
-_BUDGET = 3000
+BUDGET = 3000
 
 
 class _HasProgram(Protocol):
@@ -22,14 +22,15 @@ class _HasProgram(Protocol):
 _Candidate = TypeVar("_Candidate", bound=_HasProgram)
 
 
-def fastest(config: ChipConfig, candidates: Iterable[_Candidate], memory_latency: int) -> _Candidate:
+def fastest(config: ChipConfig, candidates: Iterable[_Candidate], memory_latency: int,
+            budget: int = BUDGET) -> _Candidate:
     """Of `candidates`, the most promising first, the one that takes the fewest cycles on the chip of `config`
     with memory of `memory_latency` cycles.
 
-    Looks at as many as have 3000 instructions together; the first is taken unseen if it has more.
+    Looks at as many as have `budget` instructions together; the first is taken unseen if it has more.
     """
     best: tuple[int, _Candidate] | None = None
-    left = _BUDGET
+    left = budget
     for candidate in candidates:
         left -= len(candidate.program) // INSTRUCTION_BYTES
         if left < 0:

@@ -12,12 +12,32 @@ import numpy as np
 from ..ir.graph import Graph, Op, unique_names
 from .remove_dead import remove_dead
 
-__all__ = ["fold_qdq"]
+__all__ = ["fold_qdq", "unfold"]
 
 #: What moves codes, or chooses among them: the same on codes as on the numbers that they stand for.
 _MOVES = ("DequantizeLinear", "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 #: How products are called that take codes; their weights' scales go along this axis.
-_PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1)}
+_PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1),
+             "ConvTranspose": ("kiwicha.QLinearConvTranspose", 1)}
+
+
+#: The attributes of a ConvTranspose that the chip has a rule for.
+_WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "pads", "strides")
+
+
+def unfold(op: Op) -> list[Op]:
+    """The operators of ONNX that one in the domain "kiwicha", which only the chip knows, stands for."""
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, *bias = op.inputs
+    parts = [Op(f"{op.name}.x", "DequantizeLinear", (x, x_scale, x_zero), (f"{op.name}.x",)),
+             Op(f"{op.name}.w", "DequantizeLinear", (w, w_scale, w_zero), (f"{op.name}.w",), {"axis": 1})]
+    names = [parts[0].outputs[0], parts[1].outputs[0]]
+    if bias:
+        steps = Op(f"{op.name}.steps", "Mul", (x_scale, w_scale), (f"{op.name}.steps",))
+        parts += [steps, Op(f"{op.name}.b", "DequantizeLinear", (bias[0], *steps.outputs), (f"{op.name}.b",),
+                            {"axis": 0})]
+        names.append(f"{op.name}.b")
+    return [*parts, Op(op.name, "ConvTranspose", tuple(names), (f"{op.name}.y",), op.attributes),
+            Op(f"{op.name}.q", "QuantizeLinear", (f"{op.name}.y", y_scale, y_zero), op.outputs)]
 
 
 def fold_qdq(graph: Graph) -> Graph:
@@ -30,9 +50,7 @@ def fold_qdq(graph: Graph) -> Graph:
     ops: list[Op] = []
     for op in graph.ops:
         ops += (_folded(work, op) if op.kind == "QuantizeLinear" else None) or [op]
-    opsets = graph.opsets
-    if any(op.kind == "com.microsoft.QGemm" for op in ops):
-        opsets = {"com.microsoft": 1, **opsets}
+    opsets = {**{op.kind.rpartition(".")[0]: 1 for op in ops if "." in op.kind}, **graph.opsets}
     folded = remove_dead(replace(graph.with_ops(tuple(ops), work.constants), opsets=opsets))
     # An operator that something else needs too is still there, under the same name.
     names = unique_names(op.name for op in folded.ops)
@@ -136,6 +154,10 @@ def _product(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
         if (attributes.pop("alpha", 1), attributes.pop("beta", 1), attributes.get("transA", 0)) != (1, 1, 0):
             return None
         axis -= attributes.get("transB", 0)
+    if op.kind == "ConvTranspose" and (set(attributes) - set(_WINDOW) or any(
+            item != 1 for item in attributes.get("dilations", ())) or attributes.get("auto_pad") not in (
+            None, "NOTSET")):
+        return None
     x, w = work.codes(op, 0), work.codes(op, 1)
     if x is not None and w is not None and work.array(w.name) is None and op.kind == "MatMul":
         return _computed(work, op, x, w, made, result)

@@ -12,9 +12,6 @@ from ..ir.graph import Graph, Op
 
 __all__ = ["unsigned_codes"]
 
-_PAIR = ("QuantizeLinear", "DequantizeLinear")
-
-
 def unsigned_codes(graph: Graph) -> Graph:
     """The graph with uint8 in the place of int8 wherever only DequantizeLinear takes the codes."""
     readers: dict[str, list[Op]] = {}
@@ -29,8 +26,9 @@ def unsigned_codes(graph: Graph) -> Graph:
         if all(item.kind == "DequantizeLinear" and item.inputs[0] == op.outputs[0] for item in takers) and all(
                 _signed(graph, item) for item in (op, *takers)):
             changed |= {item.name: _shifted(item, constants) for item in (op, *takers)}
-    types = {name: type_ for name, type_ in graph.types.items()
-             if not any(name in op.outputs and op.kind == _PAIR[0] for op in changed.values())}
+    made = {op.outputs[0] for op in changed.values() if op.kind == "QuantizeLinear"}
+    types = {name: replace(type_, element="uint8") if name in made else type_
+             for name, type_ in graph.types.items()}
     ops = tuple(changed.get(op.name, op) for op in graph.ops)
     return replace(graph, types=types).with_ops(ops, constants) if changed else graph
 

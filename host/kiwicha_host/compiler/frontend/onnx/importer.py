@@ -221,6 +221,7 @@ _OPERATORS: dict[str, Callable[[Chain, Node], None]] = {
     "QuantizeLinear": _quantize_linear,
     "QLinearConv": ops.qlinear_conv,
     "QLinearMatMul": ops.qlinear_matmul,
+    "kiwicha.QLinearConvTranspose": ops.qlinear_conv_transpose,
     "com.microsoft.QGemm": ops.qgemm,
     "Relu": ops.relu,
     "Clip": ops.clip,

@@ -115,6 +115,18 @@ class Node:
             raise self.error(f"{name} must be two positive numbers, or one without height, not {list(value)}")
         return value if len(value) == 2 else (1, value[0])
 
+    def transposed_window(self, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[list[int], list[int]]:
+        """What is cut off the full result of a transposed convolution at top and left, and what is left of it."""
+        strides = self.pair("strides")
+        pads, more = list(self.attributes.get("pads", (0, 0, 0, 0))), list(
+            self.attributes.get("output_padding", (0, 0)))
+        if len(pads) == 2:
+            pads, more = [0, pads[0], 0, pads[1]], [0, *more[-1:]]
+        result = [(size[i] - 1) * strides[i] + kernel[i] + more[i] - pads[i] - pads[i + 2] for i in range(2)]
+        if len(pads) != 4 or min(pads) < 0 or min(more) < 0 or min(result) < 1:
+            raise self.error(f"pads {pads} and output_padding {more} leave nothing, or are negative")
+        return pads[:2], result
+
     def window(self, size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int],
                dilations: tuple[int, int], ceil: bool = False) -> tuple[tuple[int, int], tuple[int, int]]:
         """Size of the result, and padding at top and left, of a sliding window."""

@@ -7,7 +7,8 @@ from ...ir.layers import SHIFT, Layer, Pool
 from .chain import Chain, without_height
 from .node import Node
 
-__all__ = ["clip", "max_constant", "max_pool", "qgemm", "qlinear_conv", "qlinear_matmul", "relu"]
+__all__ = ["clip", "max_constant", "max_pool", "qgemm", "qlinear_conv", "qlinear_conv_transpose", "qlinear_matmul",
+           "relu"]
 
 
 # Layers.
@@ -40,6 +41,50 @@ def qlinear_conv(chain: Chain, node: Node) -> None:
         name=node.name, op=node.op, weights=weights, bias=_fold(bias, weights, x_zero), scale=scale,
         x_zero=x_zero, y_zero=y_zero, size=size, conv_size=conv_size, strides=strides, dilations=dilations,
         pads=pads, real_macs=real_macs), unsigned=y_unsigned, shaper=without_height if flat else None)
+
+
+def qlinear_conv_transpose(chain: Chain, node: Node) -> None:
+    """Each of the strides' phases is a convolution, of every so many taps; all of them are one, with an output
+    channel for each channel and phase, whose results the host interleaves."""
+    channels, size = chain.image(node)
+    flat, group = chain.where.ndim == 3, node.attributes.get("group", 1)
+    weights = _weights(node, chain.where.ndim, 1)
+    weights = weights[:, :, None] if flat else weights
+    if len(weights) != channels or channels % group:
+        raise node.error(f"weights {list(weights.shape)} in {group} groups do not fit {channels} channels")
+    inner, per_group, *kernel = weights.shape
+    outputs, strides = per_group * group, node.pair("strides")
+    if node.pair("kernel_shape", tuple(kernel)) != tuple(kernel):
+        raise node.error(f"kernel_shape must be that of the weights, {kernel}")
+    first, result = node.transposed_window(size, (kernel[0], kernel[1]))
+    # Of each phase as many places, so that the last may go beyond the result.
+    taps = [-(-kernel[i] // strides[i]) for i in range(2)]
+    places = [-(-(first[i] + result[i]) // strides[i]) for i in range(2)]
+    spread = np.zeros((channels, outputs, taps[0] * strides[0], taps[1] * strides[1]), weights.dtype)
+    spread[:, :, :kernel[0], :kernel[1]] = _ungroup(
+        weights.reshape(group, inner // group, per_group, *kernel).swapaxes(1, 2).reshape(
+            outputs, inner // group, *kernel), group).swapaxes(0, 1)
+    phases = spread.reshape(channels, outputs, taps[0], strides[0], taps[1], strides[1])[:, :, ::-1, :, ::-1]
+    count = strides[0] * strides[1]
+    kernels = np.ascontiguousarray(phases.transpose(3, 5, 1, 0, 2, 4)).reshape(count * outputs, channels, *taps)
+    x_zero, unsigned = node.zero_point(2, "the input's zero point")
+    chain.match(node, unsigned)
+    y_zero, y_unsigned = node.zero_point(7, "the output's zero point")
+    bias = node.constant(8, "the bias") if node.has(8) else np.zeros(outputs, np.int32)
+    if bias.dtype != np.int32 or bias.shape != (outputs,):
+        raise node.error(f"the bias must be int32 [{outputs}], not {bias.dtype} {list(bias.shape)}")
+
+    def interleave(x: np.ndarray) -> np.ndarray:
+        x = x.reshape(len(x), *strides, outputs, *places).transpose(0, 3, 4, 1, 5, 2)
+        x = x.reshape(len(x), outputs, places[0] * strides[0], places[1] * strides[1])
+        x = x[:, :, first[0]:first[0] + result[0], first[1]:first[1] + result[1]]
+        return without_height(x) if flat else x
+
+    chain.append(Layer(
+        name=node.name, op=node.op, weights=kernels, bias=_fold(np.tile(bias, count), kernels, x_zero),
+        scale=np.tile(_scales(node, outputs), count), x_zero=x_zero, y_zero=y_zero, size=size,
+        conv_size=(places[0], places[1]), pads=(taps[0] - 1, taps[1] - 1),
+        real_macs=weights.size * size[0] * size[1]), unsigned=y_unsigned, shaper=interleave)
 
 
 def qlinear_matmul(chain: Chain, node: Node) -> None:
@@ -86,13 +131,15 @@ def _matmul(chain: Chain, node: Node, weights: np.ndarray, bias: np.ndarray, out
         # Each row is a place of its own.
         rows, _ = chain.rows(node)
         size = conv_size = chain.result.layers[-1].out_size if chain.result.layers else (rows, 1)
-        kernels = np.ascontiguousarray(weights.T)[:, :, None, None]
+        kernels = weights.T[:, :, None, None]
     else:
         # Row i of the weights belongs to element where[i] of the last layer's [C, H, W].
         if chain.result.layers:
             channels, size = chain.result.layers[-1].out_channels, chain.result.layers[-1].out_size
-            weights = weights[np.argsort(chain.where[0])]
-        kernels = np.ascontiguousarray(weights.T).reshape(outputs, channels, *size)
+            order = np.argsort(chain.where[0])
+            if (np.diff(order) != 1).any():
+                weights = weights[order]
+        kernels = weights.T.reshape(outputs, channels, *size)
     shape = chain.where.shape[1:-1]
 
     def as_rows(x: np.ndarray) -> np.ndarray:
@@ -121,6 +168,8 @@ def _weights(node: Node, rank: int, axis: int) -> np.ndarray:
     shape[axis] = zero.size
     if not weights.size:
         raise node.error(f"the weights are empty: {list(weights.shape)}")
+    if weights.dtype == np.int8 and not zero.any():
+        return weights
     centred = weights.astype(np.int16) - zero.reshape(shape)
     narrow = centred.min() >= -128 and centred.max() <= 127
     return centred.astype(np.int8) if narrow else centred
@@ -142,7 +191,7 @@ def _scales(node: Node, outputs: int, output: int = 6) -> np.ndarray:
 
 def _fold(bias: np.ndarray, weights: np.ndarray, x_zero: int) -> np.ndarray:
     """Bias minus the zero point's share, modulo 2^32 as the accumulators are."""
-    total = bias.astype(np.int64) - x_zero * weights.astype(np.int64).sum((1, 2, 3))
+    total = bias.astype(np.int64) - x_zero * weights.sum((1, 2, 3), np.int64)
     return total.astype(np.int32)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from ....extras import extra
 
 with extra("onnx"):
+    import onnx
     from onnx import numpy_helper
 
 from ...errors import CompileError, one_line
@@ -13,7 +14,7 @@ from ...ir.graph import Graph, GraphError, Type, unique_names
 from ...ir.onnx_op import from_node, type_of_info
 from .model_file import read_model
 
-__all__ = ["read_graph"]
+__all__ = ["graph_of", "read_graph"]
 
 
 def read_graph(model: Any) -> Graph:
@@ -28,7 +29,11 @@ def read_graph(model: Any) -> Graph:
     CompileError
         The file is unreadable or no valid ONNX model, or data are missing; in one line.
     """
-    proto = read_model(model)
+    return graph_of(read_model(model))
+
+
+def graph_of(proto: onnx.ModelProto) -> Graph:
+    """The graph of what :func:`.read_model` has made; it shares the data."""
     names = unique_names(node.name or next(filter(None, node.output), node.op_type) for node in proto.graph.node)
     for sparse in proto.graph.sparse_initializer:
         raise CompileError(f"the constant {sparse.values.name!r} is sparse, which is not supported")

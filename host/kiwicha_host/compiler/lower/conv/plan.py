@@ -1,6 +1,6 @@
 """One layer on one configuration: the lines its input takes, its weight tiles, and its tiles of output."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,6 +64,15 @@ class ConvPlan:
     y_bytes: int
     image_bytes: int
 
+    @cached_property
+    def geometry(self) -> tuple[Hashable, ...]:
+        """All that a program's cycles hang on: plans that have it in common differ in their numbers only."""
+        layer = self.layer
+        return (self.fold, self.channels, self.size, self.kernel, self.strides, self.dilations, self.pads,
+                self.x_bytes, self.y_bytes, self.image_bytes, layer.weights.shape, layer.conv_size, layer.out_size,
+                layer.pool, layer.clamp == (-128, 127), self.weight_tiles,
+                tuple(map(tuple, self.kept[:1] if self._alike else self.kept)))
+
     # The input.
 
     @property
@@ -89,8 +98,21 @@ class ConvPlan:
 
     def offsets(self, width: int, block: int) -> list[int]:
         """For each weight tile of a block, the line of its first input pixel, in an input `width` pixels wide."""
-        return [(y * self.dilations[0] * width + x * self.dilations[1]) * self.segments + segment
-                for _, y, x, segment in self.kept[block]]
+        key = width, 0 if self._alike else block
+        if key not in self._offsets:
+            segments, (down, right) = self.segments, self.dilations
+            self._offsets[key] = [(y * down * width + x * right) * segments + segment
+                                  for _, y, x, segment in self.kept[block]]
+        return self._offsets[key]
+
+    @cached_property
+    def _offsets(self) -> dict[tuple[int, int], list[int]]:
+        return {}
+
+    @property
+    def _alike(self) -> bool:
+        """Whether all blocks have the same weight tiles."""
+        return self.kept[0] is self.kept[-1]
 
     def arrange(self, images: np.ndarray) -> np.ndarray:
         """Input codes [N, H, W, C] as they have to be in memory, [N, image_bytes]."""
@@ -188,6 +210,9 @@ class ConvPlan:
             used.append(dense.reshape(self.segments, config.rows, self.blocks, config.columns).any((1, 3)))
         wanted = np.concatenate(used).T                                 # [blocks, parts * segments]
         count = max(1, int(wanted.sum(1).max()))
+        if count == wanted.shape[1]:
+            return [[(part, y, x, segment) for part in range(len(used)) for y in range(ky) for x in range(kx)
+                     for segment in range(self.segments)]] * self.blocks
         first = np.argsort(~wanted, axis=1, kind="stable")[:, :count]   # all that is wanted, and zeros to fill up
         return [[(part, y, x, segment)
                  for part in range(len(used)) for y in range(ky) for x in range(kx)
@@ -221,15 +246,17 @@ class ConvPlan:
         config, layer = self.config, self.layer
         outputs = self.blocks * config.columns
         parts = int8_parts(_folded_weights(layer.weights, self.fold))       # [ky, kx, channels, outputs] each
-        padded = np.zeros((len(parts), *self.kernel, self.segments * config.rows, outputs), np.int8)
-        for number, part in enumerate(parts):
-            padded[number, :, :, :self.channels, :layer.out_channels] = part
-        padded = padded.reshape(len(parts), *self.kernel, self.segments, config.rows, self.blocks, config.columns)
         packed = np.zeros((self.blocks, self.block_lines, config.line_bytes), np.uint8)
         tiles = self.weight_tiles * config.rows
         for block, kept in enumerate(self.kept):
-            lines = padded[(*np.array(kept).T, slice(None), block)].reshape(tiles, config.columns)
-            packed[block, :tiles, :config.columns] = lines.view(np.uint8)
+            first = block * config.columns
+            padded = np.zeros((len(parts), *self.kernel, self.segments * config.rows, config.columns), np.int8)
+            for number, part in enumerate(parts):
+                here = part[..., first:first + config.columns]
+                padded[number, :, :, :self.channels, :here.shape[-1]] = here
+            rows = padded.reshape(len(parts), *self.kernel, self.segments, config.rows, config.columns)
+            lines = rows if rows[..., 0].size == tiles else rows[tuple(np.array(kept).T)]
+            packed[block, :tiles, :config.columns] = lines.reshape(tiles, config.columns).view(np.uint8)
         half = self.param_lines // 2
         for first, values in ((tiles, layer.bias), (tiles + half, layer.scale)):
             row = np.zeros(outputs, values.dtype)

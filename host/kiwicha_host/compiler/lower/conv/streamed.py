@@ -1,5 +1,6 @@
 """A layer whose input and weights come from memory as they are needed."""
 
+from collections.abc import Hashable
 from functools import cached_property
 from itertools import product
 
@@ -36,6 +37,10 @@ _FIRST_TILES = 8
 _LAST_BLOCKS = 2
 
 
+#: Shares and places that were chosen, by all that the choice hangs on.
+_CHOICES: dict[tuple[Hashable, ...], tuple[tuple[int, int], int]] = {}
+
+
 class _TooLarge(CompileError):
     """A layer needs `needed` of something of which there is `there`."""
 
@@ -58,6 +63,7 @@ class Streamed:
         self.config, self.first, self.plans = config, first, [plan]
         #: Tiles of input, and of results, that there is room for: with one, the next waits for its end.
         self._places = places
+        self._shares = shares
         lines = config.scratchpad_lines
         inputs, results = (share * lines // 32 * 2 for share in shares)
         self._input, self._output = Region(0, inputs), Region(inputs, results)
@@ -66,8 +72,20 @@ class Streamed:
         self._choose_parts(plan)
 
     @classmethod
-    def best(cls, config: ChipConfig, first: int, plan: ConvPlan, memory_latency: int) -> "Streamed":
-        """With the shares of the scratchpad that promise the fewest cycles at `memory_latency`."""
+    def best(cls, config: ChipConfig, first: int, plan: ConvPlan, memory_latency: int, budget: int) -> "Streamed":
+        """With the shares of the scratchpad that promise the fewest cycles at `memory_latency`.
+
+        So many instructions are simulated for the choice; of layers that differ in their numbers only, once.
+        """
+        key = config, plan.geometry, memory_latency, budget
+        if key not in _CHOICES:
+            chosen = cls._chosen(config, first, plan, memory_latency, budget)
+            _CHOICES[key] = chosen._shares, chosen._places
+        return cls(config, first, plan, *_CHOICES[key])
+
+    @classmethod
+    def _chosen(cls, config: ChipConfig, first: int, plan: ConvPlan, memory_latency: int, budget: int
+                ) -> "Streamed":
         found, problems = [], []
         for places, shares in product((2, 1), _SHARES):
             try:
@@ -76,9 +94,12 @@ class Streamed:
                 problems.append(error)
         if not found:
             raise min(problems, key=lambda error: error.excess)
-        found.sort(key=cls._cycles)
-        likely = [item for item in found if item._cycles() <= _NEARLY * found[0]._cycles()]
-        return fastest(config, likely, memory_latency)
+        found.sort(key=lambda item: item._cycles)
+        likely = [item for item in found if item._cycles <= _NEARLY * found[0]._cycles]
+        # A program that is too long to be simulated need not be made for that.
+        if found[0]._least_instructions > budget:
+            return found[0]
+        return fastest(config, likely, memory_latency, budget)
 
     @cached_property
     def program(self) -> bytes:
@@ -87,6 +108,12 @@ class Streamed:
         self.emit(emitter, 1, 0, 0, 0)
         return emitter.builder.assemble()
 
+    @property
+    def _least_instructions(self) -> int:
+        """Products and epilogues of one image, if each is a single instruction."""
+        return len(self._tiles) * self.plans[0].blocks * (len(self._parts) + 1)
+
+    @cached_property
     def _cycles(self) -> float:
         """Estimated cycles per image: products, or what LOAD has to bring."""
         plan, together = self.plans[0], self._images_together(self.plans[0])
