@@ -203,6 +203,17 @@ def test_a_graph_inside_takes_from_around_it(tmp_path):
         check(path, random_inputs(model, np.random.default_rng(seed), 2), 0.5)
 
 
+def test_types_of_operators_that_onnx_does_not_know(tmp_path):
+    """Without the types that the quantizer leaves in the file, ONNX Runtime knows those of its own operators."""
+    model = NETS["two_and_two"]()
+    path = quantized(model, tmp_path, quant_format=QuantFormat.QOperator, per_channel=True)
+    bare = onnx.load(path)
+    assert "QGemm" in {node.op_type for node in bare.graph.node}
+    del bare.graph.value_info[:]
+    onnx.save(bare, path)
+    check(path, random_inputs(model, np.random.default_rng(0), 2), 1)
+
+
 # Float models.
 
 def test_quantizing(tmp_path):

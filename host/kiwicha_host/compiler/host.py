@@ -13,7 +13,7 @@ with extra("onnx"):
 
 from .errors import CompileError, one_line
 from .ir.graph import Graph, Type
-from .ir.onnx_op import to_model
+from .ir.onnx_op import session_types, to_model
 
 __all__ = ["HostPart"]
 
@@ -75,20 +75,10 @@ class HostPart:
     @property
     def types(self) -> dict[str, Type]:
         """Of the outputs, as far as they are tensors."""
-        found: dict[str, Type] = {}
-        for item in self._session.get_outputs() if self._session is not None else ():
-            element = _ELEMENTS.get(item.type.removeprefix("tensor(").removesuffix(")"))
-            if element is not None:
-                found[item.name] = Type(element, None)
-        return found
+        return {} if self._session is None else dict(session_types(self._session))
 
 
 _NOT_IMPLEMENTED = (onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,)
-#: NumPy's names for ONNX Runtime's.
-_ELEMENTS = {"float": "float32", "double": "float64", "float16": "float16", "bfloat16": "bfloat16", "bool": "bool",
-             "string": "object", **{name: name for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32",
-                                                            "int64", "uint64")}}
-
 
 def _is_for_python(session: onnxruntime.InferenceSession) -> bool:
     """Whether Python's arrays can be its inputs and outputs: those of the newer small formats cannot."""

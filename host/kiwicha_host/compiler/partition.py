@@ -100,7 +100,7 @@ def _host_region(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: dict
     """`ops`, with the decoders that they need."""
     names = {op.name for op in ops} | {decoders[name].name for op in ops for name in op.reads if name in decoders}
     kept = [op for op in graph.ops if op.name in names]
-    inside = tuple(part for op in kept for part in (unfold(op) if op.kind.startswith("kiwicha.") else [op]))
+    inside = tuple(part for op in kept for part in unfold(op))
     elsewhere = (op for op in graph.ops if op.name not in names)
     wanted = {*graph.outputs, *(name for op in elsewhere for name in op.reads)}
     wanted.update(*(decoders[name].reads for name in wanted & decoders.keys()))

@@ -15,7 +15,7 @@ with extra("onnx"):
 from ..errors import CompileError
 from .graph import Graph, Op, Type
 
-__all__ = ["from_node", "to_model", "to_node", "type_of_info"]
+__all__ = ["from_node", "session_types", "to_model", "to_node", "type_of_info"]
 
 #: The names of ONNX's own domain.
 _OWN = ("", "ai.onnx")
@@ -85,6 +85,21 @@ def type_of_info(value: onnx.ValueInfoProto) -> Type | None:
     if not tensor.HasField("shape"):
         return Type(element, None)
     return Type(element, tuple(_dim(dim, axis) for axis, dim in enumerate(tensor.shape.dim)))
+
+
+def session_types(session: Any) -> Iterator[tuple[str, Type]]:
+    """The types of the outputs of an ONNX Runtime session, as far as they are tensors."""
+    for item in session.get_outputs():
+        element = _ELEMENTS.get(item.type.removeprefix("tensor(").removesuffix(")"))
+        if element is not None:
+            # It does not tell a tensor without dimensions from one of which it knows none.
+            yield item.name, Type(element, tuple("?" if dim is None else dim for dim in item.shape) or None)
+
+
+#: NumPy's names for ONNX Runtime's.
+_ELEMENTS = {"float": "float32", "double": "float64", "float16": "float16", "bfloat16": "bfloat16", "bool": "bool",
+             "string": "object", **{name: name for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32",
+                                                            "int64", "uint64")}}
 
 
 def _dim(dim: Any, axis: int) -> int | str:

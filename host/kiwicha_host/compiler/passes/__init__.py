@@ -3,7 +3,8 @@
 from .bind_dims import bind_dims
 from .fold_constants import fold_constants
 from .fold_qdq import fold_qdq
-from .fold_shapes import fold_shapes, infer_types
+from .fold_shapes import fold_shapes
+from .infer_types import infer_types
 from .remove_dead import remove_dead
 from .unsigned_codes import unsigned_codes
 

@@ -26,7 +26,9 @@ _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "
 
 
 def unfold(op: Op) -> list[Op]:
-    """The operators of ONNX that one in the domain "kiwicha", which only the chip knows, stands for."""
+    """The operators of ONNX that one in the domain "kiwicha", which only the chip knows, stands for; or itself."""
+    if not op.kind.startswith("kiwicha."):
+        return [op]
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, *bias = op.inputs
     parts = [Op(f"{op.name}.x", "DequantizeLinear", (x, x_scale, x_zero), (f"{op.name}.x",)),
              Op(f"{op.name}.w", "DequantizeLinear", (w, w_scale, w_zero), (f"{op.name}.w",), {"axis": 1})]

@@ -1,22 +1,12 @@
-"""Types of all tensors, and shapes that are known become constants."""
-
-from dataclasses import replace
+"""Shapes that are known become constants."""
 
 import numpy as np
 
-from ...extras import extra
-
-with extra("onnx"):
-    import onnx
-
-from ..ir.graph import Graph, Op, Type
-from ..ir.onnx_op import to_model, type_of_info
+from ..ir.graph import Graph, Op
 from .fold_constants import fold_constants
+from .infer_types import infer_types
 
-__all__ = ["fold_shapes", "infer_types"]
-
-#: Constants of so many bytes may be shapes; larger ones need not be looked into.
-_SHAPE_BYTES = 1024
+__all__ = ["fold_shapes"]
 
 
 def fold_shapes(graph: Graph) -> Graph:
@@ -33,30 +23,6 @@ def fold_shapes(graph: Graph) -> Graph:
             return graph
         ops = tuple(op for op in graph.ops if not set(op.outputs) & set(shapes))
         graph = fold_constants(graph.with_ops(ops, {**graph.constants, **shapes}))
-
-
-def infer_types(graph: Graph) -> Graph:
-    """The graph with what ONNX's own inference knows of its tensors' types."""
-    try:
-        model = to_model(graph, largest=_SHAPE_BYTES)
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # whatever onnx raises: types that are not known stay so
-        return graph
-    types = dict(graph.types)
-    for item in (*inferred.graph.value_info, *inferred.graph.output):
-        type_ = type_of_info(item)
-        if type_ is not None and item.name not in graph.constants:
-            types[item.name] = _merged(graph.types.get(item.name), type_)
-    return replace(graph, types=types).with_ops(graph.ops)
-
-
-def _merged(first: Type | None, second: Type) -> Type:
-    """What both say; a size that is known counts more than one that is not."""
-    if first is None or first.shape is None or second.shape is None or len(first.shape) != len(second.shape):
-        return second if second.shape is not None or first is None else first
-    dims = (b if isinstance(b, int) or (b != "?" and not isinstance(a, int)) else a
-            for a, b in zip(first.shape, second.shape, strict=True))
-    return Type(second.element, tuple(dims))
 
 
 def _known(graph: Graph, op: Op) -> dict[str, np.ndarray]:
