@@ -211,7 +211,8 @@ def test_types_of_operators_that_onnx_does_not_know(tmp_path):
     assert "QGemm" in {node.op_type for node in bare.graph.node}
     del bare.graph.value_info[:]
     onnx.save(bare, path)
-    check(path, random_inputs(model, np.random.default_rng(0), 2), 1)
+    loaded = check(path, random_inputs(model, np.random.default_rng(0), 2), 1)
+    assert [row.place for row in loaded.placement if row.op == "com.microsoft.QGemm"] == ["chip"] * 4
 
 
 # Float models.
