@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import onnxruntime
 from commands import GOLDEN, fails
-from float_nets import NETS, quantized, random_inputs
 
+from bench.float_nets import NETS, quantized, random_inputs
 from kiwicha_host import models
 from kiwicha_host.compiler.optimize import STAGES
 

@@ -201,14 +201,14 @@ def test_a_format(tmp_path):
 # An ONNX operator: Min with a constant.
 
 OPERATOR = {
-    f"{HOST}/compiler/frontend/onnx/ops.py": [
+    f"{HOST}/compiler/legalize/fused.py": [
         instead("def max_pool(", """def min_constant(chain: Chain, node: Node) -> None:
     _clamp(chain, node, -128, int(node.scalar(1, "the constant")))
 
 
 def max_pool(""")],
-    f"{HOST}/compiler/frontend/onnx/importer.py": [
-        instead('    "MaxPool":', '    "Min": ops.min_constant,\n    "MaxPool":')],
+    f"{HOST}/compiler/legalize/to_layers.py": [
+        instead('    "MaxPool":', '    "Min": fused.min_constant,\n    "MaxPool":')],
 }
 OPERATOR_SCRIPT = """
 import numpy as np

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from float_nets import NETS, Net, quantized, random_inputs
 from onnx import TensorProto, helper
 from onnxruntime.quantization import QuantFormat, QuantType
 
+from bench.float_nets import NETS, Net, quantized, random_inputs
 from kiwicha import ChipConfig
 from kiwicha_host import load_model, models, open_device
 from kiwicha_host.compiler import CompileError
@@ -279,8 +279,8 @@ def test_the_chips_own_operators_become_onnx_again(tmp_path):
     path = quantized(model, tmp_path, per_channel=True)
     graph = optimize(path)
     assert "kiwicha.QLinearConvTranspose" in {op.kind for op in graph.ops}
-    [region] = partition(replace(graph, types={name: Type(type_.element, None)
+    [subgraph] = partition(replace(graph, types={name: Type(type_.element, None)
                                                for name, type_ in graph.types.items()}))
     inputs = random_inputs(model, np.random.default_rng(1), 2)
-    [got] = HostPart(region.graph).run(inputs).values()
+    [got] = HostPart(subgraph.graph).run(inputs).values()
     np.testing.assert_array_equal(got, onnxruntime_says(path, inputs)[0])

@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from float_nets import NETS, random_inputs
 from onnx import TensorProto, helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from bench.float_nets import NETS, random_inputs
 from kiwicha import ChipConfig
 from kiwicha_host import load_model
 from kiwicha_host.compiler import CompileError

@@ -24,7 +24,7 @@ from .ir.macs import macs
 from .lower.autotune import BUDGET
 from .network import CompiledNetwork
 from .optimize import improve_graph
-from .partition import ChipRegion, HostRegion, ProductRegion, Region, partition
+from .partition import ChainSubgraph, HostSubgraph, ProductSubgraph, Subgraph, partition
 from .products import ProductPart
 
 __all__ = ["ChipPart", "CompiledModel", "Placement", "compile_model"]
@@ -151,51 +151,52 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
     arguments.chip(config)
     proto = read_model(model)
     graph = improve_graph(graph_of(proto), dims, watch)
-    regions = partition(graph)
+    subgraphs = partition(graph)
     whole: onnx.ModelProto | None = None
-    if len(regions) == 1 and isinstance(regions[0], HostRegion):
+    if len(subgraphs) == 1 and isinstance(subgraphs[0], HostSubgraph):
         whole = proto
     del proto       # large, and mostly of no more use
-    hosts = [region for region in regions if isinstance(region, HostRegion)]
+    hosts = [subgraph for subgraph in subgraphs if isinstance(subgraph, HostSubgraph)]
     if strict and hosts:
         op = hosts[0].graph.ops[0]
-        count = sum(len(region.graph.ops) for region in hosts)
+        count = sum(len(subgraph.graph.ops) for subgraph in hosts)
         raise CompileError(f"{count} of {len(graph.ops)} operators would run on the host, the first of them "
                            f"{op.kind} {op.name!r}: {hosts[0].why[op.name]}")
-    layers = sum(len(region.chain.layers) for region in regions if isinstance(region, ChipRegion))
+    layers = sum(len(subgraph.chain.layers) for subgraph in subgraphs if isinstance(subgraph, ChainSubgraph))
     budget = min(BUDGET, _SIMULATED // max(1, layers))
     parts: list[ChipPart | ProductPart | HostPart] = []
     types: dict[str, Type] = {}
-    for region in regions:
+    for subgraph in subgraphs:
         part: ChipPart | ProductPart | HostPart
-        if isinstance(region, ChipRegion):
-            network = CompiledNetwork(config, region.chain, memory_latency=memory_latency, budget=budget)
-            part = ChipPart(network, region.input, region.output)
-            types[region.output] = Type(region.chain.output_dtype.name, None)
-        elif isinstance(region, ProductRegion):
-            part = region.part
+        if isinstance(subgraph, ChainSubgraph):
+            network = CompiledNetwork(config, subgraph.chain, memory_latency=memory_latency, budget=budget)
+            part = ChipPart(network, subgraph.input, subgraph.output)
+            types[subgraph.output] = Type(subgraph.chain.output_dtype.name, None)
+        elif isinstance(subgraph, ProductSubgraph):
+            part = subgraph.part
         else:
             # The whole model as it came, if nothing of it is the chip's: it may have more than tensors.
-            part = HostPart(whole or region.graph, types)
+            part = HostPart(whole or subgraph.graph, types)
             types |= part.types
         parts.append(part)
     inputs = {name: graph.types.get(name, Type("?", None)) for name in graph.inputs}
     constants = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
     # Of the constants, their types are enough from here on.
     types = {**graph.types, **{name: Type.of(array) for name, array in graph.constants.items()}}
-    return CompiledModel(config, inputs, graph.outputs, parts, _placement(graph, regions),
+    return CompiledModel(config, inputs, graph.outputs, parts, _placement(graph, subgraphs),
                          replace(graph, constants={}, types=types), constants)
 
 
-def _placement(graph: Graph, regions: Sequence[Region]) -> list[Placement]:
+def _placement(graph: Graph, subgraphs: Sequence[Subgraph]) -> list[Placement]:
     why: dict[str, str] = {}
     chip: dict[str, int] = {}
-    for region in regions:
-        if isinstance(region, HostRegion):
-            why |= region.why
+    for subgraph in subgraphs:
+        if isinstance(subgraph, HostSubgraph):
+            why |= subgraph.why
+        elif isinstance(subgraph, ProductSubgraph):
+            chip |= {op.name: macs(op, graph, {}) for op in subgraph.ops}
         else:
-            counts = ({layer.name: layer.real_macs for layer in region.chain.layers}
-                      if isinstance(region, ChipRegion) else {op.name: macs(op, graph, {}) for op in region.ops})
-            chip |= {op.name: counts.get(op.name, 0) for op in region.ops}
+            counts = {layer.name: layer.real_macs for layer in subgraph.chain.layers}
+            chip |= {op.name: counts.get(op.name, 0) for op in subgraph.ops}
     return [Placement(op.name, op.kind, "chip", chip[op.name]) if op.name in chip else
             Placement(op.name, op.kind, "host", macs(op, graph, {}), why[op.name]) for op in graph.ops]

@@ -22,8 +22,8 @@ from ..job import Job
 from ..memory_latency import MEMORY_LATENCY
 from ..metrics import Work
 from .errors import CompileError
-from .frontend.onnx.importer import to_layers
 from .ir.layers import LayerChain
+from .legalize.to_layers import to_layers
 from .lower.autotune import BUDGET
 from .lower.conv.emitter import Emitter
 from .lower.conv.plan import ConvPlan, plan_layer

@@ -5,21 +5,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .errors import CompileError
-from .frontend.onnx.chain import Chain
-from .frontend.onnx.importer import SUPPORTED, extend, finished, start
 from .ir.graph import Graph, Op
 from .ir.layers import LayerChain
+from .legalize.chain import Chain
+from .legalize.to_layers import SUPPORTED, extend, finished, start
 from .passes.fold_qdq import unfold
 from .products import PRODUCTS, ProductPart, check_product
 
-__all__ = ["ChipRegion", "HostRegion", "ProductRegion", "Region", "partition"]
+__all__ = ["ChainSubgraph", "HostSubgraph", "ProductSubgraph", "Subgraph", "partition"]
 
 #: What the chip runs in another form.
 _FLOATS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
-class ChipRegion:
+class ChainSubgraph:
     """A path of operators that are one chain of layers: of one tensor it makes another."""
     ops: tuple[Op, ...]
     chain: LayerChain
@@ -32,7 +32,7 @@ class ChipRegion:
 
 
 @dataclass(frozen=True)
-class ProductRegion:
+class ProductSubgraph:
     """One product, whose operands need not be constant."""
     part: ProductPart
 
@@ -50,33 +50,33 @@ class ProductRegion:
 
 
 @dataclass(frozen=True)
-class HostRegion:
+class HostSubgraph:
     """Operators for the host, and why, by the operators' names."""
     graph: Graph
     why: dict[str, str]
 
 
-Region = ChipRegion | ProductRegion | HostRegion
+Subgraph = ChainSubgraph | ProductSubgraph | HostSubgraph
 
 
-def partition(graph: Graph) -> list[Region]:
+def partition(graph: Graph) -> list[Subgraph]:
     """The parts of `graph`, in an order in which they can run.
 
-    Each region of the chip is a path, of whose tensors nothing else needs any but the last: so it can be
-    replaced by one operator. All operators of the host that need nothing from regions which have not run are one
-    region. Codes become numbers in each region that needs these, for ONNX Runtime makes one operator of a
+    Each subgraph of the chip is a path, of whose tensors nothing else needs any but the last: so it can be
+    replaced by one operator. All operators of the host that need nothing from subgraphs which have not run are one
+    subgraph. Codes become numbers in each subgraph that needs these, for ONNX Runtime makes one operator of a
     DequantizeLinear and what follows it.
     """
     finder = _Finder(graph)
-    regions = list(finder.regions())
-    member = {op.name for region in regions for op in region.ops}
+    subgraphs = list(finder.subgraphs())
+    member = {op.name for subgraph in subgraphs for op in subgraph.ops}
     left = [op for op in graph.ops if op.name not in member]
     decoders = {op.outputs[0]: op for op in left
                 if op.kind == "DequantizeLinear" and op.outputs[0] not in graph.outputs}
     left = [op for op in left if op.outputs[0] not in decoders]
     done = {*graph.inputs, *graph.constants}
-    parts: list[Region] = []
-    while left or regions:
+    parts: list[Subgraph] = []
+    while left or subgraphs:
         done.update(name for name, op in decoders.items() if set(op.reads) <= done)
         now, later = [], []
         for op in left:
@@ -88,15 +88,15 @@ def partition(graph: Graph) -> list[Region]:
             else:
                 later.append(op)
         if now:
-            parts.append(_host_region(graph, now, decoders, finder.why))
-        ready = [region for region in regions if done.issuperset(region.inputs)]
-        done.update(region.output for region in ready)
-        left, regions = later, [region for region in regions if region not in ready]
+            parts.append(_host_subgraph(graph, now, decoders, finder.why))
+        ready = [subgraph for subgraph in subgraphs if done.issuperset(subgraph.inputs)]
+        done.update(subgraph.output for subgraph in ready)
+        left, subgraphs = later, [subgraph for subgraph in subgraphs if subgraph not in ready]
         parts += ready
     return parts
 
 
-def _host_region(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: dict[str, str]) -> HostRegion:
+def _host_subgraph(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: dict[str, str]) -> HostSubgraph:
     """`ops`, with the decoders that they need."""
     names = {op.name for op in ops} | {decoders[name].name for op in ops for name in op.reads if name in decoders}
     kept = [op for op in graph.ops if op.name in names]
@@ -105,7 +105,7 @@ def _host_region(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: dict
     wanted = {*graph.outputs, *(name for op in elsewhere for name in op.reads)}
     wanted.update(*(decoders[name].reads for name in wanted & decoders.keys()))
     outputs = tuple(name for op in ops for name in op.outputs if name in wanted)
-    return HostRegion(graph.part(inside, outputs), {op.name: why[op.name] for op in kept})
+    return HostSubgraph(graph.part(inside, outputs), {op.name: why[op.name] for op in kept})
 
 
 class _Finder:
@@ -122,17 +122,17 @@ class _Finder:
         self._readers = readers
         self._reads = Counter(name for op in graph.ops for name in op.reads)
 
-    def regions(self) -> Iterator[ChipRegion | ProductRegion]:
+    def subgraphs(self) -> Iterator[ChainSubgraph | ProductSubgraph]:
         for op in self.graph.ops:
             if op.name in self._taken:
                 continue
-            region = self._grown(op) or self._product(op)
-            if region is not None:
-                self._taken.update(item.name for item in region.ops)
-                yield region
+            subgraph = self._grown(op) or self._product(op)
+            if subgraph is not None:
+                self._taken.update(item.name for item in subgraph.ops)
+                yield subgraph
 
-    def _grown(self, op: Op) -> ChipRegion | None:
-        """The longest region that starts with `op`; None, and the reason noted, if there is none."""
+    def _grown(self, op: Op) -> ChainSubgraph | None:
+        """The longest subgraph that starts with `op`; None, and the reason noted, if there is none."""
         graph = self.graph
         if op.kind not in SUPPORTED:
             self.why[op.name] = "computes in floating point; the chip needs codes" if op.kind in _FLOATS else (
@@ -146,12 +146,12 @@ class _Finder:
             self.why[op.name] = str(error)
             return None
         ops: list[Op] = []
-        best: ChipRegion | None = None
+        best: ChainSubgraph | None = None
         following: Op | None = op
         while following is not None:
             ops.append(following)
             if self._may_end(chain):
-                best = ChipRegion(tuple(ops), finished(chain), source, chain.last)
+                best = ChainSubgraph(tuple(ops), finished(chain), source, chain.last)
             following, chain = self._next(chain), chain.copy()
             try:
                 if following is not None:
@@ -162,8 +162,8 @@ class _Finder:
             self.why[op.name] = "nothing that it leads to is for the chip"
         return best
 
-    def _product(self, op: Op) -> ProductRegion | None:
-        """A region of `op` alone; None, and the reason noted, if it is no product of codes."""
+    def _product(self, op: Op) -> ProductSubgraph | None:
+        """A subgraph of `op` alone; None, and the reason noted, if it is no product of codes."""
         if op.kind not in PRODUCTS:
             return None
         try:
@@ -172,7 +172,7 @@ class _Finder:
             self.why[op.name] = str(error)
             return None
         here = {name: self.graph.constants[name] for name in op.inputs if name in self.graph.constants}
-        return ProductRegion(ProductPart(op, here))
+        return ProductSubgraph(ProductPart(op, here))
 
     def _start(self, source: str) -> Chain:
         chain = start(source, self.graph.types.get(source))

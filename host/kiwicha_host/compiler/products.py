@@ -12,9 +12,9 @@ from ..job import Result
 from ..metrics import Work, request_work
 from ..request import GemmRequest
 from .errors import CompileError
-from .frontend.onnx.node import Node
 from .ir.graph import Graph, Op
 from .ir.layers import SHIFT
+from .legalize.node import Node
 from .program.packing import int8_parts
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.layers import Layer, LayerChain, Pool, Step
+from ..ir.layers import Layer, LayerChain, Pool, Step
 from .node import Node
 
 __all__ = ["Chain", "without_height"]

@@ -66,28 +66,48 @@ def lenet(matmul=False):
     return net.model(net.linear(net.linear(x, 72, 20, "Relu"), 20, 10))
 
 
-def vgg(size=8, width=4):
+def vgg(size=8, widths=(4, 8), convolutions=(2, 2), features=16, softmax=True):
     net, x, channels = Net(2, x=["N", 3, size, size]), "x", 3
-    for outputs in (width, 2 * width):
-        x = net.conv(net.conv(x, outputs, channels), outputs, outputs)
-        x, channels, size = net("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), outputs, size // 2
-    x = net.linear(net("Flatten", x), channels * size * size, 16, "Relu")
-    return net.model(net("Softmax", net.linear(x, 16, 10)))
+    for outputs, count in zip(widths, convolutions, strict=True):
+        for _ in range(count):
+            x, channels = net.conv(x, outputs, channels), outputs
+        x, size = net("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), size // 2
+    x = net.linear(net("Flatten", x), channels * size * size, features, "Relu")
+    x = net.linear(x, features, 10)
+    return net.model(net("Softmax", x) if softmax else x)
 
 
-def resnet(size=8, width=4, stages=(1, 2), blocks=1):
-    """Residual blocks, of which the first of a stage halves the size."""
+def resnet(size=8, widths=(4, 8), blocks=1):
+    """Residual blocks, of which the first of each width but the first halves the size."""
     net = Net(3, x=["N", 3, size, size])
-    x, channels = net.conv("x", width, 3), width
-    for stride in stages:
-        for block in range(blocks):
-            stride, outputs = (stride, width * (1 if stride == 1 else 2)) if block == 0 else (1, channels)
+    x, channels = net.conv("x", widths[0], 3), widths[0]
+    for outputs in widths:
+        for _ in range(blocks):
+            stride = 1 if outputs == channels else 2
             y = net.conv(net.conv(x, outputs, channels, stride=stride), outputs, outputs, act=None)
-            if outputs != channels or stride != 1:
+            if outputs != channels:
                 x = net.conv(x, outputs, channels, kernel=1, stride=stride, act=None)
             x, channels = net("Relu", net("Add", x, y)), outputs
     x = net("Flatten", net("GlobalAveragePool", x))
     return net.model(net.linear(x, channels, 5))
+
+
+def separable(channels=128, size=28):
+    """A 1x1 and a depthwise 3x3 convolution."""
+    net = Net(10, x=["N", channels, size, size])
+    return net.model(net.conv(net.conv("x", channels, channels, kernel=1), channels, channels, group=channels))
+
+
+def mobilenet_v1(size=96, alpha=0.25):
+    net = Net(4, x=["N", 3, size, size])
+    channels = int(32 * alpha)
+    x = net.conv("x", channels, 3, stride=2, act="Clip")
+    for width, stride in ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2),
+                          (1024, 1)):
+        outputs = int(width * alpha)
+        x = net.conv(x, channels, channels, group=channels, stride=stride, act="Clip")
+        x, channels = net.conv(x, outputs, channels, kernel=1, act="Clip"), outputs
+    return net.model(net.linear(net("Flatten", net("GlobalAveragePool", x)), channels, 10))
 
 
 def mobilenet(version=1, size=8):

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ....extras import extra
+from ...extras import extra
 
 with extra("onnx"):
     import onnx
 
-from ...errors import CompileError
-from ...ir.graph import Op
-from ...ir.layers import SHIFT
+from ..errors import CompileError
+from ..ir.graph import Op
+from ..ir.layers import SHIFT
 
 __all__ = ["Node"]
 

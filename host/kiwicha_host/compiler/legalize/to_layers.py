@@ -5,16 +5,18 @@ from math import prod
 
 import numpy as np
 
-from ....extras import extra
+from ...extras import extra
 
 with extra("onnx"):
     import onnx
 
-from ...errors import CompileError
-from ...ir.graph import Graph, Op, Type
-from ...ir.layers import SHIFT, LayerChain
-from . import ops
+from ..errors import CompileError
+from ..ir.graph import Graph, Op, Type
+from ..ir.layers import SHIFT, LayerChain
+from . import fused
 from .chain import Chain
+from .convolution import qlinear_conv, qlinear_conv_transpose
+from .matmul import qgemm, qlinear_matmul
 from .node import Node
 
 __all__ = ["SUPPORTED", "extend", "finished", "start", "to_layers"]
@@ -219,14 +221,14 @@ def _axes(node: Node) -> tuple[int, ...]:
 
 _OPERATORS: dict[str, Callable[[Chain, Node], None]] = {
     "QuantizeLinear": _quantize_linear,
-    "QLinearConv": ops.qlinear_conv,
-    "QLinearMatMul": ops.qlinear_matmul,
-    "kiwicha.QLinearConvTranspose": ops.qlinear_conv_transpose,
-    "com.microsoft.QGemm": ops.qgemm,
-    "Relu": ops.relu,
-    "Clip": ops.clip,
-    "Max": ops.max_constant,
-    "MaxPool": ops.max_pool,
+    "QLinearConv": qlinear_conv,
+    "QLinearMatMul": qlinear_matmul,
+    "kiwicha.QLinearConvTranspose": qlinear_conv_transpose,
+    "com.microsoft.QGemm": qgemm,
+    "Relu": fused.relu,
+    "Clip": fused.clip,
+    "Max": fused.max_constant,
+    "MaxPool": fused.max_pool,
     "Flatten": _flatten,
     "Reshape": _reshape,
     "Transpose": _transpose,

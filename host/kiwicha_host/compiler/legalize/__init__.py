@@ -1,0 +1,1 @@
+"""From operators on codes to layers of the chip."""
