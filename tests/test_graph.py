@@ -12,9 +12,11 @@ from kiwicha_host.compiler.errors import CompileError
 from kiwicha_host.compiler.frontend.onnx.reader import read_graph
 from kiwicha_host.compiler.ir.graph import Graph, GraphError, Op, Type
 from kiwicha_host.compiler.ir.onnx_op import from_node, to_node
-from kiwicha_host.compiler.passes import PASSES
+from kiwicha_host.compiler.passes import PASSES, bind_dims
 from kiwicha_host.compiler.passes.fold_constants import fold_constants
+from kiwicha_host.compiler.passes.fold_shapes import fold_shapes
 from kiwicha_host.compiler.passes.remove_dead import remove_dead
+from kiwicha_host.compiler.passes.unsigned_codes import unsigned_codes
 
 X = Type("int8", ("N", 4))
 
@@ -164,3 +166,59 @@ def test_passes_keep_good_graphs():
             # What is known of the tensors may grow.
             assert same.types.items() >= read.types.items()
             assert replace(same, types=read.types).same(read)
+
+
+# Passes.
+
+def test_dimensions_get_their_sizes():
+    made = Graph(("x",), ("y",), (Op("a", "Relu", ("x",), ("y",)),),
+                 types={name: Type("float32", ("N", "H", 3)) for name in "xy"}, opsets={"": 17})
+    assert bind_dims(made, {"H": 4}).dump() == """\
+graph(x: float32[N, 4, 3]) -> (y: float32[N, 4, 3])
+  y: float32[N, 4, 3] = Relu 'a' (x)
+"""
+    with pytest.raises(CompileError, match="input 'x': its dimension 'H' has no size"):
+        bind_dims(made, {"N": 4})
+    with pytest.raises(CompileError, match="all its dimensions have sizes"):
+        bind_dims(bind_dims(made, {"H": 4, "N": 1}), {"H": 4})
+
+
+def test_shapes_become_constants():
+    """Of the shape's three operators nothing is left."""
+    made = Graph(("x",), ("y",), (
+        Op("shape", "Shape", ("x",), ("s",), {"start": 0, "end": 1}),
+        Op("all", "Concat", ("s", "rest"), ("t",), {"axis": 0}),
+        Op("flat", "Reshape", ("x", "t"), ("f",)), Op("again", "Shape", ("f",), ("u",)),
+        Op("count", "Size", ("x",), ("c",)), Op("back", "Expand", ("f", "u"), ("g",)),
+        Op("more", "Mul", ("c", "c"), ("d",)), Op("last", "Reshape", ("g", "d2"), ("y",)),
+    ), {"rest": np.array([-1]), "d2": np.array([2, -1])}, {"x": Type("float32", (2, 3, 4))}, {"": 17})
+    assert fold_shapes(made).dump() == """\
+graph(x: float32[2, 3, 4]) -> (y: float32[2, 12])
+  d2: int64[2] = [2, -1]
+  u: int64[2] = [2, 12]
+  t: int64[2] = [2, -1]
+  f: float32[2, 12] = Reshape 'flat' (x, t)
+  g: float32[2, 12] = Expand 'back' (f, u)
+  y: float32[2, 12] = Reshape 'last' (g, d2)
+"""
+    unknown = replace(made, types={"x": Type("float32", ("N", 3, 4))})
+    assert "Shape" in {op.kind for op in fold_shapes(unknown).ops}
+
+
+def test_signed_codes_become_unsigned():
+    quantize = Op("q", "QuantizeLinear", ("x", "s", "z"), ("c",))
+    decode = Op("d", "DequantizeLinear", ("c", "s", "z"), ("y",))
+    made = Graph(("x",), ("y",), (quantize, decode), {"s": np.float32(0.5), "z": np.int8(-3)},
+                  {"x": Type("float32", (4,)), "c": Type("int8", (4,))}, {"": 17})
+    assert unsigned_codes(made).dump() == """\
+graph(x: float32[4]) -> (y)
+  s: float32[] = 0.5
+  z + 128: uint8[] = 125
+  c: uint8[4] = QuantizeLinear 'q' (x, s, z + 128)
+  y = DequantizeLinear 'd' (c, s, z + 128)
+"""
+    for other in (replace(made, outputs=("y", "c")),                       # the codes are seen
+                  made.with_ops((quantize, replace(decode, kind="Cast"))),  # something else takes them
+                  replace(made, constants={**made.constants, "z": np.uint8(3)}),
+                  made.with_ops((replace(quantize, attributes={"output_dtype": 3}), decode))):
+        assert unsigned_codes(other) is other

@@ -14,6 +14,7 @@ from kiwicha import ChipConfig
 from kiwicha.config import PRESETS
 from kiwicha_host import models, open_device
 from kiwicha_host.compiler import CompileError, compile_onnx
+from kiwicha_host.compiler.model import compile_model
 from kiwicha_host.models import reference
 
 #: Presets, arrays that are not square, and chips so small that hardly anything fits.
@@ -229,10 +230,11 @@ def test_flipped_bits(tmp_path):
         for position in rng.integers(0, len(bad), rng.integers(1, 20)):
             bad[position] ^= 1 << rng.integers(8)
         path.write_bytes(bad.tobytes())
-        try:
-            compile_onnx(CONFIGS["small"], path)
-        except CompileError as error:
-            assert "\n" not in str(error)
+        for compile_ in (compile_onnx, compile_model):
+            try:
+                compile_(CONFIGS["small"], path)
+            except CompileError as error:
+                assert "\n" not in str(error)
 
 
 def test_unsupported_models():
