@@ -36,8 +36,8 @@ def quantize_model(model: Any, calibration: Mapping[str, np.ndarray], dims: Mapp
                    ) -> bytes:
     """A model with QuantizeLinear and DequantizeLinear around its operators: uint8 activations, int8 weights.
 
-    Of signed activations ONNX Runtime computes some convolutions in floating point, on x86 at least, and a sum that
-    lies within its rounding error of a half may become another code than by integers.
+    Of signed activations ONNX Runtime computes some convolutions in floating point, on x86 at least, and a sum
+    that lies within its rounding error of a half may become another code than by integers.
 
     Parameters
     ----------
