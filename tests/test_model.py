@@ -1,5 +1,6 @@
 """Whole models, on the chip and the host: what ONNX Runtime says, and who does what."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from onnx_models import ModelBuilder
 from onnxruntime.quantization import QuantFormat, QuantType
 
 from bench.float_nets import NETS, Net, quantized, random_inputs
@@ -191,16 +193,68 @@ def test_a_graph_inside_takes_from_around_it(tmp_path):
     """An If's branches need tensors that are none of its inputs."""
     value = helper.make_tensor_value_info
     net = Net(3, x=["N", 5])
-    hidden = net.linear("x", 5, 4)
+    hidden = net("Exp", net.linear("x", 5, 4))
     branches = [helper.make_graph([helper.make_node(op, [hidden], [f"{op}.y"])], op, [],
                                   [value(f"{op}.y", TensorProto.FLOAT, None)]) for op in ("Sigmoid", "Tanh")]
     total = net("ReduceSum", hidden, keepdims=0)
-    chosen = net("If", net("Greater", total, np.float32(0)), then_branch=branches[0], else_branch=branches[1])
+    chosen = net("If", net("Greater", total, np.float32(4)), then_branch=branches[0], else_branch=branches[1])
     model = net.model(net("Mul", chosen, np.float32(2)))
     path = quantized(model, tmp_path)
     for seed in range(4):
-        # The branches take the numbers before they are codes, which the host computes for them.
-        check(path, random_inputs(model, np.random.default_rng(seed), 2), 0.5)
+        check(path, random_inputs(model, np.random.default_rng(seed), 2), 1)
+
+
+def test_numbers_that_are_needed_as_numbers_too(tmp_path):
+    """A product whose result is not only quantized is computed once, as ONNX Runtime does: in numbers."""
+    net = Net(3, x=["N", 5])
+    y = net.linear(net.linear("x", 5, 40), 40, 30)
+    model = net.model(net.linear(y, 30, 4), y)
+    path = quantized(model, tmp_path, activation_type=QuantType.QUInt8)
+    proto = onnx.load(path)
+    for node in proto.graph.node:       # the output is what the quantizer has put codes behind
+        if node.op_type == "Gemm" and node.name == y:
+            node.output[0], numbers = "numbers", node.output[0]
+    for node in proto.graph.node:
+        node.input[:] = ["numbers" if name == numbers else name for name in node.input]
+    proto.graph.output.append(helper.make_tensor_value_info("numbers", TensorProto.FLOAT, None))
+    onnx.save(proto, path)
+    loaded = check(path, random_inputs(model, np.random.default_rng(0), 200), 0.1)
+    assert [row.place for row in loaded.placement if row.macs].count("host") == 1
+
+
+def test_a_decoder_of_a_decoders_scale():
+    """Numbers that only another DequantizeLinear takes."""
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("DequantizeLinear", ["c", "one"], ["s"]),
+             helper.make_node("DequantizeLinear", ["x", "s"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [value("x", TensorProto.UINT8, [2]), value("c", TensorProto.UINT8, [])],
+                              [value("y", TensorProto.FLOAT, [2])],
+                              [onnx.numpy_helper.from_array(np.float32(0.5), "one")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    with load_model(model, TINY, "golden") as loaded:
+        [got] = loaded.run({"x": np.array([3, 4], np.uint8), "c": np.asarray(np.uint8(6))}).values()
+    assert got.tolist() == [9, 12]
+
+
+def test_sizes_beyond_reason():
+    """A convolution with padding for terabytes is refused, before anything is made of it."""
+    builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5))
+    builder.conv(4, (3, 3))
+    pads = next(item for item in builder.nodes[0].attribute if item.name == "pads")
+    pads.ints[:] = [1 << 40, 0, 0, 0]
+    graph = optimize(builder.build())
+    [subgraph] = partition(graph)
+    assert re.fullmatch(r"layer '.*': \d+ elements, places or lines of padding are more than \d+",
+                        *subgraph.why.values())
+
+
+def test_own_operators_without_their_inputs(tmp_path):
+    """ONNX Runtime would end the process."""
+    model = onnx.load(quantized(NETS["two_and_two"](), tmp_path, quant_format=QuantFormat.QOperator))
+    node = next(node for node in model.graph.node if node.op_type == "QGemm")
+    del node.input[4:]
+    with pytest.raises(CompileError, match="QGemm '.*' has a wrong number of inputs or outputs"):
+        load_model(model, TINY, "golden")
 
 
 def test_types_of_operators_that_onnx_does_not_know(tmp_path):

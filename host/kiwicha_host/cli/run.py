@@ -52,7 +52,7 @@ def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[t
     from ..compiler.model import compile_model
     from ..compiler.optimize import STAGES
     from ..devices import memory_latency_of
-    from ..files import read_model, write_arrays
+    from ..files import is_stream, make_folder, read_model, write_arrays
     from ..model import run_model
 
     if dump_after is not None and dump_after not in STAGES:
@@ -70,6 +70,9 @@ def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[t
     compiled.check(values)              # fails on wrong inputs before the device is built
     with open_for(device, chip, report) as opened:
         done = run_model(opened, compiled, values)
+    for path in results:
+        if not is_stream(path):
+            make_folder(path.parent)
     write_arrays({path: np.asarray(done.outputs[name]) for path, name in results.items()})
     figures = _figures(device, compiled, done)
     if report is not None:
@@ -123,7 +126,7 @@ def _listed(names: Iterable[str]) -> str:
 def _results(output: str | None, names: Sequence[str], as_json: bool) -> dict[Path, str]:
     """Where each of the outputs goes; known to be possible before there are any."""
     from ..compiler import CompileError
-    from ..files import check_folder, is_stream, make_folder
+    from ..files import check_folder, is_stream
     if output is None:
         return {}
     if len(names) == 1 and not output.endswith(os.sep) and not Path(output).is_dir():
@@ -132,11 +135,10 @@ def _results(output: str | None, names: Sequence[str], as_json: bool) -> dict[Pa
     if is_stream(folder := Path(output)):
         raise CompileError(f"-o {output} has room for one array, but the model has {len(names)} outputs, "
                            f"{', '.join(names)}; give a folder")
-    files = [re.sub(r"[^\w.-]", "_", name).lstrip(".") + ".npy" for name in names]
+    files = [re.sub(r"[^\w.-]", "_", name).lstrip(".")[:100] + ".npy" for name in names]
     if len(set(files)) < len(files):
         files = [f"{number}_{file}" for number, file in enumerate(files)]
     check_folder(folder, files)
-    make_folder(folder)
     return {folder / file: name for file, name in zip(files, names, strict=True)}
 
 

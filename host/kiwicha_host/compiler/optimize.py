@@ -1,7 +1,6 @@
 """A model's graph, after all that makes it simpler."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from .frontend.onnx.model_file import read_model
@@ -25,7 +24,9 @@ def improve_graph(graph: Graph, dims: Mapping[str, int] | None = None,
                   watch: Callable[[str, Graph], None] = lambda name, graph: None) -> Graph:
     """`graph` after all passes, and what :func:`optimize` says."""
     watch("read", graph)
-    for improve in (partial(bind_dims, dims=dims or {}), *PASSES):
+    graph = bind_dims(graph, dims or {})
+    watch("bind_dims", graph)
+    for improve in PASSES:
         graph = improve(graph)
-        watch(getattr(improve, "__name__", "bind_dims"), graph)
+        watch(improve.__name__, graph)
     return graph

@@ -71,8 +71,10 @@ def partition(graph: Graph) -> list[Subgraph]:
     subgraphs = list(finder.subgraphs())
     member = {op.name for subgraph in subgraphs for op in subgraph.ops}
     left = [op for op in graph.ops if op.name not in member]
-    decoders = {op.outputs[0]: op for op in left
-                if op.kind == "DequantizeLinear" and op.outputs[0] not in graph.outputs}
+    others = {name for op in left if op.kind != "DequantizeLinear" for name in op.reads}
+    decoders = {op.outputs[0]: op for op in left if op.kind == "DequantizeLinear" and op.outputs[0] in others
+                and op.outputs[0] not in graph.outputs and not set(op.reads) & {
+                    name for other in left if other.kind == "DequantizeLinear" for name in other.outputs}}
     left = [op for op in left if op.outputs[0] not in decoders]
     done = {*graph.inputs, *graph.constants}
     parts: list[Subgraph] = []
@@ -139,6 +141,9 @@ class _Finder:
                 f"the chip does not run {op.kind}")
             return None
         source = next((name for name in op.inputs if name and name not in graph.constants), "")
+        if not source:
+            self.why[op.name] = "takes constants alone"
+            return None
         try:
             chain = self._start(source)
             extend(chain, op, graph)

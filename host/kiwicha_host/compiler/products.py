@@ -44,6 +44,9 @@ def check_product(op: Op, graph: Graph) -> None:
         if type_ is None or type_.shape is None or (index != 4 and type_.shape not in ((), (1,))):
             raise node.error("its scales and its output's zero point must be single numbers; the second operand's "
                              "scale may have one for each column")
+    scales = [graph.constants.get(op.inputs[index]) for index in (1, 4, 6) if op.kind == "QLinearMatMul"]
+    if scales and all(item is not None for item in scales):
+        _scale(*scales)
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,8 @@ class _Runner:
         self._scale: np.ndarray | None = None
         self._zero, self.dtype = 0, np.dtype(np.int32)
         if given is not None:
-            x_scale, w_scale, y_scale, zero = (np.asarray(given[index]).reshape(-1) for index in (1, 4, 6, 7))
-            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                self._scale = requantize_scale(x_scale[0], w_scale, y_scale[0])
-            if not (np.isfinite(self._scale).all() and (self._scale > 0).all()):
-                raise ValueError("its scales must be positive and finite")
+            self._scale = _scale(given[1], given[4], given[6])
+            zero = np.asarray(given[7]).reshape(-1)
             self.dtype = zero.dtype
             self._zero = int(zero[0]) - SHIFT * (self.dtype == np.uint8)
 
@@ -135,6 +135,16 @@ class _Runner:
         self.bytes += request_work(GemmRequest(lefts[0], rights[0], **options)).compulsory_bytes
         codes = np.asarray(done.codes)
         return codes.view(np.uint8) ^ np.uint8(SHIFT) if self.dtype == np.uint8 else codes
+
+
+def _scale(x_scale: Any, w_scale: Any, y_scale: Any) -> np.ndarray:
+    """From sums to the result's steps; :exc:`CompileError` if that is no positive number."""
+    x_scale, w_scale, y_scale = (np.asarray(item).reshape(-1) for item in (x_scale, w_scale, y_scale))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        scale = requantize_scale(x_scale[0], w_scale, y_scale[0])
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise CompileError("its scales must be positive and finite")
+    return scale
 
 
 def _matmul(runner: _Runner, a: np.ndarray, a_zero: np.ndarray | None, b: np.ndarray, b_zero: np.ndarray | None

@@ -32,7 +32,7 @@ def html_page(config: ChipConfig, work: Work, figures: Mapping[str, Any], trace:
         title=escape(f"Kiwicha run on {figures['config']}"), style=_file("page.css"), script=_file("page.js"),
         figures=_headline(figures, work), notices=_notices(trace, shown), legend=_legend(),
         counters=_counters(figures["counters"]), roofline=roofline_svg(config, _points(work, figures, runs)),
-        layers=_layer_table(config, runs), data=_data(trace, shown, layers))
+        layers=_layer_table(config, runs) + _host_table(figures.get("host", ())), data=_data(trace, shown, layers))
 
 
 def _file(name: str) -> str:
@@ -128,6 +128,15 @@ def _layer_table(config: ChipConfig, runs: Sequence[LayerRun]) -> str:
             "its weights and, of the first and the last layer, the network's input and output. Bytes may come "
             "while another layer is computed, so a layer can be above the bus's roof.</p>\n"
             '<div class="wide">' + _table(["layer", "MACs", "bytes", "cycles", "utilization"], rows) + "</div>")
+
+
+def _host_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """What of a model did not run on the chip, and why."""
+    if not rows:
+        return ""
+    cells = [[escape(row[key]) for key in ("node", "op", "why")] for row in rows]
+    return (f"\n<p>On the host, between the chip's programs: {len(rows)} operators.</p>\n"
+            '<div class="wide">' + _table(["operator", "kind", "why"], cells) + "</div>")
 
 
 def _data(trace: Trace, shown: int, layers: Layers | None) -> str:

@@ -1,14 +1,19 @@
 """The chain of layers as far as it has been read, which each operator adds to."""
 
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from ..errors import CompileError
 from ..ir.layers import Layer, LayerChain, Pool, Step
 from .node import Node
 
-__all__ = ["Chain", "without_height"]
+__all__ = ["Chain", "LARGEST", "without_height"]
+
+#: Elements of one image, for which a table is made.
+LARGEST = 1 << 28
 
 
 @dataclass
@@ -125,6 +130,10 @@ class Chain:
         """The last layer's result, or what `shaper` makes of it, is the tensor that the next node takes."""
         layer = self.result.layers[-1]
         shape = layer.out_channels, *layer.out_size
+        most = max(prod(shape), prod(layer.conv_size), *layer.pads)
+        if most > LARGEST:
+            raise CompileError(f"layer {layer.name!r}: {most} elements, places or lines of padding are more than "
+                               f"{LARGEST}")
         self.where, self.shapers = np.arange(int(np.prod(shape))).reshape(1, *shape), []
         if shaper is not None:
             self.where = shaper(self.where)

@@ -14,7 +14,7 @@ from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
 from ..ir.layers import SHIFT, LayerChain
 from . import fused
-from .chain import Chain
+from .chain import LARGEST, Chain
 from .convolution import qlinear_conv, qlinear_conv_transpose
 from .matmul import qgemm, qlinear_matmul
 from .node import Node
@@ -68,8 +68,8 @@ def start(name: str, known: Type | None) -> Chain:
         raise CompileError(f"input {name!r}: all dimensions but the first must be fixed, not {[batch, *dims]}")
     if known.element not in ("float32", "int8", "uint8"):
         raise CompileError(f"input {name!r} must be float32, int8 or uint8, not {known.element}")
-    if not 1 <= prod(sizes) <= _LARGEST:
-        raise CompileError(f"input {name!r} has {prod(sizes)} elements, not 1 to {_LARGEST}")
+    if not 1 <= prod(sizes) <= LARGEST:
+        raise CompileError(f"input {name!r} has {prod(sizes)} elements, not 1 to {LARGEST}")
     dtype = np.dtype(known.element)
     result = LayerChain(input_shape=tuple(sizes), input_dtype=dtype)
     unsigned = dtype == np.uint8
@@ -238,8 +238,6 @@ _OPERATORS: dict[str, Callable[[Chain, Node], None]] = {
     "DequantizeLinear": _dequantize_linear,
 }
 _CODES = ("QuantizeLinear", "DequantizeLinear")
-#: Elements of one input, for which a table is made.
-_LARGEST = 1 << 28
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
           "constants, MaxPool, Relu, Clip, and what moves elements")
 #: What a model may consist of.

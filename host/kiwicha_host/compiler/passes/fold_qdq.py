@@ -1,10 +1,13 @@
 """DequantizeLinear and QuantizeLinear around an operator, as ONNX Runtime's quantizer writes them, become an
 operator on codes.
 
-The rules are those by which ONNX Runtime fuses them, so that the results are its own, to the bit: sums are
-integers, and a bias counts in steps of input scale times weight scale.
+Sums are integers, and a bias counts in steps of input scale times weight scale: so the results are those of ONNX
+Runtime, to the bit, wherever it fuses too. Where it leaves numbers between the pairs (a ConvTranspose; a Relu or
+Clip that the codes' range does not imply; on x86, signed codes that it has not made unsigned), its sums are
+rounded, and near a half its code may be the next one.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,16 +33,15 @@ def unfold(op: Op) -> list[Op]:
     if not op.kind.startswith("kiwicha."):
         return [op]
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, *bias = op.inputs
-    parts = [Op(f"{op.name}.x", "DequantizeLinear", (x, x_scale, x_zero), (f"{op.name}.x",)),
-             Op(f"{op.name}.w", "DequantizeLinear", (w, w_scale, w_zero), (f"{op.name}.w",), {"axis": 1})]
-    names = [parts[0].outputs[0], parts[1].outputs[0]]
+    inner = {part: f"kiwicha:{op.name}:{part}" for part in ("x", "w", "steps", "b", "y", "q")}
+    parts = [Op(inner["x"], "DequantizeLinear", (x, x_scale, x_zero), (inner["x"],)),
+             Op(inner["w"], "DequantizeLinear", (w, w_scale, w_zero), (inner["w"],), {"axis": 1})]
     if bias:
-        steps = Op(f"{op.name}.steps", "Mul", (x_scale, w_scale), (f"{op.name}.steps",))
-        parts += [steps, Op(f"{op.name}.b", "DequantizeLinear", (bias[0], *steps.outputs), (f"{op.name}.b",),
-                            {"axis": 0})]
-        names.append(f"{op.name}.b")
-    return [*parts, Op(op.name, "ConvTranspose", tuple(names), (f"{op.name}.y",), op.attributes),
-            Op(f"{op.name}.q", "QuantizeLinear", (f"{op.name}.y", y_scale, y_zero), op.outputs)]
+        parts += [Op(inner["steps"], "Mul", (x_scale, w_scale), (inner["steps"],)),
+                  Op(inner["b"], "DequantizeLinear", (bias[0], inner["steps"]), (inner["b"],), {"axis": 0})]
+    names = (inner["x"], inner["w"], *([inner["b"]] if bias else []))
+    return [*parts, Op(op.name, "ConvTranspose", names, (inner["y"],), op.attributes),
+            Op(inner["q"], "QuantizeLinear", (inner["y"], y_scale, y_zero), op.outputs)]
 
 
 def fold_qdq(graph: Graph) -> Graph:
@@ -75,9 +77,14 @@ class _Work:
         self.constants = dict(graph.constants)
         self._maker = {name: op for op in graph.ops for name in op.outputs if name}
         self._used = {*graph.inputs, *self.constants, *self._maker}
+        self._reads = Counter([*graph.outputs, *(name for op in graph.ops for name in op.reads)])
 
     def maker(self, name: str) -> Op | None:
         return self._maker.get(name)
+
+    def shared(self, op: Op) -> bool:
+        """Whether more than one operator needs the result of `op`."""
+        return self._reads[op.outputs[0]] > 1
 
     def fresh(self, name: str) -> str:
         """`name`, or one like it that is not in use."""
@@ -122,8 +129,8 @@ def _folded(work: _Work, quantize: Op) -> list[Op] | None:
     limit, op = None, work.maker(made.name)
     if op is not None and op.kind in ("Relu", "Clip"):
         limit, op = op, work.maker(op.inputs[0])
-    if op is None:
-        return None
+    if op is None or (op.kind in _PRODUCTS and any(map(work.shared, filter(None, (op, limit))))):
+        return None     # numbers that something else needs too are numbers first
     result = work.fresh(f"{op.outputs[0]}_codes") if limit else quantize.outputs[0]
     fold = _product if op.kind in _PRODUCTS else _move if op.kind in _MOVES else None
     inner = fold(work, op, made, result) if fold else None

@@ -4,6 +4,7 @@ ONNX Runtime does so too before it makes integer operators of what is around the
 their own. Its parts of a model see unsigned codes at their edges, and so do what they would in the whole.
 """
 
+from collections.abc import Set
 from dataclasses import replace
 
 import numpy as np
@@ -19,13 +20,14 @@ def unsigned_codes(graph: Graph) -> Graph:
         for name in op.reads:
             readers.setdefault(name, []).append(op)
     constants, changed = dict(graph.constants), dict[str, Op]()
+    taken = {*graph.inputs, *graph.constants, *(name for op in graph.ops for name in op.outputs)}
     for op in graph.ops:
         if op.kind != "QuantizeLinear" or op.outputs[0] in graph.outputs:
             continue
         takers = readers.get(op.outputs[0], [])
         if all(item.kind == "DequantizeLinear" and item.inputs[0] == op.outputs[0] for item in takers) and all(
                 _signed(graph, item) for item in (op, *takers)):
-            changed |= {item.name: _shifted(item, constants) for item in (op, *takers)}
+            changed |= {item.name: _shifted(item, constants, taken) for item in (op, *takers)}
     made = {op.outputs[0] for op in changed.values() if op.kind == "QuantizeLinear"}
     types = {name: replace(type_, element="uint8") if name in made else type_
              for name, type_ in graph.types.items()}
@@ -39,7 +41,9 @@ def _signed(graph: Graph, op: Op) -> bool:
     return zero is not None and zero.dtype == np.int8 and not op.attributes.get("output_dtype")
 
 
-def _shifted(op: Op, constants: dict[str, np.ndarray]) -> Op:
+def _shifted(op: Op, constants: dict[str, np.ndarray], taken: Set[str]) -> Op:
     name = f"{op.inputs[2]} + 128"
+    while name in taken:
+        name += "_"
     constants[name] = (constants[op.inputs[2]].astype(np.int16) + 128).astype(np.uint8)
     return replace(op, inputs=(*op.inputs[:2], name))

@@ -1,6 +1,7 @@
 """From an ONNX file to a checked model that holds all its data."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from ....extras import extra
 
 with extra("onnx"):
     import onnx
+    import onnxruntime
     from onnx import external_data_helper
 
 from .... import arguments
@@ -90,5 +92,26 @@ def _check(model: onnx.ModelProto) -> None:
     for tensor in shapeless:
         tensor.shape.SetInParent()
     onnx.checker.check_model(model)
+    _check_own_operators(model.graph)
     for tensor in shapeless:
         tensor.ClearField("shape")
+
+
+def _check_own_operators(graph: onnx.GraphProto) -> None:
+    """ONNX's checker does not know ONNX Runtime's own operators, and that ends the process if an input lacks."""
+    for node in graph.node:
+        for schema in _own_operators().get(node.op_type, ()) if node.domain == "com.microsoft" else ():
+            needed = [formal for formal in schema.inputs if formal.option.name == "Single"]
+            given = [bool(name) for name in node.input]
+            if not (schema.min_input <= len(given) <= schema.max_input and all(given[:len(needed)])
+                    and schema.min_output <= len(node.output) <= schema.max_output):
+                raise ValueError(f"{node.op_type} {node.name!r} has a wrong number of inputs or outputs")
+
+
+@cache
+def _own_operators() -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for schema in onnxruntime.capi.onnxruntime_pybind11_state.get_all_operator_schema():
+        if schema.domain == "com.microsoft":
+            found.setdefault(schema.name, []).append(schema)
+    return found
