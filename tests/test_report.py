@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from bench.float_nets import NETS, quantized, random_inputs
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, Activity, Unit
 from kiwicha_host import devices, metrics, models, report
@@ -339,6 +340,24 @@ def test_the_option(run, tmp_path, command):
     assert page.texts["dd"][0] == f"{json.loads(out)['cycles']:,}"
     assert page.count["circle"] == (4 if command[0] == "run" else 1)
     assert run(*command, "--config", "tiny", "--report", "r/s")[0] == 0     # again, over the old
+
+
+def test_a_model_in_parts(run, tmp_path):
+    """One time line for all programs, a row for each layer of any, and what the host did."""
+    model = NETS["vit"]()
+    path = quantized(model, tmp_path)
+    for name, array in random_inputs(model, np.random.default_rng(0)).items():
+        np.save(f"{name}.npy", array)
+    status, out, err = run("run", path, "x.npy", "--config", "tiny", "--report", "r", "--json")
+    assert (status, err) == (0, "")
+    figures, page = json.loads(out), read(tmp_path / "r")
+    assert len(figures["layers"]) == page.count["circle"] - 1 > 8
+    assert {"QLinearConv", "QLinearMatMul"} <= {layer["op"] for layer in figures["layers"]}
+    assert sum(layer["macs"] for layer in figures["layers"]) == figures["macs"]
+    assert {"Softmax", "the chip does not run Softmax"} <= set(page.texts["td"])
+    trace = json.loads((tmp_path / "r/trace.json").read_text(encoding="utf-8"))
+    ends = [event["ts"] + event["dur"] for event in trace["traceEvents"] if event.get("ph") == "X"]
+    assert max(ends) <= figures["cycles"]
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
