@@ -79,6 +79,27 @@ def test_a_model_stays_loaded(tmp_path):
         assert second.run({"image": images})["logits"].shape == (3, 10)
 
 
+def test_submitted_runs(tmp_path):
+    """Two models on one device at once: each has its own results, in order; errors come where they belong."""
+    model, rng = NETS["resnet"](), np.random.default_rng(1)
+    path, images = quantized(model, tmp_path), models.digits_test()[0]
+    given = [random_inputs(model, rng, count) for count in (1, 3, 2)]
+    with open_device("golden", TINY) as device, load_model(path, device=device) as first, \
+            load_model(models.DIGITS_MLP, device=device) as second:
+        some = [first.submit(inputs) for inputs in given]
+        others = [second.submit({"image": images[i:i + 2]}) for i in range(4)]
+        for inputs, future in zip(given, some, strict=True):
+            np.testing.assert_array_equal(*future.result(60).values(), onnxruntime_says(path, inputs)[0])
+        for i, future in enumerate(others):
+            np.testing.assert_array_equal(future.result(60)["logits"], onnxruntime_says(
+                models.DIGITS_MLP, {"image": images[i:i + 2]})[0])
+        with pytest.raises(CompileError, match="the input 'x' is missing"):
+            first.submit({})
+        device.memory_limit = 1
+        with pytest.raises(CompileError, match="the device has 1"):
+            first.submit(given[0]).result(60)
+
+
 def test_memory_that_holds_one_image(tmp_path):
     """A batch in several jobs, for each part of the chip."""
     model = NETS["resnet"]()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +126,7 @@ class Model:
         self.device = arguments.instance("device", device, Device)
         self.last_run: ModelRun | None = None
         self._owns = owns
+        self._worker: ThreadPoolExecutor | None = None
 
     @property
     def placement(self) -> Sequence[Placement]:
@@ -142,11 +144,30 @@ class Model:
             A program ended in an error.
         """
         arguments.instance("inputs", inputs, Mapping)
-        self.last_run = run_model(self.device, self.compiled, inputs)
-        return dict(self.last_run.outputs)
+        self.last_run = run = run_model(self.device, self.compiled, inputs)
+        return dict(run.outputs)
+
+    def submit(self, inputs: Mapping[str, Any]) -> "Future[dict[str, np.ndarray]]":
+        """Begin a :meth:`run`; the future's ``result()`` waits for the outputs, or raises what the run raised.
+
+        A model's runs go one after the other, in the order in which they were submitted; those of several models
+        on one device share it.
+
+        Raises
+        ------
+        CompileError
+            An input is missing, unknown, or of a wrong shape, type or value: at once.
+        """
+        self.compiled.check(arguments.instance("inputs", inputs, Mapping))
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, "kiwicha")
+        return self._worker.submit(self.run, dict(inputs))
 
     def close(self) -> None:
-        """Close the device, if it was opened for this model alone."""
+        """End what was submitted, and close the device, if it was opened for this model alone."""
+        if self._worker is not None:
+            self._worker.shutdown()
+            self._worker = None
         if self._owns:
             self.device.close()
 

@@ -1,6 +1,7 @@
 """What every device can do."""
 
 import abc
+import threading
 from typing import Any, Literal, Unpack, overload
 
 import ml_dtypes
@@ -42,6 +43,7 @@ class Device(abc.ABC):
         self.config = arguments.chip(config)
         self.memory_latency = arguments.integer("memory_latency", memory_latency, 0)
         self.last_result: Result | None = None
+        self._turn = threading.Lock()
 
     @abc.abstractmethod
     def execute(self, job: Job) -> Result:
@@ -63,10 +65,12 @@ class Device(abc.ABC):
         self.close()
 
     def run(self, job: Job) -> Result:
-        """:meth:`execute`, remembered in `last_result`."""
-        self.last_result = None
-        self.last_result = self.execute(arguments.instance("job", job, Job))
-        return self.last_result
+        """:meth:`execute`, remembered in `last_result`; of several threads, one after the other."""
+        arguments.instance("job", job, Job)
+        with self._turn:
+            self.last_result = None
+            self.last_result = result = self.execute(job)
+        return result
 
     @overload
     def gemm(self, a: ArrayLike, b: ArrayLike, *, out: Literal["int32", "fp32", "bf16", "int8"] | None = None,
