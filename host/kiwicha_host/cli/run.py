@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from .options import PATH, device_options
+from .options import FOLDER, PATH, device_options
 from .tables import show_figures
 from .work import check_report_folder, chip_of, figures_to, open_for, outputs_of
 
@@ -42,17 +42,20 @@ class _Dim(click.ParamType):
               help="The size of a dimension that the model only names.")
 @click.option("--quantize", "calibration", multiple=True, metavar="[NAME=]CALIBRATION.npy",
               help="Quantize a float model on these inputs first.")
+@click.option("--emit-c", "c_folder", type=FOLDER, metavar="DIR",
+              help="Write driver, program and a main in C for these inputs.")
 @click.option("--strict", is_flag=True, help="Fail if something would run on the host.")
 @click.option("--dump-after", metavar="PASS", help="Print the compiler's graph after this pass (standard error).")
 @device_options
 def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[tuple[str, int]],
-        calibration: Sequence[str], strict: bool, dump_after: str | None, config: str, device: str,
-        report: Path | None, as_json: bool) -> None:
+        calibration: Sequence[str], c_folder: Path | None, strict: bool, dump_after: str | None, config: str,
+        device: str, report: Path | None, as_json: bool) -> None:
     """Run an ONNX model: its quantized products on a device, all else in ONNX Runtime."""
     from ..compiler.model import compile_model
     from ..compiler.optimize import STAGES
     from ..devices import memory_latency_of
-    from ..files import is_stream, make_folder, read_model, write_arrays
+    from ..emit_c import c_sources
+    from ..files import is_stream, make_folder, read_model, write_arrays, write_texts
     from ..model import run_model
 
     if dump_after is not None and dump_after not in STAGES:
@@ -68,6 +71,8 @@ def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[t
     results = _results(output, compiled.outputs, as_json)
     values = _named(inputs, compiled.inputs)
     compiled.check(values)              # fails on wrong inputs before the device is built
+    if c_folder is not None:
+        write_texts(c_folder, c_sources(compiled, values, model.name))
     with open_for(device, chip, report) as opened:
         done = run_model(opened, compiled, values)
     for path in results:

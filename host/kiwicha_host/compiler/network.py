@@ -140,6 +140,10 @@ class CompiledNetwork:
         """Memory that a job of so many images takes."""
         return self._program(images).memory_bytes
 
+    def output_region(self, images: int) -> Region:
+        """Where the last layer's codes are in the memory of a job of so many images, int8 [images, H, W, C]."""
+        return self._program(images).outputs
+
     def images_per_job(self, images: int, memory_limit: int | None) -> int:
         """The largest part of `images` that a job can hold in `memory_limit` bytes.
 

@@ -1,0 +1,1 @@
+"""The driver in C, for hosts without Python: see :mod:`kiwicha_host.emit_c`."""
