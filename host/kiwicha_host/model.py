@@ -93,6 +93,8 @@ def run_model(device: Device, model: CompiledModel, inputs: Mapping[str, Any]) -
         A program ended in an error.
     """
     sizes = model.check(inputs)
+    for network in model.networks:      # before anything runs
+        network.images_per_job(1, device.memory_limit)
     # A number by itself is an array without dimensions; lists are ONNX's sequences.
     values: dict[str, Any] = {name: np.asarray(value) if isinstance(value, np.generic) else value
                               for name, value in inputs.items()} | dict(model.constants)
