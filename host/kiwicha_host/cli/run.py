@@ -166,8 +166,11 @@ def _figures(device: str, compiled: "CompiledModel", done: Any) -> dict[str, Any
 
 
 def _write_report(folder: Path, compiled: "CompiledModel", done: Any, figures: Mapping[str, Any]) -> None:
-    from ..report import Layers, write_report
+    from ..report import Layers, Piece, write_report
     layers = None
     if done.of_instruction is not None:
         layers = Layers([layer.name for layer in done.layers], done.works, done.of_instruction)
-    write_report(folder, compiled.config, done.work, done.result, figures=figures, layers=layers)
+    pieces = [Piece("edge", tuple(f"input {name}" for name in compiled.inputs), outputs=tuple(compiled.inputs)),
+              *(Piece(*item) for item in compiled.outline),
+              Piece("edge", tuple(f"output {name}" for name in compiled.outputs), compiled.outputs)]
+    write_report(folder, compiled.config, done.work, done.result, figures=figures, layers=layers, pieces=pieces)

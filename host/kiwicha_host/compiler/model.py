@@ -70,6 +70,7 @@ class CompiledModel:
     outputs : names
     parts : in an order in which they can run
     placement : Placement of each operator, in the model's order
+    outline : of each part, "chip" or "host", its operators, and the tensors that it takes and makes, by name
     """
     config: ChipConfig
     inputs: Mapping[str, Type]
@@ -78,6 +79,7 @@ class CompiledModel:
     placement: Sequence[Placement]
     graph: Graph
     constants: Mapping[str, np.ndarray]
+    outline: Sequence[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = ()
 
     @property
     def networks(self) -> list[CompiledNetwork]:
@@ -184,7 +186,14 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
     # Of the constants, their types are enough from here on.
     types = {**graph.types, **{name: Type.of(array) for name, array in graph.constants.items()}}
     return CompiledModel(config, inputs, graph.outputs, parts, _placement(graph, subgraphs),
-                         replace(graph, constants={}, types=types), constants)
+                         replace(graph, constants={}, types=types), constants, list(map(_outline, subgraphs)))
+
+
+def _outline(subgraph: Subgraph) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    if isinstance(subgraph, HostSubgraph):
+        graph = subgraph.graph
+        return "host", tuple(f"{op.kind} {op.name}" for op in graph.ops), graph.inputs, graph.outputs
+    return "chip", tuple(f"{op.kind} {op.name}" for op in subgraph.ops), subgraph.inputs, (subgraph.output,)
 
 
 def _placement(graph: Graph, subgraphs: Sequence[Subgraph]) -> list[Placement]:

@@ -1,7 +1,7 @@
 """Reports of one run as files: where its cycles went, and how far from the chip's limits it was."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from ..files import check_folder, make_folder, replacing
 from ..job import Result
 from ..metrics import Work
 from .chrome import chrome_trace
+from .graph import Piece
 from .layers import LayerRun, Layers
 from .page import html_page
 
-__all__ = ["LayerRun", "Layers", "check_report", "write_report"]
+__all__ = ["LayerRun", "Layers", "Piece", "check_report", "write_report"]
 
 _FIGURES, _PAGE, _TRACE = _FILES = ("figures.json", "report.html", "trace.json")
 
@@ -26,7 +27,8 @@ def check_report(folder: Path) -> None:
 
 
 def write_report(folder: str | Path, config: ChipConfig, work: Work, result: Result, *,
-                 figures: Mapping[str, Any] | None = None, layers: Layers | None = None) -> list[Path]:
+                 figures: Mapping[str, Any] | None = None, layers: Layers | None = None,
+                 pieces: Sequence[Piece] = ()) -> list[Path]:
     """Write figures.json, report.html and trace.json to `folder`, which is made if it is not there.
 
     Parameters
@@ -42,6 +44,8 @@ def write_report(folder: str | Path, config: ChipConfig, work: Work, result: Res
         What figures.json says. Default: :func:`kiwicha_host.metrics.figures`.
     layers : Layers, optional
         Of a network's run: which instruction belongs to which layer.
+    pieces : Piece, optional
+        Of a model: its parts, to be drawn.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def write_report(folder: str | Path, config: ChipConfig, work: Work, result: Res
     with replacing(folder / _FIGURES) as numbers, replacing(folder / _PAGE) as page, \
             replacing(folder / _TRACE) as spans, open(spans, "w", encoding="utf-8") as file:
         numbers.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        page.write_text(html_page(config, work, figures, trace, layers), encoding="utf-8")
+        page.write_text(html_page(config, work, figures, trace, layers, pieces), encoding="utf-8")
         for text in chrome_trace(config, trace):
             file.write(text)
     return [folder / name for name in _FILES]

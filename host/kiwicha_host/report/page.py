@@ -14,6 +14,7 @@ from kiwicha.isa import Activity, Unit
 
 from ..metrics import Work
 from ..trace import Trace
+from .graph import Piece, graph_svg
 from .layers import LayerRun, Layers
 from .roofline import Point, roofline_svg
 
@@ -24,7 +25,7 @@ SPAN_LIMIT, INSTRUCTION_LIMIT = 60_000, 8_000
 
 
 def html_page(config: ChipConfig, work: Work, figures: Mapping[str, Any], trace: Trace,
-              layers: Layers | None = None) -> str:
+              layers: Layers | None = None, pieces: Sequence[Piece] = ()) -> str:
     """The page's text. `figures` are :func:`kiwicha_host.metrics.figures`, with more or without."""
     shown = _shown(trace)
     runs = layers.runs(trace) if layers is not None and trace.complete else []
@@ -32,7 +33,8 @@ def html_page(config: ChipConfig, work: Work, figures: Mapping[str, Any], trace:
         title=escape(f"Kiwicha run on {figures['config']}"), style=_file("page.css"), script=_file("page.js"),
         figures=_headline(figures, work), notices=_notices(trace, shown), legend=_legend(),
         counters=_counters(figures["counters"]), roofline=roofline_svg(config, _points(work, figures, runs)),
-        layers=_layer_table(config, runs) + _host_table(figures.get("host", ())), data=_data(trace, shown, layers))
+        layers=_layer_table(config, runs) + _host_table(figures.get("host", ()))
+        + _graph(pieces), data=_data(trace, shown, layers))
 
 
 def _file(name: str) -> str:
@@ -137,6 +139,14 @@ def _host_table(rows: Sequence[Mapping[str, str]]) -> str:
     cells = [[escape(row[key]) for key in ("node", "op", "why")] for row in rows]
     return (f"\n<p>On the host, between the chip's programs: {len(rows)} operators.</p>\n"
             '<div class="wide">' + _table(["operator", "kind", "why"], cells) + "</div>")
+
+
+def _graph(pieces: Sequence[Piece]) -> str:
+    if not pieces:
+        return ""
+    return ("\n<h2>Graph</h2>\n<p>The model's parts in the order in which they run: programs of the chip in blue, "
+            'what ONNX Runtime computes in red. Lines are tensors.</p>\n'
+            f'<div class="wide">{graph_svg(pieces)}</div>')
 
 
 def _data(trace: Trace, shown: int, layers: Layers | None) -> str:
