@@ -9,7 +9,7 @@ from rich.console import Console
 
 from kiwicha_host.build_cache import build_root
 
-from . import accuracy, measure, roofline
+from . import accuracy, measure, networks, roofline
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -61,6 +61,8 @@ def main() -> None:
         target.write_text(json.dumps(results[name], indent=1) + "\n", encoding="utf-8")
     console.print("measuring accuracy ...")
     accuracy.main()
+    console.print("measuring networks ...")
+    networks.main()
     results["synth"] = synthesis()
     _put(README, tables(results))
     rows = {}

@@ -102,5 +102,10 @@ def test_run_a_float_model(run):
         None, {"x": np.load("x.npy")})
     [file] = Path("y").iterdir()
     assert np.abs(np.load(file) - expected).max() < 0.1
-    status, out, _ = run("run", "float.onnx", "x.npy", "--json", *GOLDEN)
+    status, out, err = run("run", "float.onnx", "x.npy", "--json", *GOLDEN)
     assert status == 0 and json.loads(out)["macs_chip"] == 0 < json.loads(out)["macs_host"]
+    assert err == ("kiwicha: no product of the model is one of codes, so that all ran on the host; --quantize "
+                   "SAMPLES.npy quantizes a float model for the chip\n")
+    np.save("x64.npy", np.load("some.npy").astype(np.float64))
+    fails(run, 1, "the calibration of input 'x' must be float32, not float64", "run", "float.onnx", "x.npy",
+          "--quantize", "x64.npy")

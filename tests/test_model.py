@@ -179,7 +179,7 @@ def test_placement(tmp_path):
         rows = {row.op: row for row in model.placement}
         assert rows["QLinearConv"].place == "chip" and rows["QLinearConv"].macs > 0 and not rows["QLinearConv"].why
         assert rows["LeakyRelu"].place == "host" and rows["LeakyRelu"].why == "the chip does not run LeakyRelu"
-        assert all(row.why for row in model.placement if row.place == "host")
+        assert all(why for node, op, place, macs, why in model.placement if place == "host")
     with pytest.raises(CompileError, match=r"operators would run on the host, the first of them "
                                            r"\w+ '.*': .*"):
         load_model(path, TINY, "golden", strict=True)

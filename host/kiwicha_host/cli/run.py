@@ -82,7 +82,10 @@ def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[t
     figures = _figures(device, compiled, done)
     if report is not None:
         _write_report(report, compiled, done, figures)
-    if figures["host"] and not as_json:
+    if figures["macs_host"] and not figures["macs_chip"]:
+        click.echo("kiwicha: no product of the model is one of codes, so that all ran on the host; --quantize "
+                   "SAMPLES.npy quantizes a float model for the chip", err=True)
+    elif figures["host"] and not as_json:
         click.echo(f"kiwicha: {figures['nodes_host']} of {len(compiled.placement)} operators ran on the host, "
                    f"with {figures['macs_host']:,} of {figures['macs_host'] + done.work.macs:,} "
                    "multiply-accumulates; --json lists them", err=True)

@@ -17,6 +17,7 @@ with extra("onnx"):
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ...errors import CompileError, one_line
+from ...ir.onnx_op import type_of_info
 from .model_file import read_model
 
 __all__ = ["model_inputs", "quantize_model"]
@@ -87,6 +88,10 @@ def _samples(proto: onnx.ModelProto, calibration: Mapping[str, np.ndarray], dims
         if item.name not in calibration:
             raise CompileError(f"--quantize needs arrays for the input {item.name!r} too")
         array = calibration[item.name]
+        wanted = type_of_info(item)
+        if wanted is not None and array.dtype.name != wanted.element:
+            raise CompileError(f"the calibration of input {item.name!r} must be {wanted.element}, "
+                               f"not {array.dtype}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise CompileError(f"the calibration of input {item.name!r} holds NaN or infinity")
         shape = item.type.tensor_type.shape.dim
