@@ -55,7 +55,7 @@ def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[t
     from ..compiler.optimize import STAGES
     from ..devices import memory_latency_of
     from ..emit_c import c_sources
-    from ..files import is_stream, make_folder, read_model, write_arrays, write_texts
+    from ..files import is_stdout, is_stream, make_folder, read_model, write_arrays, write_texts
     from ..model import run_model
 
     if dump_after is not None and dump_after not in STAGES:
@@ -63,6 +63,8 @@ def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[t
     files = [Path(_file_of(text)) for text in (*inputs, *calibration)]
     chip = chip_of(config, model, *files)
     check_report_folder(report)
+    if output is not None and is_stdout(Path(output)):
+        outputs_of(Path(output), as_json)
     source, sizes = read_model(model), dict(dims)
     if calibration:
         source = _quantized(source, calibration, sizes)
