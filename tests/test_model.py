@@ -372,5 +372,6 @@ def test_the_chips_own_operators_become_onnx_again(tmp_path):
     [subgraph] = partition(replace(graph, types={name: Type(type_.element, None)
                                                for name, type_ in graph.types.items()}))
     inputs = random_inputs(model, np.random.default_rng(1), 2)
+    assert list(subgraph.why) == [op.name for op in graph.ops]
     [got] = HostPart(subgraph.graph).run(inputs).values()
     np.testing.assert_array_equal(got, onnxruntime_says(path, inputs)[0])

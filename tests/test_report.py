@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from html.parser import HTMLParser
 
 import numpy as np
+import onnx
 import pytest
 
 from bench.float_nets import NETS, quantized, random_inputs
@@ -17,7 +18,6 @@ from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, Activity, Unit
 from kiwicha_host import devices, metrics, models, report
 from kiwicha_host.assembler import decode
-from kiwicha_host.cli import commands as cli
 from kiwicha_host.compiler import GemmSpec, compile_gemm, compile_onnx
 from kiwicha_host.devices import open_device
 from kiwicha_host.files import FileProblem
@@ -307,20 +307,13 @@ def test_layers(model, images, tmp_path):
 # The command.
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capfd):
+def run(run):
     """Calls the command in an empty folder with good A, B and X; returns (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     np.save("a.npy", rng.integers(-128, 128, (M, K), np.int8))
     np.save("b.npy", rng.integers(-128, 128, (K, N), np.int8))
     np.save("x.npy", models.digits_test()[0][:3])
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(item) for item in arguments])
-        out, err = capfd.readouterr()
-        return caught.value.code, out, err
-    return call
+    return run
 
 
 COMMANDS = {"gemm": ["gemm", "a.npy", "b.npy"], "run": ["run", models.DIGITS_MLP, "x.npy"]}
@@ -364,6 +357,15 @@ def test_a_model_in_parts(run, tmp_path):
     trace = json.loads((tmp_path / "r/trace.json").read_text(encoding="utf-8"))
     ends = [event["ts"] + event["dur"] for event in trace["traceEvents"] if event.get("ph") == "X"]
     assert max(ends) <= figures["cycles"]
+
+
+def test_nothing_to_report(run, no_device):
+    """A float model is the host's."""
+    onnx.save(NETS["lenet"](), "float.onnx")
+    np.save("x.npy", np.zeros((1, 1, 12, 12), np.float32))
+    status, out, err = run("run", "float.onnx", "x.npy", "--report", "r")
+    assert (status, out) == (1, "") and not os.path.exists("r")
+    assert err == "kiwicha: nothing of the model runs on the chip, so that there is nothing to report\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)

@@ -51,6 +51,7 @@ def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[t
         calibration: Sequence[str], c_folder: Path | None, strict: bool, dump_after: str | None, config: str,
         device: str, report: Path | None, as_json: bool) -> None:
     """Run an ONNX model: its quantized products on a device, all else in ONNX Runtime."""
+    from ..compiler import CompileError
     from ..compiler.model import compile_model
     from ..compiler.optimize import STAGES
     from ..devices import memory_latency_of
@@ -73,6 +74,8 @@ def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[t
     results = _results(output, compiled.outputs, as_json)
     values = _named(inputs, compiled.inputs)
     compiled.check(values)              # fails on wrong inputs before the device is built
+    if report is not None and all(row.place == "host" for row in compiled.placement):
+        raise CompileError("nothing of the model runs on the chip, so that there is nothing to report")
     if c_folder is not None:
         write_texts(c_folder, c_sources(compiled, values, model.name))
     with open_for(device, chip, report) as opened:

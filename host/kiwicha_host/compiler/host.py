@@ -78,7 +78,8 @@ class HostPart:
         return {} if self._session is None else dict(session_types(self._session))
 
 
-_NOT_IMPLEMENTED = (onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,)
+_NOT_IMPLEMENTED = onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented
+
 
 def _is_for_python(session: onnxruntime.InferenceSession) -> bool:
     """Whether Python's arrays can be its inputs and outputs: those of the newer small formats cannot."""

@@ -159,10 +159,10 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
     del proto       # large, and mostly of no more use
     hosts = [subgraph for subgraph in subgraphs if isinstance(subgraph, HostSubgraph)]
     if strict and hosts:
-        op = hosts[0].graph.ops[0]
-        count = sum(len(subgraph.graph.ops) for subgraph in hosts)
-        raise CompileError(f"{count} of {len(graph.ops)} operators would run on the host, the first of them "
-                           f"{op.kind} {op.name!r}: {hosts[0].why[op.name]}")
+        whys = {name: why for subgraph in hosts for name, why in subgraph.why.items()}
+        op = next(op for op in graph.ops if op.name in whys)
+        raise CompileError(f"{len(whys)} of {len(graph.ops)} operators would run on the host, the first of them "
+                           f"{op.kind} {op.name!r}: {whys[op.name]}")
     layers = sum(len(subgraph.chain.layers) for subgraph in subgraphs if isinstance(subgraph, ChainSubgraph))
     budget = min(BUDGET, _SIMULATED // max(1, layers))
     parts: list[ChipPart | ProductPart | HostPart] = []

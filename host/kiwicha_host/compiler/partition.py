@@ -92,8 +92,8 @@ def partition(graph: Graph) -> list[Subgraph]:
         if now:
             parts.append(_host_subgraph(graph, now, decoders, finder.why))
         ready = [subgraph for subgraph in subgraphs if done.issuperset(subgraph.inputs)]
+        left, subgraphs = later, [subgraph for subgraph in subgraphs if not done.issuperset(subgraph.inputs)]
         done.update(subgraph.output for subgraph in ready)
-        left, subgraphs = later, [subgraph for subgraph in subgraphs if subgraph not in ready]
         parts += ready
     return parts
 
@@ -111,7 +111,7 @@ def _host_subgraph(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: di
 
 
 class _Finder:
-    """Regions for the chip, and why each other operator is in none."""
+    """Subgraphs for the chip, and why each other operator is in none."""
 
     def __init__(self, graph: Graph):
         self.graph = graph

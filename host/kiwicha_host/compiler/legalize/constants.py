@@ -5,7 +5,7 @@ import numpy as np
 from ...golden.numerics import requantize_scale
 from .node import Node
 
-__all__ = ["folded_bias", "scales_of", "ungrouped", "weights_of"]
+__all__ = ["bias_of", "folded_bias", "scales_of", "ungrouped", "weights_of"]
 
 
 def weights_of(node: Node, rank: int, axis: int) -> np.ndarray:
@@ -44,6 +44,14 @@ def scales_of(node: Node, outputs: int, output: int = 6) -> np.ndarray:
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise node.error("input scale * weight scale / output scale must be positive and finite")
     return np.broadcast_to(scale, outputs).astype(np.float32)
+
+
+def bias_of(node: Node, index: int, outputs: int) -> np.ndarray:
+    """Input `index`, int32 [outputs]; zeros if it is left out."""
+    bias = node.constant(index, "the bias") if node.has(index) else np.zeros(outputs, np.int32)
+    if bias.dtype != np.int32 or bias.shape != (outputs,):
+        raise node.error(f"the bias must be int32 [{outputs}], not {bias.dtype} {list(bias.shape)}")
+    return bias
 
 
 def folded_bias(bias: np.ndarray, weights: np.ndarray, x_zero: int) -> np.ndarray:

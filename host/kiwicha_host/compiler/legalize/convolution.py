@@ -4,7 +4,7 @@ import numpy as np
 
 from ..ir.layers import Layer
 from .chain import Chain, without_height
-from .constants import folded_bias, scales_of, ungrouped, weights_of
+from .constants import bias_of, folded_bias, scales_of, ungrouped, weights_of
 from .node import Node
 
 __all__ = ["qlinear_conv", "qlinear_conv_transpose"]
@@ -26,9 +26,7 @@ def qlinear_conv(chain: Chain, node: Node) -> None:
     x_zero, unsigned = node.zero_point(2, "the input's zero point")
     chain.match(node, unsigned)
     y_zero, y_unsigned = node.zero_point(7, "the output's zero point")
-    bias = node.constant(8, "the bias") if node.has(8) else np.zeros(outputs, np.int32)
-    if bias.dtype != np.int32 or bias.shape != (outputs,):
-        raise node.error(f"the bias must be int32 [{outputs}], not {bias.dtype} {list(bias.shape)}")
+    bias = bias_of(node, 8, outputs)
     strides, dilations = node.pair("strides"), node.pair("dilations")
     conv_size, pads = node.window(size, tuple(kernel), strides, dilations)
     scale = scales_of(node, outputs)
@@ -43,6 +41,7 @@ def qlinear_conv(chain: Chain, node: Node) -> None:
 def qlinear_conv_transpose(chain: Chain, node: Node) -> None:
     """Each of the strides' phases is a convolution, of every so many taps; all of them are one, with an output
     channel for each channel and phase, whose results the host interleaves."""
+    node.only("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "pads", "strides")
     channels, size = chain.image(node)
     flat, group = chain.where.ndim == 3, node.attributes.get("group", 1)
     weights = weights_of(node, chain.where.ndim, 1)
@@ -67,9 +66,7 @@ def qlinear_conv_transpose(chain: Chain, node: Node) -> None:
     x_zero, unsigned = node.zero_point(2, "the input's zero point")
     chain.match(node, unsigned)
     y_zero, y_unsigned = node.zero_point(7, "the output's zero point")
-    bias = node.constant(8, "the bias") if node.has(8) else np.zeros(outputs, np.int32)
-    if bias.dtype != np.int32 or bias.shape != (outputs,):
-        raise node.error(f"the bias must be int32 [{outputs}], not {bias.dtype} {list(bias.shape)}")
+    bias = bias_of(node, 8, outputs)
 
     def interleave(x: np.ndarray) -> np.ndarray:
         x = x.reshape(len(x), *strides, outputs, *places).transpose(0, 3, 4, 1, 5, 2)

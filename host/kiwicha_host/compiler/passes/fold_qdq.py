@@ -22,8 +22,6 @@ _MOVES = ("DequantizeLinear", "Flatten", "Identity", "MaxPool", "Reshape", "Sque
 #: How products are called that take codes; their weights' scales go along this axis.
 _PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1),
              "ConvTranspose": ("kiwicha.QLinearConvTranspose", 1)}
-
-
 #: The attributes of a ConvTranspose that the chip has a rule for.
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "pads", "strides")
 
