@@ -14,8 +14,11 @@ class Deadlock(AssertionError):
     """Nothing can go on."""
 
 
-def legal_order(program: bytes, rng: random.Random, queue_depth: int, favourite: Unit | None = None) -> list[int]:
+def legal_order(program: bytes, rng: random.Random, queue_depth: int, favourite: Unit | None = None,
+                last: Unit | None = None) -> list[int]:
     """Instruction numbers in an order that queues and semaphores allow; `favourite` runs whenever it can.
+
+    `last` runs only when nothing else can: as the memory may be slow, so may LOAD and STORE.
 
     Harsher than the chip: a unit whose signal finds a full semaphore does nothing else until there is room.
     """
@@ -43,7 +46,8 @@ def legal_order(program: bytes, rng: random.Random, queue_depth: int, favourite:
                  or (not owed[unit] and queues[unit] and has(code[queues[unit][0]][1]["wait"], False))]
         if not ready:
             raise Deadlock(f"after {len(order)} of {len(code)} instructions")
-        unit = favourite if favourite in ready and rng.random() < 0.95 else rng.choice(ready)
+        unit = favourite if favourite in ready and rng.random() < 0.95 else rng.choice(
+            [item for item in ready if item != last] or ready)
         if owed[unit]:
             for i in range(SEMAPHORES):
                 semaphores[i] += owed[unit] >> i & 1

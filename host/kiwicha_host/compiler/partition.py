@@ -92,6 +92,7 @@ def partition(graph: Graph) -> list[Subgraph]:
         if now:
             parts.append(_host_subgraph(graph, now, decoders, finder.why))
         ready = [subgraph for subgraph in subgraphs if done.issuperset(subgraph.inputs)]
+        assert now or ready, "subgraphs wait for one another"
         left, subgraphs = later, [subgraph for subgraph in subgraphs if not done.issuperset(subgraph.inputs)]
         done.update(subgraph.output for subgraph in ready)
         parts += ready
