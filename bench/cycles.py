@@ -111,7 +111,7 @@ def _random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Jo
 
 def _network(config: ChipConfig, images: int, model: Path, latency: int) -> Case:
     network = compile_onnx(config, model, memory_latency=latency)
-    inputs = np.zeros((images, *network.chain.input_shape), np.float32)
+    inputs = np.zeros((images, *network.graph.inputs[0].shape), np.float32)
     return Case("network", f"{model.stem} {images}", network.batch_job(inputs))
 
 

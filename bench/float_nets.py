@@ -146,6 +146,42 @@ def unet(size=8):
     return net.model(net.conv(x, 2, 6, kernel=1, act=None))
 
 
+def fire(size=8):
+    """As SqueezeNet: narrow, then two kernels side by side, whose channels are joined."""
+    net = Net(21, x=["N", 3, size, size])
+    x, channels = net.conv("x", 8, 3), 8
+    for squeezed, wide in ((3, 5), (4, 8)):
+        x = net.conv(x, squeezed, channels, 1)
+        x = net("Concat", net.conv(x, wide, squeezed, 1), net.conv(x, wide, squeezed), axis=1)
+        x, channels = net("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), 2 * wide
+    x = net.conv(x, 10, channels, 1, act=None)
+    return net.model(net("Flatten", x))
+
+
+def dense(size=6, growth=3, layers=3):
+    """As DenseNet without normalization: each convolution takes what all before it made."""
+    net = Net(22, x=["N", 3, size, size])
+    x, channels = net.conv("x", 5, 3), 5
+    for _ in range(layers):
+        x, channels = net("Concat", x, net.conv(x, growth, channels), axis=1), channels + growth
+    return net.model(net.conv(x, 7, channels, 1))
+
+
+def shuffled(size=8):
+    """Halves that go different ways, cut, padded and put together, along channels and along height."""
+    net = Net(23, x=["N", 3, size, size])
+    x = net.conv("x", 8, 3)
+    left, right = net("Split", x, np.array([3, 5]), outputs=2, axis=1)
+    right = net.conv(right, 3, 5)
+    left = net("Pad", left, np.array([0, 0, 1, 2, 0, 0, 1, 0]), np.float32(0))
+    left = net.conv(left, 3, 3, pad=0, stride=1, act=None)
+    right = net("Slice", right, np.array([0, 1]), np.array([size, size - 1]), np.array([2, 3]), np.array([1, 1]))
+    left = net("Slice", left, np.array([1]), np.array([size - 1]), np.array([3]))
+    x = net("Concat", left, right, axis=2)
+    return net.model(net.conv(x, 6, 3, stride=2), net("Slice", x, np.array([-1]), np.array([-9]), np.array([2]),
+                                                     np.array([-2])))
+
+
 def vit(tokens=4, width=8, heads=2):
     """One transformer layer on patches of a picture."""
     net = Net(7, x=[1, 3, 8, 8])
@@ -186,7 +222,7 @@ def two_and_two():
 
 NETS = {"lenet": lenet, "lenet_matmul": lambda: lenet(matmul=True), "vgg": vgg, "resnet": resnet,
         "mobilenet1": mobilenet, "mobilenet2": lambda: mobilenet(2), "swish": swish, "unet": unet, "vit": vit,
-        "keywords": keywords, "two_and_two": two_and_two}
+        "keywords": keywords, "two_and_two": two_and_two, "fire": fire, "dense": dense, "shuffled": shuffled}
 
 
 class Calibration(CalibrationDataReader):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kiwicha.formats import FORMATS
-from kiwicha_host.compiler.ir.layers import Layer, LayerChain
+from kiwicha_host.compiler.ir.layers import Input, Layer, LayerGraph, Output
 from kiwicha_host.compiler.network import CompiledNetwork
 from kiwicha_host.devices import Device
 from kiwicha_host.golden import gemm_block
@@ -91,11 +91,15 @@ class Convolution:
         size = (self.size, self.size)
         layer = Layer("conv", "QLinearConv", weights, bias, scale, 0, 0, size, size,
                       pads=(self.kernel // 2, self.kernel // 2), real_macs=self.work.macs)
-        chain = LayerChain([layer], (self.channels, *size), np.dtype(np.int8))
+        graph = LayerGraph()
+        source, target = graph.new_map(self.channels, size), graph.new_map(self.outputs, size)
+        graph.add(layer, source, target)
+        graph.inputs.append(Input("x", (self.channels, *size), np.dtype(np.int8), (), source.map))
+        graph.outputs.append(Output("y", target, (), (), unsigned=False))
         image = rng.integers(-128, 128, (1, self.channels, *size), np.int8)
-        network = CompiledNetwork(device.config, chain, memory_latency=device.memory_latency)
-        got, result = infer(device, network, image)
-        return result, bool((got == self._expected(image, weights, bias, scale)).all())
+        network = CompiledNetwork(device.config, graph, memory_latency=device.memory_latency)
+        got, result = infer(device, network, {"x": image})
+        return result, bool((got["y"] == self._expected(image, weights, bias, scale)).all())
 
     def _expected(self, image: np.ndarray, weights: np.ndarray, bias: np.ndarray, scale: np.ndarray) -> np.ndarray:
         pad = self.kernel // 2

@@ -202,8 +202,8 @@ def test_a_format(tmp_path):
 
 OPERATOR = {
     f"{HOST}/compiler/legalize/fused.py": [
-        instead("def max_pool(", """def min_constant(chain: Chain, node: Node) -> None:
-    _clamp(chain, node, -128, int(node.scalar(1, "the constant")))
+        instead("def max_pool(", """def min_constant(value: Value, node: Node) -> None:
+    _clamp(value, node, -128, int(node.scalar(1, "the constant")))
 
 
 def max_pool(""")],

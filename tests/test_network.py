@@ -335,7 +335,7 @@ def test_branches():
     builder.conv(4, (1, 1))
     builder.nodes.append(helper.make_node("Relu", ["input"], ["elsewhere"], name="branch"))
     builder.append("Max", "elsewhere")
-    refused(builder.build(), "Relu 'branch': must take 'qlinearconv0' alone")
+    refused(builder.build(), "Max 'max2': must take one tensor that is computed, not 'qlinearconv0, elsewhere'")
 
 
 def test_shapes():

@@ -120,17 +120,17 @@ def c_sources(model: CompiledModel, inputs: Mapping[str, Any], name: str = "mode
         what = f"{host[0].op} {host[0].node!r} runs on the host: {host[0].why}" if host else (
             f"it is {len(model.parts)} programs")
         raise CompileError(f"only a model that is one program can be written as C; {what}")
-    job = part.network.batch_job(np.asarray(inputs[part.input]))
+    job = part.network.batch_job({name: np.asarray(inputs[name]) for name in part.network.inputs})
     before, region = job.memory.copy(), part.network.output_region(job.images)
     with open_device("golden", model.config) as device:
         device.run(job)
     texts = {item: (_FOLDER / item).read_text(encoding="utf-8") for item in DRIVER}
-    shape = (job.images, *part.network.layers[-1].shape)
+    maps = [[job.images, *item.view.size, item.view.channels] for item in part.network.graph.outputs]
     return texts | {
         "kiwicha.h": c_header(), "main.c": _MAIN_C,
         "kiwicha_model.h": _MODEL_H.format(
-            name=name.replace("*/", ""), images=job.images, config=model.config.name, shape=list(shape),
-            base=region.base, size=region.size),
+            name=name.replace("*/", ""), images=job.images, config=model.config.name,
+            shape=" and ".join(map(str, maps)), base=region.base, size=region.size),
         "kiwicha_model.c": _MODEL_C.format(
             bytes=len(before), memory="\n".join(_bytes(before)), program=job.program_address,
             instructions=job.program_count, expected="\n".join(_bytes(job.memory[region.base:region.end])))}

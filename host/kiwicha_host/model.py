@@ -65,8 +65,11 @@ class _Chip:
     def run(self, part: ChipPart | ProductPart, values: dict[str, Any]) -> None:
         first = len(self.layers)
         if isinstance(part, ChipPart):
-            images, network = len(values[part.input]), part.network
-            values[part.output], result = infer(self._device, network, values[part.input])
+            network = part.network
+            inputs = {name: values[name] for name in network.inputs}
+            outputs, result = infer(self._device, network, inputs)
+            values |= outputs
+            images = len(inputs[network.inputs[0]])
             self.layers += network.layers
             self.works += network.layer_works(images)
             # A device that records has room for all images at once.

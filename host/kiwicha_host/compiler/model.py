@@ -24,7 +24,7 @@ from .ir.macs import macs
 from .lower.autotune import BUDGET
 from .network import CompiledNetwork
 from .optimize import improve_graph
-from .partition import ChainSubgraph, HostSubgraph, ProductSubgraph, Subgraph, partition
+from .partition import HostSubgraph, LayerSubgraph, ProductSubgraph, Subgraph, partition
 from .products import ProductPart
 
 __all__ = ["ChipPart", "CompiledModel", "Placement", "compile_model"]
@@ -52,10 +52,8 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True)
 class ChipPart:
-    """A path of operators on the chip: the tensor `output` is what `network` makes of the tensor `input`."""
+    """Operators that are one program for the chip."""
     network: CompiledNetwork
-    input: str
-    output: str
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,8 @@ class CompiledModel:
                 raise CompileError(f"the input {name!r} is missing; the model takes {type_}")
             _check_input(name, type_, values[name], sizes)
         for part in self.parts:
-            if isinstance(part, ChipPart) and part.input in self.inputs:
-                part.network.check(values[part.input])
+            if isinstance(part, ChipPart):
+                part.network.check_inputs({name: values[name] for name in part.network.inputs if name in values})
         return sizes
 
 
@@ -163,16 +161,15 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
         op = next(op for op in graph.ops if op.name in whys)
         raise CompileError(f"{len(whys)} of {len(graph.ops)} operators would run on the host, the first of them "
                            f"{op.kind} {op.name!r}: {whys[op.name]}")
-    layers = sum(len(subgraph.chain.layers) for subgraph in subgraphs if isinstance(subgraph, ChainSubgraph))
+    layers = sum(len(subgraph.layers.layers) for subgraph in subgraphs if isinstance(subgraph, LayerSubgraph))
     budget = min(BUDGET, _SIMULATED // max(1, layers))
     parts: list[ChipPart | ProductPart | HostPart] = []
     types: dict[str, Type] = {}
     for subgraph in subgraphs:
         part: ChipPart | ProductPart | HostPart
-        if isinstance(subgraph, ChainSubgraph):
-            network = CompiledNetwork(config, subgraph.chain, memory_latency=memory_latency, budget=budget)
-            part = ChipPart(network, subgraph.input, subgraph.output)
-            types[subgraph.output] = Type(subgraph.chain.output_dtype.name, None)
+        if isinstance(subgraph, LayerSubgraph):
+            part = ChipPart(CompiledNetwork(config, subgraph.layers, memory_latency=memory_latency, budget=budget))
+            types |= {item.name: Type(item.dtype.name, None) for item in subgraph.layers.outputs}
         elif isinstance(subgraph, ProductSubgraph):
             part = subgraph.part
         else:
@@ -192,7 +189,7 @@ def _outline(subgraph: Subgraph) -> tuple[str, tuple[str, ...], tuple[str, ...],
     if isinstance(subgraph, HostSubgraph):
         graph = subgraph.graph
         return "host", tuple(f"{op.kind} {op.name}" for op in graph.ops), graph.inputs, graph.outputs
-    return "chip", tuple(f"{op.kind} {op.name}" for op in subgraph.ops), subgraph.inputs, (subgraph.output,)
+    return "chip", tuple(f"{op.kind} {op.name}" for op in subgraph.ops), subgraph.inputs, subgraph.outputs
 
 
 def _placement(graph: Graph, subgraphs: Sequence[Subgraph]) -> list[Placement]:
@@ -204,7 +201,7 @@ def _placement(graph: Graph, subgraphs: Sequence[Subgraph]) -> list[Placement]:
         elif isinstance(subgraph, ProductSubgraph):
             chip |= {op.name: macs(op, graph, {}) for op in subgraph.ops}
         else:
-            counts = {layer.name: layer.real_macs for layer in subgraph.chain.layers}
-            chip |= {op.name: counts.get(op.name, 0) for op in subgraph.ops}
+            chip |= {op.name: sum(layer.real_macs for layer in subgraph.layers.layers if layer.name == op.name)
+                     for op in subgraph.ops}
     return [Placement(op.name, op.kind, "chip", chip[op.name]) if op.name in chip else
             Placement(op.name, op.kind, "host", macs(op, graph, {}), why[op.name]) for op in graph.ops]

@@ -2,14 +2,14 @@
 
 A network is cut into segments. A segment's layers run with all their weights and activations in the
 scratchpad, each layer's epilogue writing into the next layer's padded input, and several groups of images are
-under way at once, each one layer ahead of the next group. A layer that does not fit that way is a segment of
-its own, "streamed": tiles of its input and its weights come from memory as they are needed. Between segments
-the activations of the whole batch are in memory, NHWC.
+under way at once, each one layer ahead of the next group. A layer whose result several others need ends a segment;
+one that does not fit that way is a segment of its own, "streamed": tiles of its input and its weights come from
+memory as they are needed. Between segments the feature maps of the whole batch are in memory.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,17 +22,19 @@ from ..job import Job
 from ..memory_latency import MEMORY_LATENCY
 from ..metrics import Work
 from .errors import CompileError
-from .ir.layers import LayerChain
+from .ir.layers import Input, LayerGraph, Output
 from .legalize.to_layers import to_layers
 from .lower.autotune import BUDGET
 from .lower.conv.emitter import Emitter
-from .lower.conv.plan import ConvPlan, plan_layer
-from .lower.conv.resident import Resident
-from .lower.conv.streamed import Streamed
+from .lower.conv.feature_maps import FeatureMaps
+from .lower.conv.plan import plan_layer
+from .lower.conv.schedule import scheduled
+from .lower.conv.segments import packed_weights, segments_of
 from .optimize import optimize
 from .program.memory_map import MemoryMap, Region, ceil_div
 
 __all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "compile_onnx"]
+
 
 @dataclass(frozen=True)
 class LayerInfo:
@@ -59,13 +61,13 @@ class _Program:
     code: bytes
     layers: np.ndarray
     address: int
-    inputs: Region
-    outputs: Region
+    bases: Mapping[int, int]    # of feature maps that are in no other
+    outputs: Region             # all maps that the host reads
     memory_bytes: int
 
 
 def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY_LATENCY) -> "CompiledNetwork":
-    """Compile a model that is one chain of layers, all of it for the chip: for other models, there is
+    """Compile a model that is all for the chip, in one program: for other models, there is
     :func:`.compile_model`.
 
     Parameters
@@ -90,21 +92,30 @@ class CompiledNetwork:
 
     Attributes
     ----------
+    graph : LayerGraph
+        In the order in which the layers run.
     layers : list of LayerInfo
     segments : list of (first layer, layers, images in a group; 0 where streamed)
     """
 
-    def __init__(self, config: ChipConfig, chain: LayerChain, *, memory_latency: int = MEMORY_LATENCY,
+    def __init__(self, config: ChipConfig, graph: LayerGraph, *, memory_latency: int = MEMORY_LATENCY,
                  budget: int = BUDGET):
         self.config = arguments.chip(config)
-        self.chain = arguments.instance("chain", chain, LayerChain)
+        self.graph = scheduled(arguments.instance("graph", graph, LayerGraph))
         memory_latency = arguments.integer("memory_latency", memory_latency, 0)
-        self.plans = [plan_layer(config, layer, from_host=i == 0) for i, layer in enumerate(chain.layers)]
-        self._segments = _cut(config, self.plans, memory_latency, budget)
+        self._maps = FeatureMaps(self.graph)
+        self.plans = [plan_layer(config, layer, self._maps.arranged(number), self._maps.source(number),
+                                 self._maps.target(number)) for number, layer in enumerate(self.graph.layers)]
+        self._segments = segments_of(config, self.plans, self._maps, memory_latency, budget)
         self.layers = [LayerInfo(layer.name, layer.op, layer.real_macs, (*layer.out_size, layer.out_channels),
-                                 layer.weights.size) for layer in chain.layers]
-        self._weights = _packed(self.plans)
+                                 layer.weights.size) for layer in self.graph.layers]
+        self._weights = packed_weights(self.plans)
         self._built = lru_cache(maxsize=4)(self._build)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the tensors that it takes."""
+        return tuple(dict.fromkeys(item.name for item in self.graph.inputs))
 
     @property
     def segments(self) -> list[tuple[int, int, int]]:
@@ -120,14 +131,14 @@ class CompiledNetwork:
         return sum(work.compulsory_bytes for work in self.layer_works(images))
 
     def layer_works(self, images: int) -> list[Work]:
-        """Each layer's part of the work: the first has the input's bytes, the last the output's."""
+        """Each layer's part of the work: an input's bytes are the first's that takes them, an output's the last's
+        that makes them."""
         arguments.integer("images", images, 1)
-        layers = self.chain.layers
-        traffic = [layer.weights.size + 8 * layer.out_channels for layer in layers]
-        first, last = layers[0], layers[-1]
-        traffic[0] += images * first.size[0] * first.size[1] * first.channels
-        traffic[-1] += images * last.out_size[0] * last.out_size[1] * last.out_channels
-        return [Work(images * layer.real_macs, count) for layer, count in zip(layers, traffic, strict=True)]
+        traffic = [layer.weights.size + 8 * layer.out_channels for layer in self.graph.layers]
+        for number, size in self._maps.traffic():
+            traffic[number] += images * size
+        return [Work(images * layer.real_macs, count)
+                for layer, count in zip(self.graph.layers, traffic, strict=True)]
 
     def instructions(self, images: int) -> int:
         return len(self._program(images).code) // INSTRUCTION_BYTES
@@ -141,7 +152,7 @@ class CompiledNetwork:
         return self._program(images).memory_bytes
 
     def output_region(self, images: int) -> Region:
-        """Where the last layer's codes are in the memory of a job of so many images, int8 [images, H, W, C]."""
+        """Where all that the chip makes for the host is, in the memory of a job of so many images."""
         return self._program(images).outputs
 
     def images_per_job(self, images: int, memory_limit: int | None) -> int:
@@ -163,41 +174,90 @@ class CompiledNetwork:
             part = ceil_div(part, 2)
         return part
 
-    def batch_job(self, inputs: np.ndarray) -> NetworkJob:
-        """Memory image and program for a batch, as the model takes it.
+    def batch_job(self, inputs: np.ndarray | Mapping[str, np.ndarray]) -> NetworkJob:
+        """Memory image and program for a batch: arrays by name as the model takes them, or the only one.
 
         Raises
         ------
         CompileError
             `inputs` has a wrong shape, type or value, or the program would be too long.
         """
-        codes = self.plans[0].arrange(self.chain.encode(arguments.array("inputs", inputs)))
-        program = self._program(len(codes))
+        arrays = self._arrays(inputs)
+        self.check_inputs(arrays)
+        images = len(arrays[self.inputs[0]])
+        program = self._program(images)
         memory = np.zeros(program.memory_bytes, np.uint8)
         memory[:self._weights.size] = self._weights
-        memory[program.inputs.base:program.inputs.end] = codes.view(np.uint8).reshape(-1)
+        for item in self.graph.inputs:
+            self._put(memory, program, item, self.graph.encode(item, arrays[item.name]))
         memory[program.address:program.address + len(program.code)] = np.frombuffer(program.code, np.uint8)
         return NetworkJob(memory=memory, program_address=program.address,
                           program_count=len(program.code) // INSTRUCTION_BYTES,
-                          window=(0, program.memory_bytes - 1), images=len(codes))
+                          window=(0, program.memory_bytes - 1), images=images)
 
-    def check(self, inputs: np.ndarray) -> None:
-        """Raise :exc:`CompileError` unless the model takes `inputs`."""
-        self.chain.check(arguments.array("inputs", inputs))
+    def _arrays(self, inputs: Any) -> Mapping[str, np.ndarray]:
+        if isinstance(inputs, Mapping):
+            if missing := [name for name in self.inputs if name not in inputs]:
+                raise CompileError(f"input {missing[0]!r} is missing; the network takes {', '.join(self.inputs)}")
+            return {name: arguments.array(name, inputs[name]) for name in self.inputs}
+        if len(self.inputs) != 1:
+            raise CompileError(f"the model takes {len(self.inputs)} inputs by name, {', '.join(self.inputs)}")
+        return {self.inputs[0]: arguments.array("inputs", inputs)}
+
+    def check(self, inputs: np.ndarray | Mapping[str, np.ndarray]) -> None:
+        """Raise :exc:`CompileError` unless the network takes `inputs`."""
+        self.check_inputs(self._arrays(inputs))
+
+    def check_inputs(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """As :meth:`check`, of as many of the inputs as there are."""
+        for item in self.graph.inputs:
+            if item.name in arrays:
+                item.check(arrays[item.name])
+        sizes = {name: len(array) for name, array in arrays.items()}
+        if len(set(sizes.values())) > 1:
+            raise CompileError("the inputs must be for as many images each, not "
+                               + ", ".join(f"{name!r} for {size}" for name, size in sizes.items()))
+
+    def _put(self, memory: np.ndarray, program: _Program, item: Input, images: np.ndarray) -> None:
+        """An input's codes, [N, H, W, C], to where the chip takes them."""
+        reader = self._maps.arranged_for(item.map)
+        if reader is None:
+            self._box(memory, program, self.graph.whole(item.map), len(images))[:] = images
+            return
+        codes, base = self.plans[reader].arrange(images), program.bases[item.map]
+        memory[base:base + codes.size] = codes.view(np.uint8).reshape(-1)
+
+    def _box(self, memory: np.ndarray, program: _Program, view: Any, images: int) -> np.ndarray:
+        """What of the memory a view is, int8 [images, H, W, C]."""
+        view = self.graph.rooted(view)
+        whole, base = self.graph.maps[view.map], program.bases[view.map]
+        data = memory[base:base + images * whole.image_bytes].view(np.int8)
+        (y, x), (dy, dx), (h, w) = view.origin, view.step, view.size
+        return data.reshape(images, *whole.size, whole.channels)[
+            :, y:y + h * dy:dy, x:x + w * dx:dx, view.channel:view.channel + view.channels]
 
     def codes(self, job: NetworkJob) -> np.ndarray:
-        """The last layer's int8 (or uint8) codes after the run."""
-        return self.chain.codes(self._results(job))
+        """The int8 (or uint8) codes of the only output after the run."""
+        return self.only_output.codes(self._results(job, self.only_output))
 
     def outputs(self, job: NetworkJob) -> np.ndarray:
-        """The model's output after the run."""
-        return self.chain.decode(self._results(job))
+        """The model's only output after the run."""
+        return self.only_output.decode(self._results(job, self.only_output))
 
-    def _results(self, job: NetworkJob) -> np.ndarray:
+    def results(self, job: NetworkJob) -> dict[str, np.ndarray]:
+        """All outputs after the run, by name."""
+        return {item.name: item.decode(self._results(job, item)) for item in self.graph.outputs}
+
+    @property
+    def only_output(self) -> Output:
+        """The output of a network that has one; :exc:`CompileError` if it has several."""
+        if len(self.graph.outputs) != 1:
+            raise CompileError(f"the network has {len(self.graph.outputs)} outputs; ask for them by name")
+        return self.graph.outputs[0]
+
+    def _results(self, job: NetworkJob, item: Output) -> np.ndarray:
         arguments.instance("job", job, NetworkJob)
-        region, last = self._program(job.images).outputs, self.chain.layers[-1]
-        data = job.memory[region.base:region.end].view(np.int8)
-        return data.reshape(job.images, *last.out_size, last.out_channels)
+        return self._box(job.memory, self._program(job.images), item.view, job.images)
 
     def _program(self, images: int) -> _Program:
         return self._built(arguments.integer("images", images, 1))
@@ -205,13 +265,14 @@ class CompiledNetwork:
     def _build(self, images: int) -> _Program:
         memory = MemoryMap()
         weights = memory.region(self._weights.size)
-        sizes = [self.plans[0].image_bytes] + [
-            plan.layer.out_size[0] * plan.layer.out_size[1] * plan.layer.out_channels
-            for plan in (segment.plans[-1] for segment in self._segments)]
-        between = [memory.region(images * size) for size in sizes]
+        sizes = {item.map: self.plans[reader].source.image for item in self.graph.inputs
+                 if (reader := self._maps.arranged_for(item.map)) is not None}
+        steps = [range(item.first, item.first + len(item.plans)) for item in self._segments]
+        bases, outputs = self._maps.allocate(memory, steps, sizes, images)
         emitter, base = Emitter(), weights.base
-        for i, segment in enumerate(self._segments):
-            segment.emit(emitter, images, base, between[i].base, between[i + 1].base)
+        for segment, layers in zip(self._segments, steps, strict=True):
+            segment.emit(emitter, images, base, self._maps.source_address(bases, layers[0]),
+                         self._maps.target_address(bases, layers[-1]))
             emitter.barrier()
             base += sum(plan.weight_lines for plan in segment.plans) * self.config.line_bytes
         try:
@@ -220,35 +281,5 @@ class CompiledNetwork:
             raise
         except ValueError as error:
             raise CompileError(f"the network does not fit an instruction's fields: {error}") from None
-        program, layers = memory.region(len(code)), np.array(emitter.layers, np.intp)
-        return _Program(code, layers, program.base, between[0], between[-1], memory.size)
-
-
-def _packed(plans: list[ConvPlan]) -> np.ndarray:
-    """All weights and parameters, as bytes; one layer at a time, for memory's sake."""
-    sizes = [plan.weight_lines * plan.config.line_bytes for plan in plans]
-    packed = np.empty(sum(sizes), np.uint8)
-    for plan, size, end in zip(plans, sizes, accumulate(sizes), strict=True):
-        packed[end - size:end] = plan.packed().reshape(-1)
-    return packed
-
-
-def _cut(config: ChipConfig, plans: list[ConvPlan], memory_latency: int, budget: int
-         ) -> list["Resident | Streamed"]:
-    """Segments: as many layers each as fit the scratchpad together."""
-    segments: list[Resident | Streamed] = []
-    first = 0
-    while first < len(plans):
-        best = None
-        for last in range(first + 1, len(plans) + 1):
-            # Output blocks are the next layer's input segments only if the array is square.
-            if last - first > 1 and config.rows != config.columns:
-                break
-            fitting = Resident.of(config, first, plans[first:last])
-            if fitting is None:
-                break
-            best = fitting
-        segment = best or Streamed.best(config, first, plans[first], memory_latency, budget)
-        segments.append(segment)
-        first += len(segment.plans)
-    return segments
+        program, layers_of = memory.region(len(code)), np.array(emitter.layers, np.intp)
+        return _Program(code, layers_of, program.base, bases, outputs, memory.size)

@@ -1,14 +1,14 @@
-"""A network as a chain of convolutions, which is all that the chip's programs know."""
+"""A network as convolutions, which is all that the chip's programs know, and the feature maps between them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from ... import arguments
 from ..errors import CompileError
 
-__all__ = ["LayerChain", "Layer", "Pool", "SHIFT", "Step"]
+__all__ = ["FeatureMap", "Input", "Layer", "LayerGraph", "Output", "Pool", "SHIFT", "Step", "View"]
 
 #: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
 SHIFT = 128
@@ -75,46 +75,149 @@ class Layer:
         return self.pool.size if self.pool else self.conv_size
 
 
-@dataclass
-class LayerChain:
-    """The layers in order, and what the host does before and after them.
+@dataclass(frozen=True)
+class View:
+    """A box of a feature map: its channels from `channel` on, and places `step` apart from `origin` on.
 
-    Attributes
-    ----------
-    layers : list of Layer
-    input_shape : shape of one image as the model takes it, without the batch
-    input_dtype : of the model's input
-    before : steps from the model's input to the first layer's codes
-    shapers : steps that move the last layer's codes to where the model has them
-    after : steps from those codes to the model's output
-    unsigned : its codes are uint8
+    `size`, `origin` and `step` are (y, x).
     """
-    layers: list[Layer] = field(default_factory=list)
-    input_shape: tuple[int, ...] = ()
-    input_dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
-    before: list[Step] = field(default_factory=list)
-    shapers: list[Step] = field(default_factory=list)
-    after: list[Step] = field(default_factory=list)
-    unsigned: bool = False
+    map: int
+    channels: int
+    size: tuple[int, int]
+    channel: int = 0
+    origin: tuple[int, int] = (0, 0)
+    step: tuple[int, int] = (1, 1)
+
+    def of(self, outer: "View") -> "View":
+        """This view of a map that is itself the box `outer` of another."""
+        (y, x), (dy, dx) = outer.origin, outer.step
+        return View(outer.map, self.channels, self.size, outer.channel + self.channel,
+                    (y + self.origin[0] * dy, x + self.origin[1] * dx), (self.step[0] * dy, self.step[1] * dx))
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Codes, int8 [N, height, width, channels]; if it has a `place`, it is that box of another map."""
+    channels: int
+    size: tuple[int, int]
+    place: View | None = None
 
     @property
-    def output_dtype(self) -> np.dtype:
-        """Of the model's output."""
-        return np.dtype(np.float32 if self.after else np.uint8 if self.unsigned else np.int8)
+    def image_bytes(self) -> int:
+        return self.size[0] * self.size[1] * self.channels
+
+
+@dataclass(frozen=True)
+class Input:
+    """A tensor of the model, and the feature map that the host makes of it.
+
+    Parameters
+    ----------
+    name : the tensor's
+    shape : of one image as the model has it, without the batch
+    dtype : of its elements
+    steps : what the host does to it
+    map : the number of the map
+    """
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    steps: tuple[Step, ...]
+    map: int
 
     def check(self, images: np.ndarray) -> None:
         """Raise :exc:`CompileError` if `images` has a wrong shape, type or value."""
         images = arguments.array("images", images)
-        if images.ndim < 1 or images.shape[1:] != self.input_shape or len(images) < 1:
-            raise CompileError(f"the model takes [N, {', '.join(map(str, self.input_shape))}], "
+        if images.ndim < 1 or images.shape[1:] != self.shape or len(images) < 1:
+            raise CompileError(f"the model takes [N, {', '.join(map(str, self.shape))}], "
                                f"not {list(images.shape)}")
-        if images.dtype != self.input_dtype:
-            raise CompileError(f"the model takes {self.input_dtype}, not {images.dtype}")
+        if images.dtype != self.dtype:
+            raise CompileError(f"the model takes {self.dtype}, not {images.dtype}")
         if images.dtype.kind == "f" and np.isnan(images).any():
             raise CompileError("the input holds NaN")
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """The first layer's input codes, int8 [N, H, W, C].
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor of the model, and the codes that the host makes it of.
+
+    Parameters
+    ----------
+    name : the tensor's
+    view : where the codes are
+    shapers : steps that move the codes, [N, channels, height, width], to where the model has them
+    after : steps from those codes to numbers
+    unsigned : its codes are uint8
+    """
+    name: str
+    view: View
+    shapers: tuple[Step, ...]
+    after: tuple[Step, ...]
+    unsigned: bool
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.float32 if self.after else np.uint8 if self.unsigned else np.int8)
+
+    def codes(self, results: np.ndarray) -> np.ndarray:
+        """The codes as the model has them, from int8 [N, H, W, C]."""
+        results = results.transpose(0, 3, 1, 2)
+        for step in self.shapers:
+            results = step(results)
+        results = np.ascontiguousarray(results)
+        return results.view(np.uint8) ^ np.uint8(SHIFT) if self.unsigned else results
+
+    def decode(self, results: np.ndarray) -> np.ndarray:
+        """The tensor, from int8 [N, H, W, C]."""
+        results = self.codes(results)
+        for step in self.after:
+            results = step(results)
+        return np.ascontiguousarray(results)
+
+
+@dataclass
+class LayerGraph:
+    """Layers in an order in which they can run, and the feature maps between them.
+
+    Attributes
+    ----------
+    maps : list of FeatureMap
+    layers : list of Layer
+    sources, targets : of each layer, the view that it reads and the one that it writes
+    inputs : list of Input
+    outputs : list of Output
+    """
+    maps: list[FeatureMap] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    sources: list[View] = field(default_factory=list)
+    targets: list[View] = field(default_factory=list)
+    inputs: list[Input] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+
+    def new_map(self, channels: int, size: tuple[int, int]) -> View:
+        """A new feature map, whole."""
+        self.maps.append(FeatureMap(channels, size))
+        return self.whole(len(self.maps) - 1)
+
+    def whole(self, number: int) -> View:
+        """All of the map of that number."""
+        return View(number, self.maps[number].channels, self.maps[number].size)
+
+    def rooted(self, view: View) -> View:
+        """`view` as a box of a map that is in no other."""
+        while (place := self.maps[view.map].place) is not None:
+            view = view.of(place)
+        return view
+
+    def add(self, layer: Layer, source: View, target: View) -> int:
+        """The number of a new layer."""
+        self.layers.append(layer)
+        self.sources.append(source)
+        self.targets.append(target)
+        return len(self.layers) - 1
+
+    def encode(self, item: Input, images: np.ndarray) -> np.ndarray:
+        """The codes of an input's feature map, int8 [N, H, W, C].
 
         Raises
         ------
@@ -122,28 +225,13 @@ class LayerChain:
             `images` has a wrong shape, type or value.
         """
         images = arguments.array("images", images)
-        self.check(images)
-        for step in self.before:
+        item.check(images)
+        for step in item.steps:
             images = step(images)
-        first = self.layers[0]
-        shape = (len(images), first.channels, *first.size)
+        there = self.maps[item.map]
+        shape = (len(images), there.channels, *there.size)
         return np.ascontiguousarray(images.reshape(shape).transpose(0, 2, 3, 1))
 
-    def codes(self, results: np.ndarray) -> np.ndarray:
-        """The last layer's codes as the model has them, from int8 [N, H, W, C]."""
-        results = results.transpose(0, 3, 1, 2)
-        for step in self.shapers:
-            results = step(results)
-        results = np.ascontiguousarray(results)
-        return _to_unsigned(results) if self.unsigned else results
-
-    def decode(self, results: np.ndarray) -> np.ndarray:
-        """The model's output, from int8 [N, H, W, C]."""
-        results = self.codes(results)
-        for step in self.after:
-            results = step(results)
-        return np.ascontiguousarray(results)
-
-
-def _to_unsigned(codes: np.ndarray) -> np.ndarray:
-    return codes.view(np.uint8) ^ np.uint8(SHIFT)
+    def copy(self) -> "LayerGraph":
+        """One that can change without this one."""
+        return LayerGraph(*(list(getattr(self, item.name)) for item in fields(self)))

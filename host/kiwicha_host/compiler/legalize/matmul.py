@@ -3,20 +3,20 @@
 import numpy as np
 
 from ..ir.layers import Layer
-from .chain import Chain
 from .constants import folded_bias, scales_of, weights_of
 from .node import Node
+from .value import Value
 
 __all__ = ["qgemm", "qlinear_matmul"]
 
 
-def qlinear_matmul(chain: Chain, node: Node) -> None:
+def qlinear_matmul(value: Value, node: Node) -> None:
     node.only()
     weights = weights_of(node, 2, 1)
-    _matmul(chain, node, weights, np.zeros(weights.shape[1], np.int32), output=6)
+    _matmul(value, node, weights, np.zeros(weights.shape[1], np.int32), output=6)
 
 
-def qgemm(chain: Chain, node: Node) -> None:
+def qgemm(value: Value, node: Node) -> None:
     """ONNX Runtime's matrix product of codes with a bias, in steps of input scale times weight scale."""
     node.only("alpha", "transA", "transB")
     node.one_of("alpha", 1)
@@ -25,8 +25,8 @@ def qgemm(chain: Chain, node: Node) -> None:
     weights = weights_of(node, 2, 1 - transposed)
     if transposed:
         weights = weights.T
-    if chain.where.ndim != 2:
-        raise node.error(f"takes [N, features], not {chain.where.ndim} dimensions; flatten before it")
+    if value.where.ndim != 2:
+        raise node.error(f"takes [N, features], not {value.where.ndim} dimensions; flatten before it")
     bias = node.constant(6, "the bias") if node.has(6) else np.zeros((), np.int32)
     try:
         bias = np.broadcast_to(bias, (1, weights.shape[1]))[0]
@@ -34,41 +34,41 @@ def qgemm(chain: Chain, node: Node) -> None:
         raise node.error(f"the bias must be int32 [{weights.shape[1]}], not {list(bias.shape)}") from None
     if bias.dtype != np.int32:
         raise node.error(f"the bias must be int32, not {bias.dtype}")
-    _matmul(chain, node, weights, bias, output=7)
+    _matmul(value, node, weights, bias, output=7)
 
 
-def _matmul(chain: Chain, node: Node, weights: np.ndarray, bias: np.ndarray, output: int) -> None:
+def _matmul(value: Value, node: Node, weights: np.ndarray, bias: np.ndarray, output: int) -> None:
     """The product with `weights`, [features, outputs]; input `output` of the node is the result's scale."""
-    if chain.where.ndim < 2:
+    if value.where.ndim < 2:
         raise node.error("takes [N, ..., features], not a single dimension")
-    features = chain.where.shape[-1]
+    features = value.where.shape[-1]
     if len(weights) != features:
         raise node.error(f"weights {list(weights.shape)} do not fit {features} features")
     outputs = weights.shape[1]
     x_zero, unsigned = node.zero_point(2, "the input's zero point")
-    chain.match(node, unsigned)
+    value.match(node, unsigned)
     y_zero, y_unsigned = node.zero_point(output + 1, "the output's zero point")
     scale = scales_of(node, outputs, output)
     channels, size, conv_size = features, (1, 1), (1, 1)
-    if chain.where.ndim > 2:
+    if value.where.ndim > 2:
         # Each row is a place of its own.
-        rows, _ = chain.rows(node)
-        size = conv_size = chain.result.layers[-1].out_size if chain.result.layers else (rows, 1)
+        size, _ = value.rows(node)
+        conv_size = size
         kernels = weights.T[:, :, None, None]
     else:
-        # Row i of the weights belongs to element where[i] of the last layer's [C, H, W].
-        if chain.result.layers:
-            channels, size = chain.result.layers[-1].out_channels, chain.result.layers[-1].out_size
-            order = np.argsort(chain.where[0])
+        # Row i of the weights belongs to element where[i] of the view's [C, H, W].
+        if value.view is not None:
+            channels, size = value.view.channels, value.view.size
+            order = np.argsort(value.where[0])
             if (np.diff(order) != 1).any():
                 weights = weights[order]
         kernels = weights.T.reshape(outputs, channels, *size)
-    shape = chain.where.shape[1:-1]
+    shape = value.where.shape[1:-1]
 
     def as_rows(x: np.ndarray) -> np.ndarray:
         return x.reshape(len(x), outputs, -1).transpose(0, 2, 1).reshape(len(x), *shape, outputs)
 
-    chain.append(Layer(name=node.name, op=node.op, weights=kernels, bias=folded_bias(bias, kernels, x_zero),
+    value.append(Layer(name=node.name, op=node.op, weights=kernels, bias=folded_bias(bias, kernels, x_zero),
                        scale=scale, x_zero=x_zero, y_zero=y_zero, size=size, conv_size=conv_size,
                        real_macs=weights.size * conv_size[0] * conv_size[1]),
                  unsigned=y_unsigned, shaper=as_rows)

@@ -7,18 +7,17 @@ Clip that the codes' range does not imply; on x86, signed codes that it has not 
 rounded, and near a half its code may be the next one.
 """
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ..ir.graph import Graph, Op, unique_names
+from .codes import Codes, Work, is_sound, read
+from .fold_moves import MOVES
 from .remove_dead import remove_dead
 
 __all__ = ["fold_qdq", "unfold"]
 
-#: What moves codes, or chooses among them: the same on codes as on the numbers that they stand for.
-_MOVES = ("DequantizeLinear", "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 #: How products are called that take codes; their weights' scales go along this axis.
 _PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1),
              "ConvTranspose": ("kiwicha.QLinearConvTranspose", 1)}
@@ -48,7 +47,7 @@ def fold_qdq(graph: Graph) -> Graph:
     MaxPool and what only moves elements work on codes then, and so does a Relu or Clip behind any of them. What
     fits no rule stays as it is.
     """
-    work = _Work(graph)
+    work = Work(graph)
     ops: list[Op] = []
     for op in graph.ops:
         ops += (_folded(work, op) if op.kind == "QuantizeLinear" else None) or [op]
@@ -59,70 +58,10 @@ def fold_qdq(graph: Graph) -> Graph:
     return folded.with_ops(tuple(map(lambda op, name: replace(op, name=name), folded.ops, names)))
 
 
-@dataclass(frozen=True)
-class _Codes:
-    """Codes, their scale and their zero point, by name, and the axis along which there are several scales."""
-    name: str
-    scale: str
-    zero: str
-    axis: int
-
-
-class _Work:
-    """A graph to look things up in; its constants may grow."""
-
-    def __init__(self, graph: Graph):
-        self.constants = dict(graph.constants)
-        self._maker = {name: op for op in graph.ops for name in op.outputs if name}
-        self._used = {*graph.inputs, *self.constants, *self._maker}
-        self._reads = Counter([*graph.outputs, *(name for op in graph.ops for name in op.reads)])
-
-    def maker(self, name: str) -> Op | None:
-        return self._maker.get(name)
-
-    def shared(self, op: Op) -> bool:
-        """Whether more than one operator needs the result of `op`."""
-        return self._reads[op.outputs[0]] > 1
-
-    def fresh(self, name: str) -> str:
-        """`name`, or one like it that is not in use."""
-        while name in self._used:
-            name += "_"
-        self._used.add(name)
-        return name
-
-    def array(self, name: str) -> np.ndarray | None:
-        return self.constants.get(name)
-
-    def scalar(self, name: str) -> np.ndarray | None:
-        value = self.constants.get(name)
-        return value.reshape(()) if value is not None and value.size == 1 else None
-
-    def equal(self, first: str, second: str) -> bool:
-        """Whether both are the same number, and of one type."""
-        a, b = self.scalar(first), self.scalar(second)
-        return a is not None and b is not None and a.dtype == b.dtype and bool(a == b)
-
-    def codes(self, op: Op, index: int) -> _Codes | None:
-        """The codes whose numbers `op` takes as input `index`."""
-        maker = self.maker(op.inputs[index]) if index < len(op.inputs) else None
-        return _read(maker) if maker is not None and maker.kind == "DequantizeLinear" else None
-
-
-def _read(op: Op) -> _Codes | None:
-    """What a QuantizeLinear or DequantizeLinear is given; None for one with blocks or a type of its own."""
-    defaults = (("block_size", (0,)), ("precision", (0, 1)),
-                ("output_dtype", (0, 1) if op.kind == "DequantizeLinear" else (0,)))
-    if any(op.attributes.get(name, 0) not in known for name, known in defaults):
-        return None
-    name, scale, *zero = op.inputs
-    return _Codes(name, scale, zero[0], op.attributes.get("axis", 1)) if zero and zero[0] else None
-
-
-def _folded(work: _Work, quantize: Op) -> list[Op] | None:
+def _folded(work: Work, quantize: Op) -> list[Op] | None:
     """What computes the codes that `quantize` makes, if its numbers come from codes."""
-    made = _read(quantize)
-    if made is None or not _sound(work.scalar(made.scale), work.scalar(made.zero)):
+    made = read(quantize)
+    if made is None or not is_sound(work.scalar(made.scale), work.scalar(made.zero)):
         return None
     limit, op = None, work.maker(made.name)
     if op is not None and op.kind in ("Relu", "Clip"):
@@ -130,30 +69,16 @@ def _folded(work: _Work, quantize: Op) -> list[Op] | None:
     if op is None or (op.kind in _PRODUCTS and any(map(work.shared, filter(None, (op, limit))))):
         return None     # numbers that something else needs too are numbers first
     result = work.fresh(f"{op.outputs[0]}_codes") if limit else quantize.outputs[0]
-    fold = _product if op.kind in _PRODUCTS else _move if op.kind in _MOVES else None
-    inner = fold(work, op, made, result) if fold else None
+    fold = _product if op.kind in _PRODUCTS else MOVES.get(op.kind)
+    # Of an operator with several outputs, this is the one.
+    inner = fold(work, op, replace(made, name=limit.inputs[0] if limit else made.name), result) if fold else None
     outer = _limit(work, limit, made, result, quantize.outputs) if limit else None
     if inner is None or (outer is None and limit is not None):
         return None
     return [inner] if outer is None else [inner, outer]
 
 
-def _sound(scale: np.ndarray | None, zero: np.ndarray | None) -> bool:
-    """Whether they are numbers of the kinds that codes have."""
-    return (scale is not None and scale.dtype == np.float32 and bool(np.isfinite(scale) and scale > 0)
-            and zero is not None and zero.dtype in (np.int8, np.uint8))
-
-
-def _move(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
-    source = _read(op) if op.kind == "DequantizeLinear" else work.codes(op, 0)
-    if source is None or not (work.equal(source.scale, made.scale) and work.equal(source.zero, made.zero)):
-        return None
-    if op.kind == "DequantizeLinear":
-        return Op(op.name, "Identity", (source.name,), (result,))
-    return replace(op, inputs=(source.name, *op.inputs[1:]), outputs=(result,))
-
-
-def _product(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
+def _product(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     """Conv, MatMul or Gemm of codes with constant codes."""
     kind, axis = _PRODUCTS[op.kind]
     attributes = dict(op.attributes)
@@ -171,7 +96,7 @@ def _product(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
     if x is None or w is None or work.scalar(x.scale) is None or work.array(w.name) is None:
         return None
     scales = work.array(w.scale)
-    if not _sound(work.scalar(x.scale), work.scalar(x.zero)):
+    if not is_sound(work.scalar(x.scale), work.scalar(x.zero)):
         return None
     weights = work.constants[w.name]
     if scales is None or scales.ndim > 1 or (scales.size > 1 and w.axis not in (axis, axis - weights.ndim)):
@@ -188,15 +113,15 @@ def _product(work: _Work, op: Op, made: _Codes, result: str) -> Op | None:
     return Op(op.name, kind, tuple(inputs), (result,), attributes)
 
 
-def _computed(work: _Work, op: Op, x: _Codes, w: _Codes, made: _Codes, result: str) -> Op | None:
+def _computed(work: Work, op: Op, x: Codes, w: Codes, made: Codes, result: str) -> Op | None:
     """MatMul of codes of which none are constant."""
-    if not all(_sound(work.scalar(item.scale), work.scalar(item.zero)) for item in (x, w)):
+    if not all(is_sound(work.scalar(item.scale), work.scalar(item.zero)) for item in (x, w)):
         return None
     return Op(op.name, "QLinearMatMul", (x.name, x.scale, x.zero, w.name, w.scale, w.zero, made.scale, made.zero),
               (result,))
 
 
-def _bias(work: _Work, op: Op, x: _Codes, w: _Codes) -> str | None:
+def _bias(work: Work, op: Op, x: Codes, w: Codes) -> str | None:
     """The name of the int32 bias, "" for none; None for one in other steps than the sums'."""
     if len(op.inputs) < 3 or not op.inputs[2]:
         return ""
@@ -215,7 +140,7 @@ def _bias(work: _Work, op: Op, x: _Codes, w: _Codes) -> str | None:
     return name if np.allclose(steps.reshape(-1), wanted, rtol=1e-5, atol=0) else None
 
 
-def _limit(work: _Work, op: Op, made: _Codes, source: str, outputs: tuple[str, ...]) -> Op | None:
+def _limit(work: Work, op: Op, made: Codes, source: str, outputs: tuple[str, ...]) -> Op | None:
     """Relu or Clip on codes: quantizing is monotone, so that limits may be quantized instead."""
     if op.kind == "Relu":
         return Op(op.name, "Max", (source, made.zero), outputs)
@@ -233,3 +158,4 @@ def _limit(work: _Work, op: Op, made: _Codes, source: str, outputs: tuple[str, .
             bounds = np.iinfo(zero.dtype)
             work.constants[names[-1]] = np.clip(code, bounds.min, bounds.max).astype(zero.dtype)
     return Op(op.name, "Clip", (source, *names), outputs)
+

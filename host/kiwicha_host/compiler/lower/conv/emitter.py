@@ -105,12 +105,12 @@ def load_input(emitter: Emitter, plan: ConvPlan, address: int, place: Place, reg
     y, x, h, w = _inside(plan, region)
     if not (h and w):
         return
-    memory = address + (y - plan.pads[0]) * plan.y_bytes + (x - plan.pads[1]) * plan.x_bytes
+    memory = address + (y - plan.pads[0]) * plan.source.y + (x - plan.pads[1]) * plan.source.x
     segments = plan.segments
     _transfer(emitter, Unit.LOAD, memory, place, ((y - region.y) * place.width + x - region.x) * segments,
               plan.channels, plan.config.rows, [
-        (w, (plan.x_bytes, segments)), (h, (plan.y_bytes, place.width * segments)),
-        (len(place.keys), (plan.image_bytes, place.stride))])
+        (w, (plan.source.x, segments)), (h, (plan.source.y, place.width * segments)),
+        (len(place.keys), (plan.source.image, place.stride))])
 
 
 def store_output(emitter: Emitter, plan: ConvPlan, address: int, place: Place, region: Rect,
@@ -120,12 +120,12 @@ def store_output(emitter: Emitter, plan: ConvPlan, address: int, place: Place, r
     `blocks` are the first and the number of the blocks of channels to write; None for all.
     """
     first, count = blocks or (0, plan.blocks)
-    channels, (height, width) = plan.layer.out_channels, plan.layer.out_size
-    start, end = first * plan.config.columns, min(channels, (first + count) * plan.config.columns)
-    memory = address + (region.y * width + region.x) * channels + start
+    apart, start = plan.target, first * plan.config.columns
+    end = min(plan.layer.out_channels, (first + count) * plan.config.columns)
+    memory = address + region.y * apart.y + region.x * apart.x + start
     _transfer(emitter, Unit.STORE, memory, place, first, end - start, plan.config.columns, [
-        (region.w, (channels, plan.blocks)), (region.h, (width * channels, place.width * plan.blocks)),
-        (len(place.keys), (height * width * channels, place.stride))])
+        (region.w, (apart.x, plan.blocks)), (region.h, (apart.y, place.width * plan.blocks)),
+        (len(place.keys), (apart.image, place.stride))])
 
 
 def _transfer(emitter: Emitter, unit: Unit, address: int, place: Place, offset: int, row_bytes: int, segment: int,

@@ -13,7 +13,7 @@ from ...program.memory_map import ceil_div, column_parameters
 from ...program.packing import int8_parts
 from ..gemm.tiling import split
 
-__all__ = ["ConvPlan", "Rect", "Window", "plan_layer"]
+__all__ = ["ConvPlan", "Rect", "Strides", "Window", "plan_layer"]
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,26 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Strides:
+    """Bytes in memory from one place to the next along x and y, and from one image to the next."""
+    x: int
+    y: int
+    image: int
+
+    @classmethod
+    def dense(cls, channels: int, size: tuple[int, int]) -> "Strides":
+        """Of a feature map that nothing else is in."""
+        return cls(channels, size[1] * channels, size[0] * size[1] * channels)
+
+
+@dataclass(frozen=True)
 class ConvPlan:
     """A layer as the array computes it; all pairs are (y, x).
 
     `fold` says which of the kernel's axes the host's arrangement of the input turned into channels: "", "x" or
-    "yx"; `channels`, `size`, `kernel` and so on are those after that. An image is in memory as rows of
-    `channels` bytes, `x_bytes` and `y_bytes` apart (closer than they are long if folded).
+    "yx"; `channels`, `size`, `kernel` and so on are those after that. The input is in memory as rows of `channels`
+    bytes, `source` apart (closer than they are long if folded); the output as rows of `layer.out_channels`,
+    `target` apart.
     """
     config: ChipConfig
     layer: Layer
@@ -60,16 +74,15 @@ class ConvPlan:
     strides: tuple[int, int]
     dilations: tuple[int, int]
     pads: tuple[int, int]
-    x_bytes: int
-    y_bytes: int
-    image_bytes: int
+    source: Strides
+    target: Strides
 
     @cached_property
     def geometry(self) -> tuple[Hashable, ...]:
         """All that a program's cycles hang on: plans that have it in common differ in their numbers only."""
         layer = self.layer
         return (self.fold, self.channels, self.size, self.kernel, self.strides, self.dilations, self.pads,
-                self.x_bytes, self.y_bytes, self.image_bytes, layer.weights.shape, layer.conv_size, layer.out_size,
+                self.source, self.target, layer.weights.shape, layer.conv_size, layer.out_size,
                 layer.pool, layer.clamp == (-128, 127), self.weight_tiles,
                 tuple(map(tuple, self.kept[:1] if self._alike else self.kept)))
 
@@ -115,7 +128,7 @@ class ConvPlan:
         return self.kept[0] is self.kept[-1]
 
     def arrange(self, images: np.ndarray) -> np.ndarray:
-        """Input codes [N, H, W, C] as they have to be in memory, [N, image_bytes]."""
+        """Input codes [N, H, W, C] as they have to be in memory, [N, bytes of an image]."""
         layer = self.layer
         if self.fold:
             (top, left), (h, w) = layer.pads, layer.conv_size
@@ -267,20 +280,24 @@ class ConvPlan:
         return packed.reshape(-1, config.line_bytes)
 
 
-def plan_layer(config: ChipConfig, layer: Layer, from_host: bool) -> ConvPlan:
-    """The plan with the fewest weight tiles; only an input that the host arranges can be folded."""
+def plan_layer(config: ChipConfig, layer: Layer, from_host: bool, source: Strides | None = None,
+               target: Strides | None = None) -> ConvPlan:
+    """The plan with the fewest weight tiles; only an input that the host arranges can be folded.
+
+    Without `source` or `target`, input or output are alone in their memory.
+    """
     (ky, kx), (sy, sx), (h, w) = layer.kernel, layer.strides, layer.conv_size
-    c = layer.channels
+    c, out = layer.channels, target or Strides.dense(layer.out_channels, layer.out_size)
     plain = ConvPlan(config, layer, "", c, layer.size, layer.kernel, layer.strides, layer.dilations, layer.pads,
-                     x_bytes=c, y_bytes=layer.size[1] * c, image_bytes=layer.size[0] * layer.size[1] * c)
+                     source or Strides.dense(c, layer.size), out)
     plans = [plain]
     if from_host and layer.dilations[1] == 1:
         rows = (h - 1) * sy + (ky - 1) * layer.dilations[0] + 1
         columns = (w - 1) * sx + kx
         plans.append(ConvPlan(config, layer, "x", kx * c, (rows, w), (ky, 1), (sy, 1), (layer.dilations[0], 1),
-                              (0, 0), x_bytes=sx * c, y_bytes=columns * c, image_bytes=rows * columns * c))
+                              (0, 0), Strides(sx * c, columns * c, rows * columns * c), out))
         plans.append(ConvPlan(config, layer, "yx", kx * ky * c, (h, w), (1, 1), (1, 1), (1, 1), (0, 0),
-                              x_bytes=sx * ky * c, y_bytes=columns * ky * c, image_bytes=h * columns * ky * c))
+                              Strides(sx * ky * c, columns * ky * c, h * columns * ky * c), out))
     return min(plans, key=lambda plan: plan.weight_tiles)       # the first, and so the plainest, of equals
 
 

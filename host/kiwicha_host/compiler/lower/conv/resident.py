@@ -123,15 +123,14 @@ class Resident:
         if number < len(groups):
             plan = self.plans[0]
             emitter.layer = self.first
-            load_input(emitter, plan, source + groups[number].start * plan.image_bytes,
+            load_input(emitter, plan, source + groups[number].start * plan.source.image,
                        self._slot(0, number, len(groups[number])), Rect(0, 0, *plan.padded))
 
     def _store_group(self, emitter: Emitter, group: range, number: int, target: int) -> None:
         plan = self.plans[-1]
         emitter.layer = self.first + len(self.plans) - 1
-        (height, width), channels = plan.layer.out_size, plan.layer.out_channels
-        store_output(emitter, plan, target + group.start * height * width * channels,
-                     self._slot(len(self.plans), number, len(group)), Rect(0, 0, height, width))
+        store_output(emitter, plan, target + group.start * plan.target.image,
+                     self._slot(len(self.plans), number, len(group)), Rect(0, 0, *plan.layer.out_size))
 
     def _together(self, plan: ConvPlan, rects: list[Rect]) -> int:
         """Images that one MATMUL can take: several only where each gives one pixel."""

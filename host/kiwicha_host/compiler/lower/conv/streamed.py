@@ -212,11 +212,10 @@ class _Stream:
         """Store a tile's results after its last block; the last tile's in pieces, each half of what is left."""
         blocks, (first, _, rect) = self._plan.blocks, tile
         pieces = falling(blocks, _LAST_BLOCKS) if is_last else [(0, blocks)]
-        layer = self._plan.layer
-        image_bytes = layer.out_size[0] * layer.out_size[1] * layer.out_channels
         for start, size in pieces:
             if block == start + size - 1:
-                store_output(self._emitter, self._plan, target + first * image_bytes, out, rect, (start, size))
+                store_output(self._emitter, self._plan, target + first * self._plan.target.image, out, rect,
+                             (start, size))
 
     def _following(self, block: int, part: int) -> tuple[int, int]:
         index = block * len(self._layer._parts) + part + 1
@@ -233,7 +232,7 @@ class _Stream:
         line = self._layer._input.base + number * (self._layer._input.size // self._layer._places)
         place = Place(line, region.w, lines, (("in", self._layer.first, number),) * count)
         pad_input(self._emitter, plan, place, region)
-        load_input(self._emitter, plan, source + first * plan.image_bytes, place, region)
+        load_input(self._emitter, plan, source + first * plan.source.image, place, region)
         return place
 
     def _out_place(self, number: int, count: int, rect: Rect) -> Place:

@@ -1,0 +1,155 @@
+"""Concatenations: each operand has its place in one feature map."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..ir.layers import SHIFT, LayerGraph, View
+from .node import Node
+from .value import Value, copy_layer
+
+__all__ = ["concat", "qlinear_concat"]
+
+#: So many of the next larger and smaller factors are tried, for one that rounds as a division does.
+_FACTORS = 8
+
+
+def concat(values: Sequence[Value], node: Node) -> Value:
+    """Concat of codes that stand for the same numbers."""
+    node.only("axis")
+    if len({value.unsigned for value in values}) > 1:
+        raise node.error("its operands must be all int8 or all uint8")
+    return _joined(list(values), node)
+
+
+def qlinear_concat(values: Sequence[Value], node: Node) -> Value:
+    """ONNX Runtime's: each operand has a scale and a zero point, and the result its own."""
+    node.only("axis")
+    scale = node.scale(0, "the output's scale")
+    zero, unsigned = node.zero_point(1, "the output's zero point")
+    made = []
+    for number, value in enumerate(values):
+        x_scale = node.scale(3 * number + 3, "an input's scale")
+        x_zero, x_unsigned = node.zero_point(3 * number + 4, "an input's zero point")
+        value.match(node, x_unsigned)
+        made.append(value)
+        if (x_scale, x_zero, x_unsigned) != (scale, zero, unsigned):
+            made[-1] = _requantized(value, node, (x_scale, x_zero), (scale, zero), unsigned)
+    return _joined(made, node)
+
+
+def _requantized(value: Value, node: Node, old: tuple[np.float32, int], new: tuple[np.float32, int], unsigned: bool
+                 ) -> Value:
+    """`value` in other steps, by a layer that multiplies by one."""
+    value, where, shapers = value.copy(), value.where, list(value.shapers)
+    channels, size, moved = *_form(value, node), value.view is not None
+    value.append(copy_layer(node, channels, size, bias=np.full(channels, -old[1], np.int32), y_zero=new[1],
+                            scale=np.full(channels, _factor(node, old, new), np.float32)), unsigned)
+    # An operand that the host has made is placed in the order of its elements.
+    value.where, value.shapers = where if moved else np.arange(where.size).reshape(where.shape), shapers
+    if not moved:
+        shape = where.shape[1:]
+        value.shapers = [lambda x: x.reshape(len(x), *shape)]
+    return value
+
+
+def _factor(node: Node, old: tuple[np.float32, int], new: tuple[np.float32, int]) -> np.float32:
+    """What to multiply with, for the same codes as those of ONNX Runtime, which dequantizes and divides."""
+    (x_scale, x_zero), (y_scale, y_zero) = old, new
+    steps = (np.arange(-128, 128) - x_zero).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        wanted = _codes(steps * x_scale / y_scale, y_zero)
+        factor = np.float32(x_scale / y_scale)
+        for candidate in (factor, *_neighbours(factor)):
+            if 0 < candidate < np.inf and (_codes(steps * candidate, y_zero) == wanted).all():
+                return candidate
+    raise node.error(f"no factor takes codes in steps of {x_scale} to steps of {y_scale} as a division does")
+
+
+def _neighbours(factor: np.float32) -> Iterator[np.float32]:
+    larger = smaller = factor
+    for _ in range(_FACTORS):
+        larger, smaller = np.nextafter(larger, np.float32(np.inf)), np.nextafter(smaller, np.float32(0))
+        yield from (larger, smaller)
+
+
+def _codes(numbers: np.ndarray, zero: int) -> np.ndarray:
+    return np.clip(np.rint(numbers) + np.float32(zero), -SHIFT, SHIFT - 1)
+
+
+def _form(value: Value, node: Node) -> tuple[int, tuple[int, int]]:
+    """Channels and size of the feature map that has its elements."""
+    if value.view is not None:
+        return value.view.channels, value.view.size
+    return (value.where.shape[1], (1, 1)) if value.where.ndim == 2 else value.image(node)
+
+
+def _joined(values: list[Value], node: Node) -> Value:
+    """The operands in a feature map, one after the other along channels, height or width."""
+    rank, axis = values[0].where.ndim, node.attributes.get("axis", 0)
+    shapes = [list(value.where.shape) for value in values]
+    if not -rank <= axis < rank or axis % rank == 0:
+        raise node.error(f"axis {axis} must be one of {rank} dimensions, and not the batch")
+    others = {tuple(size for each, size in enumerate(shape) if each != axis % rank) for shape in shapes}
+    if len(others) > 1 or len({value.batch for value in values}) > 1:
+        raise node.error(f"operands of {', '.join(map(str, shapes))} do not fit each other along axis {axis}")
+    graph = values[0].graph
+    views = [_own(graph, value, node) for value in values]
+    boxes = [(view.channels, *view.size) for view in views]
+    found = [(_where(values, boxes, level, axis), level) for level in range(3) if len(
+        {box[:level] + box[level + 1:] for box in boxes}) == 1]
+    if not found:
+        raise node.error("its operands' elements are in feature maps that do not fit each other")
+    where, level = next((item for item in found if _is_straight(item[0])), found[0])
+    whole = list(boxes[0])
+    whole[level] = sum(box[level] for box in boxes)
+    target = graph.new_map(whole[0], (whole[1], whole[2]))
+    _place(graph, views, target, level)
+    shape, numbers = where.shape[1:], where.reshape(-1)
+    result = values[0].copy()
+    result.is_at(target, result.unsigned, lambda x: x.reshape(len(x), -1)[:, numbers].reshape(len(x), *shape))
+    return result
+
+
+def _own(graph: LayerGraph, value: Value, node: Node) -> View:
+    """All of a feature map that has no other place yet; `value` becomes that."""
+    moved, form = value.view is not None, _form(value, node)
+    view = value.placed(*form)
+    if view != graph.whole(view.map) or graph.maps[view.map].place is not None:
+        copy = graph.new_map(*form)
+        graph.add(copy_layer(node, *form), view, copy)
+        view = copy
+    if not moved:
+        value.where = np.arange(value.where.size).reshape(value.where.shape)
+    return view
+
+
+def _where(values: Sequence[Value], boxes: Sequence[tuple[int, int, int]], level: int, axis: int) -> np.ndarray:
+    """The result's elements in boxes one after the other along `level`."""
+    whole = list(boxes[0])
+    whole[level] = sum(box[level] for box in boxes)
+    parts, start = [], 0
+    for value, box in zip(values, boxes, strict=True):
+        places = list(np.unravel_index(value.where, box))
+        places[level] = places[level] + start
+        parts.append(np.ravel_multi_index(tuple(places), tuple(whole)))
+        start += box[level]
+    return np.concatenate(parts, axis=axis)
+
+
+def _is_straight(where: np.ndarray) -> bool:
+    """Whether a layer can take such a tensor: as an image, or as rows of features."""
+    order = np.arange(where.size)
+    return bool((where.reshape(-1) == order).all()) or bool(
+        (where.reshape(-1, where.shape[-1]).T.reshape(-1) == order).all())
+
+
+def _place(graph: LayerGraph, views: Sequence[View], target: View, level: int) -> None:
+    start = 0
+    for view in views:
+        origin = [0, 0, 0]
+        origin[level] = start
+        graph.maps[view.map] = replace(graph.maps[view.map], place=View(
+            target.map, view.channels, view.size, origin[0], (origin[1], origin[2])))
+        start += (view.channels, *view.size)[level]

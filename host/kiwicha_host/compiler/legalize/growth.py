@@ -1,0 +1,141 @@
+"""As many operators as can be layers at once."""
+
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
+
+from ..errors import CompileError
+from ..ir.graph import Graph, Op
+from ..ir.layers import LayerGraph
+from .to_layers import SUPPORTED, LayerBuilder
+
+__all__ = ["Growth"]
+
+#: What the chip runs in another form.
+_FLOATS = ("Conv", "Gemm", "MatMul")
+_USELESS = "nothing that it leads to is for the chip"
+
+
+class Growth:
+    """The layers that operators make of the tensors `done`.
+
+    Parameters
+    ----------
+    graph : what they are of
+    ops : those that may be layers, in the graph's order
+    done : names of tensors
+    others : names of operators that are not to be tried
+
+    Attributes
+    ----------
+    why : {operator's name: reason}
+        Of operators that can be no layers, whatever is there.
+    """
+
+    def __init__(self, graph: Graph, ops: Sequence[Op], done: Set[str], others: Set[str]):
+        self._graph, self._done, self._others = graph, done, others
+        self.why: dict[str, str] = {}
+        self._makers = {name: op for op in graph.ops for name in op.outputs}
+        self._readers: dict[str, list[Op]] = {}
+        for op in graph.ops:
+            for name in dict.fromkeys(op.reads):
+                self._readers.setdefault(name, []).append(op)
+        while True:
+            self._grow(ops)
+            if not self._prune():
+                break
+
+    def _grow(self, ops: Sequence[Op]) -> None:
+        self._builder, self._ops = LayerBuilder(self._graph), dict[str, Op]()
+        for op in ops:
+            if op.name in self._others or op.name in self.why:
+                continue
+            if op.kind not in SUPPORTED:
+                self.why[op.name] = "computes in floating point; the chip needs codes" if op.kind in _FLOATS else (
+                    f"the chip does not run {op.kind}")
+                continue
+            if not all(name in self._done or name in self._builder.values for name in op.reads):
+                self._foresee(op)
+                continue
+            try:
+                if all(name in self._graph.constants for name in op.reads):
+                    raise CompileError("takes constants alone")
+                self._builder.add(op)
+                self._ops[op.name] = op
+            except CompileError as error:
+                if set(op.reads) <= self._done:
+                    self.why[op.name] = str(error)
+
+    def _foresee(self, op: Op) -> None:
+        """Find out that an operator is for the host before it can run, lest it be in another subgraph than what it
+        takes.
+
+        Numbers that the host computes, and codes of it that become numbers, lead to no layer.
+        """
+        for name in op.reads:
+            maker = self._makers.get(name)
+            if maker is not None and (maker.name in self.why or maker.name in self._others):
+                try:
+                    self._builder.start(name)
+                except CompileError as error:
+                    self.why[op.name] = str(error)
+                if op.kind == "DequantizeLinear":
+                    self.why[op.name] = _USELESS
+
+    def _prune(self) -> bool:
+        """Leave to the host what it does better; whether what is left has to be grown anew."""
+        for op in reversed(self._ops.values()):
+            # All of an operator's outputs are of one kind.
+            names = [name for name in op.outputs if name]
+            value = self._builder.values[names[0]]
+            inside = [reader.name in self._ops and reader.name not in self.why
+                      for name in names for reader in self._readers.get(name, [])]
+            is_output = any(name in self._graph.outputs for name in names)
+            # Numbers are for the host's own operators, which know best what to do before they are codes again.
+            if value.dequantized and not is_output and not (inside and all(inside)):
+                self.why[op.name] = _USELESS
+            elif value.view is None and (is_output or not (inside and all(inside))):
+                self.why[op.name] = "the host needs its result too" if any(inside) else _USELESS
+        dropped = self._ops.keys() & self.why.keys()
+        made = {output for name in dropped for output in self._ops[name].outputs}
+        for name in dropped:
+            del self._ops[name]
+        return any(made & set(op.reads) for op in self._ops.values())
+
+    def subgraphs(self) -> Iterator[tuple[tuple[Op, ...], LayerGraph]]:
+        """Operators that share tensors, and their layers."""
+        for ops in self._components():
+            names = {op.name for op in ops}
+            layers = self._layers(names)
+            if any(layer.real_macs or layer.pool for layer in layers.layers):
+                yield ops, layers
+            else:
+                self.why |= dict.fromkeys(names, _USELESS)
+
+    def _components(self) -> list[tuple[Op, ...]]:
+        of_tensor: dict[str, set[str]] = {}
+        members: dict[str, set[str]] = {}
+        for op in self._ops.values():
+            tensors = [name for name in (*op.reads, *op.outputs) if name and name not in self._graph.constants]
+            joined = {op.name}.union(*(of_tensor.get(name, set()) for name in tensors))
+            for name in joined:
+                members[name] = joined
+            of_tensor |= dict.fromkeys(tensors, joined)
+            for name, known in of_tensor.items():
+                if known is not joined and known & joined:
+                    of_tensor[name] = joined
+        found = {id(names): names for names in members.values()}
+        return [tuple(op for op in self._ops.values() if op.name in names) for names in found.values()]
+
+    def _layers(self, names: Set[str]) -> LayerGraph:
+        """The layers of some operators, and the tensors that others take from them."""
+        made = [output for name in names for output in self._ops[name].outputs if output]
+        wanted = [name for op in self._graph.ops for name in op.outputs if name in made and (
+            name in self._graph.outputs
+            or any(reader.name not in names for reader in self._readers.get(name, [])))]
+        taken = {name for op in names for name in self._ops[op].reads}
+        whole = self._builder.finished(wanted)
+        kept = [number for number, layer in enumerate(whole.layers) if layer.name in names]
+        return replace(whole, layers=[whole.layers[number] for number in kept],
+                       sources=[whole.sources[number] for number in kept],
+                       targets=[whole.targets[number] for number in kept],
+                       inputs=[item for item in whole.inputs if item.name in taken])

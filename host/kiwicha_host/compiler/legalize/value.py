@@ -1,0 +1,208 @@
+"""A tensor as the operators that take it see it: where its elements are, and what they stand for."""
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..errors import CompileError
+from ..ir.layers import Input, Layer, LayerGraph, Pool, Step, View
+from .node import Node
+
+__all__ = ["LARGEST", "Value", "copy_layer", "without_height"]
+
+#: Elements of one image, for which a table is made.
+LARGEST = 1 << 28
+
+
+@dataclass
+class Value:
+    """A tensor of a model whose layers are being found.
+
+    Attributes
+    ----------
+    graph : the layers so far
+    source : the input that it comes from, with what the host did to that before it became codes of a layer
+    batch : number of images, 0 if any
+    quantized : the tensor is of codes, or was before a DequantizeLinear
+    unsigned : its codes are uint8 in the model
+    dequantized : a DequantizeLinear came before
+    view : where the codes of a layer are; None while the tensor is made of the input by the host alone
+    layers : the numbers of the layers that made exactly these codes; none if others did too
+    alone : nothing else takes them
+    where : [1, ...], which element of the view, as [channels, height, width], or of the input each element is, for
+        one image
+    shapers : what the model does since the layer, or since the input
+    moves : those of `shapers` that came before a DequantizeLinear
+    """
+    graph: LayerGraph
+    source: Input
+    batch: int
+    quantized: bool
+    unsigned: bool
+    dequantized: bool = False
+    view: View | None = None
+    layers: tuple[int, ...] = ()
+    alone: bool = False
+    where: np.ndarray = field(init=False)
+    shapers: list[Step] = field(default_factory=list)
+    moves: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = self.source.shape
+        self.where = np.arange(int(np.prod(shape))).reshape(1, *shape)
+
+    def copy(self) -> "Value":
+        """A value that can go on without this one."""
+        twin = replace(self, shapers=list(self.shapers))
+        twin.where = self.where
+        return twin
+
+    def match(self, node: Node, unsigned: bool) -> None:
+        """Refuse a zero point of another type than the tensor's."""
+        if unsigned != self.unsigned:
+            names = ("int8", "uint8")
+            raise node.error(f"its input is {names[self.unsigned]}, its zero point {names[unsigned]}")
+
+    def shape_with(self, node: Node, shaper: Step) -> None:
+        """The tensor is what `shaper` makes of it."""
+        try:
+            self.where = shaper(self.where)
+        except ValueError:
+            raise node.error(f"does not fit a tensor of shape {[self.batch or 'N', *self.where.shape[1:]]}"
+                             ) from None
+        if len(self.where) != 1:
+            raise node.error("must leave the batch, the first dimension, alone")
+        self.shapers.append(shaper)
+
+    def image(self, node: Node) -> tuple[int, tuple[int, int]]:
+        """Channels and size of the tensor as [N, C, H, W], or [N, C, W], which has the height 1.
+
+        What came since the layer must move nothing.
+        """
+        if self.where.ndim not in (3, 4):
+            raise node.error(f"takes [N, channels, height, width] or [N, channels, width], not {self.where.ndim} "
+                             "dimensions")
+        _, channels, *sizes = self.where.shape
+        size = (sizes[0] if len(sizes) > 1 else 1), sizes[-1]
+        self._stays(node, channels, size, self.where)
+        return channels, size
+
+    def rows(self, node: Node) -> tuple[tuple[int, int], int]:
+        """Places and features of the tensor, [N, ..., features]; its features must be the view's channels."""
+        features = self.where.shape[-1]
+        count = self.where.size // max(1, features)
+        if self.view is not None:
+            self._stays(node, features, self.view.size, self.where.reshape(count, features).T)
+            return self.view.size, features
+        self.shapers.append(_features_first(features))
+        return (count, 1), features
+
+    def _stays(self, node: Node, channels: int, size: tuple[int, ...], where: np.ndarray) -> None:
+        """Refuse a tensor of which `where` does not say that it is the layer's result, as that has it."""
+        if self.view is not None and ((channels, *size) != (self.view.channels, *self.view.size)
+                                      or (where.reshape(-1) != np.arange(where.size)).any()):
+            raise node.error("a reshape or transpose before it moves elements between channels and places, "
+                             "which is not supported between layers")
+
+    def placed(self, channels: int, size: tuple[int, int]) -> View:
+        """Where the codes are; those of an input become a feature map of that form now."""
+        if self.view is not None:
+            return self.view
+        steps = (*self.source.steps, *self.shapers)
+        for known in self.graph.inputs:
+            there = self.graph.maps[known.map]
+            if (known.name, known.steps) == (self.source.name, steps) and (
+                    there.channels, there.size) == (channels, size):
+                return self.graph.whole(known.map)
+        view = self.graph.new_map(channels, size)
+        self.graph.inputs.append(replace(self.source, steps=steps, map=view.map))
+        return view
+
+    def append(self, layer: Layer, unsigned: bool, shaper: Step | None = None) -> None:
+        """The tensor is the result of a new `layer`, [N, C, H, W], or what `shaper` makes of that."""
+        source = self.placed(layer.channels, layer.size)
+        self.view = self.graph.new_map(layer.out_channels, layer.out_size)
+        self.layers, self.alone = (self.graph.add(layer, source, self.view),), True
+        self._settle(shaper)
+        self.unsigned = unsigned
+
+    def is_at(self, view: View, unsigned: bool, shaper: Step | None = None, layers: tuple[int, ...] = ()) -> None:
+        """The tensor is what is in `view`, or what `shaper` makes of that; `layers` made all of it, or none did."""
+        self.view, self.layers, self.alone = view, layers, bool(layers)
+        self.unsigned, self.quantized = unsigned, True
+        self.where = np.arange(view.channels * prod(view.size)).reshape(1, view.channels, *view.size)
+        self.shapers = [] if shaper is None else [shaper]
+        self.where = self.where if shaper is None else shaper(self.where)
+
+    def clamp(self, node: Node, low: int, high: int) -> None:
+        """Codes from `low` to `high`."""
+        if not self._joinable:
+            self.duplicate(node)
+        first, last = (min(max(item, low), high) for item in self.graph.layers[self.layers[0]].clamp)
+        self._join(node, clamp=(first, last))
+
+    def pool(self, node: Node, pool: Pool) -> None:
+        """The tensor is what `node` pools from it."""
+        flat = self.where.ndim == 3
+        if not self._joinable or len(self.layers) > 1 or self.graph.layers[self.layers[0]].pool is not None:
+            self.duplicate(node)
+        self._join(node, pool=pool)
+        self._settle(without_height if flat else None)
+
+    @property
+    def _joinable(self) -> bool:
+        """Whether an operator may become part of the layers that made these codes."""
+        return self.alone and bool(self.layers)
+
+    def duplicate(self, node: Node) -> None:
+        """A layer that copies, for an operator that has none to join."""
+        where, shapers, moved = self.where, self.shapers, self.view is not None
+        channels, size = (self.view.channels, self.view.size) if self.view is not None else self.image(node)
+        self.append(copy_layer(node, channels, size), self.unsigned, without_height if where.ndim == 3 else None)
+        if moved:
+            self.where, self.shapers = where, shapers
+
+    def _join(self, node: Node, **changes: Any) -> None:
+        for number in self.layers:
+            layer = self.graph.layers[number]
+            self.graph.layers[number] = replace(layer, op=f"{layer.op}+{node.op}", **changes)
+
+    def _settle(self, shaper: Step | None) -> None:
+        """The layer's result, or what `shaper` makes of it, is the tensor that the next node takes."""
+        assert self.view is not None
+        [own] = self.layers
+        layer = self.graph.layers[own]
+        most = max(layer.out_channels * prod(layer.out_size), prod(layer.conv_size), *layer.pads)
+        if most > LARGEST:
+            raise CompileError(f"layer {layer.name!r}: {most} elements, places or lines of padding are more than "
+                               f"{LARGEST}")
+        number = self.view.map
+        self.graph.maps[number] = replace(self.graph.maps[number], size=layer.out_size)
+        self.view = self.graph.targets[own] = self.graph.whole(number)
+        self.where = np.arange(self.graph.maps[number].image_bytes).reshape(1, layer.out_channels, *layer.out_size)
+        self.shapers = []
+        if shaper is not None:
+            self.where = shaper(self.where)
+            self.shapers = [shaper]
+
+
+@cache
+def _features_first(features: int) -> Step:
+    """The same function for the same number: what is moved in the same way is the same."""
+    return lambda x: x.reshape(len(x), -1, features).transpose(0, 2, 1)
+
+
+def copy_layer(node: Node, channels: int, size: tuple[int, int], **changes: Any) -> Layer:
+    """A layer that multiplies by one, with `changes`."""
+    eye = np.eye(channels, dtype=np.int8)[:, :, None, None]
+    layer = Layer(name=node.name, op="Copy", weights=eye, bias=np.zeros(channels, np.int32),
+                  scale=np.ones(channels, np.float32), x_zero=0, y_zero=0, size=size, conv_size=size)
+    return replace(layer, **changes)
+
+
+def without_height(x: np.ndarray) -> np.ndarray:
+    """[N, C, 1, W] as [N, C, W]."""
+    return x.reshape(len(x), x.shape[1], -1)

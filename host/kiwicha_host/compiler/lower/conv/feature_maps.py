@@ -1,0 +1,117 @@
+"""A network's feature maps: who writes and reads them, and where they are in memory."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from ...ir.layers import LayerGraph, View
+from ...program.memory_map import MemoryMap, Region
+from .buffers import Lifetime, allocate
+from .plan import Strides
+from .schedule import writers
+
+__all__ = ["FeatureMaps"]
+
+
+class FeatureMaps:
+    """Of the layers of `graph`, in the order in which they run."""
+
+    def __init__(self, graph: LayerGraph):
+        self._graph = graph
+        self._writers = writers(graph)
+        self._takers = Counter(source.map for source in graph.sources) + Counter(
+            item.view.map for item in graph.outputs)
+        self._given = {item.map for item in graph.inputs}
+
+    # What is where.
+
+    def _strides(self, view: View) -> Strides:
+        view = self._graph.rooted(view)
+        whole = self._graph.maps[view.map]
+        dense = Strides.dense(whole.channels, whole.size)
+        return Strides(view.step[1] * dense.x, view.step[0] * dense.y, dense.image)
+
+    def source(self, layer: int) -> Strides:
+        """Of the view that a layer reads."""
+        return self._strides(self._graph.sources[layer])
+
+    def target(self, layer: int) -> Strides:
+        """Of the view that a layer writes."""
+        return self._strides(self._graph.targets[layer])
+
+    def _address(self, bases: Mapping[int, int], view: View) -> int:
+        view = self._graph.rooted(view)
+        whole = self._graph.maps[view.map]
+        return bases[view.map] + (view.origin[0] * whole.size[1] + view.origin[1]) * whole.channels + view.channel
+
+    def source_address(self, bases: Mapping[int, int], layer: int) -> int:
+        """Of what a layer reads of the first image; `bases` are the addresses of maps that are in no other."""
+        return self._address(bases, self._graph.sources[layer])
+
+    def target_address(self, bases: Mapping[int, int], layer: int) -> int:
+        """Of what a layer writes of the first image."""
+        return self._address(bases, self._graph.targets[layer])
+
+    # Who has it.
+
+    def arranged(self, layer: int) -> bool:
+        """Whether the host may arrange the layer's input as the layer likes it best: nothing else sees that."""
+        source = self._graph.sources[layer]
+        return self._is_whole(source) and source.map in self._given and self._takers[source.map] == 1
+
+    def arranged_for(self, number: int) -> int | None:
+        """The layer for which the host arranges the map of that number, if it does for one."""
+        return next((layer for layer, source in enumerate(self._graph.sources)
+                     if source.map == number and self.arranged(layer)), None)
+
+    def leads_to_next(self, layer: int) -> bool:
+        """Whether a layer's result is all that the next takes, and only that takes it."""
+        source, target = self._graph.sources[layer + 1], self._graph.targets[layer]
+        return source == target and self._is_whole(source) and self._takers[source.map] == 1 and len(
+            self._writers[source.map]) == 1
+
+    def _is_whole(self, view: View) -> bool:
+        return view == self._graph.whole(view.map) and self._graph.maps[view.map].place is None
+
+    def traffic(self) -> Iterator[tuple[int, int]]:
+        """Layers, and bytes per image that they bring from the host or make for it."""
+        roots = [self._graph.rooted(source).map for source in self._graph.sources]
+        for item in self._graph.inputs:
+            root = self._graph.rooted(self._graph.whole(item.map)).map
+            yield roots.index(root) if root in roots else 0, self._graph.maps[item.map].image_bytes
+        for output in self._graph.outputs:
+            view = output.view
+            yield (max(self._writers[view.map], default=len(roots) - 1),
+                   view.channels * view.size[0] * view.size[1])
+
+    # Memory.
+
+    def allocate(self, memory: MemoryMap, steps: Sequence[range], sizes: Mapping[int, int], images: int
+                 ) -> tuple[dict[int, int], Region]:
+        """Addresses of the maps that are in no other and that some step, a range of layers, reads or writes; and
+        the region of those that the host reads.
+
+        `sizes` are the bytes of an image of those maps that have another form than their own.
+        """
+        lifetimes = self._lifetimes(steps, sizes, images)
+        kept = dict.fromkeys(self._graph.rooted(item.view).map for item in self._graph.outputs)
+        offsets, size = allocate({number: item for number, item in lifetimes.items() if number not in kept})
+        region = memory.region(size)
+        bases = {number: region.base + offset for number, offset in offsets.items()}
+        regions = {number: memory.region(lifetimes[number].size) for number in kept}
+        bases |= {number: item.base for number, item in regions.items()}
+        ends = [item.end for item in regions.values()]
+        first = min(item.base for item in regions.values())
+        return bases, Region(first, max(ends) - first)
+
+    def _lifetimes(self, steps: Sequence[range], sizes: Mapping[int, int], images: int) -> dict[int, Lifetime]:
+        """Of all maps that are in no other; a step's first layer reads, its last writes."""
+        used: dict[int, list[int]] = {}
+        for item in self._graph.inputs:
+            used.setdefault(self._graph.rooted(self._graph.whole(item.map)).map, []).append(-1)
+        for step, layers in enumerate(steps):
+            for view in (self._graph.sources[layers[0]], self._graph.targets[layers[-1]]):
+                used.setdefault(self._graph.rooted(view).map, []).append(step)
+        for output in self._graph.outputs:
+            used.setdefault(self._graph.rooted(output.view).map, []).append(len(steps))
+        bytes_of = {number: sizes.get(number, self._graph.maps[number].image_bytes) for number in used}
+        return {number: Lifetime(images * bytes_of[number], min(when), max(when)) for number, when in used.items()}

@@ -1,0 +1,93 @@
+"""Codes in a model with pairs of QuantizeLinear and DequantizeLinear: what they are and who makes them."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.graph import Graph, Op
+
+__all__ = ["Codes", "Work", "is_sound", "read"]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes, their scale and their zero point, by name, and the axis along which there are several scales."""
+    name: str
+    scale: str
+    zero: str
+    axis: int
+
+
+class Work:
+    """A graph to look things up in; its constants may grow."""
+
+    def __init__(self, graph: Graph):
+        self.constants = dict(graph.constants)
+        self._maker = {name: op for op in graph.ops for name in op.outputs if name}
+        self._used = {*graph.inputs, *self.constants, *self._maker}
+        self._reads = Counter([*graph.outputs, *(name for op in graph.ops for name in op.reads)])
+
+    def maker(self, name: str) -> Op | None:
+        return self._maker.get(name)
+
+    def shared(self, op: Op) -> bool:
+        """Whether more than one operator needs the result of `op`."""
+        return self._reads[op.outputs[0]] > 1
+
+    def fresh(self, name: str) -> str:
+        """`name`, or one like it that is not in use."""
+        while name in self._used:
+            name += "_"
+        self._used.add(name)
+        return name
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        """The name of a new constant, `name` or one like it."""
+        name = self.fresh(name)
+        self.constants[name] = value
+        return name
+
+    def array(self, name: str) -> np.ndarray | None:
+        return self.constants.get(name)
+
+    def scalar(self, name: str) -> np.ndarray | None:
+        value = self.constants.get(name)
+        return value.reshape(()) if value is not None and value.size == 1 else None
+
+    def number(self, name: str) -> np.ndarray | None:
+        """A single constant, or what a DequantizeLinear makes of one."""
+        maker = self.maker(name)
+        source = read(maker) if maker is not None and maker.kind == "DequantizeLinear" else None
+        if source is None:
+            return self.scalar(name)
+        code, scale, zero = (self.scalar(item) for item in (source.name, source.scale, source.zero))
+        if code is None or scale is None or zero is None or not is_sound(scale, zero):
+            return None
+        return np.float32(int(code) - int(zero)) * scale
+
+    def equal(self, first: str, second: str) -> bool:
+        """Whether both are the same number, and of one type."""
+        a, b = self.scalar(first), self.scalar(second)
+        return a is not None and b is not None and a.dtype == b.dtype and bool(a == b)
+
+    def codes(self, op: Op, index: int) -> Codes | None:
+        """The codes whose numbers `op` takes as input `index`."""
+        maker = self.maker(op.inputs[index]) if index < len(op.inputs) else None
+        return read(maker) if maker is not None and maker.kind == "DequantizeLinear" else None
+
+
+def read(op: Op) -> Codes | None:
+    """What a QuantizeLinear or DequantizeLinear is given; None for one with blocks or a type of its own."""
+    defaults = (("block_size", (0,)), ("precision", (0, 1)),
+                ("output_dtype", (0, 1) if op.kind == "DequantizeLinear" else (0,)))
+    if any(op.attributes.get(name, 0) not in known for name, known in defaults):
+        return None
+    name, scale, *zero = op.inputs
+    return Codes(name, scale, zero[0], op.attributes.get("axis", 1)) if zero and zero[0] else None
+
+
+def is_sound(scale: np.ndarray | None, zero: np.ndarray | None) -> bool:
+    """Whether they are numbers of the kinds that codes have."""
+    return (scale is not None and scale.dtype == np.float32 and bool(np.isfinite(scale) and scale > 0)
+            and zero is not None and zero.dtype in (np.int8, np.uint8))

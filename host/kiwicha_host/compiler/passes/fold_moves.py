@@ -1,0 +1,72 @@
+"""What moves numbers that come from codes, moves the codes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ..ir.graph import Op
+from .codes import Codes, Work, is_sound, read
+
+__all__ = ["MOVES"]
+
+
+def _move(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    source = read(op) if op.kind == "DequantizeLinear" else work.codes(op, 0)
+    if source is None or not (work.equal(source.scale, made.scale) and work.equal(source.zero, made.zero)):
+        return None
+    if op.kind == "DequantizeLinear":
+        return Op(op.name, "Identity", (source.name,), (result,))
+    return replace(op, inputs=(source.name, *op.inputs[1:]), outputs=(result,))
+
+
+def _concat(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """Concat of codes of any scales."""
+    sources = [work.codes(op, index) for index in range(len(op.inputs))]
+    inputs = [made.scale, made.zero]
+    for source in sources:
+        if source is None or not is_sound(work.scalar(source.scale), work.scalar(source.zero)):
+            return None
+        if work.constants[source.zero].dtype != work.constants[made.zero].dtype:
+            return None
+        inputs += [source.name, source.scale, source.zero]
+    return Op(op.name, "com.microsoft.QLinearConcat", tuple(inputs), (result,), op.attributes)
+
+
+def _part(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """One output of a Split, whose sizes are known, as a Slice."""
+    source, axis = work.codes(op, 0), op.attributes.get("axis", 0)
+    sizes = work.array(op.inputs[1]) if len(op.inputs) > 1 and op.inputs[1] else op.attributes.get("split")
+    if sizes is None or source is None or not (
+            work.equal(source.scale, made.scale) and work.equal(source.zero, made.zero)):
+        return None
+    ends = np.cumsum(np.asarray(sizes, np.int64))
+    number = op.outputs.index(made.name)
+    names = [work.constant(f"{made.name}_{what}", np.array([value], np.int64)) for what, value in (
+        ("start", ends[number - 1] if number else 0), ("end", ends[number]), ("axis", axis))]
+    return Op(f"{op.name}:{number}", "Slice", (source.name, *names), (result,))
+
+
+def _pad(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """Pad with a constant, whose code is known."""
+    source = work.codes(op, 0)
+    if op.attributes.get("mode", "constant") != "constant" or len(op.inputs) < 2 or source is None or not (
+            work.equal(source.scale, made.scale) and work.equal(source.zero, made.zero)):
+        return None
+    given = op.inputs[2] if len(op.inputs) > 2 else ""
+    number = work.number(given) if given else np.float32(0)
+    if number is None or number.dtype != np.float32 or not np.isfinite(number):
+        return None
+    scale, zero = work.constants[made.scale].reshape(()), work.constants[made.zero].reshape(())
+    bounds = np.iinfo(zero.dtype)
+    code = np.clip(np.rint(number / scale) + np.float32(zero), bounds.min, bounds.max).astype(zero.dtype)
+    inputs = source.name, op.inputs[1], work.constant(f"{made.name}_code", code), *op.inputs[3:]
+    return replace(op, inputs=inputs, outputs=(result,))
+
+
+#: By the operator's kind: the operator on codes that makes the codes `result`, if there is one.
+MOVES: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
+    "Concat": _concat, "Pad": _pad, "Split": _part,
+    # The same on codes as on the numbers that they stand for.
+    **dict.fromkeys(("DequantizeLinear", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze",
+                     "Transpose", "Unsqueeze"), _move)}
