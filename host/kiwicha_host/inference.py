@@ -35,10 +35,12 @@ def infer(device: Device, network: CompiledNetwork, images: Any) -> tuple[Any, R
         A program ended in an error.
     """
     arguments.instance("device", device, Device)
-    arguments.instance("network", network, CompiledNetwork).check(images)
+    arguments.instance("network", network, CompiledNetwork)
     if not isinstance(images, Mapping):
-        outputs, result = infer(device, network, {network.inputs[0]: np.asarray(images)})
-        return outputs[network.only_output.name], result
+        name = network.only_output.name
+        outputs, result = infer(device, network, {network.inputs[0]: arguments.array("images", images)})
+        return outputs[name], result
+    network.check(images)
     count = len(images[network.inputs[0]])
     part = network.images_per_job(count, device.memory_limit)
     parts, total = [], None

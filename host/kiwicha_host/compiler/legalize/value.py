@@ -130,7 +130,7 @@ class Value:
         self.unsigned = unsigned
 
     def is_at(self, view: View, unsigned: bool, shaper: Step | None = None, layers: tuple[int, ...] = ()) -> None:
-        """The tensor is what is in `view`, or what `shaper` makes of that; `layers` made all of it, or none did."""
+        """The tensor is what is in `view`, or what `shaper` makes of that; `layers` made all of it, or none."""
         self.view, self.layers, self.alone = view, layers, bool(layers)
         self.unsigned, self.quantized = unsigned, True
         self.where = np.arange(view.channels * prod(view.size)).reshape(1, view.channels, *view.size)
