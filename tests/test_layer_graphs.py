@@ -1,0 +1,149 @@
+"""Networks whose layers are no path: random graphs of operators on codes, bit for bit against ONNX Runtime."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+from test_network import CONFIGS
+
+from kiwicha_host import load_model
+
+SCALES = np.float32([0.5, 0.25, 0.1])
+
+
+class RandomGraph:
+    """Operators on codes [2, channels, height, width], each of which takes what some before it made."""
+
+    def __init__(self, seed):
+        self.rng = rng = np.random.default_rng(seed)
+        self.dtype = np.dtype(rng.choice(["int8", "uint8"]))
+        self.nodes, self.constants, self.counts = [], [], {}
+        self.tensors = [self._input(name, *rng.integers(1, 9, 3)) for name in ("a", "b")[:rng.integers(1, 3)]]
+        self.inputs = list(self.tensors)
+        for _ in range(rng.integers(4, 12)):
+            getattr(self, rng.choice(["conv", "conv", "concat", "split", "slice", "pad", "pool", "clip"]))()
+        self.conv()     # what is for the chip at all
+
+    def _input(self, name, channels, height, width):
+        return name, (int(channels), int(height), int(width)), self.rng.choice(SCALES), self._zero()
+
+    def _zero(self):
+        info = np.iinfo(self.dtype)
+        return int(self.rng.integers(info.min, info.max, endpoint=True))
+
+    def constant(self, value, dtype):
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def add(self, op, inputs, shapes, like, domain="", **attributes):
+        """A node whose outputs have these shapes, and scale and zero point of `like`."""
+        name = f"{op}{len(self.nodes)}"
+        outputs = [f"{name}.{number}" for number in range(len(shapes))]
+        self.nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes))
+        self.tensors += [(output, tuple(map(int, shape)), *like[2:]) for output, shape in zip(
+            outputs, shapes, strict=True)]
+
+    def pick(self):
+        return self.tensors[self.rng.integers(len(self.tensors))]
+
+    def conv(self):
+        rng, (name, (c, h, w), scale, zero) = self.rng, self.pick()
+        kernel = [int(rng.integers(1, min(3, size) + 1)) for size in (h, w)]
+        outputs, stride = int(rng.integers(1, 11)), int(rng.integers(1, 3))
+        weights = rng.integers(-128, 128, (outputs, c, *kernel))
+        like = None, None, rng.choice(SCALES), self._zero()
+        # The result spreads over the codes.
+        factor = np.float32(like[2] / scale / (30 * np.sqrt(weights[0].size) + 1))
+        size = [(h - kernel[0]) // stride + 1, (w - kernel[1]) // stride + 1]
+        self.add("QLinearConv", [name, self.constant(scale, np.float32), self.constant(zero, self.dtype),
+                                 self.constant(weights, np.int8), self.constant(factor, np.float32),
+                                 self.constant(0, np.int8), self.constant(like[2], np.float32),
+                                 self.constant(like[3], self.dtype),
+                                 self.constant(rng.integers(-3000, 3000, outputs), np.int32)],
+                 [(outputs, *size)], like, strides=[stride] * 2, kernel_shape=kernel)
+
+    def concat(self):
+        rng, first, axis = self.rng, self.pick(), int(self.rng.integers(3))
+        others = [item for item in self.tensors
+                  if item[1][:axis] + item[1][axis + 1:] == first[1][:axis] + first[1][axis + 1:]]
+        chosen = [first, *(others[rng.integers(len(others))] for _ in range(rng.integers(0, 3)))]
+        shape = list(first[1])
+        shape[axis] = sum(item[1][axis] for item in chosen)
+        if shape[axis] > 40:
+            return
+        like = None, None, rng.choice(SCALES), self._zero()
+        pairs = [self.constant(value, dtype) for item in (like, *chosen) for value, dtype in (
+            (item[2], np.float32), (item[3], self.dtype))]
+        operands = [part for number, item in enumerate(chosen) for part in (item[0], *pairs[2 * number + 2:][:2])]
+        self.add("QLinearConcat", [*pairs[:2], *operands], [shape], like, "com.microsoft", axis=axis + 1)
+
+    def split(self):
+        like = self.pick()
+        name, shape, axis = like[0], like[1], int(self.rng.integers(3))
+        if shape[axis] > 1:
+            at = int(self.rng.integers(1, shape[axis]))
+            parts = [[*shape], [*shape]]
+            parts[0][axis], parts[1][axis] = at, shape[axis] - at
+            self.add("Split", [name, self.constant([at, shape[axis] - at], np.int64)], parts, like, axis=axis + 1)
+
+    def slice(self):
+        rng, like = self.rng, self.pick()
+        axis = int(rng.integers(3))
+        size, step = like[1][axis], int(rng.choice([1, 1, 2, 3] if axis else [1]))
+        start = int(rng.integers(size))
+        end = int(rng.integers(start + 1, size + 1))
+        shape = list(like[1])
+        shape[axis] = len(range(start, end, step))
+        self.add("Slice", [like[0], *(self.constant([value], np.int64) for value in (start, end, axis + 1, step))],
+                 [shape], like)
+
+    def pad(self):
+        like, pads = self.pick(), [int(item) for item in self.rng.integers(0, 3, 4)]
+        c, h, w = like[1]
+        self.add("Pad", [like[0], self.constant([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64),
+                         self.constant(self._zero(), self.dtype)], [(c, h + pads[0] + pads[2], w + pads[1] + pads[3])],
+                 like)
+
+    def pool(self):
+        like = self.pick()
+        c, h, w = like[1]
+        kernel = [min(2, h), min(2, w)]
+        self.add("MaxPool", [like[0]], [(c, h - kernel[0] + 1, w - kernel[1] + 1)], like, kernel_shape=kernel)
+
+    def clip(self):
+        like, low, high = self.pick(), *sorted([self._zero(), self._zero()])
+        self.add("Clip", [like[0], self.constant(low, self.dtype), self.constant(high, self.dtype)], [like[1]], like)
+
+    def model(self):
+        kind = helper.np_dtype_to_tensor_dtype(self.dtype)
+        value = helper.make_tensor_value_info
+        made = [item for item in self.tensors if item not in self.inputs]
+        chosen = {int(item) for item in self.rng.integers(0, len(made), 2)} | {len(made) - 1}
+        graph = helper.make_graph(
+            self.nodes, "random", [value(name, kind, ["N", *shape]) for name, shape, *_ in self.inputs],
+            [value(made[item][0], kind, ["N", *made[item][1]]) for item in sorted(chosen)], self.constants)
+        return helper.make_model(graph, ir_version=8, opset_imports=[
+            helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
+
+    def arrays(self, count):
+        info = np.iinfo(self.dtype)
+        return {name: self.rng.integers(info.min, info.max, (count, *shape), self.dtype, endpoint=True)
+                for name, shape, *_ in self.inputs}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_graphs(seed):
+    graph = RandomGraph(seed)
+    model, inputs = graph.model(), graph.arrays(2)
+    onnx.checker.check_model(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    expected = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                                            ).run(None, inputs)
+    config = list(CONFIGS.values())[seed % len(CONFIGS)]
+    with load_model(model, config, "golden") as loaded:
+        for (name, got), wanted in zip(loaded.run(inputs).items(), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted, err_msg=f"{name}, seed {seed}")
+        assert any(row.place == "chip" for row in loaded.placement)
