@@ -103,8 +103,8 @@ class RandomGraph:
         like, pads = self.pick(), [int(item) for item in self.rng.integers(0, 3, 4)]
         c, h, w = like[1]
         self.add("Pad", [like[0], self.constant([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64),
-                         self.constant(self._zero(), self.dtype)], [(c, h + pads[0] + pads[2], w + pads[1] + pads[3])],
-                 like)
+                         self.constant(self._zero(), self.dtype)],
+                 [(c, h + pads[0] + pads[2], w + pads[1] + pads[3])], like)
 
     def pool(self):
         like = self.pick()
@@ -114,7 +114,7 @@ class RandomGraph:
 
     def clip(self):
         like, low, high = self.pick(), *sorted([self._zero(), self._zero()])
-        self.add("Clip", [like[0], self.constant(low, self.dtype), self.constant(high, self.dtype)], [like[1]], like)
+        self.add("Clip", [like[0], *(self.constant(code, self.dtype) for code in (low, high))], [like[1]], like)
 
     def model(self):
         kind = helper.np_dtype_to_tensor_dtype(self.dtype)
