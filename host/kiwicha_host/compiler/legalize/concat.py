@@ -95,7 +95,9 @@ def _joined(values: list[Value], node: Node) -> Value:
     if len(others) > 1 or len({value.batch for value in values}) > 1:
         raise node.error(f"operands of {', '.join(map(str, shapes))} do not fit each other along axis {axis}")
     graph = values[0].graph
-    views = [_own(graph, value, node) for value in values]
+    views: list[View] = []
+    for value in values:
+        views.append(_own(graph, value, node, {view.map for view in views}))
     boxes = [(view.channels, *view.size) for view in views]
     found = [(_where(values, boxes, level, axis), level) for level in range(3) if len(
         {box[:level] + box[level + 1:] for box in boxes}) == 1]
@@ -112,11 +114,11 @@ def _joined(values: list[Value], node: Node) -> Value:
     return result
 
 
-def _own(graph: LayerGraph, value: Value, node: Node) -> View:
-    """All of a feature map that has no other place yet; `value` becomes that."""
+def _own(graph: LayerGraph, value: Value, node: Node, taken: set[int]) -> View:
+    """All of a feature map that has no other place yet, nor is one of `taken`; `value` becomes that."""
     moved, form = value.view is not None, _form(value, node)
     view = value.placed(*form)
-    if view != graph.whole(view.map) or graph.maps[view.map].place is not None:
+    if view != graph.whole(view.map) or graph.maps[view.map].place is not None or view.map in taken:
         copy = graph.new_map(*form)
         graph.add(copy_layer(node, *form), view, copy)
         view = copy
