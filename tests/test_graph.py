@@ -17,6 +17,7 @@ from kiwicha_host.compiler.passes.fold_constants import fold_constants
 from kiwicha_host.compiler.passes.fold_shapes import fold_shapes
 from kiwicha_host.compiler.passes.remove_dead import remove_dead
 from kiwicha_host.compiler.passes.unsigned_codes import unsigned_codes
+from kiwicha_host.compiler.passes.zero_points import zero_points
 
 X = Type("int8", ("N", 4))
 
@@ -203,6 +204,21 @@ graph(x: float32[2, 3, 4]) -> (y: float32[2, 12])
 """
     unknown = replace(made, types={"x": Type("float32", ("N", 3, 4))})
     assert "Shape" in {op.kind for op in fold_shapes(unknown).ops}
+
+
+def test_zero_points():
+    """Of the type that the codes have: by the attribute, by the constant, or by who made them."""
+    ops = (Op("q", "QuantizeLinear", ("x", "s"), ("c",), {"output_dtype": 3}),
+           Op("d", "DequantizeLinear", ("c", "s"), ("y",)),
+           Op("w", "DequantizeLinear", ("k", "t"), ("v",)), Op("b", "DequantizeLinear", ("i", "s"), ("u",)))
+    made = Graph(("x",), ("y", "v", "u"), ops, {"s": np.float32(0.5), "k": np.zeros((2, 2), np.uint8),
+                                                "t": np.ones(2, np.float32), "i": np.zeros(3, np.int32)},
+                 {"x": Type("float32", (4,))}, {"": 19})
+    graph = zero_points(made)
+    zeros = [graph.type_of(op.inputs[2]) if len(op.inputs) > 2 else None for op in graph.ops]
+    assert zeros == [Type("int8", ()), Type("int8", ()), Type("uint8", (2,)), None]
+    assert not any(graph.constants[op.inputs[2]].any() for op in graph.ops[:3])
+    assert zero_points(graph).same(graph)
 
 
 def test_signed_codes_become_unsigned():

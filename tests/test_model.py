@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_models import ModelBuilder
 from onnxruntime.quantization import QuantFormat, QuantType
 
@@ -60,6 +60,21 @@ def test_nets(name, form, tmp_path):
                      weight_type=weights)
     least = {"unet": 0.8, "vit": 0.5}.get(name, 1)
     check(path, random_inputs(model, np.random.default_rng(5), 2), least)
+
+
+@pytest.mark.parametrize("name", ["mobilenet2", "fire"])
+def test_codes_without_zero_points(name, tmp_path):
+    """Symmetric QDQ whose zero points are left out, as other quantizers write it."""
+    path = quantized(NETS[name](), tmp_path, quant_format=QuantFormat.QDQ, activation_type=QuantType.QInt8,
+                     weight_type=QuantType.QInt8, extra_options={"ActivationSymmetric": True})
+    model = onnx.load(path)
+    zeros = {item.name for item in model.graph.initializer
+             if item.name.endswith("zero_point") and not numpy_helper.to_array(item).any()}
+    left_out = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[2] in zeros]
+    for node in left_out:
+        del node.input[2]
+    assert len(left_out) > 20
+    check(model.SerializeToString(), random_inputs(model, np.random.default_rng(5), 2), 1)
 
 
 def test_a_model_stays_loaded(tmp_path):

@@ -65,17 +65,20 @@ def partition(graph: Graph) -> list[Subgraph]:
     DequantizeLinear and what follows it.
     """
     finder = _Finder(graph)
-    parts: list[Subgraph] = []
+    parts: list[LayerSubgraph | ProductSubgraph | list[Op]] = []    # lists are for the host
     while finder.left:
-        found: list[Subgraph] = [*finder.layers(), *finder.products()]
+        found: list[LayerSubgraph | ProductSubgraph] = [*finder.layers(), *finder.products()]
         host = finder.host()
         assert found or host, "operators wait for one another"
-        parts += [*found, *host]
-    return parts
+        parts += found
+        if parts and isinstance(parts[-1], list):
+            parts[-1] += host
+        elif host:
+            parts.append(host)
+    return [finder.host_subgraph(part) if isinstance(part, list) else part for part in parts]
 
 
 def _host_subgraph(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: dict[str, str]) -> HostSubgraph:
-    """`ops`, with the decoders that they need."""
     names = {op.name for op in ops} | {decoders[name].name for op in ops for name in op.reads if name in decoders}
     kept = [op for op in graph.ops if op.name in names]
     inside = tuple(part for op in kept for part in unfold(op))
@@ -137,8 +140,8 @@ class _Finder:
         self.left = [op for op in self.left if op.name not in names]
         self._done.update(name for subgraph in subgraphs for name in subgraph.outputs)
 
-    def host(self) -> list[HostSubgraph]:
-        """All that the host has to run and can now."""
+    def host(self) -> list[Op]:
+        """All that the host has to run and can now, but for decoders."""
         self._find_decoders()
         done = set(self._done)
         now: list[Op] = []
@@ -147,12 +150,14 @@ class _Finder:
             if op.name in self._why and set(op.reads) <= done:
                 now.append(op)
                 done.update(filter(None, op.outputs))
-        if not now:
-            return []
         names = {op.name for op in now}
         self.left = [op for op in self.left if op.name not in names]
         self._done.update(name for op in now for name in op.outputs if name)
-        return [_host_subgraph(self._graph, now, self._decoders, self._why)]
+        return now
+
+    def host_subgraph(self, ops: list[Op]) -> HostSubgraph:
+        """`ops`, with the decoders that they need."""
+        return _host_subgraph(self._graph, ops, self._decoders, self._why)
 
     def _find_decoders(self) -> None:
         """The host's operators that make numbers of codes, for others of the host's."""

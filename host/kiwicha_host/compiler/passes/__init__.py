@@ -7,8 +7,9 @@ from .fold_shapes import fold_shapes
 from .infer_types import infer_types
 from .remove_dead import remove_dead
 from .unsigned_codes import unsigned_codes
+from .zero_points import zero_points
 
 __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
-PASSES = (remove_dead, fold_constants, fold_shapes, unsigned_codes, fold_qdq, infer_types)
+PASSES = (remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq, infer_types)
