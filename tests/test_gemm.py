@@ -9,7 +9,7 @@ import pytest
 from kiwicha import ChipConfig
 from kiwicha.isa import INSTRUCTION_BYTES, Unit
 from kiwicha_host.compiler import CompiledGemm, CompileError, GemmSpec, compile_gemm
-from kiwicha_host.compiler.lower.gemm.tiling import falling, rising, split
+from kiwicha_host.compiler.lower.product.spans import falling, rising, split
 from kiwicha_host.cycles import predict
 from kiwicha_host.devices import open_device
 from kiwicha_host.golden import numerics

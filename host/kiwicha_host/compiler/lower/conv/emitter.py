@@ -85,12 +85,16 @@ class Accumulators:
     def __init__(self, config: ChipConfig, size: int):
         self._half = config.accumulator_lines // 2
         self._size = size
-        self._slots = 2 * (self._half // size)
+        self.slots = 2 * (self._half // size)
         self._next = 0
 
     def take(self) -> tuple[int, Hashable]:
         """First line and buffer of the next slot."""
-        index, self._next = self._next, (self._next + 1) % self._slots
+        index, self._next = self._next, (self._next + 1) % self.slots
+        return self.slot(index)
+
+    def slot(self, index: int) -> tuple[int, Hashable]:
+        """First line and buffer of a slot."""
         return index % 2 * self._half + index // 2 * self._size, ("acc", self._half, self._size, index)
 
 
@@ -183,7 +187,7 @@ def pad_input(emitter: Emitter, plan: ConvPlan, place: Place, region: Rect) -> N
                         plane_line_stride=plane_lines)
 
 
-def unit(emitter: Emitter, plan: ConvPlan, source: Place, block: int, parts: Sequence[Weights],
+def unit(emitter: Emitter, plan: ConvPlan, source: Place, block: int, part: Weights,
          slot: tuple[int, Hashable], out: Rect) -> None:
     """Products of output channels' `block` for `out`, all images of `source`, into an accumulator slot.
 
@@ -195,18 +199,17 @@ def unit(emitter: Emitter, plan: ConvPlan, source: Place, block: int, parts: Seq
     (sy, sx), segments = plan.strides, plan.segments
     pixels = [(conv.w, (sx * segments, 1)), (conv.h, (sy * source.width * segments, conv.w)),
               (len(source.keys), (source.stride, conv.size))]
-    for part in parts:
-        for first, reduction in reductions(offsets[part.first:part.first + part.tiles]):
-            inner = reduction.dims[0][0]
-            for pixel in nests(pixels, 2):
-                emitter.add(
-                    Unit.MATMUL, reads=[*source.keys, part.key], writes=[acc_key],
-                    accumulate=int(part.first + first > 0),
-                    a_line=source.line + reduction.offsets[0] + pixel.offsets[0],
-                    w_line=part.line + first * rows, w_stride2=rows, w_stride3=inner * rows,
-                    acc_line=acc_line + pixel.offsets[1], **pixel.counts((0, 1)), **reduction.counts((2, 3)),
-                    **pixel.fields("a_stride", 0, (0, 1)), **reduction.fields("a_stride", 0, (2, 3)),
-                    **pixel.fields("acc_stride", 1, (0, 1)))
+    for first, reduction in reductions(offsets[part.first:part.first + part.tiles]):
+        inner = reduction.dims[0][0]
+        for pixel in nests(pixels, 2):
+            emitter.add(
+                Unit.MATMUL, reads=[*source.keys, part.key], writes=[acc_key],
+                accumulate=int(part.first + first > 0),
+                a_line=source.line + reduction.offsets[0] + pixel.offsets[0],
+                w_line=part.line + first * rows, w_stride2=rows, w_stride3=inner * rows,
+                acc_line=acc_line + pixel.offsets[1], **pixel.counts((0, 1)), **reduction.counts((2, 3)),
+                **pixel.fields("a_stride", 0, (0, 1)), **reduction.fields("a_stride", 0, (2, 3)),
+                **pixel.fields("acc_stride", 1, (0, 1)))
 
 
 def epilogue(emitter: Emitter, plan: ConvPlan, params: tuple[int, Hashable], slot: tuple[int, Hashable],

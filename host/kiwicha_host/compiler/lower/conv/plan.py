@@ -11,7 +11,7 @@ from kiwicha import ChipConfig
 from ...ir.layers import Layer, Pool
 from ...program.memory_map import ceil_div, column_parameters
 from ...program.packing import int8_parts
-from ..gemm.tiling import split
+from ..product.spans import split
 
 __all__ = ["ConvPlan", "Rect", "Strides", "Window", "plan_layer"]
 

@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from kiwicha import ChipConfig
 
 from ...program.memory_map import ceil_div
-from ..gemm.tiling import split
+from ..product.spans import split
 from .emitter import (
     Accumulators,
     Emitter,
@@ -150,7 +150,7 @@ class Resident:
                     line = self._weight_line[layer] + block * plan.block_lines
                     slot, key = accumulators.take(), self._key(layer, block)
                     unit(emitter, plan, source.images(first, count).shifted(start), block,
-                         [Weights(line, 0, plan.weight_tiles, key)], slot, rect)
+                         Weights(line, 0, plan.weight_tiles, key), slot, rect)
                     epilogue(emitter, plan, (line + plan.weight_tiles * self.config.rows, key), slot,
                              target.images(first, count).shifted(out + block), rect, plan.blocks)
 

@@ -3,39 +3,30 @@
 from collections.abc import Hashable
 from functools import cached_property
 from itertools import product
+from math import prod
 
 from kiwicha import ChipConfig
 
 from ...errors import CompileError
-from ...program.memory_map import Region
+from ...program.memory_map import Region, ceil_div
 from ..autotune import fastest
-from ..gemm.tiling import falling, split
-from .emitter import (
-    Accumulators,
-    Emitter,
-    Place,
-    Weights,
-    epilogue,
-    load_input,
-    load_lines,
-    pad_input,
-    store_output,
-    unit,
-)
+from ..product.estimate import EPILOGUE_OVERHEAD, Effort, load_overhead
+from ..product.schedule import Order
+from ..product.spans import split
+from .emitter import Accumulators, Emitter
+from .images import LAST_BLOCKS, Images, Room
 from .plan import ConvPlan, Rect
 
 __all__ = ["Streamed"]
-
 
 #: Sixteenths of the scratchpad for input tiles and for results; the rest is for weights.
 _SHARES = ((4, 4), (6, 2), (6, 4), (8, 2), (4, 2), (11, 2), (13, 1), (2, 8), (1, 13), (2, 2), (1, 1))
 #: Of those whose estimate is so little above the best, the cycle model says which is the fastest.
 _NEARLY = 1.02
+#: Images of the batch that estimates are for.
+_BATCH = 4
 #: Of the first weights so many tiles come by themselves, so that the array starts early.
 _FIRST_TILES = 8
-#: The last results leave in pieces of at least so many blocks, so that little is to be done after the array.
-_LAST_BLOCKS = 2
-
 
 #: Shares and places that were chosen, by all that the choice hangs on.
 _CHOICES: dict[tuple[Hashable, ...], tuple[tuple[int, int], int]] = {}
@@ -94,11 +85,12 @@ class Streamed:
                 problems.append(error)
         if not found:
             raise min(problems, key=lambda error: error.excess)
-        found.sort(key=lambda item: item._cycles)
-        likely = [item for item in found if item._cycles <= _NEARLY * found[0]._cycles]
+        estimates = [item._estimate(memory_latency) for item in found]
+        likely = [item for item, cycles in zip(found, estimates, strict=True)
+                  if cycles <= _NEARLY * min(estimates)]
         # A program that is too long to be simulated need not be made for that.
-        if found[0]._least_instructions > budget:
-            return found[0]
+        if likely[0]._least_instructions > budget:
+            return likely[0]
         return fastest(config, likely, memory_latency, budget)
 
     @cached_property
@@ -113,18 +105,32 @@ class Streamed:
         """Products and epilogues of one image, if each is a single instruction."""
         return len(self._tiles) * self.plans[0].blocks * (len(self._parts) + 1)
 
-    @cached_property
-    def _cycles(self) -> float:
-        """Estimated cycles per image: products, or what LOAD has to bring."""
-        plan, together = self.plans[0], self._images_together(self.plans[0])
-        products = loads = 0.0
-        for rect in self._tiles:
-            products += plan.blocks * plan.product_cycles(plan.conv_pixels(rect.h, rect.w) * together)
-            conv = plan.conv_rect(rect)
-            loads += plan.reach(0, conv.h) * plan.reach(1, conv.w) * plan.segments * together
-            if plan.blocks * len(self._parts) > self._slots:
-                loads += plan.weight_lines
-        return max(products, loads) / together
+    def _estimate(self, memory_latency: int) -> float:
+        """Cycles of a small batch, about: what is good for one image only is not."""
+        plan, config = self.plans[0], self.config
+        together = min(_BATCH, self._images_together(plan))
+        tiles = ceil_div(_BATCH, together) * len(self._tiles)
+        steps = ceil_div(config.columns, config.vector_lanes)
+        # Accumulator lines that an EPILOGUE reads for a result, lines of input, cycles of products, of each tile.
+        taps = prod(plan.layer.pool.kernel) if plan.layer.pool else 1
+        inputs = [plan.reach(0, conv.h) * plan.reach(1, conv.w) * plan.segments * together
+                  for conv in map(plan.conv_rect, self._tiles)]
+        products = [plan.product_cycles(plan.conv_pixels(rect.h, rect.w) * together) for rect in self._tiles]
+        results, parts = [rect.size * together for rect in self._tiles], plan.blocks * len(self._parts)
+        groups = tiles // len(self._tiles)
+        times = tiles if parts > self._slots else 1     # that the weights are loaded
+        # With one place for tiles, nothing of the next is loaded, nor this one stored, while the array works.
+        alone = groups * (sum(inputs) + plan.blocks * sum(results)) - inputs[0] if self._places == 1 else 0
+        first = inputs[0] + min(_FIRST_TILES, self._parts[0][1]) * config.rows
+        return Effort(
+            products=groups * plan.blocks * sum(products),
+            loads=groups * sum(inputs) + times * (plan.weight_lines + parts * load_overhead(
+                memory_latency, (parts, self._slots))),
+            epilogues=plan.blocks * (groups * sum(results) * taps * steps + tiles * EPILOGUE_OVERHEAD),
+            stores=groups * plan.blocks * sum(results), instructions=groups * self._least_instructions,
+            bus_bytes=config.bus_bytes, first=first + products[0] + alone, first_loads=first,
+            first_products=products[0],
+            tail=min(LAST_BLOCKS, plan.blocks) * results[-1] * (taps * steps + 1)).cycles
 
     def _needs(self, plan: ConvPlan, h: int, w: int) -> dict[str, tuple[int, int]]:
         """What a tile of h x w outputs takes of each resource, and what there is."""
@@ -157,13 +163,18 @@ class Streamed:
 
     def emit(self, emitter: Emitter, images: int, weights: int, source: int, target: int) -> None:
         """Instructions for `images` images; `weights`, `source` and `target` are addresses in memory."""
-        plan = self.plans[0]
+        plan, together = self.plans[0], self._images_together(self.plans[0])
         emitter.layer = self.first
-        together = self._images_together(plan)
         largest = max(plan.conv_pixels(rect.h, rect.w) for rect in self._tiles) * together
-        _Stream(self, emitter, Accumulators(self.config, largest), weights).run(
-            [(first, count, rect) for first, count in split(images, together) for rect in self._tiles],
-            source, target)
+        accumulators = Accumulators(self.config, largest)
+        tiles = [((first, count, rect), (block, 1)) for first, count in split(images, together)
+                 for rect in self._tiles for block in range(plan.blocks)]
+        (_, size), cut = self._parts[0], min(_FIRST_TILES, self._parts[0][1] - 1)
+        order = Order(tiles, self._parts, self._places, self._slots, accumulators.slots,
+                      pieces=[(0, cut), (cut, size - cut)] if cut else [(0, size)], a_whole=True, a_of_k=False,
+                      last=[(0, 1)])
+        room = Room(self.first, plan, self._places, self._input, self._output, self._ring, self._part_lines)
+        Images(emitter, room, accumulators, (weights, source, target), len(tiles)).run(*order.plan())
 
     def _images_together(self, plan: ConvPlan) -> int:
         """Images per tile: as many as fit, if the tile is the whole image."""
@@ -171,97 +182,3 @@ class Streamed:
             return 1
         height, width = plan.layer.out_size
         return min(there // needed for needed, there in self._needs(plan, height, width).values())
-
-
-class _Stream:
-    """Emits a streamed layer: what the next product needs is loaded before the current one is issued."""
-
-    def __init__(self, layer: Streamed, emitter: Emitter, accumulators: Accumulators, weights: int):
-        self._layer, self._plan, self._emitter = layer, layer.plans[0], emitter
-        self._accumulators, self._weights = accumulators, weights
-        self._held: list[tuple[int, int] | None] = [None] * layer._slots
-        self._next = 0
-
-    def run(self, tiles: list[tuple[int, int, Rect]], source: int, target: int) -> None:
-        """`tiles`: first image, images, and the part of the output."""
-        place = next_place = self._load_tile(tiles, 0, source)
-        ahead: list[Weights] | None = None
-        for number, (first, count, rect) in enumerate(tiles):
-            out = self._out_place(number, count, rect)
-            for block in range(self._plan.blocks):
-                slot = self._accumulators.take()
-                for part in range(len(self._layer._parts)):
-                    pieces = ahead or self._load_part(block, part)
-                    last = part == len(self._layer._parts) - 1
-                    last_of_tile = last and block == self._plan.blocks - 1
-                    ahead = None
-                    tile_follows = last_of_tile and number + 1 < len(tiles)
-                    if tile_follows and self._layer._places > 1:
-                        next_place = self._load_tile(tiles, number + 1, source)
-                    if not last_of_tile or number + 1 < len(tiles):
-                        ahead = self._load_part(*self._following(block, part))
-                    unit(self._emitter, self._plan, place, block, pieces, slot, rect)
-                    if tile_follows and self._layer._places == 1:
-                        next_place = self._load_tile(tiles, number + 1, source)
-                params = pieces[-1].line + pieces[-1].tiles * self._layer.config.rows, pieces[-1].key
-                epilogue(self._emitter, self._plan, params, slot, out.shifted(block), rect, self._plan.blocks)
-                self._store(target, out, (first, count, rect), block, number + 1 == len(tiles))
-            place = next_place
-
-    def _store(self, target: int, out: Place, tile: tuple[int, int, Rect], block: int, is_last: bool) -> None:
-        """Store a tile's results after its last block; the last tile's in pieces, each half of what is left."""
-        blocks, (first, _, rect) = self._plan.blocks, tile
-        pieces = falling(blocks, _LAST_BLOCKS) if is_last else [(0, blocks)]
-        for start, size in pieces:
-            if block == start + size - 1:
-                store_output(self._emitter, self._plan, target + first * self._plan.target.image, out, rect,
-                             (start, size))
-
-    def _following(self, block: int, part: int) -> tuple[int, int]:
-        index = block * len(self._layer._parts) + part + 1
-        return divmod(index % (self._plan.blocks * len(self._layer._parts)), len(self._layer._parts))
-
-    def _load_tile(self, tiles: list[tuple[int, int, Rect]], number: int, source: int) -> Place:
-        """Bring the input of a tile and its padding into one of two slots."""
-        plan, (first, count, rect) = self._plan, tiles[number]
-        conv = plan.conv_rect(rect)
-        region = Rect(conv.y * plan.strides[0], conv.x * plan.strides[1],
-                      plan.reach(0, conv.h), plan.reach(1, conv.w))
-        lines = region.size * plan.segments
-        number %= self._layer._places
-        line = self._layer._input.base + number * (self._layer._input.size // self._layer._places)
-        place = Place(line, region.w, lines, (("in", self._layer.first, number),) * count)
-        pad_input(self._emitter, plan, place, region)
-        load_input(self._emitter, plan, source + first * plan.source.image, place, region)
-        return place
-
-    def _out_place(self, number: int, count: int, rect: Rect) -> Place:
-        number %= self._layer._places
-        line = self._layer._output.base + number * (self._layer._output.size // self._layer._places)
-        keys = (("out", self._layer.first, number),) * count
-        return Place(line, rect.w, rect.size * self._plan.blocks, keys)
-
-    def _load_part(self, block: int, part: int) -> list[Weights]:
-        """Bring a part of a block's weights unless it is there; the last part has the parameters behind it.
-
-        The first of all comes in two pieces. LOAD and MATMUL run in order, so who waits for the second piece's
-        load, or for its last product, need not know the first.
-        """
-        layer, rows = self._layer, self._layer.config.rows
-        start, tiles = layer._parts[part]
-        if (block, part) in self._held:
-            index = self._held.index((block, part))
-            return [Weights(layer._ring.base + index * layer._part_lines, start, tiles, ("w", layer.first, index))]
-        nothing_yet = not any(self._held)
-        index, self._next = self._next, (self._next + 1) % layer._slots
-        self._held[index] = (block, part)
-        line, key = layer._ring.base + index * layer._part_lines, ("w", layer.first, index)
-        cut = min(_FIRST_TILES, tiles - 1) if nothing_yet else 0
-        pieces = [Weights(line, start, cut, (*key, "first"))] if cut else []
-        pieces.append(Weights(line + cut * rows, start + cut, tiles - cut, key))
-        for piece in pieces:
-            behind = self._plan.param_lines if piece is pieces[-1] and part == len(layer._parts) - 1 else 0
-            source = (block * self._plan.block_lines + piece.first * rows) * layer.config.line_bytes
-            lines = piece.tiles * rows + behind
-            load_lines(self._emitter, layer.config, self._weights + source, piece.line, lines, piece.key)
-        return pieces

@@ -1,27 +1,19 @@
 """About how many cycles a GEMM takes with a tiling: says which tilings the cycle model has to look at."""
 
-from kiwicha.isa import INSTRUCTION_BYTES
-
 from ...program.memory_map import ceil_div
+from ..product.estimate import EPILOGUE_OVERHEAD, Effort, burst_latency, load_overhead
+from ..product.spans import Span, falling, rising
 from .shape import Shape
-from .tiling import Span, Tiling, falling, rising
+from .tiling import Tiling
 
 __all__ = ["MemoryTime", "estimate", "first_pieces"]
 
-#: Cycles that an instruction costs beyond its data: a LOAD before its first burst, an EPILOGUE to fetch its
-#: parameters, and any instruction for what its dispatch and semaphores do not overlap.
-_LOAD_OVERHEAD, _EPILOGUE_OVERHEAD, _INSTRUCTION_OVERHEAD = 8, 30, 2
-#: Cycles from a read burst's issue to its end, besides its beats and the memory's latency, that tiles are chosen
-#: for: far more than there are if nothing else is on the bus, so that long rows are preferred.
-_BURST_OVERHEAD = 82
-#: Slots with which LOAD never waits for the end of a product; with fewer, each load waits, and then for memory.
-_ENOUGH_SLOTS = 3
 #: Pieces of the first tiles, each of which costs two instructions or three.
 _MOST_PIECES = 8
 
 
 def estimate(memory: "MemoryTime", tiling: Tiling) -> float:
-    """Cycles: the first tile, then the busiest resource, then what nothing can overlap with."""
+    """Cycles of a GEMM with `tiling`."""
     shape, config = memory.shape, memory.shape.config
     m, n_blocks, k_blocks, bus = shape.m, shape.n_blocks, shape.k_blocks, config.bus_bytes
     m_parts, n_parts, k_parts = _parts(shape, tiling)
@@ -35,22 +27,20 @@ def estimate(memory: "MemoryTime", tiling: Tiling) -> float:
     # As if every column block had parameters; without, there are fewer EPILOGUEs.
     epilogues, stores = m_parts * n_blocks, tiles * ceil_div(tiling.n, tiling.group)
     instructions = loads + tiles * k_parts + epilogues + stores
-    waiting = a_span > tiling.a_slots < _ENOUGH_SLOTS or w_span > tiling.w_slots < _ENOUGH_SLOTS
-    load_overhead = memory.latency if waiting else _LOAD_OVERHEAD
+    overhead = load_overhead(memory.latency, (a_span, tiling.a_slots), (w_span, tiling.w_slots))
 
     size, larger = divmod(m, m_parts)       # as `split` cuts it
     compute = n_blocks * (larger * _product(shape, size + 1, k_blocks)
                           + (m_parts - larger) * _product(shape, size, k_blocks))
-    reads = (a_cycles * a_loads + w_cycles * w_loads + loads * load_overhead
-             + instructions * INSTRUCTION_BYTES / bus)
     steps = ceil_div(config.columns, config.vector_lanes)
-    epilogue = m * n_blocks * steps + epilogues * _EPILOGUE_OVERHEAD
-    store = max(ceil_div(m * shape.c_row_bytes, bus), m * n_blocks * shape.result_lines)
-
-    first_loads, first_compute, first = _first_tile(memory, tiling)
-    tail = tiling.m * shape.out_parts * (steps + ceil_div(shape.block_bytes, bus))
-    rest = max(compute - first_compute, reads - first_loads, epilogue, store)
-    return first + rest + tail + instructions * _INSTRUCTION_OVERHEAD
+    first_loads, first_products, first = _first_tile(memory, tiling)
+    return Effort(
+        products=compute, loads=a_cycles * a_loads + w_cycles * w_loads + loads * overhead,
+        epilogues=m * n_blocks * steps + epilogues * EPILOGUE_OVERHEAD,
+        stores=max(ceil_div(m * shape.c_row_bytes, bus), m * n_blocks * shape.result_lines),
+        instructions=instructions, bus_bytes=bus, first=first, first_loads=first_loads,
+        first_products=first_products,
+        tail=tiling.m * shape.out_parts * (steps + ceil_div(shape.block_bytes, bus))).cycles
 
 
 def _product(shape: Shape, vectors: int, tiles: int) -> float:
@@ -98,7 +88,7 @@ class MemoryTime:
 
     def __init__(self, shape: Shape, memory_latency: int):
         self.shape = shape
-        self.latency = memory_latency + _BURST_OVERHEAD
+        self.latency, self.burst = memory_latency, burst_latency(memory_latency)
 
     def a_cycles(self, tile: int, k_parts: int) -> float:
         """All of A once, in tiles of `tile` row blocks, and its scales."""
@@ -133,4 +123,4 @@ class MemoryTime:
         if contiguous:
             return size / bus
         beats = ceil_div(size, bus) + bool(size % bus or stride % bus)
-        return max(2, beats, (self.latency + beats) / self.shape.config.reads_in_flight)
+        return max(2, beats, (self.burst + beats) / self.shape.config.reads_in_flight)

@@ -1,0 +1,1 @@
+"""Products of tiles that come from memory, whatever they are tiles of."""
