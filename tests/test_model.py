@@ -333,6 +333,11 @@ def test_quantizing(tmp_path):
     net = Net(3, x=["N", 3, 8, 8])
     old = net.model(net.conv(net.conv("x", 4, 3), 5, 4), opset=11)
     check(quantize_model(old, {"x": data}), {"x": data[:2]}, 1)
+    # The product and its bias, a row, become a Gemm, of which ONNX Runtime's tool wants the bias to be a vector.
+    net = Net(4, x=["N", 7])
+    rows = net.model(net("Add", net("MatMul", "x", net.weights(7, 5)), net.weights(1, 5)))
+    data_of_rows = rng.normal(0, 1, (6, 7)).astype(np.float32)
+    check(quantize_model(rows, {"x": data_of_rows}), {"x": data_of_rows}, 1)
     for source, calibration, pattern in (
             (made, {"x": data}, "the model is quantized already"),
             (path, {}, "--quantize needs arrays for the input 'x' too"),

@@ -63,8 +63,9 @@ def quantize_model(model: Any, calibration: Mapping[str, np.ndarray], dims: Mapp
             onnx.save(proto, before)
             quant_pre_process(before, ready, skip_symbolic_shape=True)
             quantization.quantize_static(
-                ready, after, _Reader(samples), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-                activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8)
+                _with_flat_biases(onnx.load(ready)), after, _Reader(samples), per_channel=True,
+                quant_format=quantization.QuantFormat.QDQ, activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8)
             return after.read_bytes()
         except Exception as error:  # onnx's and ONNX Runtime's, of many kinds
             raise CompileError(f"ONNX Runtime cannot quantize the model: {one_line(error)}") from None
@@ -109,6 +110,15 @@ def _samples(proto: onnx.ModelProto, calibration: Mapping[str, np.ndarray], dims
             raise CompileError(f"the calibration of input {name!r} has {len(found)} samples, another {count}")
     for i in range(count):
         yield {name: found[i if len(found) > 1 else 0] for name, found in pieces.items()}
+
+
+def _with_flat_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, each bias [1, N] of a Gemm as [N]: ONNX Runtime's tool fails on others."""
+    biases = {node.input[2] for node in proto.graph.node if node.op_type == "Gemm" and len(node.input) > 2}
+    for item in proto.graph.initializer:
+        if item.name in biases and len(item.dims) == 2 and item.dims[0] == 1:
+            del item.dims[0]
+    return proto
 
 
 @contextlib.contextmanager
