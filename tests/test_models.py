@@ -8,9 +8,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kiwicha_host import models
 from kiwicha_host.models import nn, reference, train_digits
+from kiwicha_host.models.export import export
 from kiwicha_host.models.quantize import quantize
 
 FILES = pytest.mark.parametrize("file", [models.DIGITS_CONV, models.DIGITS_MLP], ids=lambda f: f.stem)
+LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 LEVELS = pytest.mark.parametrize("level", [ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
                                            ort.GraphOptimizationLevel.ORT_ENABLE_ALL],
                                  ids=["plain", "optimised"])
@@ -38,7 +40,7 @@ def with_every_tensor(model):
 @FILES
 def test_accuracy(file):
     images, labels = models.digits_test()
-    logits = run_ort(onnx.load(file), images, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    logits = run_ort(onnx.load(file), images, LEVEL)
     assert np.mean(logits.argmax(axis=1) == labels) >= 0.97
 
 
@@ -149,17 +151,56 @@ def test_training_is_reproducible(build, zero_point):
     assert len(files) == 1
 
 
+def test_training_with_shifts_is_reproducible():
+    images, _, labels, _ = train_digits.load_split()
+    images = images[:128, ..., None].astype(np.float32) / 16
+    files = set()
+    for _ in range(2):
+        rng = np.random.default_rng(7)
+        layers = train_digits.residual_net(rng)
+        train_digits.train(layers, images, labels[:128], rng, epochs=1, decay=0.05, shift=True)
+        files.add(export(layers, name="net", shape=(8, 8, 1), classes=10).SerializeToString())
+    assert len(files) == 1
+
+
+def test_shifts_are_by_a_pixel_at_most():
+    images = np.random.default_rng(0).random((50, 4, 5, 2)).astype(np.float32) + 1
+    moved = train_digits.shifted(images, np.random.default_rng(1))
+    seen = set()
+    for before, after in zip(images, moved, strict=True):
+        around = np.pad(before, ((1, 1), (1, 1), (0, 0)))
+        seen |= {(y, x) for y in range(3) for x in range(3) if (around[y:y + 4, x:x + 5] == after).all()}
+    assert moved.shape == images.shape and len(seen) == 9
+
+
+def all_layers(rng):
+    """A network with every layer of the trainer; one residual block keeps its channels, one does not."""
+    return [nn.Conv(rng, 2, 3, kernel=3, pad=1), nn.Relu(), nn.MaxPool(),
+            nn.Residual([nn.Conv(rng, 3, 3, kernel=3, pad=1), nn.Relu()]),
+            nn.Residual([nn.Conv(rng, 3, 4, kernel=3, pad=1)], [nn.Conv(rng, 3, 4, kernel=1, pad=0)]),
+            nn.Conv(rng, 4, 4, kernel=2, pad=0), nn.Flatten(), nn.Dense(rng, 4, 5)]
+
+
+def test_export():
+    """The float graph computes what the layers do."""
+    rng = np.random.default_rng(0)
+    layers = all_layers(rng)
+    x = rng.standard_normal((6, 4, 4, 2)).astype(np.float32)
+    model = export(layers, name="net", shape=x.shape[1:], classes=5)
+    logits = run_ort(model, x.transpose(0, 3, 1, 2), LEVEL)
+    np.testing.assert_allclose(logits, nn.forward(layers, x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="layers must be those of nn, not 'Tanh'"):
+        export(["Tanh"], name="net", shape=(4, 4, 2), classes=5)
+
+
 def test_gradients():
     """Backpropagation against central differences, through every layer of the trainer."""
     rng = np.random.default_rng(0)
-    layers = [nn.Conv(rng, 2, 3, kernel=3, pad=1), nn.Relu(), nn.MaxPool(),
-              nn.Conv(rng, 3, 4, kernel=2, pad=0), nn.Flatten(), nn.Dense(rng, 4, 5)]
+    layers = all_layers(rng)
     x = rng.standard_normal((6, 4, 4, 2)).astype(np.float32)
     weights = rng.standard_normal((6, 5))
     nn.forward(layers, x)
-    gradient = weights.astype(np.float32)
-    for layer in reversed(layers):
-        gradient = layer.backward(gradient)
+    nn.backward(layers, weights.astype(np.float32))
     for layer in layers:
         for p, g in zip(layer.params, layer.grads, strict=True):
             index = np.unravel_index(abs(g).argmax(), g.shape)

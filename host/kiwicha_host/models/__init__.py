@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["DIGITS_CONV", "DIGITS_MLP", "DIGITS_TEST", "digits_test"]
+__all__ = ["DIGITS_CONV", "DIGITS_MLP", "DIGITS_RESIDUAL", "DIGITS_TEST", "digits_test"]
 
 DIGITS_CONV = Path(__file__).with_name("digits_conv.onnx")
 DIGITS_MLP = Path(__file__).with_name("digits_mlp.onnx")
+DIGITS_RESIDUAL = Path(__file__).with_name("digits_residual.onnx")
 DIGITS_TEST = Path(__file__).with_name("digits_test.npz")
 
 
 def digits_test():
-    """The 500 test images, float32 [500, 1, 8, 8] in 0..1 as both models take them, and their
+    """The 500 test images, float32 [500, 1, 8, 8] in 0..1 as the models take them, and their
     labels, uint8 [500]."""
     with np.load(DIGITS_TEST) as data:
         return data["images"][:, None].astype(np.float32) / 16, data["labels"]

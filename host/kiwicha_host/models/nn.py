@@ -7,7 +7,8 @@ in ``grads``. ``backward`` belongs to the latest ``forward``.
 
 import numpy as np
 
-__all__ = ["Adam", "Conv", "Dense", "Flatten", "MaxPool", "Relu", "cross_entropy", "forward"]
+__all__ = ["Adam", "Conv", "Dense", "Flatten", "MaxPool", "Relu", "Residual", "backward", "cross_entropy",
+           "forward"]
 
 
 def _he_normal(rng, shape):
@@ -112,11 +113,39 @@ class Conv:
         return dx[:, p:dx.shape[1] - p, p:dx.shape[2] - p]
 
 
+class Residual:
+    """Layers whose output is added to their input, or to what other layers (``shortcut``) make of it."""
+
+    def __init__(self, layers, shortcut=()):
+        self.layers, self.shortcut = list(layers), list(shortcut)
+
+    @property
+    def params(self):
+        return [p for layer in self.layers + self.shortcut for p in layer.params]
+
+    @property
+    def grads(self):
+        return [g for layer in self.layers + self.shortcut for g in layer.grads]
+
+    def forward(self, x):
+        return forward(self.layers, x) + forward(self.shortcut, x)
+
+    def backward(self, dy):
+        return backward(self.layers, dy) + backward(self.shortcut, dy)
+
+
 def forward(layers, x):
     """The logits of ``layers``, a list in order of execution, for the batch ``x``."""
     for layer in layers:
         x = layer.forward(x)
     return x
+
+
+def backward(layers, dy):
+    """The gradient for the input of ``layers`` from that for their output; leaves those of their params."""
+    for layer in reversed(layers):
+        dy = layer.backward(dy)
+    return dy
 
 
 def cross_entropy(logits, labels, *, smoothing):
