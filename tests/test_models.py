@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kiwicha_host import models
+from kiwicha_host.cli.demo.checks import in_onnxruntime
 from kiwicha_host.models import nn, reference, train_digits
 from kiwicha_host.models.export import export
 from kiwicha_host.models.quantize import quantize
@@ -42,6 +43,15 @@ def test_accuracy(file):
     images, labels = models.digits_test()
     logits = run_ort(onnx.load(file), images, LEVEL)
     assert np.mean(logits.argmax(axis=1) == labels) >= 0.97
+
+
+def test_the_residual_network_is_better():
+    images, labels = models.digits_test()
+    logits = [in_onnxruntime(file.read_bytes(), {"image": images}, signed=file != models.DIGITS_RESIDUAL)["logits"]
+              for file in (models.DIGITS_MLP, models.DIGITS_CONV, models.DIGITS_RESIDUAL)]
+    assert [np.sum(each.argmax(axis=1) == labels) for each in logits] == [494, 496, 497]
+    kinds = [node.op_type for node in onnx.load(models.DIGITS_RESIDUAL).graph.node]
+    assert kinds.count("Add") == 2 and "QuantizeLinear" in kinds
 
 
 @FILES
