@@ -48,7 +48,7 @@ REQUEST = {"a": A, "b": B, "block": 32, **ONE, "bias": np.zeros(5, np.float32), 
 SPEC = GemmSpec(m=3, n=5, k=40)
 PROGRAM = compile_gemm(CHIP, SPEC)
 JOB = {"memory": np.zeros(4096, np.uint8), "program_address": 0, "program_count": 1, "window": (0, 4095),
-       "base": 0}
+       "base": 0, "constant": 0}
 WORK, RESULT = metrics.Work(105, 100), Result(10, {}, 0.1)
 
 
@@ -109,7 +109,7 @@ PUBLIC = {
     "SerialDevice": Public(SerialDevice, {"config": CHIP, "port": "/dev/none"}, {
         "config": "chip", "baud": "size", "timeout_s": "number", "run_limit_s": "number"}),
     "Job": Public(Job, JOB, {"memory": "array", "program_address": "integer", "program_count": "count",
-                             "base": "count", "window": "thing"}),
+                             "base": "count", "window": "thing", "constant": "count"}),
     "Job.instruction": Public(Job(**JOB).instruction, {"index": 0}, {"index": "integer"}),
     "Result": Public(Result, {}, {"cycles": "optional integer", "counters": "path", "wall_s": "number",
                                   "predicted": "boolean"}),

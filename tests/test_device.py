@@ -13,7 +13,7 @@ from kiwicha.isa import ErrorCode, Unit
 from kiwicha_host.compiler import GemmSpec, compile_gemm
 from kiwicha_host.devices import compiled_chip, open_device, serial
 from kiwicha_host.devices.registers import LinkError
-from kiwicha_host.job import DeviceError, Job
+from kiwicha_host.job import DeviceError, Job, Result
 from tb.chip.programs import random_job
 
 TINY = ChipConfig.preset("tiny")
@@ -131,6 +131,37 @@ class SilentBoard:
 
     def close(self):
         pass
+
+
+def test_a_board_keeps_the_weights(monkeypatch):
+    """What the program only reads is written once, and never read."""
+    written, read = [], []
+
+    class Board(SilentBoard):
+        def write_words(self, address, words):
+            written.append(range(address, address + 4 * len(words)))
+            super().write_words(address, words)
+
+        def read_words(self, address, count):
+            read.append(range(address, address + 4 * count))
+            return super().read_words(address, count)
+
+    with open_device("verilated", config=TINY) as chip:
+        monkeypatch.setattr(serial, "Uartbone", lambda *arguments: Board(chip))
+        board = serial.SerialDevice(TINY, "/dev/ttyFAKE")
+        for name, value in (("start", None), ("ended", True), ("finish", Result())):
+            monkeypatch.setattr(board.registers, name, lambda *job, value=value, **wall_s: value)
+        memory = np.random.default_rng(0).integers(1, 256, 1 << 13, np.uint8)
+        for run in range(2):
+            written.clear()
+            read.clear()
+            memory[5001:5009] += 1
+            job = Job(memory.copy(), 0, 0, constant=4099)
+            board.run(job)
+            assert (board._link.memory[:len(memory)] == memory).all() and (job.memory == memory).all()
+            assert min(item.start for item in read if item.start < 1 << 28) == 4096
+            # Whole messages are written.
+            assert (min(item.start for item in written if item.start < 1 << 28) > 3000) == (run == 1)
 
 
 @pytest.fixture

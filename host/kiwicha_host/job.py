@@ -33,6 +33,9 @@ class Job:
         First and last byte that the chip may touch, in whole pages of 4096. Default: the pages of `memory`.
     base : int
         Address of the first byte of `memory`, a multiple of 4096.
+    constant : int
+        So many bytes at the beginning of `memory` the program only reads: what a device has of them it need not be
+        told again, nor tell.
 
     Raises
     ------
@@ -45,6 +48,7 @@ class Job:
     program_count: int
     window: tuple[int, int] = (-1, -1)
     base: int = 0
+    constant: int = 0
 
     def __post_init__(self) -> None:
         memory = self.memory
@@ -54,6 +58,7 @@ class Job:
             raise ValueError(f"memory must be a uint8 array of one dimension, not {arguments.described(memory)}")
         if not memory.flags.writeable or not memory.flags.c_contiguous:
             raise ValueError("memory must be writeable and contiguous")
+        self.constant = arguments.integer("constant", self.constant, 0, len(memory))
         for name in ("base", "program_address", "program_count"):
             setattr(self, name, arguments.integer(name, getattr(self, name)))
         if self.base < 0 or self.base % PAGE:

@@ -193,7 +193,7 @@ class CompiledNetwork:
         memory[program.address:program.address + len(program.code)] = np.frombuffer(program.code, np.uint8)
         return NetworkJob(memory=memory, program_address=program.address,
                           program_count=len(program.code) // INSTRUCTION_BYTES,
-                          window=(0, program.memory_bytes - 1), images=images)
+                          window=(0, program.memory_bytes - 1), constant=self._weights.size, images=images)
 
     def _arrays(self, inputs: Any) -> Mapping[str, np.ndarray]:
         if isinstance(inputs, Mapping):

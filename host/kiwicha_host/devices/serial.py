@@ -152,6 +152,7 @@ class SerialDevice(Device):
 
     def execute(self, job: Job) -> Result:
         memory, first = job.memory, job.base
+        changed = first + job.constant // 4 * 4
         last = first + -(-len(memory) // 4) * 4
         assert self.memory_limit is not None
         if last > self.memory_limit:
@@ -159,7 +160,7 @@ class SerialDevice(Device):
         image = np.zeros(last - first, np.uint8)
         image[:len(memory)] = memory
         self._write(first, image)
-        self._known[first:last] = False
+        self._known[changed:last] = False
         began = time.perf_counter()
         self.registers.start(job)
         while not self.registers.ended():
@@ -167,9 +168,9 @@ class SerialDevice(Device):
                 raise LinkError(f"the program did not end within {self._run_limit_s:g} s and was aborted; "
                                 f"give a longer run_limit_s; {self.registers.give_up(job)}")
         result = self.registers.finish(job, wall_s=time.perf_counter() - began)
-        image = self._link.read_words(first, (last - first) // 4).astype("<u4").view(np.uint8)
-        self._held[first:last], self._known[first:last] = image, True
-        memory[:] = image[:len(memory)]
+        image = self._link.read_words(changed, (last - changed) // 4).astype("<u4").view(np.uint8)
+        self._held[changed:last], self._known[changed:last] = image, True
+        memory[changed - first:] = image[:first + len(memory) - changed]
         return result
 
     def _write(self, first: int, image: np.ndarray) -> None:
