@@ -1,5 +1,8 @@
 """Networks whose layers are no path: random graphs of operators on codes, bit for bit against ONNX Runtime."""
 
+import random
+from itertools import combinations
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,6 +11,10 @@ from onnx import helper, numpy_helper
 from test_network import CONFIGS
 
 from kiwicha_host import load_model
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.compiler.ir.graph import Graph, Op, Type
+from kiwicha_host.compiler.legalize.to_layers import LayerBuilder
+from kiwicha_host.compiler.lower.conv.buffers import Lifetime, allocate
 
 SCALES = np.float32([0.5, 0.25, 0.1])
 
@@ -147,3 +154,42 @@ def test_random_graphs(seed):
         for (name, got), wanted in zip(loaded.run(inputs).items(), expected, strict=True):
             np.testing.assert_array_equal(got, wanted, err_msg=f"{name}, seed {seed}")
         assert any(row.place == "chip" for row in loaded.placement)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_buffers_do_not_overlap(seed):
+    rng = random.Random(seed)
+    births = [rng.randrange(12) for _ in range(rng.randrange(1, 20))]
+    lifetimes = {number: Lifetime(rng.randrange(1, 2000), birth, birth + rng.randrange(4))
+                 for number, birth in enumerate(births)}
+    offsets, size = allocate(lifetimes)
+    assert offsets.keys() == lifetimes.keys() and not any(offset % 64 for offset in offsets.values())
+    assert max(offsets[number] + item.size for number, item in lifetimes.items()) <= size
+    for (a, first), (b, second) in combinations(lifetimes.items(), 2):
+        if first.birth <= second.death and second.birth <= first.death:
+            assert offsets[a] + first.size <= offsets[b] or offsets[b] + second.size <= offsets[a], (a, b)
+
+
+def test_buffers_share_memory():
+    """A chain needs room for the two largest neighbours; a gap that is large enough is used."""
+    chain = {number: Lifetime(size, number, number + 1) for number, size in enumerate((640, 1280, 640, 1280))}
+    assert allocate(chain)[1] == 1920
+    gap = {0: Lifetime(1280, 0, 1), 1: Lifetime(640, 0, 5), 2: Lifetime(1280, 2, 5), 3: Lifetime(128, 0, 5)}
+    assert allocate(gap)[1] == 2048
+    assert allocate({}) == ({}, 0)
+
+
+def test_a_refused_operator_leaves_nothing():
+    """Both operands are there already when it turns out that they do not fit each other."""
+    types = {name: Type("int8", ("N", *shape)) for name, shape in (("x", (4, 6)), ("y", (3, 2, 6)))}
+    constants = {"shape": np.array([0, 2, 2, 6]), "scale": np.float32(1), "zero": np.int8(0)}
+    ops = (Op("r", "Reshape", ("x", "shape"), ("z",)),
+           Op("c", "com.microsoft.QLinearConcat",
+              ("scale", "zero", "z", "half", "zero", "w", "scale", "zero"), ("out",), {"axis": 1}))
+    constants |= {"half": np.float32(0.5)}
+    graph = Graph(("x", "w"), ("out",), ops, constants, {**types, "w": Type("int8", ("N", 3, 2, 5))}, {"": 17})
+    builder = LayerBuilder(graph)
+    builder.add(ops[0])
+    with pytest.raises(CompileError, match="do not fit each other along axis 1"):
+        builder.add(ops[1])
+    assert not (builder.layers.layers or builder.layers.maps or builder.layers.inputs or builder.layers.targets)

@@ -104,14 +104,12 @@ class FeatureMaps:
         return bases, Region(first, max(ends) - first)
 
     def _lifetimes(self, steps: Sequence[range], sizes: Mapping[int, int], images: int) -> dict[int, Lifetime]:
-        """Of all maps that are in no other; a step's first layer reads, its last writes."""
+        """Of all maps that are in no other, if the host did not read any; a step reads first, and writes last."""
         used: dict[int, list[int]] = {}
         for item in self._graph.inputs:
             used.setdefault(self._graph.rooted(self._graph.whole(item.map)).map, []).append(-1)
         for step, layers in enumerate(steps):
             for view in (self._graph.sources[layers[0]], self._graph.targets[layers[-1]]):
                 used.setdefault(self._graph.rooted(view).map, []).append(step)
-        for output in self._graph.outputs:
-            used.setdefault(self._graph.rooted(output.view).map, []).append(len(steps))
         bytes_of = {number: sizes.get(number, self._graph.maps[number].image_bytes) for number in used}
         return {number: Lifetime(images * bytes_of[number], min(when), max(when)) for number, when in used.items()}
