@@ -54,6 +54,14 @@ class SupervisorEnv:
         """What issue queues may hold."""
         return [self.random.getrandbits(INDEX_WIDTH) if self.random.random() < 0.6 else None for _ in UNITS]
 
+    def led_by(self, oldest):
+        """What issue queues may hold while the unit `oldest` has the oldest instruction; nothing if it is None."""
+        if oldest is None:
+            return [None] * len(UNITS)
+        indices = self.random.sample(range(1 << INDEX_WIDTH), len(UNITS))
+        indices.remove(lowest := min(indices))
+        return [lowest if unit is oldest else self.random.choice((indices.pop(), None)) for unit in UNITS]
+
     def state(self):
         names = ("starting", "running", "busy", "abort", "succeeded", "failed", "done", "error")
         return {name for name in names if port(self.dut, name).value == 1}
@@ -204,9 +212,10 @@ async def watchdog_strikes(dut, limit):
     """`limit` + 3 cycles after the last progress, naming the oldest instruction; never with a limit of 0."""
     env = await SupervisorEnv.make(dut)
     before = []
-    for number in range(6):
-        env.drive(limit=0 if number == 5 else limit)
-        held = [env.random.getrandbits(INDEX_WIDTH) if number & 1 else None for _ in UNITS]
+    for number, oldest in enumerate((*UNITS, None, None)):
+        never = number > len(UNITS)
+        env.drive(limit=0 if never else limit)
+        held = env.led_by(oldest)
         next_index = env.random.getrandbits(INDEX_WIDTH)
         env.hold(held, next_index)
         await env.start(*before)
@@ -221,15 +230,14 @@ async def watchdog_strikes(dut, limit):
             # Progress at the very end comes too late.
             env.drive(progress=cycle == limit + 2 and number & 1)
             await env.step("running", "busy")
-        if number == 5:
+        if never:
             for _ in range(2 * limit + 10):
                 await env.step("running", "busy")
             return
         for _ in range(FAILS - 1):
             await env.step("busy")
         await env.stop(2)
-        known = [(index, unit) for unit, index in zip(UNITS, held, strict=True) if index is not None]
-        index, unit = min(known) if known else (next_index, Unit.FETCH)
+        index, unit = (next_index, Unit.FETCH) if oldest is None else (held[UNITS.index(oldest)], oldest)
         assert env.record() == {"code": ErrorCode.WATCHDOG, "unit": unit, "index": index, "address": 0}
         before = ["error"]
 
