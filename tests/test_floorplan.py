@@ -67,14 +67,14 @@ def test_unknown_part(sites):
         sites("iCE40")
 
 
-def blocks(rows=16, cells=8, lanes=4, slices=15, banks=4, parts=4, memories=16):
+def blocks(rows=16, cells=8, lanes=4, lines=15, banks=4, slices=4, memories=16):
     """Names as yosys gives them to a chip's multipliers and block RAMs."""
     return [*(f"system.chip.matmul.array.cell_{r}_{q}.multiplier.mult18x18d" for r in range(rows)
               for q in range(cells)),
             *(f"system.chip.epilogue.datapath.lane{i}.multiply.product{j}" for i in range(lanes)
               for j in ("00", "01", "10", "11")),
-            *(f"system.chip.scratchpad.bank{i}.memory.0.{j}" for i in range(banks) for j in range(slices)),
-            *(f"system.chip.accumulator.bank{i}.part{j}.memory.0.{k}" for i in range(2) for j in range(parts)
+            *(f"system.chip.scratchpad.bank{i}.memory.0.{j}" for i in range(banks) for j in range(lines)),
+            *(f"system.chip.accumulator.bank{i}.slice{j}.memory.0.{k}" for i in range(2) for j in range(slices)
               for k in range(4)),
             *(f"system.ram.lane{i}.0.{j}" for i in range(memories) for j in range(4))]
 
@@ -95,8 +95,8 @@ def test_plan_of_a_whole_chip():
     assert {y_of(site) for name, site in placed.items() if ".accumulator." in name} == {70}
 
 
-@pytest.mark.parametrize("change", [{"slices": 40}, {"parts": 20}, {"memories": 40}, {"lanes": 9}, {"slices": 1},
-                                    {"slices": 0, "parts": 0, "memories": 0, "lanes": 0}])
+@pytest.mark.parametrize("change", [{"lines": 40}, {"slices": 20}, {"memories": 40}, {"lanes": 9}, {"lines": 1},
+                                    {"lines": 0, "slices": 0, "memories": 0, "lanes": 0}])
 def test_what_does_not_fit_its_rows_stays_without_a_site(change):
     array = array_sites(ChipConfig.preset("ulx3s_85f"), "85F")
     names = blocks(**change)

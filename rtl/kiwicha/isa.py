@@ -187,11 +187,11 @@ iteration overwrites and the others add; with `accumulate` the first adds too.
 
 Without `scaled` both formats are integers, and sums are int32, modulo 2^32. With `scaled`, `block_tiles`
 iterations of level 2 are one block along K (the last block of the level may have fewer). Its products are summed
-exactly, per accumulator line; with its last tile the sum is multiplied by both scales, rounded to FP32 once, and
-added to the accumulators, which hold FP32, rounding once more; level 2 is in its first iteration for all of the
-first block. Scales are E8M0 codes. Block b of level 2 takes those of A from lines
-`a_scale_line + b * a_scale_stride2 + i3 * a_scale_stride3` on, a byte for each vector of the tile in order; and
-those of the weights from line `w_scale_line + b * w_scale_stride2 + i3 * w_scale_stride3`, a byte for each
+exactly, per accumulator line; with its last weight tile the sum is multiplied by both scales, rounded to FP32
+once, and added to the accumulators, which hold FP32, rounding once more; level 2 is in its first iteration for all
+of the first block. Scales are E8M0 codes. Block b of level 2 takes those of A from lines
+`a_scale_line + b * a_scale_stride2 + i3 * a_scale_stride3` on, a byte for each vector of the weight tile in order;
+and those of the weights from line `w_scale_line + b * w_scale_stride2 + i3 * w_scale_stride3`, a byte for each
 column.""", (
     Field("accumulate", 1, 1, "add to the accumulators in the first iteration too"),
     Field("scaled", 1, 1, "block-scaled: accumulate in FP32", bit=1),

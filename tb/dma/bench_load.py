@@ -10,7 +10,7 @@ from kiwicha.memory.ports import line_write
 from tb import harness
 from tb.axi_checker import AxiReadChecker
 from tb.dma import runs
-from tb.dma.environment import Control, draw_jobs
+from tb.dma.environment import Control, draw_transfers
 from tb.dma.model import CONFIGS, AxiReadMemory, Memory, load_lines
 from tb.dma.runs import simple
 from tb.harness import Bench, clock, cycles, port
@@ -75,14 +75,14 @@ class Env:
                 line = harness.unpack(shape, bits)
                 self.written.append((line["address"], line["data"].to_bytes(self.config.line_bytes, "little")))
 
-    async def run(self, jobs, limit=None):
-        """Run *jobs* and compare everything with the model."""
-        lines, ends, error = load_lines(self.config, self.memory, jobs)
+    async def run(self, transfers, limit=None):
+        """Run *transfers* and compare everything with the model."""
+        lines, ends, error = load_lines(self.config, self.memory, transfers)
         self.written.clear()
         self.retired_at.clear()
         self.control.retired = 0
-        self.control.send(jobs)
-        await self.control.settle(len(jobs), limit or 60 * len(lines) + 400 * len(jobs) + 4000)
+        self.control.send(transfers)
+        await self.control.settle(len(transfers), limit or 60 * len(lines) + 400 * len(transfers) + 4000)
         for number, (got, want) in enumerate(zip(self.written, lines, strict=False)):
             assert got == want, f"line {number}: {got[0]}, {got[1].hex()} instead of {want[0]}, {want[1].hex()}"
         assert len(self.written) == len(lines)
@@ -101,15 +101,15 @@ class Env:
 async def every_alignment_and_length(dut):
     env = await Env.start(dut, "align")
     beat, line = env.config.bus_bytes, env.config.line_bytes
-    jobs = []
+    transfers = []
     for offset in range(beat):
         for length in runs.lengths(env.config):
             start = env.memory.first + env.rng.randrange(0, 3000, beat) + offset
             stride = env.rng.choice([length, 37, -length])
-            jobs.append(simple(address=start + 600, row_bytes=length, rows=2, row_stride=stride,
-                               segment_bytes=env.rng.choice([line, line, beat, 5]), row_line_stride=5,
-                               index=len(jobs)))
-    await env.run(jobs)
+            transfers.append(simple(address=start + 600, row_bytes=length, rows=2, row_stride=stride,
+                                    segment_bytes=env.rng.choice([line, line, beat, 5]), row_line_stride=5,
+                                    index=len(transfers)))
+    await env.run(transfers)
 
 
 @cocotb.test()
@@ -118,7 +118,7 @@ async def random_transfers(dut, pace, number):
     env = await Env.start(dut, f"random{pace}{number}")
     if pace == "slow":
         env.slow()
-    await env.run(draw_jobs(env.config, env.memory, env.rng, 20, load=True))
+    await env.run(draw_transfers(env.config, env.memory, env.rng, 20, load=True))
 
 
 @cocotb.test()
@@ -126,26 +126,26 @@ async def pages(dut):
     """Runs over edges of 4 KiB, by a byte more or less; all the way to the window's ends."""
     env = await Env.start(dut, "pages")
     memory, line = env.memory, env.config.line_bytes
-    jobs = []
+    transfers = []
     for edge in range(memory.first + 4096, memory.last, 4096):
         for before in (0, 1, env.config.bus_bytes, 50):
             for after in (1, env.config.bus_bytes + 1, 49):
-                jobs.append(simple(address=edge - before, row_bytes=before + after, segment_bytes=line))
-    await env.run(jobs + runs.whole_window(env))
+                transfers.append(simple(address=edge - before, row_bytes=before + after, segment_bytes=line))
+    await env.run(transfers + runs.whole_window(env))
     assert max(beats for _, beats in env.checker.bursts) == 256
 
 
-def miss_window(env, job):
-    """Let some bytes of a good job lie outside of the window."""
+def miss_window(env, transfer):
+    """Let some bytes of a good transfer lie outside of the window."""
     memory, rng = env.memory, env.rng
     top = 1 << env.config.address_width
-    job["fill_only"] = 0
-    job["address"] = rng.choice([
+    transfer["fill_only"] = 0
+    transfer["address"] = rng.choice([
         memory.last - rng.randrange(40), memory.first - rng.randint(1, 40), memory.last + 1, 0, 3, top - 1,
         top - 20, rng.getrandbits(64), memory.first + (1 << 63)]) % (1 << 64)
     if rng.random() < 0.5:
-        job["plane_stride"] = rng.choice([-1 << 31, (1 << 31) - 1, 1 << 20])
-        job["row_stride"] = rng.choice([-1 << 31, (1 << 31) - 1, job["row_bytes"], 5])
+        transfer["plane_stride"] = rng.choice([-1 << 31, (1 << 31) - 1, 1 << 20])
+        transfer["row_stride"] = rng.choice([-1 << 31, (1 << 31) - 1, transfer["row_bytes"], 5])
 
 
 @cocotb.test()
@@ -156,12 +156,12 @@ async def errors(dut, kind):
     for round in range(14):
         if round == 7:
             env.slow()
-        jobs = draw_jobs(env.config, env.memory, env.rng, 6, load=True)
+        transfers = draw_transfers(env.config, env.memory, env.rng, 6, load=True)
         for victim in env.rng.sample(range(1, 6), 2):
-            runs.spoil(env, jobs[victim], kind, miss_window)
-        await env.run(jobs)
+            runs.spoil(env, transfers[victim], kind, miss_window)
+        await env.run(transfers)
         env.memory.bad = set()
-    await env.run(draw_jobs(env.config, env.memory, env.rng, 3, load=True))
+    await env.run(draw_transfers(env.config, env.memory, env.rng, 3, load=True))
 
 
 @cocotb.test()
@@ -176,7 +176,7 @@ async def error_while_a_burst_is_asked_for(dut):
 
 
 @cocotb.test()
-async def two_errors_in_one_job(dut):
+async def two_errors_in_one_transfer(dut):
     await runs.two_errors(await Env.start(dut, "two"))
 
 
@@ -192,7 +192,7 @@ async def abort_at_any_moment(dut):
         if round == 12:
             env.slow()
         env.written.clear()
-        env.control.send(draw_jobs(env.config, env.memory, env.rng, 8, load=True, length=200))
+        env.control.send(draw_transfers(env.config, env.memory, env.rng, 8, load=True, length=200))
         await cycles(dut, env.rng.choice([1, 3, 10, env.rng.randrange(300)]))
         asked = len(env.checker.bursts)
         await env.control.abort()
@@ -200,7 +200,7 @@ async def abort_at_any_moment(dut):
         lines = len(env.written)
         await cycles(dut, 5)
         assert len(env.written) == lines
-        await env.run(draw_jobs(env.config, env.memory, env.rng, 1, load=True))
+        await env.run(draw_transfers(env.config, env.memory, env.rng, 1, load=True))
 
 
 @cocotb.test()
@@ -208,10 +208,10 @@ async def abort_at_any_moment(dut):
 async def throughput(dut, shape):
     env = await Env.start(dut, "speed")
     env.bus.latency = lambda: 30
-    jobs, beats = runs.speed(env.config, env.memory.first, shape)
-    lines, _, _ = load_lines(env.config, env.memory, jobs)
+    transfers, beats = runs.speed(env.config, env.memory.first, shape)
+    lines, _, _ = load_lines(env.config, env.memory, transfers)
     start = env.control.now
-    await env.run(jobs)
+    await env.run(transfers)
     took, limit = env.control.now - start, 1.05 * max(beats, len(lines)) + 60
     assert env.checker.beats == beats
     dut._log.info("LOAD: %s, %d beats, %d lines in %d cycles (limit %d)", shape, beats, len(lines), took, limit)
@@ -220,7 +220,7 @@ async def throughput(dut, shape):
 
 # The time limits assume 16 reads in flight.
 WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors",
-                 "error_while_a_burst_is_asked_for", "two_errors_in_one_job",
+                 "error_while_a_burst_is_asked_for", "two_errors_in_one_transfer",
                  "address_below_zero_and_above_the_top", "abort_at_any_moment")
 BENCHES = [Bench(module=__name__, name=f"load_{name}", build=lambda config=config: LoadUnit(config),
                  params={"config": name},

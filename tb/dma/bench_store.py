@@ -13,7 +13,7 @@ from kiwicha.timing import READ_LATENCY
 from tb import harness
 from tb.axi_checker import AxiWriteChecker
 from tb.dma import runs
-from tb.dma.environment import Control, draw_jobs
+from tb.dma.environment import Control, draw_transfers
 from tb.dma.model import CONFIGS, AxiWriteMemory, Memory, store_bytes
 from tb.dma.runs import simple
 from tb.harness import Bench, clock, cycles, port
@@ -85,15 +85,15 @@ class Env:
                 self.config.line_bytes)
             port(self.dut, "read__data").value = int.from_bytes(line, "little")
 
-    async def run(self, jobs, limit=None):
-        """Run *jobs*, whose bytes do not overlap, and compare everything with the model."""
+    async def run(self, transfers, limit=None):
+        """Run *transfers*, whose bytes do not overlap, and compare everything with the model."""
         before = self.memory.data.copy()
-        content, ends, error = store_bytes(self.config, self.memory, self.scratchpad, jobs)
+        content, ends, error = store_bytes(self.config, self.memory, self.scratchpad, transfers)
         self.snapshots.clear()
         self.bus.log.clear()
         self.control.retired = 0
-        self.control.send(jobs)
-        await self.control.settle(len(jobs), limit or 60 * len(content) // 8 + 600 * len(jobs) + 4000)
+        self.control.send(transfers)
+        await self.control.settle(len(transfers), limit or 60 * len(content) // 8 + 600 * len(transfers) + 4000)
         assert len(self.snapshots) == len(ends), f"{len(self.snapshots)} retired, not {len(ends)}"
         assert all(got >= want for got, want in zip(self.snapshots, ends, strict=True)), "retired too early"
         assert self.checker.outstanding == 0
@@ -126,16 +126,16 @@ async def every_alignment_and_length(dut):
     env = await Env.start(dut, "align")
     beat, line = env.config.bus_bytes, env.config.line_bytes
     for part in range(0, beat, 4):
-        jobs, start = [], env.memory.first
+        transfers, start = [], env.memory.first
         for offset in range(part, part + 4):
             for length in runs.lengths(env.config):
                 start = (start + beat - 1) // beat * beat + offset
-                jobs.append(simple(address=start, row_bytes=length, rows=2,
-                                   row_stride=length + env.rng.choice([0, 3]),
-                                   segment_bytes=env.rng.choice([line, line, beat, 5]), row_line_stride=5,
-                                   line=env.rng.randrange(100), index=len(jobs)))
+                transfers.append(simple(address=start, row_bytes=length, rows=2,
+                                        row_stride=length + env.rng.choice([0, 3]),
+                                        segment_bytes=env.rng.choice([line, line, beat, 5]), row_line_stride=5,
+                                        line=env.rng.randrange(100), index=len(transfers)))
                 start += 2 * length + 3
-        await env.run(jobs)
+        await env.run(transfers)
 
 
 @cocotb.test()
@@ -145,7 +145,7 @@ async def random_transfers(dut, pace, order):
     env.bus.order = order
     if pace == "slow":
         env.slow()
-    await env.run(draw_jobs(env.config, env.memory, env.rng, 15, load=False))
+    await env.run(draw_transfers(env.config, env.memory, env.rng, 15, load=False))
 
 
 @cocotb.test()
@@ -157,19 +157,19 @@ async def pages(dut):
         for after in (1, env.config.bus_bytes + 1, 49):
             await env.run([simple(address=edge - before, row_bytes=before + after, segment_bytes=line)
                            for edge in range(memory.first + 4096, memory.last, 4096)])
-    for job in runs.whole_window(env):
-        await env.run([job])
+    for transfer in runs.whole_window(env):
+        await env.run([transfer])
     assert max(beats for _, beats in env.checker.bursts) == 256
 
 
-def miss_window(env, job):
-    """From the window's end outwards or from outside, so that the good jobs' bytes stay alone."""
+def miss_window(env, transfer):
+    """From the window's end outwards or from outside, so that the good transfers' bytes stay alone."""
     memory, rng = env.memory, env.rng
     top = 1 << env.config.address_width
-    job["address"] = rng.choice([memory.first - rng.randint(1, 40), memory.last + 1, 0, 3, top - 1, top - 20,
+    transfer["address"] = rng.choice([memory.first - rng.randint(1, 40), memory.last + 1, 0, 3, top - 1, top - 20,
                                  rng.getrandbits(64), memory.first + (1 << 63)]) % (1 << 64)
     if rng.random() < 0.3:
-        job.update(address=memory.last - rng.randrange(30), row_bytes=60)
+        transfer.update(address=memory.last - rng.randrange(30), row_bytes=60)
 
 
 @cocotb.test()
@@ -180,23 +180,23 @@ async def errors(dut, kind):
     for round in range(14):
         if round == 7:
             env.slow()
-        # The last region stays empty, for the jobs that run over the window's end.
-        jobs = draw_jobs(env.config, env.memory, env.rng, 7, load=False)[:6]
+        # The last region stays empty, for the transfers that run over the window's end.
+        transfers = draw_transfers(env.config, env.memory, env.rng, 7, load=False)[:6]
         for victim in env.rng.sample(range(1, 6), 2):
-            runs.spoil(env, jobs[victim], kind, miss_window)
-        await env.run(jobs)
+            runs.spoil(env, transfers[victim], kind, miss_window)
+        await env.run(transfers)
         env.memory.bad = set()
-    await env.run(draw_jobs(env.config, env.memory, env.rng, 3, load=False))
+    await env.run(draw_transfers(env.config, env.memory, env.rng, 3, load=False))
 
 
 @cocotb.test()
-async def two_errors_in_one_job(dut):
+async def two_errors_in_one_transfer(dut):
     await runs.two_errors(await Env.start(dut, "two"))
 
 
 @cocotb.test()
 async def error_meets_next_burst(dut):
-    """A bus error comes about when the next job's burst leaves: it is not told before that has been answered."""
+    """A bus error comes about when the next transfer's burst leaves: it is told when that has been answered."""
     env = await Env.start(dut, "meets")
     env.bus.latency = lambda: 20
     bus, first = env.config.bus_bytes, env.memory.first
@@ -214,7 +214,7 @@ async def error_meets_next_burst(dut):
 @cocotb.test()
 @cocotb.parametrize(fields=[{"row_bytes": 0}, {"line": 0xFFFF}, {"address": 0}])
 async def earlier_error_found_later(dut, fields):
-    """The second job's error is known long before the first job's burst is answered with one."""
+    """The second transfer's error is known long before the first transfer's burst is answered with one."""
     env = await Env.start(dut, "earlier")
     bus, first = env.config.bus_bytes, env.memory.first
     for latency in range(20, 60, 3):
@@ -241,9 +241,9 @@ async def abort_at_any_moment(dut):
             env.slow()
         env.bus.order = env.rng.choice(["any", "aw", "w"])
         env.bus.log.clear()
-        jobs = draw_jobs(env.config, env.memory, env.rng, 8, load=False, length=200)
-        content = dict(store_bytes(env.config, env.memory, env.scratchpad, jobs)[0])
-        env.control.send(jobs)
+        transfers = draw_transfers(env.config, env.memory, env.rng, 8, load=False, length=200)
+        content = dict(store_bytes(env.config, env.memory, env.scratchpad, transfers)[0])
+        env.control.send(transfers)
         await cycles(dut, env.rng.choice([1, 3, 10, env.rng.randrange(300)]))
         asked, strobed = len(env.checker.bursts), env.checker.strobed
         await env.control.abort()
@@ -255,7 +255,7 @@ async def abort_at_any_moment(dut):
         await cycles(dut, 5)
         assert env.checker.beats == strobed
         assert env.checker.outstanding == 0
-        await env.run(draw_jobs(env.config, env.memory, env.rng, 1, load=False))
+        await env.run(draw_transfers(env.config, env.memory, env.rng, 1, load=False))
 
 
 @cocotb.test()
@@ -263,9 +263,9 @@ async def abort_at_any_moment(dut):
 async def throughput(dut, shape):
     env = await Env.start(dut, "speed")
     env.bus.latency = lambda: 30
-    jobs, beats = runs.speed(env.config, env.memory.first, shape)
+    transfers, beats = runs.speed(env.config, env.memory.first, shape)
     start = env.control.now
-    await env.run(jobs)
+    await env.run(transfers)
     took, limit = env.control.now - start, 1.05 * beats + 60 + 30
     assert env.checker.beats == beats
     dut._log.info("STORE: %s, %d beats in %d cycles (limit %d)", shape, beats, took, limit)
@@ -273,7 +273,7 @@ async def throughput(dut, shape):
 
 
 # The time limits assume 8 writes in flight.
-WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_job",
+WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_transfer",
                  "error_meets_next_burst", "earlier_error_found_later",
                  "address_below_zero_and_above_the_top", "abort_at_any_moment")
 BENCHES = [Bench(module=__name__, name=f"store_{name}", build=lambda config=config: StoreUnit(config),

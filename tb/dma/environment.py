@@ -12,11 +12,11 @@ from tb import harness
 from tb.drivers import clock, cycles, port
 from tb.payload import pack, unpack
 
-__all__ = ["Control", "draw_jobs"]
+__all__ = ["Control", "draw_transfers"]
 
 
 class Control:
-    """Hands jobs (dicts of fields) to the unit; counts retirements and cycles by activity.
+    """Hands transfers (dicts of fields) to the unit; counts retirements and cycles by activity.
 
     `on_retire` is called at each, `while_error` in each cycle from an error to the abort; `working` says what the
     activity may be in this cycle if the unit is not quiet. Asserts that IDLE and
@@ -26,7 +26,7 @@ class Control:
     def __init__(self, dut, unit, memory):
         self.dut = dut
         self._layout = unit_layout(unit)
-        self._jobs = deque()
+        self._transfers = deque()
         self._rng = harness.rng("control")
         self.p_valid = 1.0
         self.memory = memory
@@ -42,13 +42,13 @@ class Control:
         port(dut, "window").value = pack(Window(memory.config), memory.window)
         cocotb.start_soon(self._run())
 
-    def send(self, jobs):
+    def send(self, transfers):
         known = dict(self._layout.members)
-        self._jobs.extend(pack(self._layout, {k: v for k, v in job.items() if k in known})
-                          for job in jobs)
+        self._transfers.extend(pack(self._layout, {k: v for k, v in transfer.items() if k in known})
+                               for transfer in transfers)
 
     async def settle(self, count, limit):
-        """Wait until *count* jobs have retired or there is an error, then until the unit is quiet."""
+        """Wait until *count* transfers have retired or there is an error, then until the unit is quiet."""
         for _ in range(limit):
             if (self.retired >= count or self.error) and self.quiet:
                 return
@@ -58,7 +58,7 @@ class Control:
     async def abort(self, limit=3000):
         """Abort, wait for quiet, and forget what was not taken; then the unit is as new."""
         self.aborting = True
-        self._jobs.clear()
+        self._transfers.clear()
         port(self.dut, "control__abort").value = 1
         await cycles(self.dut, SETTLE)
         for _ in range(limit):
@@ -82,14 +82,14 @@ class Control:
         payload = port(dut, "control__i__payload")
         offered = False
         while True:
-            offered = bool(self._jobs) and (offered or self._rng.random() < self.p_valid)
+            offered = bool(self._transfers) and (offered or self._rng.random() < self.p_valid)
             valid.value = int(offered)
             if offered:
-                payload.value = self._jobs[0]
+                payload.value = self._transfers[0]
             await edge
             self.now += 1
-            if offered and self._jobs and ready.value:
-                self._jobs.popleft()
+            if offered and self._transfers and ready.value:
+                self._transfers.popleft()
                 offered = False
             doing = Activity(int(activity.value))
             self.activities[doing] += 1
@@ -108,27 +108,28 @@ class Control:
                 self.while_error()
 
 
-def draw_jobs(config, memory, rng, count, *, load, rows=4, length=None, spread=None):
-    """Random good jobs within the window, in disjoint regions of memory, some with tricky shapes.
+def draw_transfers(config, memory, rng, count, *, load, rows=4, length=None, spread=None):
+    """Random good transfers within the window, in disjoint regions of memory, some with tricky shapes.
 
-    Lines are drawn such that they do not repeat within one job.
+    Lines are drawn such that they do not repeat within one transfer.
     """
-    jobs = []
+    transfers = []
     span = (memory.last + 1 - memory.first) // count if spread is None else spread
     for index in range(count):
         low = memory.first + index * span
         while True:
-            job = _draw(config, rng, length or rng.choice([config.line_bytes, 3 * config.line_bytes, 100]), rows)
-            job["fill_only"] = int(load and rng.random() < 0.15)
-            offsets = [plane * job["plane_stride"] + row * job["row_stride"] + end
-                       for plane in (0, job["planes"] - 1) for row in (0, job["rows"] - 1)
-                       for end in (0, job["row_bytes"])]
+            line = config.line_bytes
+            transfer = _draw(config, rng, length or rng.choice([line, 3 * line, 100]), rows)
+            transfer["fill_only"] = int(load and rng.random() < 0.15)
+            offsets = [plane * transfer["plane_stride"] + row * transfer["row_stride"] + end
+                       for plane in (0, transfer["planes"] - 1) for row in (0, transfer["rows"] - 1)
+                       for end in (0, transfer["row_bytes"])]
             if max(offsets) - min(offsets) <= span:
                 break
-        job["address"] = low - min(offsets) + rng.randrange(span - (max(offsets) - min(offsets)) + 1)
-        job["index"] = rng.randrange(1 << 24)
-        jobs.append(job)
-    return jobs
+        transfer["address"] = low - min(offsets) + rng.randrange(span - (max(offsets) - min(offsets)) + 1)
+        transfer["index"] = rng.randrange(1 << 24)
+        transfers.append(transfer)
+    return transfers
 
 
 def _draw(config, rng, most, rows):

@@ -23,35 +23,36 @@ CONFIGS = {
 }
 
 
-def field_error(config, job):
+def field_error(config, transfer):
     """The value of the field at fault, or None."""
-    if 0 in (job["row_bytes"], job["rows"], job["planes"], job["segment_bytes"]):
+    if 0 in (transfer["row_bytes"], transfer["rows"], transfer["planes"], transfer["segment_bytes"]):
         return 0
-    return job["segment_bytes"] if job["segment_bytes"] > config.line_bytes else None
+    return transfer["segment_bytes"] if transfer["segment_bytes"] > config.line_bytes else None
 
 
-def segments(job):
-    """Yields (line, memory address of the first byte, bytes) for each segment of a good job, in order."""
-    for plane in range(job["planes"]):
-        for row in range(job["rows"]):
-            start = job["address"] + plane * job["plane_stride"] + row * job["row_stride"]
-            for number, offset in enumerate(range(0, job["row_bytes"], job["segment_bytes"])):
-                line = (job["line"] + number * job["segment_line_stride"] + row * job["row_line_stride"]
-                        + plane * job["plane_line_stride"])
-                yield line, start + offset, min(job["segment_bytes"], job["row_bytes"] - offset)
+def segments(transfer):
+    """Yields (line, memory address of the first byte, bytes) for each segment of a good transfer, in order."""
+    for plane in range(transfer["planes"]):
+        for row in range(transfer["rows"]):
+            start = transfer["address"] + plane * transfer["plane_stride"] + row * transfer["row_stride"]
+            for number, offset in enumerate(range(0, transfer["row_bytes"], transfer["segment_bytes"])):
+                line = (transfer["line"] + number * transfer["segment_line_stride"]
+                        + row * transfer["row_line_stride"] + plane * transfer["plane_line_stride"])
+                yield line, start + offset, min(transfer["segment_bytes"], transfer["row_bytes"] - offset)
 
 
-def locate(config, job, address, plane_of):
-    """Start of the run of bytes that holds *address*, byte number *plane_of* of the job's bytes."""
-    if job["row_stride"] == job["row_bytes"]:
-        return job["address"] + plane_of // (job["rows"] * job["row_bytes"]) * job["plane_stride"]
-    return address - plane_of % job["row_bytes"]
+def locate(config, transfer, address, plane_of):
+    """Start of the run of bytes that holds *address*, byte number *plane_of* of the transfer's bytes."""
+    if transfer["row_stride"] == transfer["row_bytes"]:
+        plane = plane_of // (transfer["rows"] * transfer["row_bytes"])
+        return transfer["address"] + plane * transfer["plane_stride"]
+    return address - plane_of % transfer["row_bytes"]
 
 
-def burst_start(config, job, address, number):
-    """First byte of the burst that holds byte *number* of the job, at *address*."""
+def burst_start(config, transfer, address, number):
+    """First byte of the burst that holds byte *number* of the transfer, at *address*."""
     block = 256 * config.bus_bytes
-    return max(locate(config, job, address, number), address // block * block)
+    return max(locate(config, transfer, address, number), address // block * block)
 
 
 def signed_address(value):
@@ -201,49 +202,49 @@ class AxiWriteMemory:
         return self.rng.choice([2, 3]) if broken else 0
 
 
-def load_lines(config, memory, jobs):
-    """What LOAD jobs do: (lines written as (line, bytes), lines written by each retired job, error or None).
+def load_lines(config, memory, transfers):
+    """What LOADs do: (lines written as (line, bytes), lines written by each retired one, error or None).
 
     An error is (code, index, address).
     """
     written, ends = [], []
-    for job in jobs:
-        if (value := field_error(config, job)) is not None:
-            return written, ends, (ErrorCode.FIELD, job["index"], value)
+    for transfer in transfers:
+        if (value := field_error(config, transfer)) is not None:
+            return written, ends, (ErrorCode.FIELD, transfer["index"], value)
         number = 0
-        for line, address, count in segments(job):
+        for line, address, count in segments(transfer):
             content = b""
-            for i in range(0 if job["fill_only"] else count):
+            for i in range(0 if transfer["fill_only"] else count):
                 if not memory.inside(address + i):
-                    return written, ends, (ErrorCode.WINDOW, job["index"], signed_address(address + i))
+                    return written, ends, (ErrorCode.WINDOW, transfer["index"], signed_address(address + i))
                 if memory.broken(address + i):
-                    where = burst_start(config, job, address + i, number)
-                    return written, ends, (ErrorCode.BUS_READ, job["index"], where)
+                    where = burst_start(config, transfer, address + i, number)
+                    return written, ends, (ErrorCode.BUS_READ, transfer["index"], where)
                 content += bytes([memory[address + i]])
                 number += 1
             if not 0 <= line < config.scratchpad_lines:
-                return written, ends, (ErrorCode.SCRATCHPAD_RANGE, job["index"], signed_address(line))
-            written.append((line, content.ljust(config.line_bytes, bytes([job["fill"]]))))
+                return written, ends, (ErrorCode.SCRATCHPAD_RANGE, transfer["index"], signed_address(line))
+            written.append((line, content.ljust(config.line_bytes, bytes([transfer["fill"]]))))
         ends.append(len(written))
     return written, ends, None
 
 
-def store_bytes(config, memory, scratchpad, jobs):
-    """What STORE jobs do: (bytes as (address, value), bytes written by each retired job, error or None)."""
+def store_bytes(config, memory, scratchpad, transfers):
+    """What STOREs do: (bytes as (address, value), bytes written by each retired one, error or None)."""
     written, ends = [], []
-    for job in jobs:
-        if (value := field_error(config, job)) is not None:
-            return written, ends, (ErrorCode.FIELD, job["index"], value)
+    for transfer in transfers:
+        if (value := field_error(config, transfer)) is not None:
+            return written, ends, (ErrorCode.FIELD, transfer["index"], value)
         number, broken = 0, None
-        for line, address, count in segments(job):
+        for line, address, count in segments(transfer):
             if broken is None and not 0 <= line < config.scratchpad_lines:
-                return written, ends, (ErrorCode.SCRATCHPAD_RANGE, job["index"], signed_address(line))
+                return written, ends, (ErrorCode.SCRATCHPAD_RANGE, transfer["index"], signed_address(line))
             for i in range(count):
                 if not memory.inside(address + i):
-                    return written, ends, (ErrorCode.WINDOW, job["index"], signed_address(address + i))
+                    return written, ends, (ErrorCode.WINDOW, transfer["index"], signed_address(address + i))
                 if memory.broken(address + i):
-                    where = burst_start(config, job, address + i, number)
-                    return written, ends, (ErrorCode.BUS_WRITE, job["index"], where)
+                    where = burst_start(config, transfer, address + i, number)
+                    return written, ends, (ErrorCode.BUS_WRITE, transfer["index"], where)
                 written.append((address + i, scratchpad[line][i]))
                 number += 1
         ends.append(len(written))

@@ -1,4 +1,4 @@
-"""Runs that LOAD and STORE share: each takes a bench's environment, or says which jobs to give it."""
+"""Runs that LOAD and STORE share: each takes a bench's environment, or says which transfers to give it."""
 
 from kiwicha.control.unit import Window
 from tb import harness
@@ -7,11 +7,11 @@ from tb.harness import port
 __all__ = ["SPEED", "address_overflow", "lengths", "simple", "speed", "spoil", "two_errors", "whole_window"]
 
 #: What :func:`speed` knows.
-SPEED = ["rows", "misaligned_rows", "contiguous", "contiguous_short", "jobs"]
+SPEED = ["rows", "misaligned_rows", "contiguous", "contiguous_short", "transfers"]
 
 
 def simple(**fields):
-    """A job of one row; LOAD's fill means nothing to STORE."""
+    """A transfer of one row; LOAD's fill means nothing to STORE."""
     return {"segment_bytes": 8, "rows": 1, "planes": 1, "row_stride": 0, "plane_stride": 0, "line": 0,
             "segment_line_stride": 1, "row_line_stride": 0, "plane_line_stride": 0, "fill": 0xA5, "fill_only": 0,
             "index": 0, **fields}
@@ -24,7 +24,7 @@ def lengths(config):
 
 
 def whole_window(env):
-    """Two jobs from one end of the window to the other."""
+    """Two transfers from one end of the window to the other."""
     first, line = env.memory.first, env.config.line_bytes
     size = env.memory.last + 1 - first
     return [simple(address=first, row_bytes=size // 64, row_stride=size // 64, rows=64, segment_bytes=line,
@@ -32,23 +32,26 @@ def whole_window(env):
             simple(address=first + 1, row_bytes=size - 1, segment_bytes=line, segment_line_stride=0)]
 
 
-def spoil(env, job, kind, window):
-    """Make one field of a good job wrong; `window` does it where the memory window is what is missed."""
+def spoil(env, transfer, kind, window):
+    """Make one field of a good transfer wrong; `window` does it where the memory window is what is missed."""
     memory, rng, config = env.memory, env.rng, env.config
     if kind == "field":
         name = rng.choice(["row_bytes", "rows", "planes", "segment_bytes", "over"])
-        job.update({"segment_bytes": rng.randint(config.line_bytes + 1, 255)} if name == "over" else {name: 0})
+        if name == "over":
+            transfer["segment_bytes"] = rng.randint(config.line_bytes + 1, 255)
+        else:
+            transfer[name] = 0
     elif kind == "range":
-        job["line"] = rng.choice([0, config.scratchpad_lines - 1, min(config.scratchpad_lines, 0xFFFF)])
-        job["segment_line_stride"] = job["row_line_stride"] = rng.choice([-3, 3, -32768, 32767])
+        transfer["line"] = rng.choice([0, config.scratchpad_lines - 1, min(config.scratchpad_lines, 0xFFFF)])
+        transfer["segment_line_stride"] = transfer["row_line_stride"] = rng.choice([-3, 3, -32768, 32767])
     elif kind == "window":
-        window(env, job)
+        window(env, transfer)
     elif kind == "bus":
         memory.bad = {rng.randrange(memory.first, memory.last, config.bus_bytes) for _ in range(200)}
 
 
 async def two_errors(env):
-    """A job whose lines and bytes both go out: whichever a byte by byte execution meets first."""
+    """A transfer whose lines and bytes both go out: whichever a byte by byte execution meets first."""
     line = env.config.line_bytes
     for good_lines in range(1, 8):
         start = env.memory.last + 1 - 4 * line + env.rng.randrange(-3, 4)
@@ -70,7 +73,7 @@ async def address_overflow(env):
 
 
 def speed(config, first, shape):
-    """Long jobs from the address `first` on, and how many beats of the bus they need."""
+    """Long transfers from the address `first` on, and how many beats of the bus they need."""
     beat, line = config.bus_bytes, config.line_bytes
     common = {"segment_bytes": line, "row_line_stride": 128 // line, "row_bytes": 128, "index": 1}
     per_row = 128 // beat

@@ -141,13 +141,13 @@ async def stalled_output_keeps_everything(dut):
         under_way = around.under_way
         pixels = min(2 * under_way, around.config.scratchpad_lines // result_lines(around.config, form))
         batch = [run_of(around.config, random, form, pixels, scale_mode=ScaleMode.NONE) for _ in range(2)]
-        job = cocotb.start_soon(around.run(batch))
+        task = cocotb.start_soon(around.run(batch))
         steps = -(-around.config.columns // around.config.vector_lanes)
         await cycles(dut, 100 + (under_way + 8) * steps)
         assert around.activity[-1] == Activity.QUEUE
         assert not around.writes
         around.p_write = 1
-        assert await job is None
+        assert await task is None
 
 
 @cocotb.test()

@@ -20,7 +20,7 @@ _DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1)
 
 
 @dataclass(slots=True)
-class _Job:
+class _Prepared:
     """An instruction whose parameters are in place from cycle `offered` on."""
     fields: dict[str, Any]
     offered: int
@@ -36,9 +36,9 @@ class EpilogueModel:
         self.busy = 0
         self._ready: int | None = 0                         # the head takes an instruction; None: not known yet
         self._waiting: Callable[[int], None] | None = None  # offers again, once it is known
-        self._prepared: _Job | None = None                  # waits for the address generator
+        self._prepared: _Prepared | None = None             # waits for the address generator
         self._walking = False
-        self._address_generator_free = 0                    # the address generator takes a job
+        self._address_generator_free = 0                    # the address generator takes an instruction
         self._written = -1                                  # the last line was
         self._dynamic_scale = False
         self._accepted = 0
@@ -60,48 +60,48 @@ class EpilogueModel:
         accepted(time)
         self._accepted += 1
         self._ready = None
-        self._prepared = _Job(item.fields, self._parameter_fetch(item.fields, time), retire)
+        self._prepared = _Prepared(item.fields, self._parameter_fetch(item.fields, time), retire)
         if not self._walking:
             self._start()
 
     def _start(self) -> None:
-        """The address generator takes the job that is prepared."""
-        job = self._prepared
-        assert job is not None
+        """The address generator takes the instruction that is prepared."""
+        prepared = self._prepared
+        assert prepared is not None
         self._prepared, self._walking = None, True
-        dynamic_scale = job.fields["out_format"] in _DYNAMIC_SCALE
-        took = max(job.offered, self._address_generator_free)
+        dynamic_scale = prepared.fields["out_format"] in _DYNAMIC_SCALE
+        took = max(prepared.offered, self._address_generator_free)
         if dynamic_scale != self._dynamic_scale:
             took = max(took, self._written + 1)
         self._dynamic_scale, self._ready = dynamic_scale, took + 1
         if self._waiting is not None:
             call, self._waiting = self._waiting, None
             self._events.at(took + 1, call)
-        parts = job.fields["parts"] if dynamic_scale else 1
+        parts = prepared.fields["parts"] if dynamic_scale else 1
         reads = parts * self._steps
         for level in range(4):
-            reads *= job.fields[f"count{level}"]
+            reads *= prepared.fields[f"count{level}"]
         self.busy += reads
         first = took + MEASURED["address_generator"]
-        self._events.at(self._read(first, reads, job.fields), lambda t: self._end(t, first, reads, job))
+        self._events.at(self._read(first, reads, prepared.fields), lambda t: self._end(t, first, reads, prepared))
 
-    def _end(self, time: int, first: int, reads: int, job: "_Job") -> None:
-        """The job's last read is now, unless sums that were not known before came in between."""
-        last = self._read(first, reads, job.fields)
+    def _end(self, time: int, first: int, reads: int, prepared: "_Prepared") -> None:
+        """The instruction's last read is now, unless sums that were not known before came in between."""
+        last = self._read(first, reads, prepared.fields)
         if last > time:
-            self._events.at(last, lambda t: self._end(t, first, reads, job))
+            self._events.at(last, lambda t: self._end(t, first, reads, prepared))
             return
         self._walking = False
         self._address_generator_free = last - MEASURED["address_generator"] + MEASURED["address_generator_period"]
         if self._dynamic_scale:
             # The lines of a pixel, and one of scales after them.
             self._written = (last + self._timing.dynamic_scale
-                             + (job.fields["parts"] - 1) * self._steps + 1)
+                             + (prepared.fields["parts"] - 1) * self._steps + 1)
         else:
             self._written = last + self._timing.epilogue
-        self._note_writes(first + self._written - last, job.fields, reads)
+        self._note_writes(first + self._written - last, prepared.fields, reads)
         self._ends.append(self._written + 1)
-        self._events.at(self._written + 1, job.retire)
+        self._events.at(self._written + 1, prepared.retire)
         if self._prepared is not None:
             self._start()
 
@@ -113,7 +113,7 @@ class EpilogueModel:
         self.writes.add(fields["out_line"] // self._config.bank_lines, first, self._written, min(lines, reads))
 
     def _parameter_fetch(self, fields: dict[str, Any], time: int) -> int:
-        """When the job that is accepted in cycle `time` is offered to the address generator."""
+        """When the instruction that is accepted in cycle `time` is offered to the address generator."""
         lines = self._word_lines
         asked = lines * (bool(fields["bias"]) + (fields["scale_mode"] == ScaleMode.COLUMN))
         if not asked:

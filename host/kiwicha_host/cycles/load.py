@@ -17,8 +17,8 @@ from .transfer import Bursts, Transfer
 __all__ = ["LoadModel"]
 
 
-class _Job:
-    """A transfer whose segments have not all been taken."""
+class _Progress:
+    """How far a transfer is whose segments have not all been taken."""
 
     __slots__ = ("retire", "seen", "sent", "taken", "transfer")
 
@@ -36,23 +36,23 @@ class LoadModel:
         self._room = (REALIGNER_ROWS * max(config.line_bytes, config.bus_bytes)) - config.bus_bytes
         self.busy = 0
         self._bursts: Iterator[tuple[int, int, int, bool]] = iter(())
-        self._job: _Job | None = None                           # whose bursts are being emitted
-        self._next: tuple[_Job, int] | None = None              # the one after it, and when it was handed over
-        self._pending: _Job | None = None                       # the one that is to be handed over
+        self._current: _Progress | None = None                  # whose bursts are being emitted
+        self._next: tuple[_Progress, int] | None = None         # the one after it, and when it was handed over
+        self._pending: _Progress | None = None                  # the one that is to be handed over
         self._generator_free: int | None = 0                    # from when on it can be
         self._left = 0                                          # runs that the generator has still to visit
         self._offer_at = self._finish = self._next_issue = 0
         self._ready = 0                                         # the head takes an instruction
         self._free_address = 0
         self._flying: deque[int] = deque(maxlen=config.reads_in_flight)
-        self._jobs: deque[_Job] = deque()
+        self._open: deque[_Progress] = deque()
         self._taken = -1                                        # when the last segment was taken
         self._came = 0                                          # bytes of all transfers so far
         # Bytes up to the end of a burst, and when the first and the last segment that it completed were taken.
         self._leaving: deque[tuple[int, int, int]] = deque()
         self._left_until, self._left_at = 0, -99                # of those bursts that are forgotten
         self._waiting: Callable[[int], None] | None = None
-        self._blocked_job: Callable[[int], None] | None = None
+        self._blocked: Callable[[int], None] | None = None
 
     def offer(self, time: int, item: Instruction, accepted: Callable[[int], None],
               retire: Callable[[int], None]) -> None:
@@ -70,16 +70,16 @@ class LoadModel:
 
     def _send(self, time: int, transfer: Transfer, retire: Callable[[int], None]) -> None:
         """Hand a transfer to both sides; whichever has no room is waited for."""
-        if len(self._jobs) > TRANSFERS_AHEAD:
-            self._blocked_job = lambda t: self._send(t, transfer, retire)
+        if len(self._open) > TRANSFERS_AHEAD:
+            self._blocked = lambda t: self._send(t, transfer, retire)
             return
-        job = _Job(transfer, time, retire)
-        self._jobs.append(job)
+        progress = _Progress(transfer, time, retire)
+        self._open.append(progress)
         if transfer.fill_only:
             self._fill()
             self._set_ready(time + 1)
         else:
-            self._pending = job
+            self._pending = progress
             self._hand_over(time)
 
     def _set_ready(self, time: int) -> None:
@@ -95,14 +95,14 @@ class LoadModel:
         took = max(time, self._generator_free)
         self._next, self._pending, self._generator_free = (self._pending, took), None, None
         self._set_ready(took + 1)
-        if self._job is None:
+        if self._current is None:
             self._start()
 
     def _start(self) -> None:
         assert self._next is not None
-        self._job, took = self._next
+        self._current, took = self._next
         self._next = None
-        transfer = self._job.transfer
+        transfer = self._current.transfer
         self._bursts = iter(Bursts(transfer, self._config.bus_bytes))
         self._left = transfer.runs * transfer.planes
         self._offer_at = max(max(took + 1, self._finish) + MEASURED["burst"] - 1, self._next_issue)
@@ -113,7 +113,7 @@ class LoadModel:
         while True:
             burst = next(self._bursts, None)
             if burst is None:
-                self._job = None
+                self._current = None
                 if self._next is not None:
                     self._start()
                 return
@@ -152,28 +152,28 @@ class LoadModel:
         self._flying.append(last)
 
     def _receive(self, first: int, size: int, beats: int, offset: int) -> int:
-        job = self._job
-        assert job is not None
-        transfer, bus = job.transfer, self._config.bus_bytes
+        progress = self._current
+        assert progress is not None
+        transfer, bus = progress.transfer, self._config.bus_bytes
         last = first + beats - 1
-        before = job.seen
-        job.seen += size
+        before = progress.seen
+        progress.seen += size
         self._came += size
-        complete = transfer.segments_in(job.seen)
-        many = complete - job.taken
+        complete = transfer.segments_in(progress.seen)
+        many = complete - progress.taken
         if not many:
             return last
         base = before - offset
 
         def available(segment: int) -> int:
             return max(first, first + (transfer.end_of(segment) - base - 1) // bus) + self._timing.push
-        begin = max(self._taken + 1, job.sent + MEASURED["segment"], available(job.taken + 1))
+        begin = max(self._taken + 1, progress.sent + MEASURED["segment"], available(progress.taken + 1))
         self._taken = max(begin + many - 1, available(complete))
-        job.taken = complete
+        progress.taken = complete
         self._leaving.append((self._came, begin, self._taken))
         last = max(last, self._left_by(self._came - self._room) + 4)
         if complete == transfer.segments:
-            self._done(job)
+            self._done(progress)
             self._fill()
         return last
 
@@ -188,21 +188,21 @@ class LoadModel:
 
     def _fill(self) -> None:
         """Transfers without memory, whose turn it is."""
-        while self._jobs and self._jobs[0].transfer.fill_only:
-            job = self._jobs[0]
-            begin = max(self._taken + 1, job.sent + MEASURED["segment"])
-            self._taken = begin + job.transfer.segments - 1
-            self._done(job)
+        while self._open and self._open[0].transfer.fill_only:
+            progress = self._open[0]
+            begin = max(self._taken + 1, progress.sent + MEASURED["segment"])
+            self._taken = begin + progress.transfer.segments - 1
+            self._done(progress)
 
-    def _done(self, job: _Job) -> None:
-        self._jobs.popleft()
-        transfer = job.transfer
+    def _done(self, progress: _Progress) -> None:
+        self._open.popleft()
+        transfer = progress.transfer
         written = self._taken + self._timing.pop
         many = min(transfer.segments, LINE_QUEUE)
         written = self._writes.last_of(transfer.line(transfer.segments - 1) // self._config.bank_lines,
                                        written - many + 1, many)
         self._taken = max(self._taken, written - self._timing.pop - LINE_QUEUE)
-        self._events.at(written + 1, job.retire)
-        if self._blocked_job is not None:
-            call, self._blocked_job = self._blocked_job, None
+        self._events.at(written + 1, progress.retire)
+        if self._blocked is not None:
+            call, self._blocked = self._blocked, None
             self._events.at(self._taken, call)

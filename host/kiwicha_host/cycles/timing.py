@@ -25,10 +25,10 @@ MEASURED = {
     "loop": 1,                  # last iteration of a MATMUL's loops to the acceptance of the next, besides
     "vector": 4,                # acceptance of a MATMUL to its first vector
     "weight_row": 3,            # acceptance of a MATMUL to its first row of weights
-    "parameter_fetch": 3,       # acceptance of an EPILOGUE to the offer of its job, besides filling parameters
-    "parameters": 3,            # the last parameter that was read to the job's offer
-    "address_generator": 3,     # a job taken by the address generator to its first read
-    "address_generator_period": 2,  # last read of a job to first read of the next
+    "parameter_fetch": 3,       # acceptance of an EPILOGUE to its offer to the address generator, besides filling
+    "parameters": 3,            # the last parameter that was read to that offer
+    "address_generator": 3,     # an instruction taken by the address generator to its first read
+    "address_generator_period": 2,  # last read of an instruction to first read of the next
 }
 
 

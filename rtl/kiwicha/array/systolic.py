@@ -34,14 +34,14 @@ class SystolicArray(wiring.Component):
     A vector goes in, all rows at once, in any cycle; its sums come out, all columns at once, exactly
     :attr:`latency` cycles later. Nothing stalls and bubbles stay bubbles.
 
-    Weights are double-buffered. The rows of a tile come in ascending order, with any gaps, and wait as the
-    next tile; the vector that has `swap` set is the first one to be multiplied with them, and so is every
-    later one. For a tile's weights and vectors in time:
+    Weights are double-buffered. The rows of a weight tile come in ascending order, with any gaps, and wait as the
+    next one; the vector that has `swap` set is the first one to be multiplied with them, and so is every
+    later one. For its rows and vectors in time:
 
     - its `swap` vector may come in the cycle after its last row, or later;
-    - its row 0 may come in the very cycle of the previous tile's `swap` vector, or later.
+    - its row 0 may come in the very cycle of the previous one's `swap` vector, or later.
 
-    So tiles of M vectors follow one another every max(M, `rows`) cycles.
+    So weight tiles of M vectors follow one another every max(M, `rows`) cycles.
 
     How it works: a *cell* is one multiplier with the one or two columns it serves. Row r of cells works r
     cycles after row 0, and cell q of a row q cycles after cell 0. Weight rows run down the array, one row of

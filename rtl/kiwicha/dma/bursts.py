@@ -9,7 +9,7 @@ from ..config import ChipConfig
 from ..control.unit import Window
 from ..isa import INDEX_WIDTH, PAGE_BITS
 from ..lib.loop_nest import LoopNest, Pointer
-from .transfer import RUN_WIDTH, run_job
+from .transfer import RUN_WIDTH, run_descriptor
 
 __all__ = ["BurstGenerator", "burst_layout"]
 
@@ -38,7 +38,7 @@ class BurstGenerator(wiring.Component):
 
     Members
     -------
-    i : In(stream of run_job())
+    i : In(stream of run_descriptor())
     window : In(Window)
     o : Out(stream of burst_layout())
     fail_address : Out(64)
@@ -48,7 +48,7 @@ class BurstGenerator(wiring.Component):
     def __init__(self, config: ChipConfig):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(run_job())),
+            "i": In(stream.Signature(run_descriptor())),
             "window": In(Window(config)),
             "o": Out(stream.Signature(burst_layout(config))),
             "fail_address": Out(64),
@@ -59,38 +59,38 @@ class BurstGenerator(wiring.Component):
         width = max(self.config.address_width, RUN_WIDTH) + 2
         m.submodules.nest = nest = LoopNest(2)
         m.submodules.pointer = pointer = Pointer(2, stride_width=32, base_width=width - 2)
-        active = Signal()       # `job` has runs that the pointer still has to visit
-        job = Signal(run_job(), reset_less=True)
-        # The loops follow a cycle later, for steps are two cycles apart; or they load.
-        step, moves = Signal(), Signal(init=1)
-        m.d.sync += moves.eq(step | ~(active | self.i.valid))
+        active = Signal()       # `descriptor` has runs that the pointer still has to visit
+        descriptor = Signal(run_descriptor(), reset_less=True)
+        # The loops follow a cycle later, for they advance every two cycles at most; or they load.
+        advance, moves = Signal(), Signal(init=1)
+        m.d.sync += moves.eq(advance | ~(active | self.i.valid))
         m.d.comb += [
             self.i.ready.eq(~active),
-            # Without a job, what is loaded does not matter.
+            # Without a descriptor, what is loaded does not matter.
             nest.load.eq(~active),
             nest.counts[0].eq(self.i.payload.runs),
             nest.counts[1].eq(self.i.payload.planes),
-            nest.step.eq(moves),
+            nest.advance.eq(moves),
             pointer.load.eq(~active),
             pointer.base.eq(self.i.payload.address[:self.config.address_width]),
-            pointer.strides[0].eq(job.row_stride),
-            pointer.strides[1].eq(job.plane_stride),
-            pointer.step.eq(moves),
+            pointer.strides[0].eq(descriptor.row_stride),
+            pointer.strides[1].eq(descriptor.plane_stride),
+            pointer.advance.eq(moves),
             pointer.carry.eq(nest.carry & active.replicate(2)),
         ]
         with m.If(~active):
-            m.d.sync += [job.eq(self.i.payload), active.eq(self.i.valid)]
-        with m.Elif(step & nest.done):
+            m.d.sync += [descriptor.eq(self.i.payload), active.eq(self.i.valid)]
+        with m.Elif(advance & nest.done):
             m.d.sync += active.eq(0)
         m.submodules.cutter = cutter = _RunCutter(self.config, width)
         run = cutter.i.payload
         connect(m, cutter.o, flipped(self.o))
         m.d.comb += [
             cutter.window.eq(self.window), self.fail_address.eq(cutter.fail_address),
-            cutter.i.valid.eq(active), step.eq(active & cutter.i.ready),
-            run.start.eq(pointer.value), run.length.eq(job.length),
-            run.upper.eq(job.address[self.config.address_width:]), run.final.eq(nest.done),
-            *(run[name].eq(job[name]) for name in ("index", "bad", "beyond")),
+            cutter.i.valid.eq(active), advance.eq(active & cutter.i.ready),
+            run.start.eq(pointer.value), run.length.eq(descriptor.length),
+            run.upper.eq(descriptor.address[self.config.address_width:]), run.final.eq(nest.done),
+            *(run[name].eq(descriptor[name]) for name in ("index", "bad", "beyond")),
         ]
         return m
 
@@ -126,11 +126,11 @@ class _RunCutter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         low, bits = (self.config.bus_bytes - 1).bit_length(), self.config.address_width
-        block = low + 8
+        chunk = low + 8         # bits of an address within 256 beats
         # From `current` to `end`; with a valid burst to emit next, unless it fails.
         run = Signal(data.StructLayout({
             "current": signed(self._width), "end": signed(self._width), **self._about}), reset_less=True)
-        #: The run ends in this block; its page is inside the window; both.
+        #: The run ends in this chunk of 256 beats; its page is inside the window; both.
         found = Signal(data.StructLayout({"same": 1, "inside": 1, "ends": 1}))
         busy, checked, failed = Signal(), Signal(), Signal()    # there is a run; `found` is about `current`
         offer = Signal()                                        # checked, and not failed
@@ -153,7 +153,7 @@ class _RunCutter(wiring.Component):
         with m.Elif(finish):
             m.d.sync += [busy.eq(0), offer.eq(0)]
         with m.Elif(emit & found.inside):
-            m.d.sync += [run.current.eq(Cat(Const(0, block), run.current[block:] + 1)), checked.eq(0), offer.eq(0)]
+            m.d.sync += [run.current.eq(Cat(Const(0, chunk), run.current[chunk:] + 1)), checked.eq(0), offer.eq(0)]
         with m.Elif(emit):
             m.d.sync += [failed.eq(1), offer.eq(0)]
             with m.If(run.beyond):
@@ -161,12 +161,12 @@ class _RunCutter(wiring.Component):
             with m.Else():
                 m.d.sync += address.eq(run.current)
         with m.Elif(busy & ~checked):
-            in_block = run.current[block:] == run.end[block:]
+            in_chunk = run.current[chunk:] == run.end[chunk:]
             page = run.current[PAGE_BITS:bits]
             in_window = ((run.current[bits:] == 0) & (page >= self.window.first) & (page <= self.window.last)
                          & ~run.bad & ~run.beyond)
-            m.d.sync += [checked.eq(1), offer.eq(~failed), found.same.eq(in_block), found.inside.eq(in_window),
-                         found.ends.eq(in_block & in_window)]
+            m.d.sync += [checked.eq(1), offer.eq(~failed), found.same.eq(in_chunk), found.inside.eq(in_window),
+                         found.ends.eq(in_chunk & in_window)]
         self._emit(m, run, found, offer)
         return m
 

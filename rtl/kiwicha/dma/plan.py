@@ -12,7 +12,7 @@ from ..lib.stream import Queue
 from ..timing import TRANSFERS_AHEAD
 from .bursts import BurstGenerator, burst_layout
 from .segments import SegmentGenerator, segment_layout
-from .transfer import Transfer, segment_job
+from .transfer import Transfer, segment_descriptor
 
 __all__ = ["TransferPlan"]
 
@@ -51,11 +51,11 @@ class TransferPlan(wiring.Component):
         config, clears = self.config, ResetInserter(self.clear)
         m.submodules.transfer = transfer = clears(Transfer(config, self.unit))
         m.submodules.burst_generator = bursts = clears(BurstGenerator(config))
-        m.submodules.jobs = jobs = clears(Queue(segment_job(), TRANSFERS_AHEAD))
+        m.submodules.descriptors = descriptors = clears(Queue(segment_descriptor(), TRANSFERS_AHEAD))
         m.submodules.segment_generator = segments = clears(SegmentGenerator(config))
         connect(m, transfer.runs, bursts.i)
-        connect(m, transfer.segments, jobs.i)
-        connect(m, jobs.o, segments.i)
+        connect(m, transfer.segments, descriptors.i)
+        connect(m, descriptors.o, segments.i)
         connect(m, bursts.o, flipped(self.bursts))
         connect(m, segments.o, flipped(self.segments))
         m.d.comb += [

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import ChipConfig
 from ..isa import INDEX_WIDTH
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
-from .transfer import segment_job
+from .transfer import segment_descriptor
 
 __all__ = ["SegmentGenerator", "segment_layout"]
 
@@ -25,14 +25,14 @@ def segment_layout(config: ChipConfig) -> data.StructLayout:
 
 
 class SegmentGenerator(wiring.Component):
-    """Emits a transfer's segments in order, one per cycle, from two cycles after the job was taken, without a gap
-    between jobs of two segments and more.
+    """Emits a transfer's segments in order, one per cycle, from two cycles after its descriptor was taken; without
+    a gap between transfers of two segments and more.
 
     Whoever takes segments stops at the first with `stop`. All of `o` but `line` and `stop` are registers.
 
     Members
     -------
-    i : In(stream of segment_job())
+    i : In(stream of segment_descriptor())
     o : Out(stream of segment_layout())
     stop_index : Out(24)
         After a segment with `stop`, until reset: the instruction's index.
@@ -41,7 +41,7 @@ class SegmentGenerator(wiring.Component):
     def __init__(self, config: ChipConfig):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(segment_job())),
+            "i": In(stream.Signature(segment_descriptor())),
             "o": Out(stream.Signature(segment_layout(config))),
             "stop_index": Out(INDEX_WIDTH),
         })
@@ -51,11 +51,11 @@ class SegmentGenerator(wiring.Component):
         m.submodules.nest = nest = LoopNest(2)
         m.submodules.pointer = pointer = Pointer(3)
         active = Signal()
-        job = Signal(segment_job(), reset_less=True)
-        step = Signal()
+        descriptor = Signal(segment_descriptor(), reset_less=True)
+        advance = Signal()
         final = Signal()
-        # The next job: LUT RAM is slow, and the loops' registers many.
-        new, waits = Signal(segment_job(), reset_less=True), Signal()
+        # The next descriptor: LUT RAM is slow, and the loops' registers many.
+        new, waits = Signal(segment_descriptor(), reset_less=True), Signal()
         # Bytes of the row behind this segment, minus one: negative in the row's last segment, which so shows in
         # one bit of a register and needs no division.
         behind = Signal(signed(25), reset_less=True)
@@ -64,42 +64,42 @@ class SegmentGenerator(wiring.Component):
         stopped = Signal()
         lines = (self.config.scratchpad_lines - 1).bit_length()
         m.d.comb += [
-            # The next job is loaded in the step that ends this one; without one, what is loaded does not matter.
+            # The next descriptor is loaded in this one's last cycle; without one, what is loaded does not matter.
             final.eq(~active | (ends_row & nest.done)),
-            step.eq(~active | self.o.ready),
+            advance.eq(~active | self.o.ready),
             self.i.ready.eq(~waits),
             nest.load.eq(final),
             nest.counts[0].eq(new.rows),
             nest.counts[1].eq(new.planes),
-            nest.step.eq(step & (final | ends_row)),
+            nest.advance.eq(advance & (final | ends_row)),
             pointer.load.eq(final),
             pointer.base.eq(new.line),
-            pointer.strides.eq(job.strides),
-            pointer.step.eq(step),
+            pointer.strides.eq(descriptor.strides),
+            pointer.advance.eq(advance),
             # The loop nest's have none at their end, which is when it loads.
             pointer.carry.eq(Cat(~ends_row, nest.carry & ends_row.replicate(2)) & active.replicate(3)),
             self.o.valid.eq(active),
             self.o.payload.line.eq(pointer.value),
             self.o.payload.count.eq(count),
-            self.o.payload.fill.eq(job.fill),
+            self.o.payload.fill.eq(descriptor.fill),
             self.o.payload.last.eq(ends_row & nest.done),
-            self.o.payload.bad.eq(job.bad),
-            self.o.payload.stop.eq(job.bad | pointer.value[lines:].any()),
+            self.o.payload.bad.eq(descriptor.bad),
+            self.o.payload.stop.eq(descriptor.bad | pointer.value[lines:].any()),
         ]
         with m.If(~waits):
             m.d.sync += [new.eq(self.i.payload), waits.eq(self.i.valid)]
-        with m.Elif(step & final):
+        with m.Elif(advance & final):
             m.d.sync += waits.eq(0)
         after = Signal.like(behind)
-        m.d.comb += after.eq(behind - job.segment_bytes)
-        with m.If(step & final):
-            m.d.sync += [job.eq(new), active.eq(waits), behind.eq(new.behind), count.eq(new.first)]
-        with m.Elif(step):
-            m.d.sync += behind.eq(Mux(ends_row, job.behind, after))
-            with m.If(ends_row | job.fill_only):
-                m.d.sync += count.eq(job.first)
+        m.d.comb += after.eq(behind - descriptor.segment_bytes)
+        with m.If(advance & final):
+            m.d.sync += [descriptor.eq(new), active.eq(waits), behind.eq(new.behind), count.eq(new.first)]
+        with m.Elif(advance):
+            m.d.sync += behind.eq(Mux(ends_row, descriptor.behind, after))
+            with m.If(ends_row | descriptor.fill_only):
+                m.d.sync += count.eq(descriptor.first)
             with m.Else():
-                m.d.sync += count.eq(Mux(after[-1], behind + 1, job.segment_bytes))
-        with m.If(step & ~stopped):
-            m.d.sync += [self.stop_index.eq(job.index), stopped.eq(active & self.o.payload.stop)]
+                m.d.sync += count.eq(Mux(after[-1], behind + 1, descriptor.segment_bytes))
+        with m.If(advance & ~stopped):
+            m.d.sync += [self.stop_index.eq(descriptor.index), stopped.eq(active & self.o.payload.stop)]
         return m

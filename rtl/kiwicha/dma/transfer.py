@@ -1,4 +1,4 @@
-"""The head of a DMA unit: checks a transfer's fields and cuts it into a memory side and a line side."""
+"""The head of a DMA unit: checks a transfer's fields and makes a descriptor of it for each of its two sides."""
 
 from amaranth import Const, Module, Mux, Signal
 from amaranth.hdl import signed
@@ -9,14 +9,14 @@ from ..config import ChipConfig
 from ..isa import INDEX_WIDTH, Unit
 from ..layouts import unit_layout
 
-__all__ = ["OpenInstructions", "RUN_WIDTH", "Transfer", "segment_job", "run_job"]
+__all__ = ["OpenInstructions", "RUN_WIDTH", "Transfer", "run_descriptor", "segment_descriptor"]
 
 #: Bits of a run's length: 24 bits of row_bytes times 16 bits of rows.
 RUN_WIDTH = 40
 
 
-def run_job() -> data.StructLayout:
-    """The memory side: `planes` times `runs` runs of `length` + 1 consecutive bytes.
+def run_descriptor() -> data.StructLayout:
+    """A transfer's memory side: `planes` times `runs` runs of `length` + 1 consecutive bytes.
 
     `bad` marks an instruction that ends in an error before its first byte, `beyond` an address that has
     bits above the bus's address width.
@@ -26,8 +26,8 @@ def run_job() -> data.StructLayout:
         "plane_stride": signed(32), "index": INDEX_WIDTH, "bad": 1, "beyond": 1})
 
 
-def segment_job() -> data.StructLayout:
-    """The scratchpad side: rows with `behind` + 1 bytes after their first segment, or none if that is negative.
+def segment_descriptor() -> data.StructLayout:
+    """A transfer's scratchpad side: rows with `behind` + 1 bytes after their first segment, or none if negative.
 
     `first`: bytes that the first segment takes from memory. With `bad` it is one segment, and `line` the value of
     the field at fault.
@@ -52,9 +52,9 @@ class Transfer(wiring.Component):
     Members
     -------
     i : In(stream of unit_layout(unit))
-    runs : Out(stream of run_job())
+    runs : Out(stream of run_descriptor())
         Nothing for a good instruction with `fill_only`.
-    segments : Out(stream of segment_job())
+    segments : Out(stream of segment_descriptor())
     """
 
     def __init__(self, config: ChipConfig, unit: Unit):
@@ -62,44 +62,45 @@ class Transfer(wiring.Component):
         self.unit = unit
         super().__init__({
             "i": In(stream.Signature(unit_layout(unit))),
-            "runs": Out(stream.Signature(run_job())),
-            "segments": Out(stream.Signature(segment_job())),
+            "runs": Out(stream.Signature(run_descriptor())),
+            "segments": Out(stream.Signature(segment_descriptor())),
         })
 
     def elaborate(self, platform):
         m = Module()
-        job = Signal(unit_layout(self.unit), reset_less=True)
+        fields = Signal(unit_layout(self.unit), reset_less=True)
         found = Signal(data.StructLayout({"zero": 1, "bad": 1, "beyond": 1, "merged": 1}))
         behind = Signal(signed(25), reset_less=True)
-        fill_only = job.fill_only if self.unit is Unit.LOAD else Const(0, 1)
+        fill_only = fields.fill_only if self.unit is Unit.LOAD else Const(0, 1)
         has_zero, contiguous = Signal(), Signal()
         m.submodules.length = length = _RunLength()
         m.d.comb += [
-            has_zero.eq((job.row_bytes == 0) | (job.rows == 0) | (job.planes == 0) | (job.segment_bytes == 0)),
-            contiguous.eq(job.row_stride == job.row_bytes),
-            length.rows.eq(job.rows), length.row_bytes.eq(job.row_bytes), length.merged.eq(found.merged),
+            has_zero.eq((fields.row_bytes == 0) | (fields.rows == 0) | (fields.planes == 0)
+                        | (fields.segment_bytes == 0)),
+            contiguous.eq(fields.row_stride == fields.row_bytes),
+            length.rows.eq(fields.rows), length.row_bytes.eq(fields.row_bytes), length.merged.eq(found.merged),
         ]
         runs_sent, segments_sent = Signal(), Signal()
         # An instruction may come. A register: this enables every bit of the instruction's register.
         takes = Signal(init=1)
         m.d.comb += self.i.ready.eq(takes)
         with m.If(takes):
-            m.d.sync += [job.eq(self.i.payload), takes.eq(~self.i.valid)]
+            m.d.sync += [fields.eq(self.i.payload), takes.eq(~self.i.valid)]
         with m.FSM():
             with m.State("CHECK"):
                 m.d.comb += length.load.eq(1)
                 m.d.sync += [
                     found.zero.eq(has_zero),
-                    found.bad.eq(has_zero | (job.segment_bytes > self.config.line_bytes)),
-                    found.beyond.eq(job.address[self.config.address_width:].any()),
+                    found.bad.eq(has_zero | (fields.segment_bytes > self.config.line_bytes)),
+                    found.beyond.eq(fields.address[self.config.address_width:].any()),
                     found.merged.eq(contiguous),
-                    behind.eq(job.row_bytes - job.segment_bytes - 1),
+                    behind.eq(fields.row_bytes - fields.segment_bytes - 1),
                     segments_sent.eq(0),
                 ]
                 with m.If(~takes):
                     m.next = "MULTIPLY"
             with m.State("MULTIPLY"):
-                m.d.comb += length.step.eq(1)
+                m.d.comb += length.advance.eq(1)
                 m.d.sync += runs_sent.eq(fill_only & ~found.bad)
                 with m.If(length.done):
                     m.next = "SEND"
@@ -111,37 +112,38 @@ class Transfer(wiring.Component):
                 with m.If(runs_done & segments_done):
                     m.d.sync += takes.eq(1)
                     m.next = "CHECK"
-        self._run(m, job, found, length.o)
-        self._segment(m, job, found, behind, fill_only)
+        self._run(m, fields, found, length.o)
+        self._segment(m, fields, found, behind, fill_only)
         return m
 
-    def _run(self, m, job, found, length):
+    def _run(self, m, fields, found, length):
         run = self.runs.payload
         m.d.comb += [
-            run.address.eq(job.address), run.length.eq(length), run.runs.eq(Mux(found.merged, 1, job.rows)),
-            run.planes.eq(job.planes), run.row_stride.eq(job.row_stride), run.plane_stride.eq(job.plane_stride),
-            run.index.eq(job.index), run.bad.eq(found.bad), run.beyond.eq(found.beyond),
+            run.address.eq(fields.address), run.length.eq(length), run.runs.eq(Mux(found.merged, 1, fields.rows)),
+            run.planes.eq(fields.planes),
+            run.row_stride.eq(fields.row_stride), run.plane_stride.eq(fields.plane_stride),
+            run.index.eq(fields.index), run.bad.eq(found.bad), run.beyond.eq(found.beyond),
         ]
 
-    def _segment(self, m, job, found, behind, fill_only):
+    def _segment(self, m, fields, found, behind, fill_only):
         segment, bad = self.segments.payload, found.bad
         m.d.comb += [
-            segment.segment_bytes.eq(job.segment_bytes), segment.behind.eq(behind | bad.replicate(len(behind))),
-            segment.rows.eq(Mux(bad, 1, job.rows)), segment.planes.eq(Mux(bad, 1, job.planes)),
-            segment.first.eq(Mux(fill_only | bad, 0, Mux(behind[-1], job.row_bytes, job.segment_bytes))),
-            segment.line.eq(Mux(bad, Mux(found.zero, 0, job.segment_bytes), job.line)),
-            segment.strides[0].eq(job.segment_line_stride), segment.strides[1].eq(job.row_line_stride),
-            segment.strides[2].eq(job.plane_line_stride),
-            segment.fill_only.eq(fill_only), segment.index.eq(job.index), segment.bad.eq(bad),
+            segment.segment_bytes.eq(fields.segment_bytes), segment.behind.eq(behind | bad.replicate(len(behind))),
+            segment.rows.eq(Mux(bad, 1, fields.rows)), segment.planes.eq(Mux(bad, 1, fields.planes)),
+            segment.first.eq(Mux(fill_only | bad, 0, Mux(behind[-1], fields.row_bytes, fields.segment_bytes))),
+            segment.line.eq(Mux(bad, Mux(found.zero, 0, fields.segment_bytes), fields.line)),
+            segment.strides[0].eq(fields.segment_line_stride), segment.strides[1].eq(fields.row_line_stride),
+            segment.strides[2].eq(fields.plane_line_stride),
+            segment.fill_only.eq(fill_only), segment.index.eq(fields.index), segment.bad.eq(bad),
         ]
         if self.unit is Unit.LOAD:
-            m.d.comb += segment.fill.eq(job.fill)
+            m.d.comb += segment.fill.eq(fields.fill)
 
 
 class _RunLength(wiring.Component):
-    """Bytes of a run, less one: `row_bytes`, times `rows` if they are merged; shift and add, a bit per step.
+    """Bytes of a run, less one: `row_bytes`, times `rows` if they are merged; shift and add.
 
-    Latency: `done` with the step that uses the highest one of `rows`, or with the first if not merged.
+    Latency: a cycle for each bit of `rows` up to its highest one, or a single one if not merged.
 
     Members
     -------
@@ -149,9 +151,10 @@ class _RunLength(wiring.Component):
         Start with `rows` and `row_bytes`.
     merged : In(1)
         From the cycle after `load` on.
-    step : In(1)
+    advance : In(1)
+        To the next bit.
     done : Out(1)
-        `o` is there after this step.
+        This is the last: `o` is there in the next cycle.
     o : Out(40)
     """
 
@@ -159,7 +162,7 @@ class _RunLength(wiring.Component):
     rows: In(16)
     row_bytes: In(24)
     merged: In(1)
-    step: In(1)
+    advance: In(1)
     done: Out(1)
     o: Out(RUN_WIDTH)
 
@@ -171,7 +174,7 @@ class _RunLength(wiring.Component):
         m.d.comb += [self.o.eq(product), self.done.eq((factor[1:] == 0) | ~self.merged)]
         with m.If(self.load):
             m.d.sync += [factor.eq(self.rows), addend.eq(self.row_bytes), product.eq(-1)]
-        with m.Elif(self.step):
+        with m.Elif(self.advance):
             m.d.sync += [factor.eq(factor >> 1), addend.eq(addend << 1)]
             with m.If(factor[0] | ~self.merged):
                 m.d.sync += product.eq(product + addend)

@@ -14,9 +14,9 @@ POINTER_WIDTH = 18
 
 
 class LoopNest(wiring.Component):
-    """Nested loops, level 0 innermost, one iteration per `step`.
+    """Nested loops, level 0 innermost, one iteration per `advance`.
 
-    `step` may hang on a long path, for it only enables registers; `load` chooses what goes into each of them.
+    `advance` may hang on a long path, for it only enables registers; `load` chooses what goes into each of them.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ class LoopNest(wiring.Component):
     Members
     -------
     load : In(1)
-        With `step`: start over with `counts` (each at least 1).
-    step : In(1)
+        With `advance`: start over with `counts` (each at least 1).
+    advance : In(1)
         Go to the next iteration.
     first, last : Out(levels)
         Level i is in its first (last) iteration; registers.
     carry : Out(levels)
-        One-hot: the level whose index grows at the next `step`; all zero in the very last iteration.
+        One-hot: the level whose index grows at the next `advance`; all zero in the very last iteration.
     done : Out(1)
         This is the very last iteration.
     """
@@ -45,7 +45,7 @@ class LoopNest(wiring.Component):
         super().__init__({
             "load": In(1),
             "counts": In(data.ArrayLayout(width, levels)),
-            "step": In(1),
+            "advance": In(1),
             "first": Out(levels),
             "last": Out(levels),
             "carry": Out(levels),
@@ -69,12 +69,12 @@ class LoopNest(wiring.Component):
                 m.d.comb += ending.eq(top == 0)
             with m.Else():
                 m.d.comb += ending.eq(left == 1)
-            with m.If(self.step & (self.load | inner_done)):
+            with m.If(self.advance & (self.load | inner_done)):
                 m.d.sync += [self.last[level].eq(ending), ends[level].eq(ending)]
-            with m.If(self.step & self.load):
+            with m.If(self.advance & self.load):
                 m.d.sync += [top.eq(self.counts[level] - 1), left.eq(self.counts[level] - 1),
                              self.first[level].eq(1)]
-            with m.Elif(self.step & inner_done):
+            with m.Elif(self.advance & inner_done):
                 m.d.sync += [left.eq(Mux(self.last[level], top, left - 1)), self.first[level].eq(self.last[level])]
         return m
 
@@ -83,7 +83,7 @@ class Pointer(wiring.Component):
     """An address that follows a :class:`LoopNest`: base plus the sum of index times stride over its levels.
 
     Each level remembers the address at which its current iteration began, so a carry costs one addition and
-    any range check of `value`, made before each step, is exact.
+    any range check of `value`, made before each iteration, is exact.
 
     Parameters
     ----------
@@ -95,10 +95,10 @@ class Pointer(wiring.Component):
     Members
     -------
     load : In(1)
-        With `step`: take `base`.
+        With `advance`: take `base`.
     base : In(16)
     strides : In(signed(16) array)
-    step, carry
+    advance, carry
         From the loop nest; with `load`, none may carry.
     value : Out(signed(18))
         The current address; a register.
@@ -111,7 +111,7 @@ class Pointer(wiring.Component):
             "load": In(1),
             "base": In(base_width),
             "strides": In(data.ArrayLayout(signed(stride_width), levels)),
-            "step": In(1),
+            "advance": In(1),
             "carry": In(levels),
             "value": Out(signed(self.width)),
         })
@@ -130,6 +130,6 @@ class Pointer(wiring.Component):
             following.eq(reduce(or_, (choice & chosen.replicate(self.width) for chosen, choice in choices))),
         ]
         for level, start in enumerate(starts):
-            with m.If(self.step & (self.load | self.carry[level:].any())):
+            with m.If(self.advance & (self.load | self.carry[level:].any())):
                 m.d.sync += start.eq(following)
         return m

@@ -18,7 +18,7 @@ from .items import Vector, WeightRow
 __all__ = ["ActivationAddressGenerator", "WeightAddressGenerator"]
 
 #: Levels 2 and 3 go from one weight tile to the next.
-TILE_LEVEL = 2
+WEIGHTS_LEVEL = 2
 
 
 class _Walk(NamedTuple):
@@ -75,7 +75,7 @@ class _AddressGenerator(wiring.Component):
             room.eq(~valid | register_slice.i.ready),
             self.i.ready.eq(~active),
             nest.load.eq(~active),
-            nest.step.eq(~active | (room & ~extra)),
+            nest.advance.eq(~active | (room & ~extra)),
             advance.eq(active & room),
             register_slice.i.valid.eq(valid),
             register_slice.i.payload.eq(item),
@@ -86,7 +86,7 @@ class _AddressGenerator(wiring.Component):
         ]
         with m.If(~active):
             m.d.sync += active.eq(self.i.valid)
-        with m.Elif(nest.step & nest.done):
+        with m.Elif(nest.advance & nest.done):
             m.d.sync += active.eq(0)
         with m.If(room):
             m.d.sync += valid.eq(active)
@@ -113,7 +113,7 @@ class _AddressGenerator(wiring.Component):
         m.d.comb += [
             pointer.load.eq(nest.load),
             pointer.base.eq(base),
-            pointer.step.eq(nest.step),
+            pointer.advance.eq(nest.advance),
             pointer.carry.eq(carries & ~nest.load.replicate(len(strides))),
         ]
         for level, stride in enumerate(strides):
@@ -124,11 +124,12 @@ class _AddressGenerator(wiring.Component):
         return pointer.value
 
     def _blocks(self, m, nest, level):
-        """Follows the scale blocks, whose tiles the loop nest's `level` counts."""
+        """Follows the scale blocks, whose weight tiles the loop nest's `level` counts."""
         m.submodules.blocks = blocks = Blocks()
         m.d.comb += [
-            blocks.load.eq(self.i.ready), blocks.tiles.eq(self.i.p.block_tiles),
-            blocks.step.eq(nest.step & nest.carry[level]), blocks.restart.eq(nest.step & nest.carry[level + 1]),
+            blocks.load.eq(self.i.ready), blocks.size.eq(self.i.p.block_tiles),
+            blocks.advance.eq(nest.advance & nest.carry[level]),
+            blocks.restart.eq(nest.advance & nest.carry[level + 1]),
             blocks.last.eq(nest.last[level]),
         ]
         return blocks
@@ -164,7 +165,7 @@ class ActivationAddressGenerator(_AddressGenerator):
                 vector.acc.eq(acc),
                 vector.format.eq(format_),
                 vector.add.eq(accumulate | (reduces & ~first).any()),
-                vector.swap.eq(nest.first[:TILE_LEVEL].all()),
+                vector.swap.eq(nest.first[:WEIGHTS_LEVEL].all()),
                 vector.last.eq(nest.done),
                 vector.index.eq(index),
                 vector.no_field.eq(no_field),
@@ -190,23 +191,24 @@ class ActivationAddressGenerator(_AddressGenerator):
         return found, value
 
     def _generate_scales(self, m, walk):
-        """A byte of a scale line for each vector of a block's last tile.
+        """A byte of a scale line for each vector of a block's last weight tile.
 
         Returns which levels are in their first (in the first block, all of level 2 is), and whether a scale line
         is to be fetched that does not exist.
         """
         fields, nest, vector = self.i.p, walk.nest, walk.item
-        blocks = self._blocks(m, nest, TILE_LEVEL)
+        blocks = self._blocks(m, nest, WEIGHTS_LEVEL)
         scaled = self._held(m, "scaled", fields.scaled)
         exponent = self._held(m, "exponent", _exponent(fields.a_format) + _exponent(fields.w_format))
         byte = Signal(range(self.config.line_bytes))
         line = self._pointer(
             m, nest, "scale", fields.a_scale_line, (1, fields.a_scale_stride2, fields.a_scale_stride3),
-            [nest.carry[:TILE_LEVEL].any() & byte.all() & blocks.end, nest.carry[2] & blocks.end, nest.carry[3]])
+            [nest.carry[:WEIGHTS_LEVEL].any() & byte.all() & blocks.end,
+             nest.carry[2] & blocks.end, nest.carry[3]])
         fetch = scaled & blocks.end & (byte == 0)
         no_scale = _outside(line, self.config.scratchpad_lines)
-        with m.If(nest.step):
-            m.d.sync += byte.eq(Mux(nest.load | nest.carry[TILE_LEVEL:].any(), 0, byte + 1))
+        with m.If(nest.advance):
+            m.d.sync += byte.eq(Mux(nest.load | nest.carry[WEIGHTS_LEVEL:].any(), 0, byte + 1))
         with m.If(walk.room):
             m.d.sync += [
                 vector.scaled.eq(scaled), vector.begin.eq(blocks.begin), vector.end.eq(blocks.end),
@@ -214,15 +216,15 @@ class ActivationAddressGenerator(_AddressGenerator):
                 vector.fetch.eq(fetch),
                 vector.no_scale.eq(no_scale),
             ]
-        first = Cat(nest.first[:TILE_LEVEL], Mux(scaled, blocks.first, nest.first[2]), nest.first[3])
+        first = Cat(nest.first[:WEIGHTS_LEVEL], Mux(scaled, blocks.first, nest.first[2]), nest.first[3])
         return first, fetch & no_scale
 
 
 class WeightAddressGenerator(_AddressGenerator):
-    """The rows of the weight tiles: levels 2 and 3, and below them the rows of a tile, one line each."""
+    """The rows of the weight tiles: levels 2 and 3, and below them the rows of a weight tile, one line each."""
 
     def __init__(self, config: ChipConfig):
-        super().__init__(config, WeightRow(config), 1 + LEVELS - TILE_LEVEL)
+        super().__init__(config, WeightRow(config), 1 + LEVELS - WEIGHTS_LEVEL)
 
     def _generate(self, m, walk):
         fields, nest, item = self.i.p, walk.nest, walk.item
@@ -230,7 +232,7 @@ class WeightAddressGenerator(_AddressGenerator):
                      zip(nest.counts, (self.config.rows, fields.count2, fields.count3), strict=True)]
         line = self._pointer(m, nest, "w", fields.w_line, (1, fields.w_stride2, fields.w_stride3))
         row = Signal(range(self.config.rows))
-        with m.If(nest.step):
+        with m.If(nest.advance):
             m.d.sync += row.eq(Mux(nest.load | nest.last[0], 0, row + 1))
         format_ = self._held(m, "format", fields.w_format)
         ahead = 0
@@ -249,7 +251,7 @@ class WeightAddressGenerator(_AddressGenerator):
             ]
 
     def _generate_scales(self, m, walk, line):
-        """A scale line ahead of a block's last tile; returns whether it has gone ahead, and the line to read."""
+        """A scale line ahead of a block's last weight tile: whether it has gone ahead, and the line to read."""
         fields, nest = self.i.p, walk.nest
         blocks = self._blocks(m, nest, 1)
         scaled = self._held(m, "scaled", fields.scaled)

@@ -21,7 +21,7 @@ def edge_latency(config: ChipConfig) -> int:
 
 
 def tag_layout(config: ChipConfig) -> data.StructLayout:
-    """What a vector's sums must know of it: where they go, and whether its instruction, tile or block ends."""
+    """What a vector's sums must know of it: where they go, and whether instruction, weight tile or block end."""
     passed = {"scaled": 1, "begin": 1, "end": 1} if config.block_scaled else {}
     return data.StructLayout({"address": LINE_ADDRESS, "add": 1, "last": 1, "swap": 1, **passed})
 

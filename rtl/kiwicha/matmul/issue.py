@@ -1,4 +1,4 @@
-"""What the MATMUL unit asks the scratchpad for, and when: vectors of A and, a tile ahead, rows of weights."""
+"""What the MATMUL unit asks the scratchpad for, and when: vectors of A and, ahead of them, rows of weights."""
 
 from amaranth import Cat, Module, Signal
 from amaranth.lib import stream, wiring
@@ -49,7 +49,7 @@ class InstructionFork(wiring.Component):
 
 
 class VectorIssue(wiring.Component):
-    """Requests the line of each vector when its tile is loaded and its accumulator line has rested.
+    """Requests the line of each vector when its weight tile is loaded and its accumulator line has rested.
 
     What a vector waits for is found while it is loaded, so that a single LUT is left before `request.valid`, which
     every bank of the scratchpad arbitrates by.
@@ -66,17 +66,17 @@ class VectorIssue(wiring.Component):
     scale_request : Out(stream)
         The line of A's scales, before or with the first vector that uses it; only with block scaling.
     loaded : In(1)
-        The array has a whole tile that no vector has used.
+        The array has a whole weight tile that no vector has used.
     abort : In(1)
         Drop everything.
     valid : Out(1), vector : Out(Vector)
         The vector to be issued next.
-    needs_tile : Out(1)
-        It is the first of a tile that is not loaded.
+    needs_weights : Out(1)
+        It is the first of a weight tile that is not loaded.
     issued : Out(1)
         It is requested in this cycle.
     swap : Out(1)
-        And it is the first of its tile: the array has room for the next.
+        And it is the first of its weight tile: the array has room for the next.
     """
 
     def __init__(self, config: ChipConfig):
@@ -91,7 +91,7 @@ class VectorIssue(wiring.Component):
             "abort": In(1),
             "valid": Out(1),
             "vector": Out(Vector(config)),
-            "needs_tile": Out(1),
+            "needs_weights": Out(1),
             "issued": Out(1),
             "swap": Out(1),
         })
@@ -99,7 +99,7 @@ class VectorIssue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         coming, vector = self.i.p, Signal(Vector(self.config), reset_less=True)
-        # No error; and its line has rested; and the first of a tile.
+        # No error; and its line has rested; and the first of a weight tile.
         good, ready, swap_ready = Signal(), Signal(), Signal()
         #: A one for each cycle that it must still wait.
         hold = Signal(self._hazard - 1)
@@ -113,7 +113,7 @@ class VectorIssue(wiring.Component):
             swap &= has_scales
         m.d.comb += [
             self.vector.eq(vector),
-            self.needs_tile.eq(vector.swap & ~self.loaded),
+            self.needs_weights.eq(vector.swap & ~self.loaded),
             self.request.payload.eq(vector.line[:LINE_ADDRESS]),
             self.request.valid.eq(can_go),
             self.issued.eq(self.request.valid & self.request.ready),
@@ -167,7 +167,7 @@ class VectorIssue(wiring.Component):
 
 
 class WeightIssue(wiring.Component):
-    """Requests the rows of each tile as soon as the array has room for its first: one tile ahead of the vectors.
+    """Requests the rows of a weight tile as soon as the array has room for the first: ahead of the vectors.
 
     Latency: none; the first row may be requested in the very cycle of the `swap` that makes room for it.
     Throughput: a row per cycle.
@@ -179,11 +179,11 @@ class WeightIssue(wiring.Component):
     request : Out(stream)
         Their lines; stays low for a row whose line does not exist.
     swap : In(1)
-        The first vector of a tile is issued: the loaded tile is in use, and there is room for the next.
+        The first vector of a weight tile is issued: it is in use, and there is room for the next.
     abort : In(1)
-        The array's tiles count for nothing.
+        The array's weight tiles count for nothing.
     loaded : Out(1)
-        All rows of a tile that no vector has used have been requested.
+        All rows of a weight tile that no vector has used have been requested.
     issued : Out(1)
         A row is requested in this cycle.
     """

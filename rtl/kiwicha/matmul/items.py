@@ -15,8 +15,8 @@ def Vector(config: ChipConfig) -> data.StructLayout:
     """One vector of A, and where its products go."""
     scaled = {
         "scaled": 1,
-        "begin": 1,                         # of a block's first tile
-        "end": 1,                           # of a block's last tile
+        "begin": 1,                         # of a block's first weight tile
+        "end": 1,                           # of a block's last weight tile
         "exponent": signed(6),              # of a significand of 1 in a product
         "scale_line": signed(POINTER_WIDTH),
         "scale_byte": range(config.line_bytes),
@@ -28,7 +28,7 @@ def Vector(config: ChipConfig) -> data.StructLayout:
         "acc": signed(POINTER_WIDTH),       # accumulator line
         "format": ElementFormat,
         "add": 1,                           # add to the accumulators, rather than replace them
-        "swap": 1,                          # the first of a tile
+        "swap": 1,                          # the first of a weight tile
         "last": 1,                          # the last of its instruction
         "index": INDEX_WIDTH,               # of its instruction
         "no_field": 1,                      # a field of its instruction has no meaning:
@@ -43,7 +43,7 @@ def Vector(config: ChipConfig) -> data.StructLayout:
 def WeightRow(config: ChipConfig) -> data.StructLayout:
     """One row of a weight tile: its scratchpad line, and whether there is no such line.
 
-    With `scale`, it is the line of scales that comes ahead of a block's last tile.
+    With `scale`, it is the line of scales that comes ahead of a block's last weight tile.
     """
     return data.StructLayout({
         "line": signed(POINTER_WIDTH),

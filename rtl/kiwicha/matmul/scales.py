@@ -11,7 +11,7 @@ from ..lib.stream import Queue
 from ..memory.block_sum import EXPONENT
 from ..timing import READ_LATENCY
 
-__all__ = ["TileScales", "VectorScales"]
+__all__ = ["WeightScales", "VectorScales"]
 
 
 
@@ -30,7 +30,7 @@ class VectorScales(wiring.Component):
     -------
     byte : In(range(line_bytes)), exponent : In(signed(6)), end : In(1)
         Of the vector that is requested in this cycle: its scale's place in the line, its formats' exponent, and
-        whether it is of a block's last tile, for only then has it a scale.
+        whether it is of a block's last weight tile, for only then has it a scale.
     line_valid : In(1), line : In(8 * line_bytes)
         A line of scales from the scratchpad, for the vectors that are requested together with it or after it.
     nan : In(rows)
@@ -74,7 +74,7 @@ class VectorScales(wiring.Component):
         return m
 
 
-class TileScales(wiring.Component):
+class WeightScales(wiring.Component):
     """Of each weight tile, its columns' scales and which of them have a NaN, in queues as long as the array.
 
     Parameters
@@ -86,20 +86,20 @@ class TileScales(wiring.Component):
     Members
     -------
     scale_valid : In(1), scale : In(8 * columns)
-        A tile's scales.
+        A weight tile's scales.
     row_valid : In(1), row_first, row_last : In(1), nan : In(columns)
         A row's elements that are NaN.
     next, next_scaled : In(1)
-        In the next cycle a tile's first sums come (and it is the last of its block, so it has scales).
+        In the next cycle a weight tile's first sums come (and it is the last of its block, so it has scales).
     clear : In(1)
-        Forget all tiles.
+        Forget all weight tiles.
     o_scale : Out(array of 8), o_nan : Out(columns)
-        Of the tile whose sums come; scales only where a block ends.
+        Of the weight tile whose sums come; scales only where a block ends.
     """
 
     def __init__(self, config: ChipConfig, latency: int):
         self._config = config
-        # A tile is loaded in at least so many cycles; a few are under way before and behind the array.
+        # A weight tile is loaded in at least so many cycles; a few are under way before and behind the array.
         self._depth = latency // config.rows + 4
         super().__init__({
             "scale_valid": In(1), "scale": In(8 * config.columns),

@@ -74,8 +74,8 @@ class ErrorFinder(wiring.Component):
     -------
     vector_valid : In(1), vector : In(Vector)
         The vector to be issued next.
-    needs_tile : In(1)
-        It is the first of a tile that is not loaded: the tile's lines come before its own.
+    needs_weights : In(1)
+        It is the first of a weight tile that is not loaded: the weight tile's lines come before its own.
     row_valid : In(1), row : In(WeightRow)
         The row to be issued next.
     abort : In(1)
@@ -86,21 +86,21 @@ class ErrorFinder(wiring.Component):
     def __init__(self, config: ChipConfig):
         self.config = config
         super().__init__({
-            "vector_valid": In(1), "vector": In(Vector(config)), "needs_tile": In(1),
+            "vector_valid": In(1), "vector": In(Vector(config)), "needs_weights": In(1),
             "row_valid": In(1), "row": In(WeightRow(config)), "abort": In(1), "error": Out(ErrorReport),
         })
 
     def elaborate(self, platform):
         m = Module()
-        vector, row, needs_tile, error = self.vector, self.row, self.needs_tile, self.error
+        vector, row, needs_weights, error = self.vector, self.row, self.needs_weights, self.error
         # In order: what comes first wins.
         found = [
             (vector.no_field, ErrorCode.FIELD, vector.value),
-            (needs_tile & self.row_valid & row.no_line, ErrorCode.SCRATCHPAD_RANGE, row.line),
-            (~needs_tile & vector.no_line, ErrorCode.SCRATCHPAD_RANGE, vector.line),
-            *([(~needs_tile & vector.fetch & vector.no_scale, ErrorCode.SCRATCHPAD_RANGE, vector.scale_line)]
+            (needs_weights & self.row_valid & row.no_line, ErrorCode.SCRATCHPAD_RANGE, row.line),
+            (~needs_weights & vector.no_line, ErrorCode.SCRATCHPAD_RANGE, vector.line),
+            *([(~needs_weights & vector.fetch & vector.no_scale, ErrorCode.SCRATCHPAD_RANGE, vector.scale_line)]
               if self.config.block_scaled else []),
-            (~needs_tile & vector.no_acc, ErrorCode.ACCUMULATOR_RANGE, vector.acc),
+            (~needs_weights & vector.no_acc, ErrorCode.ACCUMULATOR_RANGE, vector.acc),
         ]
         with m.If(self.abort):
             m.d.sync += error.valid.eq(0)

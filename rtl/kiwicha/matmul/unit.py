@@ -14,7 +14,7 @@ from ..timing import array_latency
 from .address_generators import ActivationAddressGenerator, WeightAddressGenerator
 from .edge import ArrayEdge, SumCollector, edge_latency
 from .issue import InstructionFork, VectorIssue, WeightIssue
-from .scales import TileScales, VectorScales
+from .scales import VectorScales, WeightScales
 from .status import ErrorFinder, Status
 
 __all__ = ["MatmulUnit"]
@@ -24,16 +24,16 @@ class MatmulUnit(wiring.Component):
     """Runs MATMUL instructions (:data:`kiwicha.isa.MATMUL`), several at a time.
 
     Weight rows and vectors are read through ports of one and the same latency, so what is accepted first is
-    first at the array. Weights run one tile ahead of the vectors, across instructions too: with free ports a
-    tile of M vectors takes max(M, rows) cycles, and nothing comes in between; the last tile of a scale block
-    loads a line more, that of its scales, and the next instruction's first tile may come a cycle later. A vector
+    first at the array. Rows run one weight tile ahead of the vectors, across instructions too: with free ports a
+    weight tile of M vectors takes max(M, rows) cycles, and nothing comes in between; the last one of a scale block
+    loads a line more, that of its scales, and the next instruction's first one may come a cycle later. A vector
     waits until its accumulator line has rested for :attr:`Accumulator.hazard` cycles, and until the line of A's
     scales that it is the first to use has been read.
 
     Errors come in the program's order, after everything before them has been issued: FIELD for a zero count, a
     format or block scaling that the chip has not; SCRATCHPAD_RANGE and ACCUMULATOR_RANGE at the first line that
-    does not exist, a tile's weights (their scales first) before its vectors, and of a vector the line of A first,
-    then that of its scale.
+    does not exist, a weight tile's rows (their scales first) before its vectors, and of a vector the line of A
+    first, then that of its scale.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ class MatmulUnit(wiring.Component):
     -------
     control : Out(UnitPort)
         `retire` comes with the first cycle in which a read of the accumulators sees the last sum. BUSY counts
-        vectors issued; PORT, what the scratchpad denied; OPERAND, waiting for a tile or an accumulator line.
+        vectors issued; PORT, what the scratchpad denied; OPERAND, waiting for weights or an accumulator line.
     a, w : Out(ReadPort)
-        Scratchpad lines. `w.request.valid` depends on `a.request.ready`: the next tile may come with the
+        Scratchpad lines. `w.request.valid` depends on `a.request.ready`: the next weight tile may come with the
         very vector that frees its place.
     s : Out(ReadPort)
         Lines of A's scales, if the chip has block scaling. `s.request.ready` must not depend on the others.
@@ -120,24 +120,24 @@ class MatmulUnit(wiring.Component):
         """Scales and NaNs, past the array."""
         config, acc, vector = self.config, self.acc, issue.vector
         m.submodules.vector_scales = vectors = VectorScales(config, self.latency, edge_latency(config))
-        m.submodules.tile_scales = tiles = TileScales(config, self.latency)
+        m.submodules.weight_scales = weights = WeightScales(config, self.latency)
         # There is no telling of a tag without a vector.
         coming = Signal(self.latency - 1)
         m.d.sync += coming.eq(Cat(issue.issued, coming))
         m.d.comb += [
             vectors.byte.eq(vector.scale_byte), vectors.exponent.eq(vector.exponent), vectors.end.eq(vector.end),
             vectors.line_valid.eq(self.s.valid), vectors.line.eq(self.s.data), vectors.nan.eq(edge.nan_a),
-            tiles.scale_valid.eq(edge.w_scales),
-            tiles.scale.eq(self.w.data),
-            tiles.row_valid.eq(edge.o_w.valid),
-            tiles.row_first.eq(edge.o_w.row == 0), tiles.row_last.eq(edge.o_w.row == config.rows - 1),
-            tiles.nan.eq(edge.nan_w),
-            tiles.next.eq(coming[-1] & collector.coming.swap),
-            tiles.next_scaled.eq(tiles.next & collector.coming.scaled & collector.coming.end),
-            tiles.clear.eq(abort),
+            weights.scale_valid.eq(edge.w_scales),
+            weights.scale.eq(self.w.data),
+            weights.row_valid.eq(edge.o_w.valid),
+            weights.row_first.eq(edge.o_w.row == 0), weights.row_last.eq(edge.o_w.row == config.rows - 1),
+            weights.nan.eq(edge.nan_w),
+            weights.next.eq(coming[-1] & collector.coming.swap),
+            weights.next_scaled.eq(weights.next & collector.coming.scaled & collector.coming.end),
+            weights.clear.eq(abort),
             *(acc[name].eq(collector.tag[name]) for name in ("scaled", "begin", "end")),
             acc.exponent.eq(vectors.o_exponent), acc.nan.eq(vectors.o_nan),
-            acc.scale.eq(tiles.o_scale), acc.column_nan.eq(tiles.o_nan),
+            acc.scale.eq(weights.o_scale), acc.column_nan.eq(weights.o_nan),
         ]
 
     def _report(self, m, fork, vectors, weights, vector_issue, weight_issue):
@@ -148,8 +148,8 @@ class MatmulUnit(wiring.Component):
             status.vector_issued.eq(vector_issue.issued),
             status.row_issued.eq(weight_issue.issued),
             status.waiting.eq(vectors.busy | vector_issue.valid | weights.busy | fork.busy),
-            # With no tile there is no request for A; then it is the weights' port that matters.
-            status.denied.eq(denied & (~vector_issue.valid | vector_issue.needs_tile | self.a.request.valid)),
+            # With no weight tile there is no request for A; then it is the weights' port that matters.
+            status.denied.eq(denied & (~vector_issue.valid | vector_issue.needs_weights | self.a.request.valid)),
             self.control.quiet.eq(status.quiet),
             self.control.activity.eq(status.activity),
             self.control.progress.eq(status.progress),
@@ -159,7 +159,7 @@ class MatmulUnit(wiring.Component):
         m.submodules.errors = errors = ErrorFinder(self.config)
         m.d.comb += [
             errors.vector_valid.eq(vector_issue.valid), errors.vector.eq(vector_issue.vector),
-            errors.needs_tile.eq(vector_issue.needs_tile),
+            errors.needs_weights.eq(vector_issue.needs_weights),
             errors.row_valid.eq(weights.o.valid), errors.row.eq(weights.o.p),
             errors.abort.eq(abort),
             self.control.error.eq(errors.error),

@@ -62,7 +62,7 @@ class Accumulator(wiring.Component):
         m = Module()
         depth = self.config.accumulator_lines // 2
         bits = (depth - 1).bit_length()
-        lines = [WideRam(SUM_WIDTH * self.config.columns, depth, part=4 * SUM_WIDTH) for _ in range(2)]
+        lines = [WideRam(SUM_WIDTH * self.config.columns, depth, slice_width=4 * SUM_WIDTH) for _ in range(2)]
         i = self.i
         if self.config.block_scaled:
             m.submodules.block_sum = block_sum = BlockSum(self.config)
@@ -107,8 +107,8 @@ class Accumulator(wiring.Component):
             m.submodules.kind = kind = Delay(1, READ_LATENCY + accumulator_adder(self.config))
             m.d.comb += kind.i.eq(i.float)
         for column in range(self.config.columns):
-            part = slice(SUM_WIDTH * column, SUM_WIDTH * (column + 1))
-            old = Mux(banks[2 * column // self.config.columns], lines[1].o[part], lines[0].o[part])
+            bits = slice(SUM_WIDTH * column, SUM_WIDTH * (column + 1))
+            old = Mux(banks[2 * column // self.config.columns], lines[1].o[bits], lines[0].o[bits])
             total = Signal(SUM_WIDTH, name=f"total{column}", reset_less=True)
             m.d.sync += total.eq(old + addend[column])
             if self.config.block_scaled:
@@ -116,7 +116,7 @@ class Accumulator(wiring.Component):
                 m.submodules[f"around{column}"] = around = Delay(SUM_WIDTH, accumulator_adder(self.config) - 1)
                 m.d.comb += [add.a.eq(old), add.b.eq(addend[column]), around.i.eq(total)]
                 total = Mux(kind.o, add.o, around.o)
-            m.d.comb += [ram.write.data[part].eq(total) for ram in lines]
+            m.d.comb += [ram.write.data[bits].eq(total) for ram in lines]
 
     def _answer(self, m, lines, bank):
         """The epilogue's answer, a multiplexer behind registers."""

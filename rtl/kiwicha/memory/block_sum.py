@@ -1,4 +1,4 @@
-"""Block sums: the array's sums over parts of a block, added exactly, scaled, and rounded to FP32 once."""
+"""Block sums: the array's partial sums of a block, added exactly, scaled, and rounded to FP32 once."""
 
 from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
@@ -21,7 +21,7 @@ EXPONENT = signed(10)
 def accumulation(config: ChipConfig) -> data.StructLayout:
     """One line's worth of column sums: to replace what `address` holds or, with `add`, to be added to it.
 
-    A chip with block scaling has more. With `scaled`, the sums are part of a block, which they `begin` or `end`;
+    A chip with block scaling has more. With `scaled`, they are a block's partial sums, and `begin` or `end` it;
     then `exponent` and each column's `scale` (E8M0) scale it. `nan` is about the vector, `column_nan` the weights.
     """
     scaled = {
@@ -53,7 +53,7 @@ class BlockSum(wiring.Component):
     For each accumulator line there is a partial sum per column, exact, of `block_sum_width` bits, and whether a
     NaN took part in it. Integer sums pass by, in as many cycles.
 
-    Latency :attr:`LATENCY` cycles, one line per cycle, no stall. Parts of one block's line must be
+    Latency :attr:`LATENCY` cycles, one line per cycle, no stall. Partial sums of one block and line must be
     :attr:`HAZARD` cycles apart.
 
     Members
@@ -118,10 +118,10 @@ class BlockSum(wiring.Component):
         addend = delay(m, self.i.data, "addend", READ_LATENCY)
         totals = []
         for column in range(columns):
-            part = ram.o[(width + 1) * column:(width + 1) * (column + 1)]
+            word = ram.o[(width + 1) * column:(width + 1) * (column + 1)]
             total = Signal(signed(width), name=f"total{column}", reset_less=True)
             nan = Signal(name=f"total_nan{column}", reset_less=True)
-            m.d.sync += [total.eq(part[:width].as_signed() + addend[column]), nan.eq(part[width] | nans[column])]
+            m.d.sync += [total.eq(word[:width].as_signed() + addend[column]), nan.eq(word[width] | nans[column])]
             m.d.comb += ram.write.data[(width + 1) * column:(width + 1) * (column + 1)].eq(Cat(total, nan))
             totals.append((total, nan))
         return totals

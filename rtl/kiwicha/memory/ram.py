@@ -72,8 +72,8 @@ class WideRam(wiring.Component):
     Parameters
     ----------
     width, depth : int
-    part : int
-        Bits of a part.
+    slice_width : int
+        Bits of each of those.
 
     Members
     -------
@@ -81,17 +81,17 @@ class WideRam(wiring.Component):
         As those of :class:`Ram`.
     """
 
-    def __init__(self, width: int, depth: int, part: int):
+    def __init__(self, width: int, depth: int, slice_width: int):
         self.width = width
         self.depth = depth
-        self.part = part
+        self.slice_width = slice_width
         super().__init__(_ports(width, depth))
 
     def elaborate(self, platform):
         m = Module()
-        for number, low in enumerate(range(0, self.width, self.part)):
-            bits = slice(low, min(low + self.part, self.width))
-            m.submodules[f"part{number}"] = ram = Ram(bits.stop - low, self.depth)
+        for number, low in enumerate(range(0, self.width, self.slice_width)):
+            bits = slice(low, min(low + self.slice_width, self.width))
+            m.submodules[f"slice{number}"] = ram = Ram(bits.stop - low, self.depth)
             m.d.comb += [
                 ram.read.eq(self.read), ram.reads.eq(self.reads), ram.zero.eq(self.zero), self.o[bits].eq(ram.o),
                 ram.write.enable.eq(self.write.enable), ram.write.address.eq(self.write.address),

@@ -1,4 +1,4 @@
-"""Walks a job's loops: accumulator reads, in the order pixel, part, step, window; and where lines go."""
+"""Walks an instruction's loops: accumulator reads, in the order pixel, part, step, window; and where lines go."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
@@ -9,7 +9,7 @@ from ..isa import INDEX_WIDTH, ErrorCode
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from ..memory.ports import LINE_ADDRESS
 from ..timing import PARAMETER_SETS
-from .shapes import Geometry, Size, job_layout, line_order, request_layout, size_shape, tag_layout
+from .shapes import Geometry, Size, line_order, prepared_layout, request_layout, size_shape, tag_layout
 
 __all__ = ["AddressGenerator"]
 
@@ -18,14 +18,14 @@ class AddressGenerator(wiring.Component):
     """One accumulator read per cycle, and one line order with the read that completes a line.
 
     Reads and lines pass a register, where it is known whether they exist, so that no range check delays the
-    loops. A job's first read comes two cycles after the last read of the job before; but a job whose results take
-    dynamic scales and one whose results do not wait for each other's last write. Errors are found as lines are
-    reached: ACCUMULATOR_RANGE at a read, SCRATCHPAD_RANGE at the read that completes the line. A line of scales is
-    checked at the last read of the first pixel with a scale there, after that pixel's lines.
+    loops. An instruction's first read comes two cycles after the last read of the one before; but one whose
+    results take dynamic scales and one whose results do not wait for each other's last write. Errors are found as
+    lines are reached: ACCUMULATOR_RANGE at a read, SCRATCHPAD_RANGE at the read that completes the line. A line of
+    scales is checked at the last read of the first pixel with a scale there, after that pixel's lines.
 
     Members
     -------
-    i : In(stream of jobs)
+    i : In(stream of prepared_layout())
     requests : Out(stream of accumulator reads)
     orders : Out(stream of line orders)
         Valid only together with `requests`.
@@ -38,13 +38,13 @@ class AddressGenerator(wiring.Component):
     clear : In(1)
         Forget everything, a failure too.
     busy : Out(1)
-        A job is being walked, or its last read has not gone.
+        An instruction is being walked, or its last read has not gone.
     pending : Out(1)
-        A read has not gone: it may be one of before the job that failed.
+        A read has not gone: it may be one of before the instruction that failed.
     waits : Out(1)
-        A job is waiting for `settled`; only with block scaling.
+        An instruction waits for `settled`; only with block scaling.
     failed : Out(1)
-        The job had an error, at once or on the way; nothing more happens until `clear`.
+        The instruction had an error, at once or on the way; nothing more happens until `clear`.
     code, index, address
         Which error, of which instruction; valid and unchanged while `failed`.
     """
@@ -53,7 +53,7 @@ class AddressGenerator(wiring.Component):
         self._config = config
         scaled = {"scales": Out(stream.Signature(LINE_ADDRESS)), "settled": In(1), "waits": Out(1)}
         super().__init__({
-            "i": In(stream.Signature(job_layout(config))),
+            "i": In(stream.Signature(prepared_layout(config))),
             "requests": Out(stream.Signature(request_layout(config))),
             "orders": Out(stream.Signature(line_order(config))),
             "room": In(1), "clear": In(1), "busy": Out(1), "pending": Out(1), "failed": Out(1),
@@ -71,15 +71,15 @@ class AddressGenerator(wiring.Component):
             "line_end": 1, "end": 1, "bad_read": 1, "bad": 1, "wrong_address": signed(POINTER_WIDTH),
         }), reset_less=True)
         valid, wrong = Signal(), Signal()
-        take, step, takes = Signal(), Signal(), ~walking & ~self.failed
+        take, advance, takes = Signal(), Signal(), ~walking & ~self.failed
         bad_scale, wrong_line, may_take = Const(0, 1), loops.line, Const(1, 1)
         if self._config.block_scaled:
             may_take = (self.i.p.dynamic_scale == loops.dynamic_scale) | (self.settled & ~valid)
             m.d.comb += self.waits.eq(takes & self.i.valid & ~may_take)
             bad_scale, wrong_line = self._scales(m, loops, valid & ~held.bad)
         m.d.comb += [
-            loops.job.eq(self.i.p), loops.load.eq(~walking), loops.take.eq(take), loops.step.eq(step),
-            take.eq(self.i.valid & self.i.ready), step.eq(walking & self.room),
+            loops.i.eq(self.i.p), loops.load.eq(~walking), loops.take.eq(take), loops.advance.eq(advance),
+            take.eq(self.i.valid & self.i.ready), advance.eq(walking & self.room),
             self.i.ready.eq(takes & may_take & ~wrong),
             wrong.eq(valid & held.bad),
             self.requests.valid.eq(valid & ~held.bad),
@@ -91,12 +91,12 @@ class AddressGenerator(wiring.Component):
             self.busy.eq(walking | valid), self.pending.eq(valid),
         ]
         self._check(m, loops, held, bad_scale, wrong_line)
-        m.d.sync += valid.eq(step)
+        m.d.sync += valid.eq(advance)
         self._report(m, held, takes, wrong)
         good = self.i.p.code == ErrorCode.NONE
         with m.If(take):
             m.d.sync += [walking.eq(good), self.failed.eq(~good)]
-        with m.Elif(step & loops.end):
+        with m.Elif(advance & loops.end):
             m.d.sync += walking.eq(0)
         with m.If(wrong):
             m.d.sync += [walking.eq(0), self.failed.eq(1), valid.eq(0)]
@@ -126,7 +126,7 @@ class AddressGenerator(wiring.Component):
         ]
 
     def _report(self, m, held, takes, wrong):
-        """The error that a job came with, or the one on its way."""
+        """The error that an instruction came with, or the one on its way."""
         with m.If(takes & ~wrong):
             m.d.sync += [
                 self.code.eq(self.i.p.code),
@@ -149,22 +149,22 @@ class _Loops(wiring.Component):
     """The loop nest (window 0, window 1, step, part, pixel 2, pixel 3) and what follows it.
 
     The lines of a pixel's results are a level below the pixels, whose iterations end where a step fills a line,
-    or with a part. Without block scaling there is no level of parts. Latency: a job's first read is there in the
-    cycle after `load`. Throughput: a read per cycle.
+    or with a part. Without block scaling there is no level of parts. Latency: the first read is there in the cycle
+    after `load`. Throughput: a read per cycle.
 
     Members
     -------
-    job : In(job_layout)
+    i : In(prepared_layout())
     load : In(1)
-        Start over with `job`; without one, what is loaded does not matter.
+        Start over with `i`; without an instruction, what is loaded does not matter.
     take : In(1)
-        `job` is one; only with `load`.
-    step : In(1)
+        `i` is one; only with `load`.
+    advance : In(1)
         To the next read.
     read, line : Out(signed(18))
         The accumulator line to read, and the scratchpad line that it may complete.
     line_end, end : Out(1)
-        It completes the line; it is the job's last.
+        It completes the line; it is the instruction's last.
     tag : Out(tag_layout)
     dynamic_scale : Out(1), scale : Out(signed(18)), scale_begins : Out(1)
         Results take dynamic scales; the line of the pixel's; the pixel's is the first there. Only with block
@@ -176,31 +176,31 @@ class _Loops(wiring.Component):
         pointer = signed(POINTER_WIDTH)
         scaled = {"dynamic_scale": Out(1), "scale": Out(pointer), "scale_begins": Out(1)}
         super().__init__({
-            "job": In(job_layout(config)), "load": In(1), "take": In(1), "step": In(1),
+            "i": In(prepared_layout(config)), "load": In(1), "take": In(1), "advance": In(1),
             "read": Out(pointer), "line": Out(pointer), "line_end": Out(1), "end": Out(1),
             "tag": Out(tag_layout(config)), **(scaled if config.block_scaled else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        job, load, step, scaled = self.job, self.load, self.step, self._config.block_scaled
-        i = job.instruction
+        load, advance, scaled = self.load, self.advance, self._config.block_scaled
+        i = self.i.instruction
         counts = [(i.count0, i.acc_stride0), (i.count1, i.acc_stride1), (self._geometry.steps, None),
                   (i.count2, i.acc_stride2), (i.count3, i.acc_stride3)]
         if scaled:
-            counts.insert(3, (Mux(job.dynamic_scale, i.parts, 1), i.part_stride))
+            counts.insert(3, (Mux(self.i.dynamic_scale, i.parts, 1), i.part_stride))
         set_ = Signal(range(PARAMETER_SETS), name="set")
         size = Signal(size_shape(self._config), name="size")
         column = Signal(self._geometry.step_width, name="column")       # number of the step
         m.submodules.nest = nest = LoopNest(len(counts))
         m.d.comb += [nest.counts[level].eq(count) for level, (count, _) in enumerate(counts)]
-        m.d.comb += [nest.load.eq(load), nest.step.eq(step | load)]
+        m.d.comb += [nest.load.eq(load), nest.advance.eq(advance | load)]
         fills = self._fills(m, size, column)
         self._follow_reads(m, nest, [stride for _, stride in counts])
         self._follow_lines(m, nest, fills)
         with m.If(load):
-            m.d.sync += [set_.eq(job.set), size.eq(job.size), column.eq(0)]
-        with m.Elif(step & nest.carry[2:].any()):
+            m.d.sync += [set_.eq(self.i.set), size.eq(self.i.size), column.eq(0)]
+        with m.Elif(advance & nest.carry[2:].any()):
             m.d.sync += column.eq(Mux(nest.carry[2], column + 1, 0))
         window_end = nest.last[:2].all()
         m.d.comb += [
@@ -219,8 +219,8 @@ class _Loops(wiring.Component):
         m.submodules.read = read = Pointer(len(strides))
         m.d.comb += [
             *(read.strides[level].eq(held[own]) for own, level in enumerate(stepping)),
-            read.load.eq(self.load), read.step.eq(self.step | self.load),
-            read.base.eq(self.job.instruction.acc_line),
+            read.load.eq(self.load), read.advance.eq(self.advance | self.load),
+            read.base.eq(self.i.instruction.acc_line),
             read.carry.eq(nest.carry & ~self.load.replicate(len(strides))),
             self.read.eq(read.value),
         ]
@@ -229,14 +229,14 @@ class _Loops(wiring.Component):
 
     def _follow_lines(self, m, nest, fills):
         """The line of results: the next one where a step fills it, and where a part ends."""
-        i = self.job.instruction
+        i = self.i.instruction
         held = Signal(data.ArrayLayout(signed(16), 3), name="out_strides")
         m.submodules.line = line = Pointer(3)
         carry = nest.carry[2] & fills
         if self._config.block_scaled:
             carry = carry | nest.carry[3]
         m.d.comb += [
-            line.load.eq(self.load), line.step.eq(self.step | self.load), line.base.eq(i.out_line),
+            line.load.eq(self.load), line.advance.eq(self.advance | self.load), line.base.eq(i.out_line),
             line.strides.eq(held),
             line.carry.eq(Cat(carry, nest.carry[-2:]) & ~self.load.replicate(3)),
             self.line.eq(line.value),
@@ -262,9 +262,9 @@ class _Loops(wiring.Component):
         byte = Signal(range(line_bytes), name="scale_byte")
         full = byte == line_bytes - 1
         with m.If(self.take):
-            m.d.sync += [self.dynamic_scale.eq(self.job.dynamic_scale),
-                         self.scale.eq(self.job.instruction.scale_line), byte.eq(0)]
-        with m.Elif(self.step & nest.carry[4:].any()):
+            m.d.sync += [self.dynamic_scale.eq(self.i.dynamic_scale),
+                         self.scale.eq(self.i.instruction.scale_line), byte.eq(0)]
+        with m.Elif(self.advance & nest.carry[4:].any()):
             m.d.sync += [byte.eq(byte + 1), self.scale.eq(self.scale + full)]
         pixel_end = nest.last[:4].all()
         m.d.comb += [

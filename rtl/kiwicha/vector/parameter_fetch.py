@@ -1,4 +1,4 @@
-"""Takes instructions in, checks their fields and fetches their parameters ahead of time."""
+"""Prepares instructions: checks their fields and fetches their parameters ahead of time."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ..layouts import unit_layout
 from ..lib.delay import delay
 from ..memory.ports import ReadPort
 from ..timing import PARAMETER_SETS
-from .shapes import Geometry, Size, job_layout, settings_layout
+from .shapes import Geometry, Size, prepared_layout, settings_layout
 
 __all__ = ["ParameterFetch"]
 
@@ -26,7 +26,7 @@ class _State(enum.Enum, shape=2):
     TAKE = 0        # wait for an instruction
     CHECK = 1       # its fields; write its settings
     FETCH = 2       # its parameters
-    OFFER = 3       # wait for the job before it to be walked
+    OFFER = 3       # wait for the instruction before it to be walked
 
 
 class _Line(NamedTuple):
@@ -36,22 +36,22 @@ class _Line(NamedTuple):
 
 
 class ParameterFetch(wiring.Component):
-    """From instructions to jobs whose parameters are in place, one at a time, while the last one runs.
+    """Prepares one instruction at a time, while the last one runs: what it hands on has its parameters in place.
 
-    A job takes about `2 * word_lines + 6` cycles at most; the parameters that memory does not hold (no bias,
+    That takes about `2 * word_lines + 6` cycles at most; the parameters that memory does not hold (no bias,
     a factor of 1 or the instruction's own) are filled in meanwhile, so that the datapath always adds a bias
     and multiplies: an integer in FP32 times 1 is itself, to the bit, and so is FP32 plus -0.
 
-    Errors do not stop anything here. They are handed on as a job with a `code`, so that they are told after
-    everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not; an unknown
-    `scale_mode`, or a scale for INT32; `float` for INT32 or without block scaling; with a dynamic scale, `parts`
-    of zero, too many, or more than one with parameters per column; or a count of zero, looked for in this
+    Errors do not stop anything here. They are handed on with the instruction, as its `code`, so that they are told
+    after everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not; an
+    unknown `scale_mode`, or a scale for INT32; `float` for INT32 or without block scaling; with a dynamic scale,
+    `parts` of zero, too many, or more than one with parameters per column; or a count of zero, looked for in this
     order; SCRATCHPAD_RANGE for a parameter line.
 
     Members
     -------
     i : In(stream of instructions)
-    o : Out(stream of jobs)
+    o : Out(stream of prepared_layout())
     params : Out(ReadPort)
     hold : In(1)
         Take no further instruction.
@@ -75,7 +75,7 @@ class ParameterFetch(wiring.Component):
         number = Geometry.of(config).line_width
         super().__init__({
             "i": In(stream.Signature(unit_layout(Unit.EPILOGUE))),
-            "o": Out(stream.Signature(job_layout(config))),
+            "o": Out(stream.Signature(prepared_layout(config))),
             "params": Out(ReadPort(width)),
             "hold": In(1), "free": In(1), "clear": In(1), "idle": Out(1), "busy": Out(1),
             "set": Out(range(PARAMETER_SETS)), "settings": Out(settings_layout(config)), "settings_enable": Out(1),
@@ -85,7 +85,7 @@ class ParameterFetch(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job = Signal(unit_layout(Unit.EPILOGUE))
+        fields = Signal(unit_layout(Unit.EPILOGUE))
         error = Signal(ErrorCode)
         address = Signal(signed(18))
         used = Signal(range(PARAMETER_SETS + 1))
@@ -94,9 +94,9 @@ class ParameterFetch(wiring.Component):
         # Registered: what the port answers has passed a multiplexer of all banks, and goes to two memories here.
         arrived = _Line(Signal(name="comes"), delay(m, self.params.data, "coming_data"))
         m.d.sync += arrived.valid.eq(self.params.valid)
-        fetched = self._fetch(m, job, checking, error, address, arrived)
+        fetched = self._fetch(m, fields, checking, error, address, arrived)
         m.d.comb += [
-            self.o.p.instruction.eq(job),
+            self.o.p.instruction.eq(fields),
             self.o.p.set.eq(self.set),
             self.o.p.size.eq(self.settings.size),
             self.o.p.code.eq(error),
@@ -109,12 +109,12 @@ class ParameterFetch(wiring.Component):
         with m.Switch(state):
             with m.Case(_State.TAKE):
                 m.d.comb += self.i.ready.eq((used != PARAMETER_SETS) & ~self.hold & ~self.clear)
-                m.d.sync += job.eq(self.i.payload)
+                m.d.sync += fields.eq(self.i.payload)
                 with m.If(taken):
                     m.d.sync += [self.set.eq(self.set + 1), state.eq(_State.CHECK)]
             with m.Case(_State.CHECK):
                 m.d.comb += checking.eq(1)
-                self._check(m, job, error, address)
+                self._check(m, fields, error, address)
                 m.d.sync += state.eq(_State.FETCH)
             with m.Case(_State.FETCH):
                 with m.If(fetched & (awaited == 0)):
@@ -129,24 +129,24 @@ class ParameterFetch(wiring.Component):
             self.busy.eq(state != _State.TAKE),
             self.idle.eq((used == 0) & (awaited == 0) & (state == _State.TAKE)),
         ]
-        self._settings(m, job, checking)
+        self._settings(m, fields, checking)
         return m
 
-    def _check(self, m, job, error, address):
+    def _check(self, m, fields, error, address):
         """The first field without meaning, if any, to `error` and its value to `address`."""
-        counts = [job[f"count{level}"] for level in range(4)]
-        integer = job.out_format == OutFormat.INT32
+        counts = [fields[f"count{level}"] for level in range(4)]
+        integer = fields.out_format == OutFormat.INT32
         has_float = Const(self._config.block_scaled, 1)
         m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
-        with m.If(job.out_format > self._last_format.value):
-            m.d.sync += address.eq(job.out_format)
-        with m.Elif((job.scale_mode > ScaleMode.COLUMN.value)
-                    | (integer & (job.scale_mode != ScaleMode.NONE))):
-            m.d.sync += address.eq(job.scale_mode)
-        with m.Elif(job.float & (integer | ~has_float)):
-            m.d.sync += address.eq(job.float)
-        with m.Elif(self._bad_parts(job)):
-            m.d.sync += address.eq(job.parts)
+        with m.If(fields.out_format > self._last_format.value):
+            m.d.sync += address.eq(fields.out_format)
+        with m.Elif((fields.scale_mode > ScaleMode.COLUMN.value)
+                    | (integer & (fields.scale_mode != ScaleMode.NONE))):
+            m.d.sync += address.eq(fields.scale_mode)
+        with m.Elif(fields.float & (integer | ~has_float)):
+            m.d.sync += address.eq(fields.float)
+        with m.Elif(self._bad_parts(fields)):
+            m.d.sync += address.eq(fields.parts)
         with m.Elif((counts[0] != 0) & (counts[1] != 0) & (counts[2] != 0) & (counts[3] != 0)):
             m.d.sync += error.eq(ErrorCode.NONE)
 
@@ -157,46 +157,47 @@ class ParameterFetch(wiring.Component):
             return OutFormat.FP32
         return OutFormat.E2M1 if Geometry.of(self._config).most_parts else OutFormat.BF16
 
-    def _dynamic_scale(self, job):
+    def _dynamic_scale(self, fields):
         """Whether results take a dynamic scale, for a format that this chip has."""
         if self._last_format != OutFormat.E2M1:
             return Const(0, 1)
-        return (job.out_format == OutFormat.E4M3) | (job.out_format == OutFormat.E2M1)
+        return (fields.out_format == OutFormat.E4M3) | (fields.out_format == OutFormat.E2M1)
 
-    def _bad_parts(self, job):
-        per_column = job.bias | (job.scale_mode == ScaleMode.COLUMN)
-        return self._dynamic_scale(job) & ((job.parts == 0) | (job.parts > Geometry.of(self._config).most_parts)
-                                   | (per_column & (job.parts != 1)))
+    def _bad_parts(self, fields):
+        per_column = fields.bias | (fields.scale_mode == ScaleMode.COLUMN)
+        most = Geometry.of(self._config).most_parts
+        return self._dynamic_scale(fields) & ((fields.parts == 0) | (fields.parts > most)
+                                              | (per_column & (fields.parts != 1)))
 
-    def _settings(self, m, job, checking):
+    def _settings(self, m, fields, checking):
         """Bounds as keys; without `clamp`, those that every key is between. Made, compared, written: 3 cycles."""
-        integer = job.out_format == OutFormat.INT32
+        integer = fields.out_format == OutFormat.INT32
         low, high = (delay(m, Mux(integer, bound.as_signed(), total_order(bound)), name)
-                     for bound, name in ((job.clamp_low, "low"), (job.clamp_high, "high")))
+                     for bound, name in ((fields.clamp_low, "low"), (fields.clamp_high, "high")))
         checked, crossed = Signal(), Signal()
         m.d.sync += [checked.eq(checking), crossed.eq(low > high), self.settings_enable.eq(checked)]
         m.d.comb += [
             # min(max(x, low), high) is `high` for every x if the bounds are the wrong way round.
-            self.settings.low.eq(Mux(job.clamp, Mux(crossed, high, low), -(1 << 31))),
-            self.settings.high.eq(Mux(job.clamp, high, (1 << 31) - 1)),
+            self.settings.low.eq(Mux(fields.clamp, Mux(crossed, high, low), -(1 << 31))),
+            self.settings.high.eq(Mux(fields.clamp, high, (1 << 31) - 1)),
             self.settings.integer.eq(integer),
-            self.settings.size.eq(self._size(job)),
-            self.settings.zero_point.eq(job.zero_point),
+            self.settings.size.eq(self._size(fields)),
+            self.settings.zero_point.eq(fields.zero_point),
         ]
         if self._config.block_scaled:
             m.d.comb += [
-                self.settings.float.eq(job.float),
-                self.settings.dynamic_scale.eq(self._dynamic_scale(job)),
-                self.settings.rule.eq(job.scale_rule),
+                self.settings.float.eq(fields.float),
+                self.settings.dynamic_scale.eq(self._dynamic_scale(fields)),
+                self.settings.rule.eq(fields.scale_rule),
                 self.o.p.dynamic_scale.eq(self.settings.dynamic_scale),
             ]
 
-    def _size(self, job):
+    def _size(self, fields):
         if not self._config.block_scaled:
-            return job.out_format != OutFormat.INT8
-        return Mux(job.out_format == OutFormat.BF16, Size.HALF.value,
-                   Mux(job.out_format == OutFormat.E2M1, Size.NIBBLE.value,
-                       Mux((job.out_format == OutFormat.INT8) | (job.out_format == OutFormat.E4M3),
+            return fields.out_format != OutFormat.INT8
+        return Mux(fields.out_format == OutFormat.BF16, Size.HALF.value,
+                   Mux(fields.out_format == OutFormat.E2M1, Size.NIBBLE.value,
+                       Mux((fields.out_format == OutFormat.INT8) | (fields.out_format == OutFormat.E4M3),
                            Size.BYTE.value, Size.WORD.value)))
 
     def _awaited(self, m, arrived):
@@ -206,7 +207,7 @@ class ParameterFetch(wiring.Component):
                                - arrived.valid)
         return awaited
 
-    def _fetch(self, m, job, checking, error, address, arrived):
+    def _fetch(self, m, fields, checking, error, address, arrived):
         """Fill in and fetch parameters from the cycle after `checking` on; says when all is asked for."""
         lines = Geometry.of(self._config).word_lines
         has_scale = Signal()
@@ -219,17 +220,17 @@ class ParameterFetch(wiring.Component):
         in_range = asked < self._config.scratchpad_lines
         request = self.params.request
         m.d.comb += [
-            has_scale.eq(job.scale_mode == ScaleMode.COLUMN),
+            has_scale.eq(fields.scale_mode == ScaleMode.COLUMN),
             request.valid.eq((to_ask != 0) & in_range & (error == ErrorCode.NONE)),
             request.payload.eq(asked),
         ]
         with m.If(checking):
             m.d.sync += [
                 to_fill.eq(lines),
-                to_ask.eq(Mux(job.bias, lines, 0) + Mux(has_scale, lines, 0)),
-                asked.eq(job.param_line),
+                to_ask.eq(Mux(fields.bias, lines, 0) + Mux(has_scale, lines, 0)),
+                asked.eq(fields.param_line),
                 coming.eq(0),
-                scale_comes.eq(~job.bias),
+                scale_comes.eq(~fields.bias),
             ]
         with m.Else():
             with m.If(filling):
@@ -246,12 +247,12 @@ class ParameterFetch(wiring.Component):
             m.d.sync += [to_fill.eq(0), to_ask.eq(0)]
 
         words = self._config.line_bytes // 4
-        constant = Mux(job.scale_mode == ScaleMode.SCALAR, job.scale, ONE)
-        no_bias = Mux(job.float, MINUS_ZERO, 0)[:32].replicate(words) if self._config.block_scaled else 0
+        constant = Mux(fields.scale_mode == ScaleMode.SCALAR, fields.scale, ONE)
+        no_bias = Mux(fields.float, MINUS_ZERO, 0)[:32].replicate(words) if self._config.block_scaled else 0
         m.d.comb += [
-            self.bias.eq(Mux(job.bias, arrived.data, no_bias)),
-            self.bias_line.eq(Mux(job.bias, coming, to_fill - 1)),
-            self.bias_enable.eq(Mux(job.bias, arrived.valid & ~scale_comes, filling)),
+            self.bias.eq(Mux(fields.bias, arrived.data, no_bias)),
+            self.bias_line.eq(Mux(fields.bias, coming, to_fill - 1)),
+            self.bias_enable.eq(Mux(fields.bias, arrived.valid & ~scale_comes, filling)),
             self.scale.eq(Mux(has_scale, arrived.data, constant.replicate(words))),
             self.scale_line.eq(Mux(has_scale, coming, to_fill - 1)),
             self.scale_enable.eq(Mux(has_scale, arrived.valid & scale_comes, filling)),

@@ -12,7 +12,7 @@ from ..layouts import unit_layout
 from ..memory.ports import LINE_ADDRESS
 from ..timing import PARAMETER_SETS, steps, word_lines
 
-__all__ = ["Geometry", "Size", "job_layout", "line_order", "request_layout", "settings_layout",
+__all__ = ["Geometry", "Size", "line_order", "prepared_layout", "request_layout", "settings_layout",
            "size_shape", "tag_layout"]
 
 
@@ -115,7 +115,7 @@ def request_layout(config: ChipConfig) -> data.StructLayout:
     return data.StructLayout({"address": LINE_ADDRESS, "tag": tag_layout(config)})
 
 
-def job_layout(config: ChipConfig) -> data.StructLayout:
+def prepared_layout(config: ChipConfig) -> data.StructLayout:
     """An instruction that is ready to run, or whose error is ready to be told."""
     return data.StructLayout({
         "instruction": unit_layout(Unit.EPILOGUE),
