@@ -62,7 +62,7 @@ bench-check: setup
 campaign: setup
 	$(RUN) -m bench.campaign
 
-# Every planted bug of every control block (tb/mutation.py), each to be seen by that block's own bench.
+# Every planted bug of every component of the control unit (tb/mutation.py), each to be seen by its own bench.
 mutants: setup
 	$(RUN) -m tb.mutation
 

@@ -1,6 +1,6 @@
 """The doorway to the cocotb benches: export, build with Verilator, run, report.
 
-A bench file ``tb/<room>/bench_<block>.py`` holds cocotb tests and a list ``BENCHES`` of :class:`Bench`.
+A bench file ``tb/<room>/bench_<component>.py`` holds cocotb tests and a list ``BENCHES`` of :class:`Bench`.
 pytest calls :func:`run` for each; inside the simulator the tests use the helpers of
 :mod:`drivers` and :mod:`payload`, which are offered here too, so that one import does.
 """

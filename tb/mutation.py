@@ -1,13 +1,13 @@
-"""Planted bugs: one build of a block that holds hundreds of them, any one chosen while it runs.
+"""Planted bugs: one build of a component that holds hundreds of them, any one chosen while it runs.
 
-:class:`Mutated` is a block with one more input, ``mutant``: 0 leaves it as it is, and any other number plants
+:class:`Mutated` is a component with one more input, ``mutant``: 0 leaves it as it is, and any other number plants
 one bug. The bugs are those that a typing error makes: another operator or operand, a condition that is inverted
 or always or never true, branches swapped, a signal stuck at zeros or ones, an assignment forgotten, a number off
 by one, a wide value looked at in its lowest bit only.
 
-:func:`survivors` runs a block's own bench on such bugs and returns those that no test saw. ``make mutants``
-(``python -m tb.mutation``) does so for every bug of every block and fails if one survives that the bench does not
-list as invisible, with the reason why nothing can see it; ``make test`` takes a sample.
+:func:`survivors` runs a component's own bench on such bugs and returns those that no test saw. ``make mutants``
+(``python -m tb.mutation``) does so for every bug of every component and fails if one survives that the bench does
+not list as invisible, with the reason why nothing can see it; ``make test`` takes a sample.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from tb import harness
 from tb.drivers import MUTANT
 from tb.harness import Bench
 
-__all__ = ["Invisible", "Mutant", "Mutated", "block", "mutants", "sample", "survivors"]
+__all__ = ["Invisible", "Mutant", "Mutated", "mutants", "mutated_bench", "sample", "survivors"]
 
 _WIDTH = 16
 _OTHER = {"&": "|", "|": "&", "^": "|", "+": "-", "-": "+", "<": "<=", "<=": "<", ">": ">=", ">=": ">",
@@ -195,34 +195,34 @@ class _Mutator(FragmentTransformer, ValueTransformer, StatementTransformer):
 
 
 class Mutated(wiring.Component):
-    """The component *block* with an input ``mutant`` that plants a bug of the source file *file*.
+    """`component` with an input ``mutant`` that plants a bug of the source file *file*.
 
     Parameters
     ----------
-    block : wiring.Component
+    component : wiring.Component
     file : str
-        Name of the source file whose logic gets the bugs, in `block` and whatever is in it.
+        Name of the source file whose logic gets the bugs, in `component` and whatever is in it.
     within : range, optional
         Only these lines of it.
     """
 
-    def __init__(self, block, file, within=None):
-        self._block, self._file, self._within = block, file, within
-        super().__init__({**block.signature.members, MUTANT: In(_WIDTH)})
-        for name in block.signature.members:
-            setattr(self, name, getattr(block, name))
+    def __init__(self, component, file, within=None):
+        self._component, self._file, self._within = component, file, within
+        super().__init__({**component.signature.members, MUTANT: In(_WIDTH)})
+        for name in component.signature.members:
+            setattr(self, name, getattr(component, name))
 
     def elaborate(self, platform):
         mutator = _Mutator(self._file, getattr(self, MUTANT), self._within)
-        fragment = mutator(Fragment.get(self._block, platform))
+        fragment = mutator(Fragment.get(self._component, platform))
         self.mutants = mutator.mutants
         if not 20 <= len(self.mutants) < 1 << _WIDTH:
             raise ValueError(f"{len(self.mutants)} mutants of {self._file}: must be 20 to {(1 << _WIDTH) - 1}")
         return fragment
 
 
-def block(name, build, file, *, module, testcase=(), within=None, invisible=(), params=None):
-    """The bench of one block, which its bugs are in as well; its tests see it without any.
+def mutated_bench(name, build, file, *, module, testcase=(), within=None, invisible=(), params=None):
+    """The bench of one component, which its bugs are in as well; its tests see it without any.
 
     `build`, `file` and `within` are as for :class:`Mutated`. `invisible` are :class:`Invisible` bugs.
     """
@@ -275,18 +275,19 @@ def survivors(bench, chosen, seed=1):
 
 
 def main(names):
-    """Run the whole campaign on the blocks `names`, or on all; 1 if a bug survives."""
-    blocks = {bench.name: bench for bench in harness.benches() if "mutated" in bench.params}
-    if unknown := set(names) - set(blocks):
-        print(f"no such block: {', '.join(sorted(unknown))}; there are {', '.join(blocks)}", file=sys.stderr)
+    """Run the whole campaign on the components `names`, or on all; 1 if a bug survives."""
+    components = {bench.name: bench for bench in harness.benches() if "mutated" in bench.params}
+    if unknown := set(names) - set(components):
+        print(f"no such component: {', '.join(sorted(unknown))}; there are {', '.join(components)}",
+              file=sys.stderr)
         return 2
     left = 0
-    for name in names or blocks:
-        chosen = mutants(blocks[name])
-        alive = survivors(blocks[name], chosen)
+    for name in names or components:
+        chosen = mutants(components[name])
+        alive = survivors(components[name], chosen)
         left += len(alive)
         print(f"{name:12} {len(chosen):5} bugs, {len(chosen) - len(alive):5} seen, {len(alive):3} not; "
-              f"{len(blocks[name].params['invisible'])} kinds listed as invisible", flush=True)
+              f"{len(components[name].params['invisible'])} kinds listed as invisible", flush=True)
         for item in alive:
             print(f"  {item}", flush=True)
     return int(left > 0)

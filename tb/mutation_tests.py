@@ -1,4 +1,4 @@
-"""Inside the simulator: the tests of a block's bench again, for each planted bug of a list.
+"""Inside the simulator: the tests of a component's bench again, for each planted bug of a list.
 
 :func:`mutation.survivors` calls it; a bug is seen if one of the tests fails, or takes twice as long as without it.
 """

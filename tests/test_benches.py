@@ -1,12 +1,12 @@
-"""Every cocotb bench of ``tb/``, as one test each, and a sample of the bugs that the blocks' benches must see."""
+"""Every cocotb bench of ``tb/``, as one test each, and a sample of the planted bugs that they must see."""
 
 import pytest
 
 from tb import harness, mutation
 
 BENCHES = harness.benches()
-BLOCKS = [bench for bench in BENCHES if "mutated" in bench.params]
-#: Planted bugs per block and run, unless its bench says how many; ``make mutants`` takes them all.
+MUTATED = [bench for bench in BENCHES if "mutated" in bench.params]
+#: Planted bugs per component and run, unless its bench says how many; ``make mutants`` takes them all.
 SAMPLE = 20
 
 
@@ -20,7 +20,7 @@ def test_bench(bench):
     harness.run(bench)
 
 
-@pytest.mark.parametrize("bench", BLOCKS, ids=lambda bench: bench.name)
+@pytest.mark.parametrize("bench", MUTATED, ids=lambda bench: bench.name)
 def test_planted_bugs_are_seen(bench):
     count = bench.params.get("sample", SAMPLE)
     chosen = mutation.sample(bench, count)

@@ -7,7 +7,7 @@ from kiwicha.control.check import Check, Verdict
 from kiwicha.isa import INSTRUCTIONS, Unit
 from tb import harness
 from tb.harness import cycles, pack, port
-from tb.mutation import Invisible, block
+from tb.mutation import Invisible, mutated_bench
 
 LATENCY = 5
 KIND = {item.name: item.value for item in Verdict.Kind}
@@ -136,8 +136,8 @@ async def every_reserved_bit(dut, unit):
 CONFIG = ChipConfig.preset("tiny")
 # The first of the pairs of bits in each byte, where there is no number below to be joined with.
 PAIRS = tuple(14 * byte + nth for byte in range(8) for nth in (7, 9, 11, 13))
-BENCHES = [block("check", lambda: Check(CONFIG), "check.py", module=__name__,
-                 params={"config": CONFIG}, invisible=[
+BENCHES = [mutated_bench("check", lambda: Check(CONFIG), "check.py", module=__name__,
+                         params={"config": CONFIG}, invisible=[
     Invisible("nodes = [(left | right, Mux(", "|: second operand alone",
               "a single bit has no number below it", PAIRS),
 ])]

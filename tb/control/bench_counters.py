@@ -6,7 +6,7 @@ from kiwicha.control.counters import Counters
 from kiwicha.isa import Activity, Unit
 from tb import harness
 from tb.harness import cycles, port
-from tb.mutation import block
+from tb.mutation import mutated_bench
 
 #: Cycles until a cycle is in the counters, and from a counter's address to its value.
 COUNTED, READ = 2, 2
@@ -51,4 +51,4 @@ async def counts_every_cycle(dut, often):
         assert sum(count for (whose, _), count in counts.items() if whose == unit) == total
 
 
-BENCHES = [block("counters", Counters, "counters.py", module=__name__)]
+BENCHES = [mutated_bench("counters", Counters, "counters.py", module=__name__)]

@@ -10,7 +10,7 @@ from kiwicha.control.unit import ErrorReport
 from kiwicha.isa import INSTRUCTIONS, Activity, ErrorCode, Unit
 from tb import harness
 from tb.harness import cycles, pack, port, unpack
-from tb.mutation import block
+from tb.mutation import mutated_bench
 
 UNITS = list(INSTRUCTIONS)
 
@@ -62,4 +62,4 @@ async def routes_and_tells(dut):
         assert int(port(dut, "activity").value) == activity.value
 
 
-BENCHES = [block("dispatch", Dispatch, "dispatch.py", module=__name__)]
+BENCHES = [mutated_bench("dispatch", Dispatch, "dispatch.py", module=__name__)]

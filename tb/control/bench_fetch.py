@@ -13,7 +13,7 @@ from tb import harness
 from tb.control.bench_check import good, verdict
 from tb.control.environment import Memory
 from tb.harness import cycles, pack, port, unpack
-from tb.mutation import Invisible, block
+from tb.mutation import Invisible, mutated_bench
 
 UNITS = list(INSTRUCTIONS)
 CONFIG = ChipConfig.preset("tiny")
@@ -349,4 +349,4 @@ INVISIBLE = [
               "`there` follows `available`, and an abort outlasts it", (3,)),
     Invisible("due.eq(failed & (self.error.index == self.index)", FIRST, "nothing has failed at a start", (1,)),
 ]
-BENCHES = [block("fetch", lambda: Fetch(CONFIG), "fetch.py", module=__name__, invisible=INVISIBLE)]
+BENCHES = [mutated_bench("fetch", lambda: Fetch(CONFIG), "fetch.py", module=__name__, invisible=INVISIBLE)]

@@ -11,7 +11,7 @@ from kiwicha.layouts import unit_layout
 from kiwicha.timing import OPEN_INSTRUCTIONS
 from tb import harness
 from tb.harness import cycles, pack, port
-from tb.mutation import Invisible, block
+from tb.mutation import Invisible, mutated_bench
 
 UNIT, DEPTH = Unit.STORE, 2
 
@@ -199,7 +199,8 @@ async def clear_at_any_time(dut):
             await env.step()
 
 
-BENCHES = [block("issue_queue", lambda: IssueQueue(UNIT, DEPTH), "issue_queue.py", module=__name__, invisible=[
+BENCHES = [mutated_bench("issue_queue", lambda: IssueQueue(UNIT, DEPTH), "issue_queue.py", module=__name__,
+                         invisible=[
     Invisible("any_retired = ", "&: first operand alone", "nothing retires unless an instruction is open"),
     Invisible("m.d.sync += [head.eq(queue.o.payload)", "assignment left out",
               "`offered` is 0 already while there is no head", (1,))])]

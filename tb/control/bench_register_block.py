@@ -13,7 +13,7 @@ from kiwicha.control.unit import Window
 from kiwicha.isa import REGISTER_ADDRESS_WIDTH, REGISTERS, Activity, ErrorCode, Unit
 from tb import harness
 from tb.harness import StreamDriver, StreamMonitor, bounded, clock, cycles, pack, port, unpack
-from tb.mutation import Invisible, block
+from tb.mutation import Invisible, mutated_bench
 
 CONFIG = dataclasses.replace(ChipConfig.preset("tiny"), name="forty", address_width=40)
 HIGH = (1 << CONFIG.address_width - 32) - 1
@@ -356,7 +356,7 @@ async def slow_host(dut):
 #: Lines of the source, each made for several registers in turn.
 REFUSE, KEEP = "refuse.eq(Cat(reasons).any())", "value.eq((word & bits & mask)"
 ONES = "ones = Mux(hit, word & bits & mask"
-BENCHES = [block("register_block", lambda: Registers(CONFIG), "registers.py", module=__name__, invisible=[
+BENCHES = [mutated_bench("register_block", lambda: Registers(CONFIG), "registers.py", module=__name__, invisible=[
     Invisible(REFUSE, "stuck at zeros", "there is no reason to refuse these", (0, 8, 10, 11)),
     Invisible(REFUSE, "r| -> r&", "there is one reason to refuse these", (1, 2, 9)),
     Invisible('stored["WINDOW_LOCK"].any()', "r|: lowest bit alone", "it has one bit"),

@@ -10,7 +10,7 @@ from kiwicha.lib.arbiter import Arbiter
 from kiwicha.timing import SEMAPHORE_PERIOD as PACE
 from tb import harness
 from tb.harness import Bench, cycles, port
-from tb.mutation import block
+from tb.mutation import mutated_bench
 
 SIZE = 4
 ALL = (1 << SEMAPHORES) - 1
@@ -282,6 +282,6 @@ async def clear_at_any_time(dut):
 
 BENCHES = [Bench(module=__name__, name="semaphores_arbiter", build=lambda: Arbiter(SIZE),
                  testcase=("takes_turns", "loses_three_times_at_most")),
-           block("semaphores", Semaphores, "semaphores.py", module=__name__, testcase=(
+           mutated_bench("semaphores", Semaphores, "semaphores.py", module=__name__, testcase=(
                "semaphore_latency", "each_semaphore_fills_and_empties", "both_meet_on_a_semaphore", "random_users",
                "clear_at_any_time"))]

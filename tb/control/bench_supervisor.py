@@ -9,7 +9,7 @@ from kiwicha.control.unit import ErrorReport
 from kiwicha.isa import INDEX_WIDTH, INSTRUCTIONS, ErrorCode, Unit
 from tb import harness
 from tb.harness import cycles, pack, port, unpack
-from tb.mutation import Invisible, block
+from tb.mutation import Invisible, mutated_bench
 
 UNITS = list(INSTRUCTIONS)
 #: What the errors' inputs are, in their order.
@@ -260,7 +260,7 @@ async def watchdog_counts_from_the_start(dut):
 
 PENDING = "errors pend only while one of them is being chosen"
 UNIQUE = "no two issue queues hold instructions of the same index"
-BENCHES = [block("supervisor", Supervisor, "supervisor.py", module=__name__, invisible=[
+BENCHES = [mutated_bench("supervisor", Supervisor, "supervisor.py", module=__name__, invisible=[
     Invisible("self.expired.eq((self.limit", "&: first operand alone", "an error counts only in a run"),
     Invisible("use_left =", "< -> <=", UNIQUE),
     Invisible("with m.If(pending[number])", "condition 0 always", "no candidate is used if none pends", (0,)),
