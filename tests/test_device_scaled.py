@@ -14,6 +14,7 @@ from kiwicha_host.golden import gemm_block, quantize_block, to_bf16
 from kiwicha_host.job import Job
 from tb.chip.programs import random_job
 
+pytestmark = pytest.mark.usefixtures("any_tiling")
 SEED = 3
 SMALL = {"bus_width": 64, "vector_lanes": 2, "bank_lines": 512, "accumulator_lines": 256, "queue_depth": 2,
          "reads_in_flight": 4, "writes_in_flight": 4}

@@ -34,6 +34,7 @@ def operands(rng, m, n, k):
     return a, b
 
 
+@pytest.mark.usefixtures("any_tiling")
 @pytest.mark.parametrize(("config", "shape"), [
     pytest.param(config, shape, id=f"{name}-{'x'.join(map(str, shape))}")
     for name, config in CONFIGS.items() for shape in SHAPES
@@ -48,6 +49,7 @@ def test_any_shape_on_any_chip(config, shape):
     assert (result == a.astype(np.int32) @ b.astype(np.int32)).all()
 
 
+@pytest.mark.usefixtures("any_tiling")
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize(("out", "scale"), [("int32", None), ("fp32", None), ("fp32", "one"), ("fp32", "column"),
                                             ("int8", None), ("int8", "one"), ("int8", "column")])

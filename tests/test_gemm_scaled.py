@@ -12,6 +12,7 @@ from kiwicha_host import open_device
 from kiwicha_host.compiler import GemmSpec, compile_gemm
 from kiwicha_host.golden import gemm_block
 
+pytestmark = pytest.mark.usefixtures("any_tiling")
 TYPES = {"int8": np.int8, "int4": ml_dtypes.int4, "e4m3": ml_dtypes.float8_e4m3fn,
          "e3m2": ml_dtypes.float6_e3m2fn, "e2m3": ml_dtypes.float6_e2m3fn, "e2m1": ml_dtypes.float4_e2m1fn}
 PAIRS = list(itertools.product(TYPES, repeat=2))

@@ -22,11 +22,21 @@ needs_icarus = pytest.mark.skipif(not shutil.which("iverilog"),
                                   reason="Icarus Verilog (Debian package iverilog) is not installed")
 
 
-def test_files(tmp_path):
-    config = ChipConfig.preset("tiny")
-    paths = write_verilog(config, tmp_path / "deep" / "folder")
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A function that exports a preset into a folder, which is not to be changed; once, for it takes seconds."""
+    @functools.cache
+    def export(name, initial_values):
+        folder = tmp_path_factory.mktemp(name) / "deep" / "folder"
+        return write_verilog(ChipConfig.preset(name), folder, initial_values=initial_values)
+
+    return export
+
+
+def test_files(exported, tmp_path):
+    config, paths = ChipConfig.preset("tiny"), exported("tiny", False)
     assert [path.name for path in paths] == ["tiny.v", "kiwicha_memory.v", "tiny.json", "tiny.vlt", "kiwicha.h"]
-    assert sorted(paths) == sorted((tmp_path / "deep" / "folder").iterdir())
+    assert sorted(paths) == sorted(paths[0].parent.iterdir())
     text, about = paths[0].read_text(encoding="utf-8"), json.loads(paths[2].read_text(encoding="utf-8"))
     assert paths[1].read_text(encoding="utf-8") == MEMORY_SOURCE.read_text(encoding="utf-8")
     assert paths[3].read_text(encoding="utf-8") == lint_waivers(config)
@@ -40,20 +50,12 @@ def test_files(tmp_path):
     for port, entry in about["ports"].items():
         direction = {"i": "input", "o": "output"}[entry["direction"]]
         assert re.search(rf"^\s+{direction} (\[{entry['width'] - 1}:0\] )?{port};", module, re.MULTILINE), port
-    # Another time, over the first.
-    first = [path.read_bytes() for path in paths]
-    assert write_verilog(config, tmp_path / "deep" / "folder") == paths
-    assert [path.read_bytes() for path in paths] == first
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A function that exports a preset into a folder, which is not to be changed; once, for it takes seconds."""
-    @functools.cache
-    def export(name, initial_values):
-        return write_verilog(ChipConfig.preset(name), tmp_path_factory.mktemp(name), initial_values=initial_values)
-
-    return export
+    # Another time, over what is there.
+    for path in paths:
+        (tmp_path / path.name).write_text("old", encoding="utf-8")
+    again = write_verilog(config, tmp_path, initial_values=False)
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
+    assert sorted(again) == sorted(tmp_path.iterdir())
 
 
 def lint(config, folder, ok=(0,)):
