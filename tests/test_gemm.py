@@ -117,6 +117,7 @@ def test_bad_specs_name_the_value(change, words):
         GemmSpec(**{"m": 1, "n": 1, "k": 1, **change})
 
 
+@pytest.mark.usefixtures("any_tiling")
 @pytest.mark.parametrize("config", ["small", "ulx3s_85f", "oblong"])
 @pytest.mark.parametrize("options", [{}, {"out": "fp32", "out_scale": 0.25}, {"out": "int8", "out_zero_point": 3}])
 def test_operands_are_transposed_where_that_saves_padding(config, options):
