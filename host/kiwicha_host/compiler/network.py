@@ -267,10 +267,10 @@ class CompiledNetwork:
         weights = memory.region(self._weights.size)
         sizes = {item.map: self.plans[reader].source.image for item in self.graph.inputs
                  if (reader := self._maps.arranged_for(item.map)) is not None}
-        steps = [range(item.first, item.first + len(item.plans)) for item in self._segments]
-        bases, outputs = self._maps.allocate(memory, steps, sizes, images)
+        ranges = [range(item.first, item.first + len(item.plans)) for item in self._segments]
+        bases, outputs = self._maps.allocate(memory, ranges, sizes, images)
         emitter, base = Emitter(), weights.base
-        for segment, layers in zip(self._segments, steps, strict=True):
+        for segment, layers in zip(self._segments, ranges, strict=True):
             segment.emit(emitter, images, base, self._maps.source_address(bases, layers[0]),
                          self._maps.target_address(bases, layers[-1]))
             emitter.barrier()

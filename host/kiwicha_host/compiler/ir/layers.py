@@ -8,12 +8,12 @@ import numpy as np
 from ... import arguments
 from ..errors import CompileError
 
-__all__ = ["FeatureMap", "Input", "Layer", "LayerGraph", "Output", "Pool", "SHIFT", "Step", "View"]
+__all__ = ["FeatureMap", "Input", "Layer", "LayerGraph", "Output", "Pool", "SHIFT", "HostFunction", "View"]
 
 #: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
 SHIFT = 128
 #: What the host does to a batch; the first dimension is the batch.
-Step = Callable[[np.ndarray], np.ndarray]
+HostFunction = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,13 @@ class Input:
     name : the tensor's
     shape : of one image as the model has it, without the batch
     dtype : of its elements
-    steps : what the host does to it
+    before : what the host does to it
     map : the number of the map
     """
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
-    steps: tuple[Step, ...]
+    before: tuple[HostFunction, ...]
     map: int
 
     def check(self, images: np.ndarray) -> None:
@@ -145,14 +145,14 @@ class Output:
     ----------
     name : the tensor's
     view : where the codes are
-    shapers : steps that move the codes, [N, channels, height, width], to where the model has them
-    after : steps from those codes to numbers
+    shapers : what moves the codes, [N, channels, height, width], to where the model has them
+    after : what makes numbers of those codes
     unsigned : its codes are uint8
     """
     name: str
     view: View
-    shapers: tuple[Step, ...]
-    after: tuple[Step, ...]
+    shapers: tuple[HostFunction, ...]
+    after: tuple[HostFunction, ...]
     unsigned: bool
 
     @property
@@ -162,16 +162,16 @@ class Output:
     def codes(self, results: np.ndarray) -> np.ndarray:
         """The codes as the model has them, from int8 [N, H, W, C]."""
         results = results.transpose(0, 3, 1, 2)
-        for step in self.shapers:
-            results = step(results)
+        for shaper in self.shapers:
+            results = shaper(results)
         results = np.ascontiguousarray(results)
         return results.view(np.uint8) ^ np.uint8(SHIFT) if self.unsigned else results
 
     def decode(self, results: np.ndarray) -> np.ndarray:
         """The tensor, from int8 [N, H, W, C]."""
         results = self.codes(results)
-        for step in self.after:
-            results = step(results)
+        for function in self.after:
+            results = function(results)
         return np.ascontiguousarray(results)
 
 
@@ -226,8 +226,8 @@ class LayerGraph:
         """
         images = arguments.array("images", images)
         item.check(images)
-        for step in item.steps:
-            images = step(images)
+        for function in item.before:
+            images = function(images)
         there = self.maps[item.map]
         shape = (len(images), there.channels, *there.size)
         return np.ascontiguousarray(images.reshape(shape).transpose(0, 2, 3, 1))

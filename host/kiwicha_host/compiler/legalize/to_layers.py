@@ -179,8 +179,8 @@ def _start(layers: LayerGraph, name: str, known: Type | None) -> Value:
         raise CompileError(f"input {name!r} has {prod(sizes)} elements, not 1 to {LARGEST}")
     dtype = np.dtype(known.element)
     unsigned = dtype == np.uint8
-    steps = (_signed,) if unsigned else ()
-    return Value(layers, Input(name, tuple(sizes), dtype, steps, -1), batch if isinstance(batch, int) else 0,
+    before = (_signed,) if unsigned else ()
+    return Value(layers, Input(name, tuple(sizes), dtype, before, -1), batch if isinstance(batch, int) else 0,
                  quantized=dtype != np.float32, unsigned=unsigned)
 
 

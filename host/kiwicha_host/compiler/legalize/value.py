@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CompileError
-from ..ir.layers import Input, Layer, LayerGraph, Pool, Step, View
+from ..ir.layers import Input, Layer, LayerGraph, Pool, HostFunction, View
 from .node import Node
 
 __all__ = ["LARGEST", "Value", "copy_layer", "without_height"]
@@ -47,8 +47,8 @@ class Value:
     layers: tuple[int, ...] = ()
     alone: bool = False
     where: np.ndarray = field(init=False)
-    shapers: list[Step] = field(default_factory=list)
-    moves: tuple[Step, ...] = ()
+    shapers: list[HostFunction] = field(default_factory=list)
+    moves: tuple[HostFunction, ...] = ()
 
     def __post_init__(self) -> None:
         shape = self.source.shape
@@ -66,7 +66,7 @@ class Value:
             names = ("int8", "uint8")
             raise node.error(f"its input is {names[self.unsigned]}, its zero point {names[unsigned]}")
 
-    def shape_with(self, node: Node, shaper: Step) -> None:
+    def shape_with(self, node: Node, shaper: HostFunction) -> None:
         """The tensor is what `shaper` makes of it."""
         try:
             self.where = shaper(self.where)
@@ -111,17 +111,17 @@ class Value:
         """Where the codes are; those of an input become a feature map of that form now."""
         if self.view is not None:
             return self.view
-        steps = (*self.source.steps, *self.shapers)
+        before = (*self.source.before, *self.shapers)
         for known in self.graph.inputs:
             there = self.graph.maps[known.map]
-            if (known.name, known.steps) == (self.source.name, steps) and (
+            if (known.name, known.before) == (self.source.name, before) and (
                     there.channels, there.size) == (channels, size):
                 return self.graph.whole(known.map)
         view = self.graph.new_map(channels, size)
-        self.graph.inputs.append(replace(self.source, steps=steps, map=view.map))
+        self.graph.inputs.append(replace(self.source, before=before, map=view.map))
         return view
 
-    def append(self, layer: Layer, unsigned: bool, shaper: Step | None = None) -> None:
+    def append(self, layer: Layer, unsigned: bool, shaper: HostFunction | None = None) -> None:
         """The tensor is the result of a new `layer`, [N, C, H, W], or what `shaper` makes of that."""
         source = self.placed(layer.channels, layer.size)
         self.view = self.graph.new_map(layer.out_channels, layer.out_size)
@@ -129,7 +129,7 @@ class Value:
         self._settle(shaper)
         self.unsigned = unsigned
 
-    def is_at(self, view: View, unsigned: bool, shaper: Step | None = None, layers: tuple[int, ...] = ()) -> None:
+    def is_at(self, view: View, unsigned: bool, shaper: HostFunction | None = None, layers: tuple[int, ...] = ()) -> None:
         """The tensor is what is in `view`, or what `shaper` makes of that; `layers` made all of it, or none."""
         self.view, self.layers, self.alone = view, layers, bool(layers)
         self.unsigned, self.quantized = unsigned, True
@@ -170,7 +170,7 @@ class Value:
             layer = self.graph.layers[number]
             self.graph.layers[number] = replace(layer, op=f"{layer.op}+{node.op}", **changes)
 
-    def _settle(self, shaper: Step | None) -> None:
+    def _settle(self, shaper: HostFunction | None) -> None:
         """The layer's result, or what `shaper` makes of it, is the tensor that the next node takes."""
         assert self.view is not None
         [own] = self.layers
@@ -190,7 +190,7 @@ class Value:
 
 
 @cache
-def _features_first(features: int) -> Step:
+def _features_first(features: int) -> HostFunction:
     """The same function for the same number: what is moved in the same way is the same."""
     return lambda x: x.reshape(len(x), -1, features).transpose(0, 2, 1)
 

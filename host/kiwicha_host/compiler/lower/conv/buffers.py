@@ -11,14 +11,14 @@ __all__ = ["Lifetime", "allocate"]
 
 @dataclass(frozen=True)
 class Lifetime:
-    """A buffer of `size` bytes that is written first in step `birth` and read last in step `death`."""
+    """A buffer of `size` bytes that is written first by segment `birth` and read last by segment `death`."""
     size: int
     birth: int
     death: int
 
 
 def allocate(lifetimes: Mapping[int, Lifetime]) -> tuple[dict[int, int], int]:
-    """Offsets of buffers, and the size of all, such that none that are alive in the same step overlap.
+    """Offsets of buffers, and the size of all, such that none that are alive in the same segment overlap.
 
     The largest come first, each to the lowest place that is free while it is alive: greedy by size, as in
     Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020.

@@ -85,14 +85,14 @@ class FeatureMaps:
 
     # Memory.
 
-    def allocate(self, memory: MemoryMap, steps: Sequence[range], sizes: Mapping[int, int], images: int
+    def allocate(self, memory: MemoryMap, segments: Sequence[range], sizes: Mapping[int, int], images: int
                  ) -> tuple[dict[int, int], Region]:
-        """Addresses of the maps that are in no other and that some step, a range of layers, reads or writes; and
+        """Addresses of the maps that are in no other and that some segment, a range of layers, reads or writes; and
         the region of those that the host reads.
 
         `sizes` are the bytes of an image of those maps that have another form than their own.
         """
-        lifetimes = self._lifetimes(steps, sizes, images)
+        lifetimes = self._lifetimes(segments, sizes, images)
         kept = dict.fromkeys(self._graph.rooted(item.view).map for item in self._graph.outputs)
         offsets, size = allocate({number: item for number, item in lifetimes.items() if number not in kept})
         region = memory.region(size)
@@ -103,13 +103,13 @@ class FeatureMaps:
         first = min(item.base for item in regions.values())
         return bases, Region(first, max(ends) - first)
 
-    def _lifetimes(self, steps: Sequence[range], sizes: Mapping[int, int], images: int) -> dict[int, Lifetime]:
-        """Of all maps that are in no other, if the host did not read any; a step reads first, and writes last."""
+    def _lifetimes(self, segments: Sequence[range], sizes: Mapping[int, int], images: int) -> dict[int, Lifetime]:
+        """Of all maps that are in no other, if the host did not read any; a segment reads first, and writes last."""
         used: dict[int, list[int]] = {}
         for item in self._graph.inputs:
             used.setdefault(self._graph.rooted(self._graph.whole(item.map)).map, []).append(-1)
-        for step, layers in enumerate(steps):
+        for segment, layers in enumerate(segments):
             for view in (self._graph.sources[layers[0]], self._graph.targets[layers[-1]]):
-                used.setdefault(self._graph.rooted(view).map, []).append(step)
+                used.setdefault(self._graph.rooted(view).map, []).append(segment)
         bytes_of = {number: sizes.get(number, self._graph.maps[number].image_bytes) for number in used}
         return {number: Lifetime(images * bytes_of[number], min(when), max(when)) for number, when in used.items()}
