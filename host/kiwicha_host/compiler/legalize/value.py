@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CompileError
-from ..ir.layers import Input, Layer, LayerGraph, Pool, HostFunction, View
+from ..ir.layers import HostFunction, Input, Layer, LayerGraph, Pool, View
 from .node import Node
 
 __all__ = ["LARGEST", "Value", "copy_layer", "without_height"]
@@ -129,7 +129,8 @@ class Value:
         self._settle(shaper)
         self.unsigned = unsigned
 
-    def is_at(self, view: View, unsigned: bool, shaper: HostFunction | None = None, layers: tuple[int, ...] = ()) -> None:
+    def is_at(self, view: View, unsigned: bool, shaper: HostFunction | None = None,
+              layers: tuple[int, ...] = ()) -> None:
         """The tensor is what is in `view`, or what `shaper` makes of that; `layers` made all of it, or none."""
         self.view, self.layers, self.alone = view, layers, bool(layers)
         self.unsigned, self.quantized = unsigned, True

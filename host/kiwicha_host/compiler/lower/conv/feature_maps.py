@@ -87,8 +87,8 @@ class FeatureMaps:
 
     def allocate(self, memory: MemoryMap, segments: Sequence[range], sizes: Mapping[int, int], images: int
                  ) -> tuple[dict[int, int], Region]:
-        """Addresses of the maps that are in no other and that some segment, a range of layers, reads or writes; and
-        the region of those that the host reads.
+        """Addresses of the maps that are in no other and that some segment, a range of layers, reads or writes;
+        and the region of those that the host reads.
 
         `sizes` are the bytes of an image of those maps that have another form than their own.
         """
@@ -104,7 +104,7 @@ class FeatureMaps:
         return bases, Region(first, max(ends) - first)
 
     def _lifetimes(self, segments: Sequence[range], sizes: Mapping[int, int], images: int) -> dict[int, Lifetime]:
-        """Of all maps that are in no other, if the host did not read any; a segment reads first, and writes last."""
+        """Of all maps that are in no other, if the host did not read any; segments read first, and write last."""
         used: dict[int, list[int]] = {}
         for item in self._graph.inputs:
             used.setdefault(self._graph.rooted(self._graph.whole(item.map)).map, []).append(-1)
