@@ -67,10 +67,10 @@ def partition(graph: Graph) -> list[Subgraph]:
     finder = _Finder(graph)
     parts: list[LayerSubgraph | ProductSubgraph | list[Op]] = []    # lists are for the host
     while finder.left:
-        found: list[LayerSubgraph | ProductSubgraph] = [*finder.layers(), *finder.products()]
+        waiting = len(finder.left)
+        parts += [*finder.layers(), *finder.products()]
         host = finder.host()
-        assert found or host, "operators wait for one another"
-        parts += found
+        assert len(finder.left) < waiting, "operators wait for one another"
         if parts and isinstance(parts[-1], list):
             parts[-1] += host
         elif host:
