@@ -29,7 +29,8 @@ class RandomGraph:
         self.tensors = [self._input(name, *rng.integers(1, 9, 3)) for name in ("a", "b")[:rng.integers(1, 3)]]
         self.inputs = list(self.tensors)
         for _ in range(rng.integers(4, 12)):
-            getattr(self, rng.choice(["conv", "conv", "concat", "split", "slice", "pad", "pool", "clip"]))()
+            getattr(self, rng.choice(["conv", "conv", "concat", "split", "slice", "pad", "pool", "clip", "resize",
+                                      "depth", "space"]))()
         self.conv()     # what is for the chip at all
 
     def _input(self, name, channels, height, width):
@@ -123,6 +124,29 @@ class RandomGraph:
         like, low, high = self.pick(), *sorted([self._zero(), self._zero()])
         self.add("Clip", [like[0], *(self.constant(code, self.dtype) for code in (low, high))], [like[1]], like)
 
+    def resize(self):
+        rng, like = self.rng, self.pick()
+        c, h, w = like[1]
+        y, x = (int(item) for item in rng.integers(1, 4, 2))
+        if h * w * x * y < 500:
+            mode = str(rng.choice(["asymmetric", "half_pixel", "align_corners"]))
+            self.add("Resize", [like[0], "", self.constant([1, 1, y, x], np.float32)], [(c, h * y, w * x)], like,
+                     coordinate_transformation_mode=mode, mode="nearest",
+                     nearest_mode=str(rng.choice(["floor", "round_prefer_floor", "ceil"])))
+
+    def depth(self):
+        like = self.pick()
+        c, h, w = like[1]
+        if c % 4 == 0 and h * w < 200:
+            self.add("DepthToSpace", [like[0]], [(c // 4, 2 * h, 2 * w)], like, blocksize=2,
+                     mode=str(self.rng.choice(["DCR", "CRD"])))
+
+    def space(self):
+        like = self.pick()
+        c, h, w = like[1]
+        if h % 2 == w % 2 == 0 and c < 12:
+            self.add("SpaceToDepth", [like[0]], [(4 * c, h // 2, w // 2)], like, blocksize=2)
+
     def model(self):
         kind = helper.np_dtype_to_tensor_dtype(self.dtype)
         value = helper.make_tensor_value_info
@@ -140,7 +164,7 @@ class RandomGraph:
                 for name, shape, *_ in self.inputs}
 
 
-@pytest.mark.parametrize("seed", [*range(30), 249])
+@pytest.mark.parametrize("seed", [*range(40), 249])
 def test_random_graphs(seed):
     graph = RandomGraph(seed)
     model, inputs = graph.model(), graph.arrays(2)

@@ -15,7 +15,7 @@ with extra("onnx"):
 from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
 from ..ir.layers import SHIFT, Input, LayerGraph, Output
-from . import fused, moves
+from . import fused, moves, resample
 from .concat import concat, qlinear_concat
 from .convolution import qlinear_conv, qlinear_conv_transpose
 from .matmul import qgemm, qlinear_matmul
@@ -238,6 +238,9 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "DequantizeLinear": _dequantize_linear,
     "Slice": moves.slice_,
     "Pad": moves.pad,
+    "Resize": resample.resize,
+    "DepthToSpace": resample.depth_to_space,
+    "SpaceToDepth": resample.space_to_depth,
 }
 #: Those that take several tensors.
 _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {

@@ -196,11 +196,12 @@ def _features_first(features: int) -> HostFunction:
     return lambda x: x.reshape(len(x), -1, features).transpose(0, 2, 1)
 
 
-def copy_layer(node: Node, channels: int, size: tuple[int, int], **changes: Any) -> Layer:
-    """A layer that multiplies by one, with `changes`."""
-    eye = np.eye(channels, dtype=np.int8)[:, :, None, None]
-    layer = Layer(name=node.name, op="Copy", weights=eye, bias=np.zeros(channels, np.int32),
-                  scale=np.ones(channels, np.float32), x_zero=0, y_zero=0, size=size, conv_size=size)
+def copy_layer(node: Node, channels: int, size: tuple[int, int], taken: np.ndarray | None = None, **changes: Any
+               ) -> Layer:
+    """A layer that multiplies by one, with `changes`; of the channels `taken`, in that order, or of all."""
+    eye = np.eye(channels, dtype=np.int8)[slice(None) if taken is None else taken][:, :, None, None]
+    layer = Layer(name=node.name, op="Copy", weights=eye, bias=np.zeros(len(eye), np.int32),
+                  scale=np.ones(len(eye), np.float32), x_zero=0, y_zero=0, size=size, conv_size=size)
     return replace(layer, **changes)
 
 

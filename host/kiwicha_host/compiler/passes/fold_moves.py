@@ -20,6 +20,13 @@ def _move(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     return replace(op, inputs=(source.name, *op.inputs[1:]), outputs=(result,))
 
 
+def _resize(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """Resize that only chooses."""
+    chooses = op.attributes.get("mode", "nearest") == "nearest" and op.attributes.get(
+        "coordinate_transformation_mode") != "tf_crop_and_resize"
+    return _move(work, op, made, result) if chooses else None
+
+
 def _concat(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     """Concat of codes of any scales."""
     sources = [work.codes(op, index) for index in range(len(op.inputs))]
@@ -68,5 +75,7 @@ def _pad(work: Work, op: Op, made: Codes, result: str) -> Op | None:
 MOVES: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
     "Concat": _concat, "Pad": _pad, "Split": _part,
     # The same on codes as on the numbers that they stand for.
-    **dict.fromkeys(("DequantizeLinear", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze",
+    "Resize": _resize,
+    **dict.fromkeys(("DepthToSpace", "DequantizeLinear", "Flatten", "Identity", "MaxPool", "Reshape", "Slice",
+                     "SpaceToDepth", "Squeeze",
                      "Transpose", "Unsqueeze"), _move)}
