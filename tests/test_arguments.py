@@ -142,6 +142,8 @@ PUBLIC = {
     "to_bf16": Public(golden.to_bf16, {"x": X}, {"x": "array"}),
     "to_fp32": Public(numerics.to_fp32, {"acc": X}, {"acc": "array", "scale": "optional array"}),
     "total_order": Public(numerics.total_order, {"x": X}, {"x": "array"}),
+    **{name: Public(getattr(golden.functions, name), {"x": X}, {"x": "array"})
+       for name in golden.functions.__all__},
     "quantize": Public(quantize.quantize, {"x": X, "fmt": "e4m3", "block": 16},
                        {"x": "array", "block": "size", **SCALED}),
     "quantize_weights": Public(quantize.quantize_weights, {"w": X, "fmt": "e4m3", "block": 16},
@@ -237,8 +239,8 @@ def shown(value, message):
                                             if not isinstance(value, list) else repr(value)))
 
 
-@pytest.mark.parametrize("module", [kiwicha_host, golden, golden.block, golden.numerics, quantize, compiler,
-                                    metrics, verilog, inference])
+@pytest.mark.parametrize("module", [kiwicha_host, golden, golden.block, golden.functions, golden.numerics,
+                                    quantize, compiler, metrics, verilog, inference])
 def test_every_public_function_is_here(module):
     called = {item.call for item in PUBLIC.values()} | {Device}
     results = {kiwicha_host.BlockScaled, kiwicha_host.GemmResult}

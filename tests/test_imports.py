@@ -24,7 +24,8 @@ sys.path[:0] = {roots!r}
 print(*sorted(name for name in sys.modules if name.startswith("kiwicha.")))
 """
 #: What hardware and software both count with.
-SHARED = {"kiwicha.config", "kiwicha.formats", "kiwicha.isa", "kiwicha.timing"}
+SHARED = {"kiwicha.config", "kiwicha.formats", "kiwicha.function_table", "kiwicha.functions", "kiwicha.isa",
+          "kiwicha.timing"}
 GEMM = """
 import numpy as np
 from kiwicha_host import open_device
