@@ -58,9 +58,12 @@ bench: setup
 bench-check: setup
 	$(RUN) -m bench.check
 
-# Every pair of formats on the compiled chip, 100,000 results each; the tests have a small version.
+# Every pair of formats on the compiled chip, 100,000 results each; exp2, reciprocal and rsqrt of all 2^32 operands, in
+# numpy and on their compiled hardware. The tests have small versions.
 campaign: setup
 	$(RUN) -m bench.campaign
+	$(RUN) -m bench.function_table
+	$(RUN) -m bench.functions
 
 # Every planted bug of every component of the control unit (tb/mutation.py), each to be seen by its own bench.
 mutants: setup

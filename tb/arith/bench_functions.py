@@ -77,7 +77,6 @@ async def any_operands(dut):
     await check_functions(dut, any_floats(random, 60_000), random.integers(0, len(Function), 60_000))
 
 
-BENCHES = [
-    lanes_bench(__name__, name, unit, ["i", "select"], FunctionPipe.LATENCY, [], models)
-    for name, unit, models in (("functions", FunctionPipe, ()),
-                               ("functions_ecp5", partial(FunctionPipe, ecp5=True), [MODEL]))]
+# The portable multipliers' pipe is compiled and compared in tests/test_functions.py, on more operands.
+BENCHES = [lanes_bench(__name__, "functions_ecp5", partial(FunctionPipe, ecp5=True), ["i", "select"],
+                       FunctionPipe.LATENCY, [], [MODEL])]
