@@ -324,6 +324,19 @@ def test_groups_skip_what_is_zero(group, outputs):
     assert segments < plan.segments or group < 5
 
 
+@pytest.mark.parametrize("channels, together", [(3, True), (4, False)])
+def test_layers_that_stay_on_an_array_that_is_not_square(channels, together):
+    """Three rows and five columns: results stay in the scratchpad if a line holds all channels of either."""
+    builder = ModelBuilder(np.random.default_rng(0), (2, 6, 6))
+    for outputs in (channels, channels, 2):
+        builder.conv(outputs, (3, 3), pads=(1, 1, 1, 1))
+    model = builder.build()
+    inputs = np.random.default_rng(1).integers(-128, 128, (3, 2, 6, 6), np.int8)
+    network, _, outputs = run_network(CONFIGS["odd"], model, inputs)
+    np.testing.assert_array_equal(outputs, run_onnxruntime(model, inputs))
+    assert (len(network.segments) == 1) == together
+
+
 def test_all_weights_zero():
     model = conv_model(c2=np.zeros((4, 3, 3, 3), np.int8))
     inputs = np.random.default_rng(0).integers(-128, 128, (2, 3, 5, 5), np.int8)

@@ -23,6 +23,11 @@ def packed_weights(plans: list[ConvPlan]) -> np.ndarray:
     return packed
 
 
+def _joins(config: ChipConfig, plan: ConvPlan, following: ConvPlan) -> bool:
+    """Whether lines of results are lines of input: in a square array, or if a line holds all channels."""
+    return config.rows == config.columns or plan.blocks == following.segments == 1
+
+
 def segments_of(config: ChipConfig, plans: list[ConvPlan], maps: FeatureMaps, memory_latency: int, budget: int
          ) -> list["Resident | Streamed"]:
     """Segments: as many layers each as fit the scratchpad together."""
@@ -31,8 +36,7 @@ def segments_of(config: ChipConfig, plans: list[ConvPlan], maps: FeatureMaps, me
     while first < len(plans):
         best = None
         for last in range(first + 1, len(plans) + 1):
-            # Output blocks are the next layer's input segments only if the array is square.
-            if last - first > 1 and (config.rows != config.columns or not maps.leads_to_next(last - 2)):
+            if last - first > 1 and not (maps.leads_to_next(last - 2) and _joins(config, *plans[last - 2:last])):
                 break
             fitting = Resident.of(config, first, plans[first:last])
             if fitting is None:
