@@ -1,5 +1,7 @@
 """Models as C: the driver, compiled and run against the chip's own RTL."""
 
+import json
+import re
 import subprocess
 
 import numpy as np
@@ -8,8 +10,9 @@ from commands import GOLDEN, fails
 
 from bench.float_nets import NETS, quantized, random_inputs
 from kiwicha import ChipConfig
-from kiwicha_host import models
+from kiwicha_host import load_model, models
 from kiwicha_host.devices.compiled_chip import build_library
+from kiwicha_host.emit_c import c_sources
 
 #: Registers by calls into the compiled chip; memory at an address of its own, which is not the host's.
 IO = """
@@ -101,6 +104,26 @@ def test_a_model_as_c(run, tmp_path):
     wrong = text[:start] + str((int(first) + 1) % 256) + text[start + len(first):]
     (tmp_path / "c/kiwicha_model.c").write_text(wrong, encoding="utf-8")
     assert run_program(build(tmp_path / "c")) == 4
+
+
+def test_several_outputs(tmp_path):
+    """The header says where each of them is: parts of one feature map lie between each other."""
+    model = NETS["shuffled"]()
+    path, inputs = quantized(model, tmp_path), random_inputs(model, np.random.default_rng(0), 2)
+    with load_model(path, "tiny", "golden") as loaded:
+        wanted = loaded.run(inputs)
+        texts = c_sources(loaded.compiled, inputs)
+        [network] = loaded.compiled.networks
+    base = int(re.search(r"KIWICHA_MODEL_RESULTS (\d+)u", texts["kiwicha_model.h"])[1])
+    numbers = texts["kiwicha_model.c"].rpartition("= {")[2].partition("}")[0].replace("\n", "").rstrip(",")
+    results = np.array(numbers.split(","), np.uint8).view(np.int8)
+    rows = re.findall(r"(\S+): (\[[\d, ]+\]), \[image, y, x, channel\], at (\d+), strides (\[[\d, ]+\])",
+                      texts["kiwicha_model.h"])
+    assert [name for name, *_ in rows] == list(wanted) and len(rows) == 2
+    outputs = {item.name: item for item in network.graph.outputs}
+    for name, shape, address, strides in rows:
+        codes = np.lib.stride_tricks.as_strided(results[int(address) - base:], *map(json.loads, (shape, strides)))
+        np.testing.assert_array_equal(outputs[name].decode(codes), wanted[name])
 
 
 def test_models_that_need_the_host(run, tmp_path, no_device):

@@ -31,7 +31,10 @@ extern "C" {{
 /* Weights, program and input, as they are before the run. */
 extern kiwicha_job kiwicha_model;
 
-/* Where the results are in its memory after the run ({shape}, int8), and what they have to be. */
+/* Where the results are in its memory after the run, int8, and what they have to be. Of each output, in bytes:
+ *
+{outputs}
+ */
 #define KIWICHA_MODEL_RESULTS {base}u
 #define KIWICHA_MODEL_RESULTS_BYTES {size}u
 extern const uint8_t kiwicha_model_expected[KIWICHA_MODEL_RESULTS_BYTES];
@@ -104,9 +107,9 @@ int main(void)
 def c_sources(model: CompiledModel, inputs: Mapping[str, Any], name: str = "model") -> dict[str, str]:
     """Texts by file name: driver, model and main of one run with `inputs`, and the results that it has to have.
 
-    The input is in the memory image as the chip takes it, and the results are the last layer's codes, int8
-    [images, height, width, channels]: what a host does before and after (QuantizeLinear, transposes) is not in the
-    program.
+    The inputs are in the memory image as the chip takes them, and the results are codes, int8 [images, height,
+    width, channels], perhaps between those of other outputs: what a host does before and after (QuantizeLinear,
+    transposes) is not in the program.
 
     Raises
     ------
@@ -117,23 +120,33 @@ def c_sources(model: CompiledModel, inputs: Mapping[str, Any], name: str = "mode
     host = [row for row in model.placement if row.place == "host"]
     part = model.parts[0] if len(model.parts) == 1 else None
     if host or not isinstance(part, ChipPart):
-        what = f"{host[0].op} {host[0].node!r} runs on the host: {host[0].why}" if host else (
-            f"it is {len(model.parts)} programs")
+        what = f"it is {len(model.parts)} programs"
+        if host:
+            what = f"{host[0].op} {host[0].node!r}"
+            what = f"{what} runs on the host: {host[0].why.removeprefix(f'{what}: ')}"
         raise CompileError(f"only a model that is one program can be written as C; {what}")
     job = part.network.batch_job({name: np.asarray(inputs[name]) for name in part.network.inputs})
     before, region = job.memory.copy(), part.network.output_region(job.images)
     with open_device("golden", model.config) as device:
         device.run(job)
     texts = {item: (_FOLDER / item).read_text(encoding="utf-8") for item in DRIVER}
-    maps = [[job.images, *item.view.size, item.view.channels] for item in part.network.graph.outputs]
     return texts | {
         "kiwicha.h": c_header(), "main.c": _MAIN_C,
         "kiwicha_model.h": _MODEL_H.format(
             name=name.replace("*/", ""), images=job.images, config=model.config.name,
-            shape=" and ".join(map(str, maps)), base=region.base, size=region.size),
+            outputs="\n".join(_outputs(model, part, job.images)), base=region.base, size=region.size),
         "kiwicha_model.c": _MODEL_C.format(
             bytes=len(before), memory="\n".join(_bytes(before)), program=job.program_address,
             instructions=job.program_count, expected="\n".join(_bytes(job.memory[region.base:region.end])))}
+
+
+def _outputs(model: CompiledModel, part: ChipPart, images: int) -> Iterator[str]:
+    """What is where: a line for each output, in the model's order."""
+    layouts = part.network.output_layouts(images)
+    for name in model.outputs:
+        address, shape, strides = layouts[name]
+        yield (f" *   {name.replace('*/', '')}: {list(shape)}, [image, y, x, channel], at {address}, "
+               f"strides {list(strides)}")
 
 
 def _bytes(data: np.ndarray) -> Iterator[str]:
