@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import run_onnxruntime
 from test_network import CONFIGS
 
 from kiwicha_host import load_model
@@ -178,6 +179,27 @@ def test_random_graphs(seed):
         for (name, got), wanted in zip(loaded.run(inputs).items(), expected, strict=True):
             np.testing.assert_array_equal(got, wanted, err_msg=f"{name}, seed {seed}")
         assert any(row.place == "chip" for row in loaded.placement)
+
+
+@pytest.mark.parametrize("start, end, step, on_chip", [
+    (0, 10, 1, False), (0, 1000, 1, False), (9, -11, -1, False), (-10, 1000, 1, False),
+    (0, (1 << 63) - 1, 1, True)])
+def test_slices_of_the_batch(start, end, step, on_chip):
+    """Only one that leaves any batch as it is can be the chip's."""
+    rng, given = np.random.default_rng(0), {"start": start, "end": end, "axis": 0, "step": step}
+    integers = [numpy_helper.from_array(np.array([item]), name) for name, item in given.items()]
+    nodes = [helper.make_node("Slice", ["x", "start", "end", "axis", "step"], ["s"]),
+             helper.make_node("MaxPool", ["s"], ["y"], kernel_shape=[2, 2])]
+    value = helper.make_tensor_value_info
+    model = helper.make_model(helper.make_graph(
+        nodes, "batch", [value("x", TensorProto.INT8, ["N", 3, 4, 4])],
+        [value("y", TensorProto.INT8, ["M", 3, 3, 3])], integers), ir_version=8,
+        opset_imports=[helper.make_opsetid("", 17)])
+    with load_model(model, CONFIGS["tiny"], "golden") as loaded:
+        for count in (10, 12):
+            inputs = {"x": rng.integers(-128, 128, (count, 3, 4, 4), np.int8)}
+            np.testing.assert_array_equal(loaded.run(inputs)["y"], run_onnxruntime(model, inputs["x"]))
+        assert all(row.place == "chip" for row in loaded.placement) == on_chip
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -360,6 +360,7 @@ def test_quantizing(tmp_path):
     ((4, 5, 6), (4, 2, 3, 3), {"group": 2, "strides": [2, 1]}),
     ((4, 5, 6), (4, 1, 2, 3), {"group": 4, "strides": [2, 2], "dilations": [1, 1]}),
     ((5, 7), (5, 4, 4), {"strides": [2], "pads": [1, 1], "output_padding": [1]}),
+    ((5, 7), (5, 4, 3), {"strides": [2], "output_padding": [1]}),
     ((1, 1, 1), (1, 1, 1, 1), {})])
 @pytest.mark.parametrize("per_channel", [False, True], ids=["tensor", "channel"])
 def test_transposed_convolutions(shape, weights, attributes, per_channel, tmp_path):

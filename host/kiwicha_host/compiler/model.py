@@ -126,7 +126,9 @@ def _check_input(name: str, type_: Type, value: Any, sizes: dict[str, int]) -> N
         sizes.setdefault(dim, size) == size if isinstance(dim, str) else dim == size
         for dim, size in zip(shape, value.shape, strict=True)))
     if not fits:
-        raise CompileError(f"input {name!r}: the model takes {type_}, not {list(value.shape)}")
+        known = ", ".join(f"{dim} is {sizes[dim]}" for dim in dict.fromkeys(shape or ()) if dim in sizes)
+        raise CompileError(f"input {name!r}: the model takes {type_}, not {list(value.shape)}"
+                           + (f"; {known}" if known else ""))
 
 
 def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | None = None, strict: bool = False,
@@ -159,8 +161,9 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
     if strict and hosts:
         whys = {name: why for subgraph in hosts for name, why in subgraph.why.items()}
         op = next(op for op in graph.ops if op.name in whys)
+        first = f"{op.kind} {op.name!r}: "
         raise CompileError(f"{len(whys)} of {len(graph.ops)} operators would run on the host, the first of them "
-                           f"{op.kind} {op.name!r}: {whys[op.name]}")
+                           f"{first}{whys[op.name].removeprefix(first)}")
     layers = sum(len(subgraph.layers.layers) for subgraph in subgraphs if isinstance(subgraph, LayerSubgraph))
     budget = min(BUDGET, _SIMULATED // max(1, layers))
     parts: list[ChipPart | ProductPart | HostPart] = []

@@ -130,7 +130,7 @@ class Input:
         images = arguments.array("images", images)
         if images.ndim < 1 or images.shape[1:] != self.shape or len(images) < 1:
             raise CompileError(f"the model takes [N, {', '.join(map(str, self.shape))}], "
-                               f"not {list(images.shape)}")
+                               f"not {list(images.shape)}" + ("; N must be at least 1" if not images.size else ""))
         if images.dtype != self.dtype:
             raise CompileError(f"the model takes {self.dtype}, not {images.dtype}")
         if images.dtype.kind == "f" and np.isnan(images).any():

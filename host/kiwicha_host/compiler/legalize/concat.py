@@ -93,17 +93,20 @@ def _joined(values: list[Value], node: Node) -> Value:
         raise node.error(f"axis {axis} must be one of {rank} dimensions, and not the batch")
     others = {tuple(size for each, size in enumerate(shape) if each != axis % rank) for shape in shapes}
     if len(others) > 1 or len({value.batch for value in values}) > 1:
-        raise node.error(f"operands of {', '.join(map(str, shapes))} do not fit each other along axis {axis}")
+        known = [[value.batch or "N", *shape[1:]] for value, shape in zip(values, shapes, strict=True)]
+        raise node.error(f"operands of {', '.join(map(str, known))} do not fit each other along axis {axis}")
     graph = values[0].graph
     views: list[View] = []
     for value in values:
         views.append(_own(graph, value, node, {view.map for view in views}))
     boxes = [(view.channels, *view.size) for view in views]
-    found = [(_where(values, boxes, level, axis), level) for level in range(3) if len(
-        {box[:level] + box[level + 1:] for box in boxes}) == 1]
-    if not found:
+    levels = [level for level in range(3) if len({box[:level] + box[level + 1:] for box in boxes}) == 1]
+    if not levels:
         raise node.error("its operands' elements are in feature maps that do not fit each other")
-    where, level = next((item for item in found if _is_straight(item[0])), found[0])
+    for level in (*levels, levels[0]):
+        where = _where(values, boxes, level, axis)
+        if _is_straight(where):
+            break
     whole = list(boxes[0])
     whole[level] = sum(box[level] for box in boxes)
     target = graph.new_map(whole[0], (whole[1], whole[2]))

@@ -11,6 +11,9 @@ from .value import Value, copy_layer, without_height
 
 __all__ = ["flatten", "identity", "pad", "reshape", "slice_", "split", "squeeze", "transpose", "unsqueeze"]
 
+#: An end beyond any batch, as exporters write it.
+_ANY = (1 << 31) - 1
+
 
 def flatten(value: Value, node: Node) -> None:
     node.only("axis")
@@ -108,7 +111,8 @@ def split(value: Value, node: Node) -> list[Value]:
 
 def _take(value: Value, node: Node, index: Sequence[slice]) -> None:
     """The tensor is ``value[index]``."""
-    if index[0] != slice(None) and len(range(10)[index[0]]) != 10:
+    start, end, step = index[0].start or 0, index[0].stop, index[0].step or 1
+    if step != 1 or start != 0 or (end is not None and end < (value.batch or _ANY)):
         raise node.error("must leave the batch, the first dimension, alone")
     index = (slice(None), *index[1:])
     where = value.where[index]
@@ -151,8 +155,6 @@ def pad(value: Value, node: Node) -> None:
     node.only("mode", "pads")
     if node.attributes.get("mode", "constant") != "constant":
         raise node.error(f"mode must be constant, not {node.attributes['mode']!r}")
-    if not node.has(2):
-        raise node.error("its code must be given")
     pads, rank = node.integers(1, "the pads"), value.where.ndim
     axes = node.integers(3, "the axes") if node.has(3) else list(range(rank))
     if len(pads) != 2 * len(axes) or any(not -rank <= axis < rank for axis in axes):
@@ -166,5 +168,5 @@ def pad(value: Value, node: Node) -> None:
     (top, bottom), (left, right) = ((0, 0), around[2]) if rank == 3 else around[2:]
     value.append(copy_layer(node, channels, (height, width), pads=(top, left),
                             conv_size=(top + height + bottom, left + width + right),
-                            x_zero=node.code(2, "its code") - SHIFT * value.unsigned),
+                            x_zero=(node.code(2, "its code") if node.has(2) else 0) - SHIFT * value.unsigned),
                  value.unsigned, without_height if rank == 3 else None)

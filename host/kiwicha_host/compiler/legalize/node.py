@@ -121,9 +121,14 @@ class Node:
         pads, more = list(self.attributes.get("pads", (0, 0, 0, 0))), list(
             self.attributes.get("output_padding", (0, 0)))
         if len(pads) == 2:
-            pads, more = [0, pads[0], 0, pads[1]], [0, *more[-1:]]
+            pads = [0, pads[0], 0, pads[1]]
+        if len(more) == 1:
+            more = [0, *more]
+        if len(pads) != 4 or len(more) != 2:
+            raise self.error(f"pads {pads} and output_padding {more} must be two numbers, or one without height, "
+                             "for each side")
         result = [(size[i] - 1) * strides[i] + kernel[i] + more[i] - pads[i] - pads[i + 2] for i in range(2)]
-        if len(pads) != 4 or min(pads) < 0 or min(more) < 0 or min(result) < 1:
+        if min(pads) < 0 or min(more) < 0 or min(result) < 1:
             raise self.error(f"pads {pads} and output_padding {more} leave nothing, or are negative")
         return pads[:2], result
 
