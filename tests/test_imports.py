@@ -53,3 +53,18 @@ def test_every_tool_can_be_imported():
     process = subprocess.run([sys.executable, "-c", script, *names], cwd=ROOT, capture_output=True,
                              encoding="utf-8", timeout=120)
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("given, found", [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
+def test_nothing_is_told_of_a_run(given, found):
+    """ONNX Runtime's telemetry is off before that is imported, unless somebody wants it."""
+    script = f"""
+import os, sys
+sys.path[:0] = {[str(ROOT / "rtl"), str(ROOT / "host")]!r}
+import kiwicha_host
+assert "onnxruntime" not in sys.modules
+print(os.environ["ORT_DISABLE_TELEMETRY"])
+"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=120,
+                             env=given)
+    assert (process.stdout.strip(), process.stderr) == (found, "")

@@ -1,5 +1,10 @@
 """Kiwicha's software: compiler, devices, the reference and the `kiwicha` command."""
 
+import os
+
+# Whoever runs a chip tells nobody of it. ONNX Runtime looks at this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from . import golden
 from .devices import Device, open_device
 from .job import DeviceError, Job, Result
