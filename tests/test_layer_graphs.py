@@ -225,6 +225,29 @@ def test_buffers_share_memory():
     assert allocate({}) == ({}, 0)
 
 
+@pytest.mark.parametrize("old, new, on_chip", [(0.25, 0.5, True), (0.875, 1.3, True), (0.1875, 0.21, False)])
+def test_new_steps_are_rounded_as_by_a_division(old, new, on_chip):
+    """ONNX Runtime divides: the plain quotient as a factor does for the first pair, another factor for the second,
+    and none for the third."""
+    codes = np.arange(-128, 128).astype(np.float32)
+    quotient = np.rint(codes * np.float32(np.float32(old) / np.float32(new)))
+    assert (quotient == np.rint(codes * np.float32(old) / np.float32(new))).all() == (old == 0.25)
+    values = {"s": np.float32(new), "t": np.float32(old), "z": np.int8(0)}
+    nodes = [helper.make_node("QLinearConcat", ["s", "z", "p", "t", "z", "q", "t", "z"], ["y"], axis=1,
+                              domain="com.microsoft"),
+             *(helper.make_node("MaxPool", ["x"], [name], kernel_shape=[1, 1]) for name in "pq")]
+    value = helper.make_tensor_value_info
+    model = helper.make_model(helper.make_graph(
+        [*nodes[1:], nodes[0]], "steps", [value("x", TensorProto.INT8, ["N", 1, 16, 16])],
+        [value("y", TensorProto.INT8, ["N", 2, 16, 16])],
+        [numpy_helper.from_array(np.array(item), name) for name, item in values.items()]), ir_version=8,
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
+    x = np.arange(-128, 128).astype(np.int8).reshape(1, 1, 16, 16)
+    with load_model(model, CONFIGS["tiny"], "golden") as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": x})["y"], run_onnxruntime(model, x))
+        assert all(row.place == "chip" for row in loaded.placement) == on_chip
+
+
 def test_a_refused_operator_leaves_nothing():
     """Both operands are there already when it turns out that they do not fit each other."""
     types = {name: Type("int8", ("N", *shape)) for name, shape in (("x", (4, 6)), ("y", (3, 2, 6)))}
