@@ -181,6 +181,25 @@ def test_random_graphs(seed):
         assert any(row.place == "chip" for row in loaded.placement)
 
 
+@pytest.mark.parametrize("step, on_chip", [(1, True), (2, False), (-1, False)])
+def test_slices_of_channels(step, on_chip):
+    """A view has channels that follow each other."""
+    given = {"start": 5 if step < 0 else 0, "end": -9 if step < 0 else 5, "axis": 1, "step": step}
+    nodes = [helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2]),
+             helper.make_node("Slice", ["p", *given], ["s"]),
+             helper.make_node("MaxPool", ["s"], ["y"], kernel_shape=[2, 2])]
+    value = helper.make_tensor_value_info
+    model = helper.make_model(helper.make_graph(
+        nodes, "channels", [value("x", TensorProto.INT8, ["N", 6, 4, 4])],
+        [value("y", TensorProto.INT8, ["N", "C", 2, 2])],
+        [numpy_helper.from_array(np.array([item]), name) for name, item in given.items()]), ir_version=8,
+        opset_imports=[helper.make_opsetid("", 17)])
+    x = np.random.default_rng(0).integers(-128, 128, (2, 6, 4, 4), np.int8)
+    with load_model(model, CONFIGS["tiny"], "golden") as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": x})["y"], run_onnxruntime(model, x))
+        assert (len(loaded.compiled.parts) == 1) == on_chip
+
+
 @pytest.mark.parametrize("start, end, step, on_chip", [
     (0, 10, 1, False), (0, 1000, 1, False), (9, -11, -1, False), (-10, 1000, 1, False),
     (0, (1 << 63) - 1, 1, True)])
