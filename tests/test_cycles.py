@@ -9,7 +9,7 @@ from kiwicha.config import PRESETS
 from kiwicha.isa import Unit
 from kiwicha.matmul.unit import MatmulUnit
 from kiwicha.memory.accumulator import Accumulator
-from kiwicha.vector.unit import EpilogueUnit
+from kiwicha.vector.unit import VectorUnit
 from kiwicha_host import open_device
 from kiwicha_host.assembler import encode
 from kiwicha_host.compiler import GemmSpec, compile_gemm
@@ -23,12 +23,12 @@ SMALL = (("tiny", 10, 20), ("tiny", 100, 20), ("ulx3s_85f", 30, 20))
 @pytest.mark.parametrize("name", PRESETS)
 def test_latencies_are_those_of_the_hardware(name):
     config = PRESETS[name]
-    timing, accumulator, epilogue = Timing.of(config), Accumulator(config), EpilogueUnit(config)
+    timing, accumulator, vector = Timing.of(config), Accumulator(config), VectorUnit(config)
     assert timing.array == MatmulUnit(config).latency
     assert (timing.accumulate, timing.hazard) == (accumulator.latency, accumulator.hazard)
-    assert timing.epilogue == epilogue.latency
+    assert timing.vector == vector.latency
     if config.block_scaled:
-        assert timing.dynamic_scale == epilogue.dynamic_scale_latency
+        assert timing.dynamic_scale == vector.dynamic_scale_latency
 
 
 def test_the_model_predicts_the_chip():

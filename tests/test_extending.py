@@ -251,7 +251,7 @@ INSTRUCTION = {
         again("STORE = 4", "NOP = 5"),
         instead("INSTRUCTIONS = {", 'NOP = Instruction(Unit.NOP, "Nothing, one item at a time.", '
                 '(Field("items", 8, 16, "how often"),))\n\nINSTRUCTIONS = {'),
-        instead("(LOAD, MATMUL, EPILOGUE, STORE)", "(LOAD, MATMUL, EPILOGUE, STORE, NOP)")],
+        instead("(LOAD, MATMUL, VECTOR, STORE)", "(LOAD, MATMUL, VECTOR, STORE, NOP)")],
     f"{RTL}/nop.py": [write('''"""Does nothing."""
 from amaranth.hdl import Module
 from amaranth.lib import wiring
@@ -284,10 +284,10 @@ class NopModel:
     f"{HOST}/cycles/model.py": [
         instead("from .store import", "from .nop import NopModel\nfrom .store import"),
         instead("Unit.STORE: Activity.MEMORY}", "Unit.STORE: Activity.MEMORY, Unit.NOP: Activity.DRAIN}"),
-        instead("Unit.EPILOGUE: epilogue,", "Unit.EPILOGUE: epilogue, Unit.NOP: NopModel(events),")],
+        instead("Unit.VECTOR: vector,", "Unit.VECTOR: vector, Unit.NOP: NopModel(events),")],
     f"{HOST}/compiler/program/builder.py": [
         instead("if a != b]", "if a != b and {a, b} - {Unit.LOAD, Unit.STORE} not in ({Unit.NOP, Unit.MATMUL}, "
-                              "{Unit.NOP, Unit.EPILOGUE})]")],
+                              "{Unit.NOP, Unit.VECTOR})]")],
 }
 INSTRUCTION_SCRIPT = """
 import numpy as np

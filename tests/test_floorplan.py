@@ -71,7 +71,7 @@ def blocks(rows=16, cells=8, lanes=4, lines=15, banks=4, slices=4, memories=16):
     """Names as yosys gives them to a chip's multipliers and block RAMs."""
     return [*(f"system.chip.matmul.array.cell_{r}_{q}.multiplier.mult18x18d" for r in range(rows)
               for q in range(cells)),
-            *(f"system.chip.epilogue.datapath.lane{i}.multiply.product{j}" for i in range(lanes)
+            *(f"system.chip.vector.datapath.lane{i}.multiply.product{j}" for i in range(lanes)
               for j in ("00", "01", "10", "11")),
             *(f"system.chip.scratchpad.bank{i}.memory.0.{j}" for i in range(banks) for j in range(lines)),
             *(f"system.chip.accumulator.bank{i}.slice{j}.memory.0.{k}" for i in range(2) for j in range(slices)

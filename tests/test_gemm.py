@@ -80,7 +80,7 @@ def test_column_blocks_that_are_alike_share_an_epilogue():
     for bias in (False, True):
         program = compile_gemm(config, GemmSpec(m=33, n=65, k=127, bias=bias)).program
         units = Counter(program[::INSTRUCTION_BYTES])
-        assert (units[Unit.EPILOGUE.value] == units[Unit.STORE.value]) == (not bias)
+        assert (units[Unit.VECTOR.value] == units[Unit.STORE.value]) == (not bias)
 
 
 def test_the_golden_numerics_agree_with_plain_numpy():

@@ -57,7 +57,7 @@ class Slow:
                 old = 0 if first and not f["accumulate"] else int(self.acc[acc, n])
                 self.acc[acc, n] = (old + total + 2 ** 31) % 2 ** 32 - 2 ** 31
 
-    def epilogue(self, f):
+    def vector(self, f):
         lines = -(-4 * CONFIG.columns // CONFIG.line_bytes)
         line, parameters = f["param_line"], []
         for wanted, dtype in ((f["bias"], np.int32), (f["scale_mode"] == ScaleMode.COLUMN, np.float32)):
@@ -73,8 +73,8 @@ class Slow:
             kind = np.int32 if f["out_format"] == OutFormat.INT32 else np.float32
             clamp_to = tuple(np.array([f["clamp_low"], f["clamp_high"]], np.uint32).view(kind))
         for i3, i2 in np.ndindex(f["count3"], f["count2"]):
-            window = [f["acc_line"] + i0 * f["acc_stride0"] + i1 * f["acc_stride1"] + i2 * f["acc_stride2"]
-                      + i3 * f["acc_stride3"] for i1 in range(f["count1"]) for i0 in range(f["count0"])]
+            window = [f["a_line"] + i0 * f["a_stride0"] + i1 * f["a_stride1"] + i2 * f["a_stride2"]
+                      + i3 * f["a_stride3"] for i1 in range(f["count1"]) for i0 in range(f["count0"])]
             data = numerics.epilogue(self.acc[window].astype(np.int32), bias, scale, f["out_format"], clamp_to,
                                      f["zero_point"], window=(0,)).tobytes()
             for step, start in enumerate(range(0, len(data), CONFIG.line_bytes)):
@@ -95,8 +95,9 @@ def random_fields(unit, rng):
             f |= {"fill_only": int(rng.random() < 0.2), "fill": rng.randrange(256)}
         return f
     f = {f"count{i}": rng.randint(1, 3) for i in range(4)}
-    f |= {f"acc_stride{i}": rng.choice([0, 0, 1, 2, 3, 4, 6, 9, -1, -5]) for i in range(4)}
-    f["acc_line"] = rng.randrange(32)
+    name = "acc" if unit == Unit.MATMUL else "a"
+    f |= {f"{name}_stride{i}": rng.choice([0, 0, 1, 2, 3, 4, 6, 9, -1, -5]) for i in range(4)}
+    f[f"{name}_line"] = rng.randrange(32)
     if unit == Unit.MATMUL:
         f |= {"accumulate": rng.randrange(2), "a_line": rng.randrange(64), "w_line": rng.randrange(60)}
         f |= {f"a_stride{i}": rng.randint(-5, 5) for i in range(4)}
@@ -113,12 +114,12 @@ def random_fields(unit, rng):
 
 
 def slow_scaled_epilogue(f, pad, acc):
-    """Writes to `pad` what an EPILOGUE without parameters per column does, one pixel after the other."""
+    """Writes to `pad` what a VECTOR without parameters per column does, one pixel after the other."""
     bits, parts, pixels = [], f["parts"], []
     dynamic_scale = f["out_format"] in (OutFormat.E4M3, OutFormat.E2M1)
     for i3, i2, part in np.ndindex(f["count3"], f["count2"], parts if dynamic_scale else 1):
-        window = [f["acc_line"] + i0 * f["acc_stride0"] + i1 * f["acc_stride1"] + i2 * f["acc_stride2"]
-                  + i3 * f["acc_stride3"] + part * f["part_stride"]
+        window = [f["a_line"] + i0 * f["a_stride0"] + i1 * f["a_stride1"] + i2 * f["a_stride2"]
+                  + i3 * f["a_stride3"] + part * f["part_stride"]
                   for i1 in range(f["count1"]) for i0 in range(f["count0"])]
         x = acc[window]
         x = x.view(np.float32) if f["float"] else x.astype(np.float32)
@@ -156,8 +157,8 @@ def test_random_results_of_a_block_scaled_chip(seed):
         form = rng.choice([OutFormat.BF16, OutFormat.E4M3, OutFormat.E2M1])
         f = {f"count{i}": rng.choice([1, 1, 2, 3]) for i in range(2)}
         f |= {"count2": rng.choice([1, 3, 11]), "count3": rng.choice([1, 2]), "parts": rng.choice([1, 2, 4, 16])}
-        f |= {f"acc_stride{i}": rng.choice([0, 1, 2, -1]) for i in range(4)}
-        f |= {"part_stride": rng.choice([0, 1, -2]), "acc_line": rng.randrange(32), "out_line": rng.randrange(40),
+        f |= {f"a_stride{i}": rng.choice([0, 1, 2, -1]) for i in range(4)}
+        f |= {"part_stride": rng.choice([0, 1, -2]), "a_line": rng.randrange(32), "out_line": rng.randrange(40),
               "out_stride2": rng.randint(-2, 3), "out_stride3": rng.randint(-4, 4), "out_step": rng.randint(-2, 3),
               "scale_line": rng.randrange(40, 64), "float": rng.randrange(2), "scale": rng.choice([0x3DCCCCCD, 1]),
               "scale_mode": rng.choice([ScaleMode.NONE, ScaleMode.SCALAR]), "out_format": form,
@@ -170,7 +171,7 @@ def test_random_results_of_a_block_scaled_chip(seed):
             acc[:] = (acc & 0x80FFFFFF - 2 ** 32) | 0x3F000000
         pad = machine.scratchpad.copy()
         try:
-            machine.run(make_job(encode(Unit.EPILOGUE, **f)))
+            machine.run(make_job(encode(Unit.VECTOR, **f)))
         except DeviceError as error:
             assert error.code in (ErrorCode.SCRATCHPAD_RANGE, ErrorCode.ACCUMULATOR_RANGE), error
             continue
@@ -180,7 +181,7 @@ def test_random_results_of_a_block_scaled_chip(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("unit", [Unit.LOAD, Unit.MATMUL, Unit.EPILOGUE, Unit.STORE], ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE], ids=lambda unit: unit.name)
 def test_random_instructions(unit, seed):
     rng, data = random.Random(seed), np.random.default_rng(seed)
     machine, good, bad = Machine(CONFIG), 0, 0

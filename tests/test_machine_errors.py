@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from machine_jobs import CONFIG, PROGRAM, SCALED, SIZE, epilogue, error_of, load, make_job, matmul, store
+from machine_jobs import CONFIG, PROGRAM, SCALED, SIZE, error_of, load, make_job, matmul, store, vector
 
 from kiwicha.isa import SEMAPHORE_MAX, ErrorCode, OutFormat, ScaleMode, Unit
 from kiwicha_host import DeviceError, Job, open_device
@@ -21,11 +21,11 @@ ERRORS = [
     (store(rows=0), (ErrorCode.FIELD, Unit.STORE, 0)),
     (store(segment_bytes=255), (ErrorCode.FIELD, Unit.STORE, 255)),
     *((matmul(**{f"count{i}": 0}), (ErrorCode.FIELD, Unit.MATMUL, 0)) for i in range(4)),
-    *((epilogue(**{f"count{i}": 0}), (ErrorCode.FIELD, Unit.EPILOGUE, 0)) for i in range(4)),
-    *((epilogue(out_format=i), (ErrorCode.FIELD, Unit.EPILOGUE, i)) for i in range(3, 8)),
-    (epilogue(float=1), (ErrorCode.FIELD, Unit.EPILOGUE, 1)),
-    (epilogue(scale_mode=3), (ErrorCode.FIELD, Unit.EPILOGUE, 3)),
-    (epilogue(out_format=OutFormat.INT32, scale_mode=ScaleMode.COLUMN), (ErrorCode.FIELD, Unit.EPILOGUE, 2)),
+    *((vector(**{f"count{i}": 0}), (ErrorCode.FIELD, Unit.VECTOR, 0)) for i in range(4)),
+    *((vector(out_format=i), (ErrorCode.FIELD, Unit.VECTOR, i)) for i in range(3, 8)),
+    (vector(float=1), (ErrorCode.FIELD, Unit.VECTOR, 1)),
+    (vector(scale_mode=3), (ErrorCode.FIELD, Unit.VECTOR, 3)),
+    (vector(out_format=OutFormat.INT32, scale_mode=ScaleMode.COLUMN), (ErrorCode.FIELD, Unit.VECTOR, 2)),
     (load(line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 64)),
     (load(fill_only=1, line=3, rows=3, row_line_stride=-2), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, -1)),
     (load(row_bytes=24, line=62, segment_line_stride=1), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 64)),
@@ -44,17 +44,17 @@ ERRORS = [
     (matmul(acc_line=32, w_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.MATMUL, 64)),
     (matmul(acc_line=32, count2=2, w_stride2=61), (ErrorCode.ACCUMULATOR_RANGE, Unit.MATMUL, 32)),
     (matmul(acc_line=32, a_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.MATMUL, 64)),
-    (epilogue(acc_line=31, count0=2, acc_stride0=1), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
-    (epilogue(acc_line=0, count3=2, acc_stride3=-4), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, -4)),
-    (epilogue(out_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
-    (epilogue(out_format=OutFormat.FP32, out_line=62, out_step=1),
-     (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
-    (epilogue(bias=1, param_line=62), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
-    (epilogue(bias=1, scale_mode=ScaleMode.COLUMN, param_line=60),
-     (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
-    (epilogue(acc_line=32, out_line=64), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
-    (epilogue(acc_line=31, out_line=64, count2=2, acc_stride2=1),
-     (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    (vector(a_line=31, count0=2, a_stride0=1), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
+    (vector(a_line=0, count3=2, a_stride3=-4), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, -4)),
+    (vector(out_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (vector(out_format=OutFormat.FP32, out_line=62, out_step=1),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (vector(bias=1, param_line=62), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (vector(bias=1, scale_mode=ScaleMode.COLUMN, param_line=60),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (vector(a_line=32, out_line=64), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
+    (vector(a_line=31, out_line=64, count2=2, a_stride2=1),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
     (load(address=0x8000), (ErrorCode.WINDOW, Unit.LOAD, 0x8000)),
     (load(address=0x7FFC), (ErrorCode.WINDOW, Unit.LOAD, 0x8000)),
     (load(address=0x10, rows=3, row_stride=-9), (ErrorCode.WINDOW, Unit.LOAD, -2)),
@@ -72,30 +72,30 @@ ERRORS = [
 
 
 def quant(**fields):
-    return epilogue(**{"out_format": OutFormat.E4M3, "parts": 1} | fields)
+    return vector(**{"out_format": OutFormat.E4M3, "parts": 1} | fields)
 
 
 # Of a chip with block scaling.
 SCALED_ERRORS = [
-    (epilogue(out_format=6), (ErrorCode.FIELD, Unit.EPILOGUE, 6)),
-    (epilogue(out_format=OutFormat.INT32, float=1), (ErrorCode.FIELD, Unit.EPILOGUE, 1)),
-    *((quant(parts=parts), (ErrorCode.FIELD, Unit.EPILOGUE, parts)) for parts in (0, 17, 127)),
-    (quant(parts=2, bias=1), (ErrorCode.FIELD, Unit.EPILOGUE, 2)),
-    (quant(parts=3, scale_mode=ScaleMode.COLUMN), (ErrorCode.FIELD, Unit.EPILOGUE, 3)),
-    (quant(parts=0, count1=0), (ErrorCode.FIELD, Unit.EPILOGUE, 0)),
-    (epilogue(out_format=OutFormat.BF16, out_line=63, out_step=1),
-     (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
-    (quant(parts=4, acc_line=30, part_stride=1), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
-    (quant(parts=4, out_line=2, out_step=-1), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, -1)),
-    (quant(scale_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
-    (quant(scale_line=63, count2=9), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    (vector(out_format=6), (ErrorCode.FIELD, Unit.VECTOR, 6)),
+    (vector(out_format=OutFormat.INT32, float=1), (ErrorCode.FIELD, Unit.VECTOR, 1)),
+    *((quant(parts=parts), (ErrorCode.FIELD, Unit.VECTOR, parts)) for parts in (0, 17, 127)),
+    (quant(parts=2, bias=1), (ErrorCode.FIELD, Unit.VECTOR, 2)),
+    (quant(parts=3, scale_mode=ScaleMode.COLUMN), (ErrorCode.FIELD, Unit.VECTOR, 3)),
+    (quant(parts=0, count1=0), (ErrorCode.FIELD, Unit.VECTOR, 0)),
+    (vector(out_format=OutFormat.BF16, out_line=63, out_step=1),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (quant(parts=4, a_line=30, part_stride=1), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
+    (quant(parts=4, out_line=2, out_step=-1), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, -1)),
+    (quant(scale_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (quant(scale_line=63, count2=9), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
     # A pixel's parts come one after the other, each its accumulators first, and the scale last.
-    (quant(parts=2, acc_line=31, part_stride=1, out_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 80)),
-    (quant(parts=2, acc_line=31, part_stride=1, scale_line=80), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
-    (quant(parts=2, out_line=63, out_step=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
-    (quant(count2=2, acc_line=31, acc_stride2=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 80)),
-    (quant(count2=9, acc_line=24, acc_stride2=1, scale_line=63), (ErrorCode.ACCUMULATOR_RANGE, Unit.EPILOGUE, 32)),
-    (quant(count2=9, out_line=8, out_stride2=-1, scale_line=63), (ErrorCode.SCRATCHPAD_RANGE, Unit.EPILOGUE, 64)),
+    (quant(parts=2, a_line=31, part_stride=1, out_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 80)),
+    (quant(parts=2, a_line=31, part_stride=1, scale_line=80), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
+    (quant(parts=2, out_line=63, out_step=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (quant(count2=2, a_line=31, a_stride2=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 80)),
+    (quant(count2=9, a_line=24, a_stride2=1, scale_line=63), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
+    (quant(count2=9, out_line=8, out_stride2=-1, scale_line=63), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
 ]
 
 

@@ -280,9 +280,9 @@ def reference_markdown() -> str:
     for instruction in INSTRUCTIONS.values():
         lines += [f"## {instruction.name}, opcode {instruction.opcode}", "", instruction.doc, "",
                   *_field_table(instruction.fields)]
-    lines += _enumeration("Output formats", "Field `out_format` of EPILOGUE.", "format", isa.OutFormat)
-    lines += _enumeration("Scale modes", "Field `scale_mode` of EPILOGUE.", "mode", isa.ScaleMode)
-    lines += _enumeration("Scale rules", "Field `scale_rule` of EPILOGUE.", "rule", isa.ScaleRule)
+    lines += _enumeration("Output formats", "Field `out_format` of VECTOR.", "format", isa.OutFormat)
+    lines += _enumeration("Scale modes", "Field `scale_mode` of VECTOR.", "mode", isa.ScaleMode)
+    lines += _enumeration("Scale rules", "Field `scale_rule` of VECTOR.", "rule", isa.ScaleRule)
     lines += ["## Element formats", "", "Fields `a_format` and `w_format` of MATMUL, and a bit each of the "
               "register FORMATS. A code stands for significand * 2^exponent; INT8 without scales is a whole "
               "number.", "",

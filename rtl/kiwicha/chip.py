@@ -15,7 +15,7 @@ from .isa import INSTRUCTIONS, REGISTER_ADDRESS_WIDTH
 from .matmul.unit import MatmulUnit
 from .memory.accumulator import Accumulator
 from .memory.scratchpad import Scratchpad
-from .vector.unit import EpilogueUnit
+from .vector.unit import VectorUnit
 
 __all__ = ["Chip"]
 
@@ -61,7 +61,7 @@ class Chip(wiring.Component):
         m.submodules.control = control = Controller(self.config, self._probe)
         m.submodules.load = load = LoadUnit(self.config)
         m.submodules.matmul = matmul = MatmulUnit(self.config)
-        m.submodules.epilogue = epilogue = EpilogueUnit(self.config)
+        m.submodules.vector = vector = VectorUnit(self.config)
         m.submodules.store = store = StoreUnit(self.config)
         m.submodules.scratchpad = scratchpad = Scratchpad(self.config)
         m.submodules.accumulator = accumulator = Accumulator(self.config)
@@ -85,11 +85,11 @@ class Chip(wiring.Component):
         connect(m, matmul.w, scratchpad.w)
         if self.config.block_scaled:
             connect(m, matmul.s, scratchpad.s)
-        connect(m, epilogue.params, scratchpad.params)
+        connect(m, vector.params, scratchpad.params)
         connect(m, store.read, scratchpad.store)
-        connect(m, epilogue.write, scratchpad.epilogue)
+        connect(m, vector.write, scratchpad.vector)
         connect(m, load.write, scratchpad.load)
 
         m.d.comb += accumulator.i.eq(matmul.acc)
-        connect(m, epilogue.acc, accumulator.read)
+        connect(m, vector.acc, accumulator.read)
         return m

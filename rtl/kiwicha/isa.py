@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from .formats import FORMATS, DocumentedEnum, ElementFormat
 
 __all__ = ["Access", "Activity", "COMMON_FIELDS", "COUNTER_BASE", "ErrorCode", "Field", "INSTRUCTIONS",
-           "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OutFormat", "PAGE_BITS", "REGISTERS",
-           "REGISTER_ADDRESS_WIDTH", "Register", "RegisterField", "SEMAPHORES", "SEMAPHORE_MAX",
-           "ScaleMode", "ScaleRule", "Unit", "counter_address"]
+           "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OperandUse", "OutFormat", "PAGE_BITS", "REGISTERS",
+           "REGISTER_ADDRESS_WIDTH", "Reduce", "Register", "RegisterField", "SEMAPHORES", "SEMAPHORE_MAX",
+           "ScaleMode", "ScaleRule", "Source", "TABLE_WORDS", "Unit", "counter_address"]
 
 INSTRUCTION_BYTES = 64
 #: Counting semaphores, all zero when a program starts; an instruction names them by bit masks.
@@ -27,6 +27,8 @@ MAX_PROGRAM = (1 << INDEX_WIDTH) - 1
 PAGE_BITS = 12
 #: Bits of a register's byte address.
 REGISTER_ADDRESS_WIDTH = 12
+#: Words of 32 bits in each of the vector unit's tables: one for every byte.
+TABLE_WORDS = 256
 #: Elements are addressed by loop nests of so many levels, level 0 the innermost.
 LEVELS = 4
 
@@ -36,7 +38,7 @@ class Unit(DocumentedEnum):
     FETCH = 0
     LOAD = 1
     MATMUL = 2
-    EPILOGUE = 3
+    VECTOR = 3
     STORE = 4
 
 
@@ -68,7 +70,7 @@ class Activity(DocumentedEnum):
 
 
 class OutFormat(DocumentedEnum):
-    """What the epilogue writes."""
+    """What the vector unit writes."""
     INT8 = 0
     INT32 = 1
     FP32 = 2
@@ -84,10 +86,29 @@ class ScaleRule(DocumentedEnum):
 
 
 class ScaleMode(DocumentedEnum):
-    """Where the epilogue's FP32 factor comes from."""
+    """Where the vector unit's FP32 factor comes from."""
     NONE = 0
     SCALAR = 1
     COLUMN = 2
+
+
+class Source(DocumentedEnum):
+    """Where the vector unit's operand A comes from."""
+    ACCUMULATOR = 0
+    TABLE = 1, "bytes of the scratchpad, each through table A"
+
+
+class OperandUse(DocumentedEnum):
+    """What becomes of the vector unit's operand B."""
+    NONE = 0
+    ADD = 1, "in place of the bias"
+    MULTIPLY = 2, "in place of the scale"
+
+
+class Reduce(DocumentedEnum):
+    """How the vector unit makes one result of a window."""
+    MAXIMUM = 0
+    SUM = 1, "of operand A, int32, modulo 2^32"
 
 
 @dataclass(frozen=True)
@@ -213,40 +234,58 @@ column.""", (
     Field("w_scale_stride3", 52, 16, "lines of the weights' scales from one iteration of level 3 to the next",
           signed=True)))
 
-EPILOGUE = Instruction(Unit.EPILOGUE, """\
-Accumulators to scratchpad. Levels 0 and 1 are the max-pool window, levels 2 and 3 the output's pixels. For each
-pixel: over the window, accumulator line `acc_line + sum(i * acc_stride)` plus bias, to FP32, times scale, clamped;
-the maximum, converted to `out_format`, goes to line `out_line + i2 * out_stride2 + i3 * out_stride3`, and a result
-that needs more lines goes on every `out_step` lines. INT32 is not converted nor scaled: its `scale_mode`
-must be NONE. Parameters start at `param_line`: ceil(4 * columns / line bytes) lines of bias if `bias`, then
-as many of FP32 scale if `scale_mode` is COLUMN. With `float` accumulators and bias are FP32 rather than int32.
+VECTOR = Instruction(Unit.VECTOR, """\
+Vectors of `columns` elements to scratchpad. Levels 0 and 1 are a window, levels 2 and 3 the output's pixels. For
+each pixel: over the window, operand A plus bias, to FP32, times scale, clamped; the maximum, converted to
+`out_format`, goes to line `out_line + i2 * out_stride2 + i3 * out_stride3`, and a result that needs more lines
+goes on every `out_step` lines. INT32 is not converted nor scaled: its `scale_mode` must be NONE. Parameters
+start at `param_line`: ceil(4 * columns / line bytes) lines of bias if `bias`, then as many of FP32 scale if
+`scale_mode` is COLUMN. With `float` operand A and bias are FP32 rather than int32.
 
-E4M3 and E2M1 make `parts` * columns results of each pixel, part j from accumulator lines `j * part_stride` further
-on, to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale by
-`scale_rule`. The scales of all pixels, in order, are the bytes of the lines from `scale_line` on; the rest of the
-last line is zero. Every part has the same bias and scale parameters, so `bias` and COLUMN need `parts` = 1.""", (
+Operand A is line `a_line + sum(i * a_stride)`: of the accumulators, or, if `a_source` is TABLE, of the
+scratchpad, whose first `columns` bytes are each replaced by a word of table A. Operand B is scratchpad line
+`b_line + i2 * b_stride2 + i3 * b_stride3`, through table B: with `b_use` ADD its words take the place of the
+bias, and with MULTIPLY, as FP32, that of the scale. With `reduce` SUM the window's A and one bias are added
+first, as int32, and there is no maximum. The tables have 256 words of 32 bits each and stay as they are until
+they are loaded: `load_a` and `load_b` load table A, then B, from the lines from `table_line` on, before the
+first pixel and after the instruction before has ended. No line of operands may be written by this instruction
+before it has been read, nor by one of VECTOR that it does not wait for.
+
+E4M3 and E2M1 make `parts` * columns results of each pixel, part j from A's lines `j * part_stride` further on,
+to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale by
+`scale_rule`. The scales of all pixels, in order, are the bytes of the lines from `scale_line` on; the rest of
+the last line is zero. Every part has the same bias, scale and operand B, so these need `parts` = 1.""", (
     Field("out_format", 1, 3, "INT8, INT32, FP32, BF16, E4M3 or E2M1", enum=OutFormat),
     Field("bias", 1, 1, "add a bias per column: int32, modulo 2^32, or FP32", bit=3),
     Field("scale_mode", 1, 2, "NONE, SCALAR (field `scale`) or COLUMN (parameter lines)", bit=4, enum=ScaleMode),
     Field("clamp", 1, 1, "clamp to clamp_low .. clamp_high", bit=6),
-    Field("float", 1, 1, "accumulators hold FP32; INT32 must not", bit=7),
+    Field("float", 1, 1, "operand A and bias are FP32; not for INT32, nor for SUM", bit=7),
     Field("zero_point", 2, 8, "added after rounding, INT8 only", signed=True),
     Field("scale_rule", 3, 1, "RCEIL or FLOOR, E4M3 and E2M1 only", enum=ScaleRule),
     Field("parts", 3, 7, "column blocks that share a scale, E4M3 and E2M1 only: 1 to 128 / columns", bit=1),
-    Field("acc_line", 8, 16, "first accumulator line"),
+    Field("a_line", 8, 16, "first line of A"),
     Field("out_line", 10, 16, "first scratchpad line of the result"),
     Field("param_line", 12, 16, "first scratchpad line of the parameters"),
-    Field("part_stride", 14, 16, "accumulator lines from one part to the next", signed=True),
+    Field("part_stride", 14, 16, "lines of A from one part to the next", signed=True),
     *_levels("count", 16, "iterations of level {}, at least 1", is_signed=False),
-    *_levels("acc_stride", 24, "accumulator lines from one iteration of level {} to the next"),
+    *_levels("a_stride", 24, "lines of A from one iteration of level {} to the next"),
     *_levels("out_stride", 32, "output lines from one iteration of level {} to the next", levels=(2, 3)),
     Field("out_step", 36, 16, "output lines from one line of a result to the next", signed=True),
     Field("scale_line", 38, 16, "first scratchpad line of the dynamic scales"),
     Field("scale", 40, 32, "FP32 factor for SCALAR, as its bits"),
     Field("clamp_low", 44, 32, "lower bound: FP32 bits; int32 if out_format is INT32"),
-    Field("clamp_high", 48, 32, "upper bound: the same")))
+    Field("clamp_high", 48, 32, "upper bound: the same"),
+    Field("a_source", 52, 1, "ACCUMULATOR or TABLE", enum=Source),
+    Field("b_use", 52, 2, "NONE, ADD (in place of `bias`) or MULTIPLY (in place of a scale)", bit=3,
+          enum=OperandUse),
+    Field("reduce", 52, 1, "MAXIMUM or SUM", bit=5, enum=Reduce),
+    Field("load_a", 53, 1, "load table A"),
+    Field("load_b", 53, 1, "load table B", bit=1),
+    Field("table_line", 54, 16, "first scratchpad line of the tables to load"),
+    Field("b_line", 56, 16, "first scratchpad line of B"),
+    *_levels("b_stride", 58, "lines of B from one iteration of level {} to the next", levels=(2, 3))))
 
-INSTRUCTIONS = {item.unit: item for item in (LOAD, MATMUL, EPILOGUE, STORE)}
+INSTRUCTIONS = {item.unit: item for item in (LOAD, MATMUL, VECTOR, STORE)}
 
 
 class Access(enum.StrEnum):
@@ -346,7 +385,7 @@ def _fields(*rows: tuple[str, int, int, str]) -> tuple[RegisterField, ...]:
 
 
 ID_VALUE = int.from_bytes(b"KIWI", "big")
-VERSION_VALUE = 0x0001_0000
+VERSION_VALUE = 0x0002_0000
 COUNTER_BASE = 0x100
 #: The part of an address's lower half that says which page.
 _PAGES = WORD >> PAGE_BITS << PAGE_BITS

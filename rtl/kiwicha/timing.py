@@ -122,7 +122,7 @@ def block_quantizer(config: ChipConfig) -> int:
     return tree + 1 + BLOCK_SCALE + 2 + FLOAT_TO_ELEMENT
 
 
-def epilogue_latency(config: ChipConfig) -> int:
+def vector_latency(config: ChipConfig) -> int:
     """The acceptance of a line's last read to its write."""
     return READ_LATENCY + column_select(config) + LANE_OUT + LINE_PACKER + 1
 

@@ -88,7 +88,7 @@ def bad_programs(config: ChipConfig) -> dict[str, tuple[Job, ErrorCode, Unit, in
                   Unit.STORE, config.line_bytes + 1),
         "count": (encode(Unit.MATMUL, **one | {"count1": 0}), ErrorCode.FIELD, Unit.MATMUL, 0),
         "matmul_acc": (encode(Unit.MATMUL, **one, acc_line=accs), acc, Unit.MATMUL, accs),
-        "epilogue_acc": (encode(Unit.EPILOGUE, **one, acc_line=accs), acc, Unit.EPILOGUE, accs),
+        "vector_acc": (encode(Unit.VECTOR, **one, a_line=accs), acc, Unit.VECTOR, accs),
         "semaphore": (encode(Unit.LOAD, wait=1 << 7, **row), ErrorCode.WATCHDOG, Unit.LOAD, 0),
     }
     if lines < 1 << 16:
@@ -97,8 +97,8 @@ def bad_programs(config: ChipConfig) -> dict[str, tuple[Job, ErrorCode, Unit, in
             "store_line": (encode(Unit.STORE, line=lines, address=8192, **row), scratch, Unit.STORE, lines),
             "a_line": (encode(Unit.MATMUL, **one, a_line=lines), scratch, Unit.MATMUL, lines),
             "w_line": (encode(Unit.MATMUL, **one, w_line=lines - 1), scratch, Unit.MATMUL, lines),
-            "out_line": (encode(Unit.EPILOGUE, **one, out_line=lines), scratch, Unit.EPILOGUE, lines),
-            "param_line": (encode(Unit.EPILOGUE, **one, bias=1, param_line=lines), scratch, Unit.EPILOGUE, lines),
+            "out_line": (encode(Unit.VECTOR, **one, out_line=lines), scratch, Unit.VECTOR, lines),
+            "param_line": (encode(Unit.VECTOR, **one, bias=1, param_line=lines), scratch, Unit.VECTOR, lines),
         }
     return {name: (job(wrong), *rest) for name, (wrong, *rest) in cases.items()}
 

@@ -40,7 +40,7 @@ class _Generator:
         self.config, self.rng = config, rng
         self.builder = ProgramBuilder()
         lines = min(_SEGMENT, config.scratchpad_lines // 8)
-        # The parameters' segment is LOAD's alone: an EPILOGUE may fetch them before an earlier one has written.
+        # The parameters' segment is LOAD's alone: a VECTOR may fetch them before an earlier one has written.
         spread = config.scratchpad_lines // 8
         self.pads = [Region(i * spread, lines) for i in range(7)]
         self.params = Region(7 * spread, lines)
@@ -137,7 +137,7 @@ class _Generator:
                        f"{operand}_scale_stride3": strides[1]}
         return list(dict.fromkeys(reads)), fields
 
-    def epilogue(self, out_format: OutFormat | None = None) -> None:
+    def vector(self, out_format: OutFormat | None = None) -> None:
         rng, config = self.rng, self.config
         acc, pad, scale_pad = rng.choice(self.accs), rng.choice(self.pads), rng.choice(self.pads)
         out_format = rng.choice(self.out_formats()) if out_format is None else out_format
@@ -150,23 +150,23 @@ class _Generator:
         if parts > 1:
             mode, bias = rng.choice((ScaleMode.NONE, ScaleMode.SCALAR)), 0
         counts = [*self.counts(2, 6), *self.counts(2, 24 if dynamic_scale else 8)]
-        acc_line, acc_strides = self.walk(acc, [*counts, parts])
+        a_line, a_strides = self.walk(acc, [*counts, parts])
         out_line, out_strides = self.walk(pad, [*counts[2:], lines])
         scale_lines = ceil_div(counts[2] * counts[3], config.line_bytes)
         scaled = {"float": int(out_format != OutFormat.INT32 and rng.random() < 0.7),
-                  "scale_rule": rng.choice(list(ScaleRule)), "parts": parts, "part_stride": acc_strides[4],
+                  "scale_rule": rng.choice(list(ScaleRule)), "parts": parts, "part_stride": a_strides[4],
                   "scale_line": scale_pad.base + rng.randrange(scale_pad.size - scale_lines + 1)}
         needed = ceil_div(4 * config.columns, config.line_bytes) * (bias + (mode == ScaleMode.COLUMN))
         bounds = [self.float_bits() for _ in range(2)]
         self.builder.add(
-            Unit.EPILOGUE, reads=[acc, self.params],
+            Unit.VECTOR, reads=[acc, self.params],
             writes=[pad, scale_pad] if dynamic_scale and scale_pad != pad else [pad],
             out_format=out_format, bias=bias,
             scale_mode=mode, clamp=rng.randrange(2), zero_point=rng.randint(-128, 127),
-            acc_line=acc_line, out_line=out_line,
+            a_line=a_line, out_line=out_line,
             param_line=self.params.base + rng.randrange(max(1, self.params.size - needed)),
             **{f"count{i}": value for i, value in enumerate(counts)},
-            **{f"acc_stride{i}": value for i, value in enumerate(acc_strides[:4])},
+            **{f"a_stride{i}": value for i, value in enumerate(a_strides[:4])},
             out_stride2=out_strides[0], out_stride3=out_strides[1], out_step=out_strides[2],
             scale=self.float_bits(), clamp_low=bounds[0], clamp_high=bounds[1],
             **(scaled if config.block_scaled else {}))
@@ -195,9 +195,9 @@ class _Generator:
         for acc in self.accs:
             for start in range(0, acc.size, self.pads[0].size // lines):
                 size = min(self.pads[0].size // lines, acc.size - start)
-                self.builder.add(Unit.EPILOGUE, reads=[acc], writes=["dump"], out_format=OutFormat.INT32,
-                                 count0=1, count1=1, count2=size, count3=1, acc_line=acc.base + start,
-                                 acc_stride2=1, out_line=self.params.base, out_stride2=lines, out_step=1)
+                self.builder.add(Unit.VECTOR, reads=[acc], writes=["dump"], out_format=OutFormat.INT32,
+                                 count0=1, count1=1, count2=size, count3=1, a_line=acc.base + start,
+                                 a_stride2=1, out_line=self.params.base, out_stride2=lines, out_step=1)
                 self.dump_lines(Region(self.params.base, size * lines), "dump")
         for pad in self.pads:
             self.dump_lines(pad, pad)
@@ -221,7 +221,7 @@ def random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Job
         generator.builder.add(Unit.MATMUL, reads=[generator.pads[0]], writes=[acc], count0=acc.size, count1=1,
                               count2=1, count3=1, acc_line=acc.base, acc_stride0=1,
                               a_line=generator.pads[0].base, w_line=generator.pads[0].base)
-    kinds = (generator.load, generator.matmul, generator.epilogue, generator.store)
+    kinds = (generator.load, generator.matmul, generator.vector, generator.store)
     for _ in range(instructions):
         rng.choice(kinds)()
     # The dump reuses the parameters' segment, after every reader of it.

@@ -12,7 +12,7 @@ from tb.control.environment import UNITS, ControlEnv, benches
 from tb.harness import cycles, port, unpack
 from tb.mutation import Invisible
 
-LOAD, MATMUL, EPILOGUE, STORE = UNITS
+LOAD, MATMUL, VECTOR, STORE = UNITS
 
 
 def random_program(random, length):
@@ -94,7 +94,7 @@ async def latency(dut):
     world = await ControlEnv.make(dut)
     world.memory.latency, world.memory.p_ready, world.memory.p_beat = (1, 1), 1, 1
     world.durations = (60, 60)
-    program = [(LOAD, 0, 1), (MATMUL, 1, 2), (EPILOGUE, 2, 4), (STORE, 4, 0)]
+    program = [(LOAD, 0, 1), (MATMUL, 1, 2), (VECTOR, 2, 4), (STORE, 4, 0)]
     await world.start(program)
     begin = world.cycle
     await world.check_done(1000)
@@ -166,7 +166,7 @@ async def unit_errors(dut):
 async def simultaneous_errors(dut):
     """Of the errors of one cycle the lowest index counts."""
     world = await ControlEnv.make(dut)
-    for order in (UNITS, UNITS[::-1], (MATMUL, STORE, LOAD, EPILOGUE)):
+    for order in (UNITS, UNITS[::-1], (MATMUL, STORE, LOAD, VECTOR)):
         program = [(unit, 0, 0) for unit in order]
         world.failures = {index: (ErrorCode.FIELD, 100 + index) for index in range(4)}
         world.duration = lambda unit, index: 10_000
@@ -253,17 +253,17 @@ async def watchdog(dut):
     """A semaphore that never comes, a unit that hangs, a signal that cannot be given, a silent memory."""
     world = await ControlEnv.make(dut)
     await world.write("WATCHDOG", 200)
-    await world.start([(LOAD, 0, 1), (STORE, 0, 0), (MATMUL, 2, 0), (EPILOGUE, 4, 0)])
+    await world.start([(LOAD, 0, 1), (STORE, 0, 0), (MATMUL, 2, 0), (VECTOR, 4, 0)])
     await world.check_error(ErrorCode.WATCHDOG, MATMUL, 2, 0)
     total = await world.read("CYCLES")
     last = max(cycle for _, _, cycle in world.retires) - world.offers[0][2]
     assert 200 <= total - last < 300, total
     world.duration = lambda unit, index: 3000 if index == 1 else 3
     world.frozen = True
-    await world.start([(LOAD, 0, 0), (EPILOGUE, 0, 0), (STORE, 0, 0)])
-    await world.check_error(ErrorCode.WATCHDOG, EPILOGUE, 1, 0)
+    await world.start([(LOAD, 0, 0), (VECTOR, 0, 0), (STORE, 0, 0)])
+    await world.check_error(ErrorCode.WATCHDOG, VECTOR, 1, 0)
     world.frozen = False
-    await world.start([(LOAD, 0, 0), (EPILOGUE, 0, 0), (STORE, 0, 0)])
+    await world.start([(LOAD, 0, 0), (VECTOR, 0, 0), (STORE, 0, 0)])
     await world.check_done(5000)    # a unit that moves is never the watchdog's business
     del world.duration
     await world.start([(LOAD, 0, 1)] * 16)
@@ -344,7 +344,7 @@ async def counters_tell(dut):
         return await world.read(counter_address(unit, activity))
 
     assert 350 < await count(MATMUL, Activity.SEMAPHORE) < 450
-    for unit in (LOAD, EPILOGUE, STORE):
+    for unit in (LOAD, VECTOR, STORE):
         assert await count(unit, Activity.SEMAPHORE) == 0
     assert await count(STORE, Activity.IDLE) == await world.read("CYCLES")
     assert await count(Unit.FETCH, Activity.QUEUE) > 300

@@ -8,7 +8,7 @@ from tb import harness
 from tb.control.environment import HOST, UNITS, ControlEnv, benches
 from tb.harness import bounded, cycles, port
 
-LOAD, MATMUL, EPILOGUE, STORE = UNITS
+LOAD, MATMUL, VECTOR, STORE = UNITS
 
 
 @cocotb.test()

@@ -12,7 +12,7 @@ from tb import harness
 from tb.harness import Bench, cycles, port
 
 READERS = ("a", "w", "params", "store")
-WRITERS = ("epilogue", "load")
+WRITERS = ("vector", "load")
 
 
 class Model:

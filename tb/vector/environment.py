@@ -10,7 +10,7 @@ from kiwicha.control.unit import ErrorReport
 from kiwicha.isa import Activity, Unit
 from kiwicha.layouts import unit_layout
 from kiwicha.timing import READ_LATENCY
-from kiwicha.vector.unit import EpilogueUnit
+from kiwicha.vector.unit import VectorUnit
 from tb import harness
 from tb.harness import clock, cycles, port
 from tb.vector.model import expected
@@ -18,7 +18,7 @@ from tb.vector.programs import FLOATS, INTS
 
 __all__ = ["surround"]
 
-LAYOUT = unit_layout(Unit.EPILOGUE)
+LAYOUT = unit_layout(Unit.VECTOR)
 #: Amaranth works a layout's size out each time that it is asked.
 _INSTRUCTION_BITS = LAYOUT.size
 
@@ -29,7 +29,7 @@ class Surroundings:
     def __init__(self, dut, config, label):
         self.dut, self.config = dut, config
         # Made in the simulator only: elsewhere Amaranth may warn of a unit that is never elaborated.
-        unit = EpilogueUnit(config)
+        unit = VectorUnit(config)
         #: Cycles from the last read to the write, without and with dynamic scales; room for lines between the two.
         self.latency, self.dynamic_scale_latency = unit.latency, unit.dynamic_scale_latency
         self.under_way = unit.lines_under_way

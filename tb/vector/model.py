@@ -126,9 +126,9 @@ def expected(config, f, accumulator, scratchpad):
             for i2 in range(f["count2"]):
                 results = []
                 for part in range(f["parts"] if dynamic_scale else 1):
-                    origin = (f["acc_line"] + i2 * f["acc_stride2"] + i3 * f["acc_stride3"]
+                    origin = (f["a_line"] + i2 * f["a_stride2"] + i3 * f["a_stride3"]
                               + part * f["part_stride"])
-                    lines = [origin + i0 * f["acc_stride0"] + i1 * f["acc_stride1"]
+                    lines = [origin + i0 * f["a_stride0"] + i1 * f["a_stride1"]
                              for i1 in range(f["count1"]) for i0 in range(f["count0"])]
                     for line in lines:
                         within(line, config.accumulator_lines, ErrorCode.ACCUMULATOR_RANGE)

@@ -43,8 +43,8 @@ def instruction(config, random, index=0, **fixed):
         parts = [("part_stride", lines)]
         place(f, random, "scale_line", config.scratchpad_lines,
               [("", -(-f["count2"] * f["count3"] // config.line_bytes))], [1])
-    place(f, random, "acc_line", config.accumulator_lines,
-          [(f"acc_stride{level}", f[f"count{level}"]) for level in range(4)] + parts, small)
+    place(f, random, "a_line", config.accumulator_lines,
+          [(f"a_stride{level}", f[f"count{level}"]) for level in range(4)] + parts, small)
     place(f, random, "out_line", config.scratchpad_lines,
           [("out_stride2", f["count2"]), ("out_stride3", f["count3"]), ("out_step", lines)], small)
     param = -(-4 * config.columns // config.line_bytes)
@@ -79,7 +79,7 @@ def run_of(config, random, form, pixels, window=1, **fixed):
     lines = 0 if form in DYNAMIC_SCALE else result_lines(config, form)
     fixed = {"out_line": 0, "out_stride2": lines, "out_step": 1, "part_stride": 1} | fixed
     return instruction(config, random, out_format=form, count0=window, count1=1, count2=pixels, count3=1,
-                       acc_line=0, acc_stride0=1, acc_stride2=0, **fixed)
+                       a_line=0, a_stride0=1, a_stride2=0, **fixed)
 
 
 def errors(config, random):
@@ -97,11 +97,11 @@ def errors(config, random):
     yield make(scale_mode=3, out_format=OutFormat.INT8)
     yield from (make(out_format=OutFormat.INT32, scale_mode=mode) for mode in (1, 2, 3))
     yield from (make(**(good | {f"count{level}": 0})) for level in range(4))
-    yield make(**good, acc_line=acc - 1, acc_stride0=1)
-    yield make(**good, acc_line=0, acc_stride0=-1)
-    yield make(**good, acc_line=65535, acc_stride0=32767, acc_stride2=32767)
-    yield make(**good, acc_line=4, acc_stride0=0, acc_stride1=0, acc_stride2=-1, acc_stride3=-3)
-    yield make(**good, acc_line=0, acc_stride0=1, acc_stride2=-32768, acc_stride3=0)
+    yield make(**good, a_line=acc - 1, a_stride0=1)
+    yield make(**good, a_line=0, a_stride0=-1)
+    yield make(**good, a_line=65535, a_stride0=32767, a_stride2=32767)
+    yield make(**good, a_line=4, a_stride0=0, a_stride1=0, a_stride2=-1, a_stride3=-3)
+    yield make(**good, a_line=0, a_stride0=1, a_stride2=-32768, a_stride3=0)
     for form in formats(config):
         mode = {"out_format": form, "scale_mode": ScaleMode.NONE}
         yield make(**good, **mode, out_line=pad - 1, out_stride2=1, out_stride3=0, out_step=0)
@@ -125,7 +125,7 @@ def errors(config, random):
 def dynamic_scale_errors(config, make):
     """The same, of dynamic scales."""
     most, pad, acc = 128 // config.columns, config.scratchpad_lines, config.accumulator_lines
-    plain = {"bias": 0, "scale_mode": ScaleMode.NONE, "count0": 1, "count1": 1, "acc_line": 0}
+    plain = {"bias": 0, "scale_mode": ScaleMode.NONE, "count0": 1, "count1": 1, "a_line": 0}
     for form in DYNAMIC_SCALE:
         yield from (make(out_format=form, parts=parts, **plain, part_stride=0, out_step=0)
                     for parts in (0, most + 1, 127))
@@ -133,8 +133,8 @@ def dynamic_scale_errors(config, make):
         yield make(out_format=form, **plain | {"scale_mode": ScaleMode.COLUMN}, parts=2, part_stride=0)
         # In the middle of a pixel: its accumulators, or its lines.
         walk = {"out_format": form, "parts": min(4, most), **plain, "count2": 2 * config.line_bytes, "count3": 1}
-        inside = {"acc_stride2": 0, "out_line": 8, "out_stride2": 0, "out_step": 1}
-        yield make(**walk | {"acc_line": acc - 2}, part_stride=1, **inside)
+        inside = {"a_stride2": 0, "out_line": 8, "out_stride2": 0, "out_step": 1}
+        yield make(**walk | {"a_line": acc - 2}, part_stride=1, **inside)
         yield make(**walk, part_stride=-1, **inside)
         yield make(**walk, part_stride=0, **inside | {"out_line": pad - 2})
         yield make(**walk, part_stride=0, **inside | {"out_line": config.line_bytes + 1, "out_step": 0,

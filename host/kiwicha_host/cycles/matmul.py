@@ -33,7 +33,7 @@ class MatmulModel:
         self._tile = (-99, -99, 0, -1)  # the last tile's first and last vector, their number, their bank
         self._row = -99                 # the last row of weights
         self._resting: dict[int, int] = {}      # accumulator lines of the last vectors, when they were issued
-        #: Uses of the accumulators' halves, which EPILOGUE reads, and of the scratchpad's banks.
+        #: Uses of the accumulators' halves, which VECTOR reads, and of the scratchpad's banks.
         self.sums, self.reads = Spans(), Spans()
 
     def offer(self, time: int, item: Instruction, accepted: Callable[[int], None],

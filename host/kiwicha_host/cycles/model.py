@@ -10,7 +10,6 @@ from .. import arguments
 from ..assembler import decode
 from ..memory_latency import MEMORY_LATENCY
 from .bus import ReadBus
-from .epilogue import EpilogueModel
 from .events import NEVER, Events
 from .fetch import Fetch
 from .issue_queue import Instruction, IssueQueue, Semaphores, UnitModel
@@ -18,11 +17,12 @@ from .load import LoadModel
 from .matmul import MatmulModel
 from .store import StoreModel
 from .timing import MEASURED, Timing
+from .vector import VectorModel
 
 __all__ = ["Deadlock", "Prediction", "cycles_within", "predict"]
 
 #: What a unit is counted as doing while it has work and does not move.
-_STALL = {Unit.LOAD: Activity.MEMORY, Unit.MATMUL: Activity.OPERAND, Unit.EPILOGUE: Activity.OPERAND,
+_STALL = {Unit.LOAD: Activity.MEMORY, Unit.MATMUL: Activity.OPERAND, Unit.VECTOR: Activity.OPERAND,
           Unit.STORE: Activity.MEMORY}
 
 
@@ -117,10 +117,10 @@ class _Run:
         timing = Timing.of(config)
         bus = ReadBus(events, latency)
         matmul = MatmulModel(events, config, timing)
-        epilogue = EpilogueModel(events, config, timing, matmul)
+        vector = VectorModel(events, config, timing, matmul)
         self._units: dict[Unit, UnitModel] = {
-            Unit.LOAD: LoadModel(events, bus, config, timing, epilogue.writes), Unit.MATMUL: matmul,
-            Unit.EPILOGUE: epilogue,
+            Unit.LOAD: LoadModel(events, bus, config, timing, vector.writes), Unit.MATMUL: matmul,
+            Unit.VECTOR: vector,
             Unit.STORE: StoreModel(events, config, timing, latency, matmul.reads)}
         semaphores = Semaphores(events)
         self._issue_queues = {unit: IssueQueue(events, semaphores, unit, model, config.queue_depth)

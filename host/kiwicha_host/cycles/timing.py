@@ -25,7 +25,7 @@ MEASURED = {
     "loop": 1,                  # last iteration of a MATMUL's loops to the acceptance of the next, besides
     "vector": 4,                # acceptance of a MATMUL to its first vector
     "weight_row": 3,            # acceptance of a MATMUL to its first row of weights
-    "parameter_fetch": 3,       # acceptance of an EPILOGUE to its offer to the address generator, besides filling
+    "parameter_fetch": 3,       # acceptance of a VECTOR to its offer to the address generator, besides filling
     "parameters": 3,            # the last parameter that was read to that offer
     "address_generator": 3,     # an instruction taken by the address generator to its first read
     "address_generator_period": 2,  # last read of an instruction to first read of the next
@@ -46,7 +46,7 @@ class Timing:
         Of those, cycles until the accumulators' port is taken.
     hazard : int
         Cycles between two vectors of one accumulator line, at least.
-    epilogue, dynamic_scale : int
+    vector, dynamic_scale : int
         A line's (or, with dynamic scales, pixel's) last read to its (first) write.
     push, pop : int
         A beat that LOAD accepts to the first take of its bytes; a take to the line's write.
@@ -57,7 +57,7 @@ class Timing:
     accumulate: int
     added: int
     hazard: int
-    epilogue: int
+    vector: int
     dynamic_scale: int
     push: int
     pop: int
@@ -71,7 +71,7 @@ class Timing:
         return cls(
             array=timing.READ_LATENCY + timing.decode_latency(config) + timing.array_latency(config),
             accumulate=timing.accumulator_latency(config), added=timing.BLOCK_SUM if config.block_scaled else 0,
-            hazard=timing.accumulator_hazard(config), epilogue=timing.epilogue_latency(config),
+            hazard=timing.accumulator_hazard(config), vector=timing.vector_latency(config),
             dynamic_scale=timing.dynamic_scale_latency(config),
             push=timing.REALIGNER_IN + timing.turn_stages(config.bus_bytes), pop=out + 1,
             read=2 + timing.READ_LATENCY + timing.REALIGNER_IN + timing.turn_stages(config.line_bytes),

@@ -41,7 +41,7 @@ class Controller(wiring.Component):
         Reads of the program.
     window : Out(Window(config))
         The memory window, for the units that touch memory; does not change while they work.
-    load, matmul, epilogue, store : In(UnitPort)
+    load, matmul, vector, store : In(UnitPort)
         The units.
     irq : Out(1)
     probe : Out(Probe)

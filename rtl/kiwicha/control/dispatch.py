@@ -29,7 +29,7 @@ class Dispatch(wiring.Component):
         All instructions of the program have been dispatched.
     running : In(1)
         A program runs.
-    load, matmul, epilogue, store : Out(stream)
+    load, matmul, vector, store : Out(stream)
         To the issue queues.
     error : Out(ErrorReport), error_unit : Out(Unit)
     activity : Out(Activity)

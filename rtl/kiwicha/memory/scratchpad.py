@@ -14,7 +14,7 @@ __all__ = ["READERS", "WRITERS", "Scratchpad"]
 
 #: Who reads and who writes, highest priority first.
 READERS = ("s", "a", "w", "params", "store")
-WRITERS = ("epilogue", "load")
+WRITERS = ("vector", "load")
 
 
 class Scratchpad(wiring.Component):
@@ -35,11 +35,11 @@ class Scratchpad(wiring.Component):
     a, w : In(ReadPort)
         MATMUL's vectors and its weights.
     params : In(ReadPort)
-        EPILOGUE's parameters.
+        VECTOR's parameters.
     store : In(ReadPort)
         STORE's lines.
-    epilogue, load : In(WritePort)
-        EPILOGUE's and LOAD's lines.
+    vector, load : In(WritePort)
+        VECTOR's and LOAD's lines.
 
     All are of `8 * line_bytes` bits; a read is answered :data:`kiwicha.timing.READ_LATENCY` cycles after
     its acceptance, and the answer is a multiplexer behind registers.

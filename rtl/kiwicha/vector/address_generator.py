@@ -185,8 +185,8 @@ class _Loops(wiring.Component):
         m = Module()
         load, advance, scaled = self.load, self.advance, self._config.block_scaled
         i = self.i.instruction
-        counts = [(i.count0, i.acc_stride0), (i.count1, i.acc_stride1), (self._geometry.steps, None),
-                  (i.count2, i.acc_stride2), (i.count3, i.acc_stride3)]
+        counts = [(i.count0, i.a_stride0), (i.count1, i.a_stride1), (self._geometry.steps, None),
+                  (i.count2, i.a_stride2), (i.count3, i.a_stride3)]
         if scaled:
             counts.insert(3, (Mux(self.i.dynamic_scale, i.parts, 1), i.part_stride))
         set_ = Signal(range(PARAMETER_SETS), name="set")
@@ -215,12 +215,12 @@ class _Loops(wiring.Component):
     def _follow_reads(self, m, nest, strides):
         """The accumulator line: each step starts at the same one."""
         stepping = [level for level, stride in enumerate(strides) if stride is not None]
-        held = Signal(data.ArrayLayout(signed(16), len(stepping)), name="acc_strides")
+        held = Signal(data.ArrayLayout(signed(16), len(stepping)), name="a_strides")
         m.submodules.read = read = Pointer(len(strides))
         m.d.comb += [
             *(read.strides[level].eq(held[own]) for own, level in enumerate(stepping)),
             read.load.eq(self.load), read.advance.eq(self.advance | self.load),
-            read.base.eq(self.i.instruction.acc_line),
+            read.base.eq(self.i.instruction.a_line),
             read.carry.eq(nest.carry & ~self.load.replicate(len(strides))),
             self.read.eq(read.value),
         ]

@@ -74,7 +74,7 @@ class ParameterFetch(wiring.Component):
         width = 8 * config.line_bytes
         number = Geometry.of(config).line_width
         super().__init__({
-            "i": In(stream.Signature(unit_layout(Unit.EPILOGUE))),
+            "i": In(stream.Signature(unit_layout(Unit.VECTOR))),
             "o": Out(stream.Signature(prepared_layout(config))),
             "params": Out(ReadPort(width)),
             "hold": In(1), "free": In(1), "clear": In(1), "idle": Out(1), "busy": Out(1),
@@ -85,7 +85,7 @@ class ParameterFetch(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        fields = Signal(unit_layout(Unit.EPILOGUE))
+        fields = Signal(unit_layout(Unit.VECTOR))
         error = Signal(ErrorCode)
         address = Signal(signed(18))
         used = Signal(range(PARAMETER_SETS + 1))

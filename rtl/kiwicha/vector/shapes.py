@@ -118,7 +118,7 @@ def request_layout(config: ChipConfig) -> data.StructLayout:
 def prepared_layout(config: ChipConfig) -> data.StructLayout:
     """An instruction that is ready to run, or whose error is ready to be told."""
     return data.StructLayout({
-        "instruction": unit_layout(Unit.EPILOGUE),
+        "instruction": unit_layout(Unit.VECTOR),
         "set": range(PARAMETER_SETS),
         "size": size_shape(config),
         **({"dynamic_scale": 1} if config.block_scaled else {}),

@@ -15,7 +15,7 @@ from .datapath import Datapath
 from .parameter_fetch import ParameterFetch
 from .shapes import Geometry, line_order, request_layout
 
-__all__ = ["EpilogueUnit"]
+__all__ = ["VectorUnit"]
 
 #: Lines that may be on their way between the read that completes one and its write. More than the cycles
 #: between the two, so that a line can leave every cycle.
@@ -26,8 +26,8 @@ SCALES_UNDER_WAY = 16
 REQUESTS = 8
 
 
-class EpilogueUnit(wiring.Component):
-    """Runs EPILOGUE instructions (:data:`kiwicha.isa.EPILOGUE`) of a chip of `config`.
+class VectorUnit(wiring.Component):
+    """Runs VECTOR instructions (:data:`kiwicha.isa.VECTOR`) of a chip of `config`.
 
     One accumulator line is read per cycle, for each pixel `steps` = ceil(columns / lanes) times its window.
     From a line's last read to its write :attr:`latency` cycles pass. The next instruction is prepared
@@ -56,7 +56,7 @@ class EpilogueUnit(wiring.Component):
     def __init__(self, config: ChipConfig):
         self._config = config
         super().__init__({
-            "control": Out(UnitPort(Unit.EPILOGUE)),
+            "control": Out(UnitPort(Unit.VECTOR)),
             "acc": Out(ReadPort(32 * config.columns)),
             "params": Out(ReadPort(8 * config.line_bytes)),
             "write": Out(WritePort(8 * config.line_bytes)),
@@ -65,7 +65,7 @@ class EpilogueUnit(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from the acceptance of a line's last read to its write."""
-        return timing.epilogue_latency(self._config)
+        return timing.vector_latency(self._config)
 
     @property
     def dynamic_scale_latency(self) -> int:

@@ -3,10 +3,10 @@
 from kiwicha.isa import Unit
 
 from .access import Fault, Memory, State
-from .epilogue import epilogue
 from .matmul import matmul
 from .transfer import load, store
+from .vector import vector
 
 __all__ = ["EXECUTE", "Fault", "Memory", "State"]
 
-EXECUTE = {Unit.LOAD: load, Unit.MATMUL: matmul, Unit.EPILOGUE: epilogue, Unit.STORE: store}
+EXECUTE = {Unit.LOAD: load, Unit.MATMUL: matmul, Unit.VECTOR: vector, Unit.STORE: store}

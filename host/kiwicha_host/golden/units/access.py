@@ -3,7 +3,7 @@
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import ErrorCode
+from kiwicha.isa import TABLE_WORDS, ErrorCode
 
 from ... import arguments
 from ...job import Job
@@ -20,13 +20,15 @@ class Fault(Exception):
 
 
 class State:
-    """A chip's scratchpad and accumulators; they start as zeros."""
+    """A chip's scratchpad, accumulators and tables; they start as zeros."""
 
     def __init__(self, config: ChipConfig):
         self.config = arguments.chip(config)
         self.scratchpad = np.zeros((config.scratchpad_lines, config.line_bytes), np.uint8)
         #: int32, or FP32 as its bits.
         self.accumulator = np.zeros((config.accumulator_lines, config.columns), np.int32)
+        #: The vector unit's tables A and B, as the words' bits.
+        self.tables = np.zeros((2, TABLE_WORDS), np.uint32)
         #: Sums over part of a block, per accumulator, and whether a NaN took part.
         self.partial = PartialSums(config)
 

@@ -230,10 +230,10 @@ def epilogue(emitter: Emitter, plan: ConvPlan, params: tuple[int, Hashable], slo
                 acc = (y.start - conv.y) * conv.w + x.start - conv.x
                 line = ((y.first - out.y) * target.width + x.first - out.x) * blocks
                 emitter.add(
-                    Unit.EPILOGUE, reads=[slot[1], params[1]], writes=target.keys,
-                    acc_line=slot[0] + acc + nest.offsets[0], out_line=target.line + line + nest.offsets[1],
-                    count0=x.taps, acc_stride0=x.tap_step, count1=y.taps, acc_stride1=y.tap_step * conv.w,
-                    **nest.counts((2, 3)), **nest.fields("acc_stride", 0, (2, 3)),
+                    Unit.VECTOR, reads=[slot[1], params[1]], writes=target.keys,
+                    a_line=slot[0] + acc + nest.offsets[0], out_line=target.line + line + nest.offsets[1],
+                    count0=x.taps, a_stride0=x.tap_step, count1=y.taps, a_stride1=y.tap_step * conv.w,
+                    **nest.counts((2, 3)), **nest.fields("a_stride", 0, (2, 3)),
                     **nest.fields("out_stride", 1, (2, 3)), **common)
 
 

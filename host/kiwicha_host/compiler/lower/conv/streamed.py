@@ -10,7 +10,7 @@ from kiwicha import ChipConfig
 from ...errors import CompileError
 from ...program.memory_map import Region, ceil_div
 from ..autotune import fastest
-from ..product.estimate import EPILOGUE_OVERHEAD, Effort, load_overhead
+from ..product.estimate import VECTOR_OVERHEAD, Effort, load_overhead
 from ..product.schedule import Order
 from ..product.spans import split
 from .emitter import Accumulators, Emitter
@@ -111,7 +111,7 @@ class Streamed:
         together = min(_BATCH, self._images_together(plan))
         tiles = ceil_div(_BATCH, together) * len(self._tiles)
         steps = ceil_div(config.columns, config.vector_lanes)
-        # Accumulator lines that an EPILOGUE reads for a result, lines of input, cycles of products, of each tile.
+        # Accumulator lines that a VECTOR reads for a result, lines of input, cycles of products, of each tile.
         taps = prod(plan.layer.pool.kernel) if plan.layer.pool else 1
         inputs = [plan.reach(0, conv.h) * plan.reach(1, conv.w) * plan.segments * together
                   for conv in map(plan.conv_rect, self._tiles)]
@@ -126,7 +126,7 @@ class Streamed:
             products=groups * plan.blocks * sum(products),
             loads=groups * sum(inputs) + times * (plan.weight_lines + parts * load_overhead(
                 memory_latency, (parts, self._slots))),
-            epilogues=plan.blocks * (groups * sum(results) * taps * steps + tiles * EPILOGUE_OVERHEAD),
+            epilogues=plan.blocks * (groups * sum(results) * taps * steps + tiles * VECTOR_OVERHEAD),
             stores=groups * plan.blocks * sum(results), instructions=groups * self._least_instructions,
             bus_bytes=config.bus_bytes, first=first + products[0] + alone, first_loads=first,
             first_products=products[0],

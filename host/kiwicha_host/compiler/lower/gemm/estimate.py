@@ -1,7 +1,7 @@
 """About how many cycles a GEMM takes with a tiling: says which tilings the cycle model has to look at."""
 
 from ...program.memory_map import ceil_div
-from ..product.estimate import EPILOGUE_OVERHEAD, Effort, burst_latency, load_overhead
+from ..product.estimate import VECTOR_OVERHEAD, Effort, burst_latency, load_overhead
 from ..product.spans import Span, falling, rising
 from .shape import Shape
 from .tiling import Tiling
@@ -24,7 +24,7 @@ def estimate(memory: "MemoryTime", tiling: Tiling) -> float:
     a_loads = 1 if a_span <= tiling.a_slots else n_parts
     w_loads = 1 if w_span <= tiling.w_slots else m_parts
     loads = a_loads * m_parts * k_parts + w_loads * n_parts * k_parts
-    # As if every column block had parameters; without, there are fewer EPILOGUEs.
+    # As if every column block had parameters; without, there are fewer VECTORs.
     epilogues, stores = m_parts * n_blocks, tiles * ceil_div(tiling.n, tiling.group)
     instructions = loads + tiles * k_parts + epilogues + stores
     overhead = load_overhead(memory.latency, (a_span, tiling.a_slots), (w_span, tiling.w_slots))
@@ -36,7 +36,7 @@ def estimate(memory: "MemoryTime", tiling: Tiling) -> float:
     first_loads, first_products, first = _first_tile(memory, tiling)
     return Effort(
         products=compute, loads=a_cycles * a_loads + w_cycles * w_loads + loads * overhead,
-        epilogues=m * n_blocks * steps + epilogues * EPILOGUE_OVERHEAD,
+        epilogues=m * n_blocks * steps + epilogues * VECTOR_OVERHEAD,
         stores=max(ceil_div(m * shape.c_row_bytes, bus), m * n_blocks * shape.result_lines),
         instructions=instructions, bus_bytes=bus, first=first, first_loads=first_loads,
         first_products=first_products,

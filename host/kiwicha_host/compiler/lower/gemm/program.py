@@ -177,7 +177,7 @@ class _OutputRing:
 
 
 class _Results:
-    """Emits what follows a tile's last MATMUL: its parameters, EPILOGUEs and STOREs."""
+    """Emits what follows a tile's last MATMUL: its parameters, VECTORs and STOREs."""
 
     def __init__(self, builder: ProgramBuilder, place: Placement, buffers: _Buffers):
         self.builder, self.place, self.buffers = builder, place, buffers
@@ -185,11 +185,11 @@ class _Results:
         self._params = Ring("params", 2)
 
     def of(self, step: Step) -> list[Callable[[], None]]:
-        """One action per EPILOGUE or STORE, to be called in order."""
+        """One action per VECTOR or STORE, to be called in order."""
         params = self._load_params(step) if self.place.param_lines else 0
         actions: list[Callable[[], None]] = []
         parts = self.place.shape.out_parts
-        # Unless they have parameters or scales, one EPILOGUE does for all column blocks.
+        # Unless they have parameters or scales, one VECTOR does for all column blocks.
         alike = not self.place.param_lines and not self.place.shape.out_block
         for start, size in split_units(step.n_piece[1], self.place.tiling.group, parts):
             start += step.n_piece[0]
@@ -233,11 +233,11 @@ class _Results:
                       "scale_rule": ScaleRule[spec.scale_rule.upper()].value,
                       "scale_line": self._scale_line(step, size, room, block)}
         self.builder.add(
-            Unit.EPILOGUE, reads=[*self.buffers.accumulators(step), ("params", params)], writes=room.keys,
+            Unit.VECTOR, reads=[*self.buffers.accumulators(step), ("params", params)], writes=room.keys,
             out_format=spec.out_format, float=int(spec.block > 0), bias=int(spec.bias),
-            scale_mode=place.scale_mode, zero_point=spec.zero_point, count0=1, count1=1, count2=m, acc_stride2=1,
-            count3=alike, acc_stride3=m, out_stride3=lines,
-            acc_line=place.accumulator_line(step.slot) + column_block * m,
+            scale_mode=place.scale_mode, zero_point=spec.zero_point, count0=1, count1=1, count2=m, a_stride2=1,
+            count3=alike, a_stride3=m, out_stride3=lines,
+            a_line=place.accumulator_line(step.slot) + column_block * m,
             out_line=room.line + block * lines, out_stride2=size * lines, out_step=1,
             param_line=self.place.param_line(params) + column_block * place.param_lines, **extra)
 

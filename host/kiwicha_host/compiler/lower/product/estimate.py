@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from kiwicha.isa import INSTRUCTION_BYTES
 
-__all__ = ["EPILOGUE_OVERHEAD", "Effort", "burst_latency", "load_overhead"]
+__all__ = ["VECTOR_OVERHEAD", "Effort", "burst_latency", "load_overhead"]
 
-#: Cycles that a LOAD costs before its first burst, that an EPILOGUE takes to fetch its parameters, and that any
+#: Cycles that a LOAD costs before its first burst, that a VECTOR takes to fetch its parameters, and that any
 #: instruction costs for what its dispatch and semaphores do not overlap.
-_LOAD_OVERHEAD, EPILOGUE_OVERHEAD, _INSTRUCTION_OVERHEAD = 8, 30, 2
+_LOAD_OVERHEAD, VECTOR_OVERHEAD, _INSTRUCTION_OVERHEAD = 8, 30, 2
 #: Cycles from a read burst's issue to its end, besides its beats and the memory's latency, that tiles are chosen
 #: for: far more than there are if nothing else is on the bus, so that long rows are preferred.
 _BURST_OVERHEAD = 82

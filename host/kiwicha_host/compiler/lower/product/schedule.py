@@ -141,7 +141,7 @@ class Product(abc.ABC):
 
     @abc.abstractmethod
     def results(self, step: Step) -> Sequence[Callable[[], None]]:
-        """What follows the last product of a tile: an action for each EPILOGUE or STORE, to be called in order."""
+        """What follows the last product of a tile: an action for each VECTOR or STORE, to be called in order."""
 
     def run(self, steps: Sequence[Step], loads: Sequence[Load]) -> None:
         """All instructions: loads run ahead, and a tile's results leave while the next tile is computed."""

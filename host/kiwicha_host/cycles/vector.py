@@ -1,4 +1,4 @@
-"""EPILOGUE: prepares, reads one accumulator line in a cycle, writes after a fixed time."""
+"""VECTOR: prepares, reads one accumulator line in a cycle, writes after a fixed time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .matmul import MatmulModel
 from .spans import Spans
 from .timing import MEASURED, Timing
 
-__all__ = ["EpilogueModel"]
+__all__ = ["VectorModel"]
 
 _DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1)
 
@@ -27,7 +27,7 @@ class _Prepared:
     retire: Callable[[int], None]
 
 
-class EpilogueModel:
+class VectorModel:
     """Implements :class:`.issue_queue.UnitModel`."""
 
     def __init__(self, events: Events, config: ChipConfig, timing: Timing, matmul: MatmulModel):
@@ -98,7 +98,7 @@ class EpilogueModel:
             self._written = (last + self._timing.dynamic_scale
                              + (prepared.fields["parts"] - 1) * self._steps + 1)
         else:
-            self._written = last + self._timing.epilogue
+            self._written = last + self._timing.vector
         self._note_writes(first + self._written - last, prepared.fields, reads)
         self._ends.append(self._written + 1)
         self._events.at(self._written + 1, prepared.retire)
@@ -124,5 +124,5 @@ class EpilogueModel:
 
     def _read(self, first: int, reads: int, fields: dict[str, Any]) -> int:
         """When the last of `reads` reads is made, sums in the same half going first."""
-        half = fields["acc_line"] // (self._config.accumulator_lines // 2)
+        half = fields["a_line"] // (self._config.accumulator_lines // 2)
         return self._matmul.sums.last_of(half, first, reads)

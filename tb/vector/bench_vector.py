@@ -5,7 +5,7 @@ import numpy as np
 
 from kiwicha import ChipConfig
 from kiwicha.isa import Activity, OutFormat, ScaleMode
-from kiwicha.vector.unit import EpilogueUnit
+from kiwicha.vector.unit import VectorUnit
 from tb import harness
 from tb.harness import Bench, cycles
 from tb.vector.environment import surround
@@ -38,7 +38,7 @@ async def extremes(dut):
     edges = np.resize(INTS, (-(-len(INTS) // columns), columns))
     around.accumulator[:len(edges)] = edges
     batch = [instruction(around.config, random, index=i, out_format=form, scale_mode=ScaleMode.SCALAR,
-                         scale=scale, bias=0, clamp=clamp, acc_line=0, acc_stride2=1, count0=1, count1=1,
+                         scale=scale, bias=0, clamp=clamp, a_line=0, a_stride2=1, count0=1, count1=1,
                          count2=len(edges), count3=1, out_line=20, out_stride2=4, out_step=1)
              for i, (scale, clamp, form) in enumerate(
                  (scale, clamp, form) for scale in FLOATS for clamp in (0, 1)
@@ -55,7 +55,7 @@ async def like_onnx(dut):
     around.accumulator[:] = np.arange(shape[0] * shape[1]).reshape(shape) - shape[0] * shape[1] // 2
     batch = [instruction(around.config, random, index=i, out_format=OutFormat.INT8, scale=scale,
                          scale_mode=ScaleMode.SCALAR, zero_point=zero, clamp=0, count0=1, count1=1, count2=20,
-                         count3=1, acc_line=shape[0] // 2 - 10, acc_stride2=1)
+                         count3=1, a_line=shape[0] // 2 - 10, a_stride2=1)
              for i, (scale, zero) in enumerate((s, z) for s in (0x3F000000, 0x3E800000, 0x3F400000, 0x3F800000)
                                                for z in (0, 1, -128, 127, -7))]
     await around.run(batch)
@@ -188,7 +188,7 @@ def shape_bench(columns, lanes, bus_width, testcase=(), formats=("int8",), **mor
                         vector_lanes=lanes, scratchpad_banks=2, formats=formats,
                         **{"bank_lines": 64, "accumulator_lines": 64, **more})
     name = f"epilogue_{columns}_{lanes}_{config.line_bytes}{'_scaled' if config.block_scaled else ''}"
-    return Bench(module=__name__, name=name, build=lambda: EpilogueUnit(config), testcase=testcase,
+    return Bench(module=__name__, name=name, build=lambda: VectorUnit(config), testcase=testcase,
                  params={"config": config})
 
 
