@@ -1,14 +1,17 @@
-"""A network as convolutions, which is all that the chip's programs know, and the feature maps between them."""
+"""A network as layers, which are all that the chip's programs know, and the feature maps between them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from kiwicha.isa import OperandUse, Reduce
+
 from ... import arguments
 from ..errors import CompileError
 
-__all__ = ["FeatureMap", "Input", "Layer", "LayerGraph", "Output", "Pool", "SHIFT", "HostFunction", "View"]
+__all__ = ["FeatureMap", "Input", "Layer", "LayerGraph", "Output", "Pool", "SHIFT", "HostFunction",
+           "VectorLayer", "View"]
 
 #: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
 SHIFT = 128
@@ -73,6 +76,57 @@ class Layer:
     @property
     def out_size(self) -> tuple[int, int]:
         return self.pool.size if self.pool else self.conv_size
+
+
+@dataclass(frozen=True)
+class VectorLayer:
+    """What the vector unit does to feature maps without a product: sums, factors, functions of codes, pooling.
+
+    A result is (A over the window, reduced, plus B) times a factor, or times B; rounded, plus the zero point,
+    clamped. A and B are what the tables have for the codes: word number `code & 255`. B is a second feature map of
+    as many channels, of A's size or of one place that counts for all; it goes with layers without a window.
+
+    Parameters
+    ----------
+    name, op : of the first ONNX node, and of all that were fused
+    channels : of A, and of the result
+    size : of A, (y, x)
+    a_table : int32 [256]
+    b_table : [256] or None: int32 to add, float32 to multiply with
+    pool : the window; places outside A do not take part, and so padding adds nothing
+    reduce : of the window
+    factor : float32 [places + 1]: the factor for a window of which so many places are in A; without a window, and
+        with a maximum, its last element counts
+    y_zero : zero point of the result
+    clamp : lowest and highest output code
+    """
+    name: str
+    op: str
+    channels: int
+    size: tuple[int, int]
+    a_table: np.ndarray
+    b_table: np.ndarray | None = None
+    pool: Pool | None = None
+    reduce: Reduce = Reduce.MAXIMUM
+    factor: np.ndarray = field(default_factory=lambda: np.ones(1, np.float32))
+    y_zero: int = 0
+    clamp: tuple[int, int] = (-128, 127)
+
+    real_macs = 0
+
+    @property
+    def b_use(self) -> OperandUse:
+        if self.b_table is None:
+            return OperandUse.NONE
+        return OperandUse.ADD if self.b_table.dtype == np.int32 else OperandUse.MULTIPLY
+
+    @property
+    def out_channels(self) -> int:
+        return self.channels
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        return self.pool.size if self.pool else self.size
 
 
 @dataclass(frozen=True)
@@ -182,15 +236,17 @@ class LayerGraph:
     Attributes
     ----------
     maps : list of FeatureMap
-    layers : list of Layer
+    layers : list of Layer or VectorLayer
     sources, targets : of each layer, the view that it reads and the one that it writes
+    seconds : of each layer, the view of its operand B, or None
     inputs : list of Input
     outputs : list of Output
     """
     maps: list[FeatureMap] = field(default_factory=list)
-    layers: list[Layer] = field(default_factory=list)
+    layers: list[Layer | VectorLayer] = field(default_factory=list)
     sources: list[View] = field(default_factory=list)
     targets: list[View] = field(default_factory=list)
+    seconds: list[View | None] = field(default_factory=list)
     inputs: list[Input] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
 
@@ -209,11 +265,12 @@ class LayerGraph:
             view = view.of(place)
         return view
 
-    def add(self, layer: Layer, source: View, target: View) -> int:
+    def add(self, layer: Layer | VectorLayer, source: View, target: View, second: View | None = None) -> int:
         """The number of a new layer."""
         self.layers.append(layer)
         self.sources.append(source)
         self.targets.append(target)
+        self.seconds.append(second)
         return len(self.layers) - 1
 
     def encode(self, item: Input, images: np.ndarray) -> np.ndarray:
