@@ -45,8 +45,31 @@ def dependencies(steps: Steps) -> set[tuple[int, int]]:
             if set(steps[i][2]) & {*reads, *writes} or set(steps[i][1]) & set(writes)}
 
 
+def fields_of(program: bytes) -> list[dict]:
+    return [decode(program[i:i + INSTRUCTION_BYTES])[1] for i in range(0, len(program), INSTRUCTION_BYTES)]
+
+
+def check_prefetches(steps: Steps, program: bytes) -> None:
+    """VECTOR reads what it has itself written only after the end of the instruction that wrote it."""
+    bit, signallers, waits = 1 << semaphore(Unit.VECTOR, Unit.VECTOR), [], 0
+    writers: dict[int, int] = {}
+    for index, ((unit, reads, writes), fields) in enumerate(zip(steps, fields_of(program), strict=True)):
+        if fields["wait"] & bit:
+            # Both sides are in order, so the nth wait takes the nth signal, which must come from before.
+            waits += 1
+            assert waits <= len(signallers)
+        if unit is Unit.VECTOR:
+            after = signallers[waits - 1] if waits else -1
+            broken = [key for key in reads if writers.get(key, -1) > after]
+            assert not broken, f"instruction {index} fetches {broken[0]} before {writers[broken[0]]} has ended"
+        writers |= dict.fromkeys(writes, index if unit is Unit.VECTOR else -1)
+        if fields["signal"] & bit:
+            signallers.append(index)
+
+
 def check(steps: Steps, rng: random.Random) -> None:
     program, needed = build(steps), dependencies(steps)
+    check_prefetches(steps, program)
     for favourite in (None, *UNITS):
         order = legal_order(program, rng, rng.choice((1, 2, 4, 1000)), favourite)
         when = {index: time for time, index in enumerate(order)}
@@ -74,16 +97,34 @@ def test_units_far_apart():
 
 def test_only_what_is_needed():
     """Independent instructions do not wait, and one wait serves all that came before."""
-    program = build([(Unit.LOAD, [], [0]), (Unit.LOAD, [], [1]), (Unit.MATMUL, [1], []), (Unit.MATMUL, [0], []),
-                     (Unit.STORE, [], [9])])
-    fields = [decode(program[i:i + INSTRUCTION_BYTES])[1] for i in range(0, len(program), INSTRUCTION_BYTES)]
+    fields = fields_of(build([(Unit.LOAD, [], [0]), (Unit.LOAD, [], [1]), (Unit.MATMUL, [1], []),
+                              (Unit.MATMUL, [0], []), (Unit.STORE, [], [9])]))
     bit = 1 << semaphore(Unit.LOAD, Unit.MATMUL)
     assert [(item["wait"], item["signal"]) for item in fields] == [(0, 0), (0, bit), (bit, 0), (0, 0), (0, 0)]
 
 
+def test_vector_waits_for_itself_before_it_reads_what_it_wrote():
+    """Not before it writes what it has read or written, and only once; no other unit does."""
+    vector, others = Unit.VECTOR, (Unit.LOAD, Unit.MATMUL, Unit.STORE)
+    fields = fields_of(build([(vector, [], [0]), (vector, [], [0, 1]), (vector, [2], [1]), (vector, [1, 0], [3]),
+                              (vector, [0], [0])]))
+    bit = 1 << semaphore(vector, vector)
+    assert [(item["wait"], item["signal"]) for item in fields] == [(0, 0), (0, 0), (0, bit), (bit, 0), (0, 0)]
+    for unit in others:
+        assert all(not item["wait"] for item in fields_of(build([(unit, [0], [0]), (unit, [0], [0])])))
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 40])
+def test_vector_far_ahead_of_itself(count):
+    """As many results as there can be, read in turn afterwards."""
+    check([(Unit.VECTOR, [], [i]) for i in range(count)] + [(Unit.VECTOR, [i], [-1 - i]) for i in range(count)],
+          random.Random(count))
+
+
 def test_semaphores_are_distinct():
-    numbers = {semaphore(a, b) for a in UNITS for b in UNITS if a != b}
-    assert len(numbers) == 12 and max(numbers) < 16
+    pairs = [(a, b) for a in UNITS for b in UNITS if a != b or a is Unit.VECTOR]
+    numbers = {semaphore(*pair) for pair in pairs}
+    assert len(numbers) == len(pairs) == 13 and max(numbers) < 16
 
 
 def test_too_long(monkeypatch):

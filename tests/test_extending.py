@@ -286,8 +286,8 @@ class NopModel:
         instead("Unit.STORE: Activity.MEMORY}", "Unit.STORE: Activity.MEMORY, Unit.NOP: Activity.DRAIN}"),
         instead("Unit.VECTOR: vector,", "Unit.VECTOR: vector, Unit.NOP: NopModel(events),")],
     f"{HOST}/compiler/program/builder.py": [
-        instead("if a != b]", "if a != b and {a, b} - {Unit.LOAD, Unit.STORE} not in ({Unit.NOP, Unit.MATMUL}, "
-                              "{Unit.NOP, Unit.VECTOR})]")],
+        instead("if a != b]", "if a != b and (Unit.NOP not in (a, b) or "
+                              "(a, b) in ((Unit.LOAD, Unit.NOP), (Unit.NOP, Unit.STORE)))]")],
 }
 INSTRUCTION_SCRIPT = """
 import numpy as np

@@ -4,6 +4,10 @@ Each instruction names the buffers it reads and writes by keys. A read waits for
 a write for its last writer and the readers since. The units each run in order, so between an ordered
 pair of units only a growing list of "this one after that one" matters, and one counting semaphore per pair
 carries it. Program order is a valid order of execution, which is why the result cannot deadlock.
+
+Within a unit, order alone is enough but for one case: VECTOR fetches operands, parameters and tables of an
+instruction while the one before it still writes. So VECTOR is a pair with itself: an instruction that reads what
+an earlier VECTOR has written waits until that one has ended. Its writes need not wait; they come in order.
 """
 
 from collections.abc import Hashable, Iterable
@@ -17,14 +21,17 @@ from ..errors import CompileError
 
 __all__ = ["ProgramBuilder", "semaphore"]
 
+#: Units that read for an instruction before the one before it has written.
+_PREFETCHING = (Unit.VECTOR,)
 _PAIRS = [(a, b) for a in INSTRUCTIONS for b in INSTRUCTIONS if a != b]
+_PAIRS += [(unit, unit) for unit in _PREFETCHING]
 
 
 def semaphore(producer: Unit, consumer: Unit) -> int:
-    """Number of the semaphore by which `consumer` waits for `producer`."""
+    """Number of the semaphore by which `consumer` waits for `producer`; only VECTOR waits for itself."""
     _check_unit("producer", producer)
     _check_unit("consumer", consumer)
-    if producer == consumer:
+    if (producer, consumer) not in _PAIRS:
         raise ValueError(f"producer and consumer must be two different units, not both {producer.name}")
     return _PAIRS.index((producer, consumer))
 
@@ -39,7 +46,7 @@ def _check_unit(name: str, unit: Unit) -> None:
 class _Node:
     unit: Unit
     fields: dict
-    after: dict[Unit, int] = field(default_factory=dict)    # the latest instruction of each other unit to wait for
+    after: dict[Unit, int] = field(default_factory=dict)    # the latest instruction of each unit to wait for
     wait: int = 0
     signal: int = 0
 
@@ -63,7 +70,7 @@ class ProgramBuilder:
         if index >= (1 << INDEX_WIDTH) - 1:
             raise CompileError(f"the program needs more than {index} instructions; split the job")
         for key in reads:
-            self._order(node, self._writer.get(key))
+            self._order(node, self._writer.get(key), is_prefetch=unit in _PREFETCHING)
             self._readers.setdefault(key, []).append(index)
         for key in writes:
             self._order(node, self._writer.get(key))
@@ -74,11 +81,11 @@ class ProgramBuilder:
         self._nodes.append(node)
         return index
 
-    def _order(self, node: _Node, earlier: int | None) -> None:
+    def _order(self, node: _Node, earlier: int | None, is_prefetch: bool = False) -> None:
         if earlier is None:
             return
         unit = self._nodes[earlier].unit
-        if unit != node.unit:
+        if unit != node.unit or is_prefetch:
             node.after[unit] = max(earlier, node.after.get(unit, -1))
 
     def assemble(self) -> bytes:
