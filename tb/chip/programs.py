@@ -11,7 +11,17 @@ import numpy as np
 
 from kiwicha import ChipConfig
 from kiwicha.formats import FORMATS, MAX_BLOCK
-from kiwicha.isa import INSTRUCTION_BYTES, OutFormat, ScaleMode, ScaleRule, Unit
+from kiwicha.isa import (
+    INSTRUCTION_BYTES,
+    TABLE_WORDS,
+    OperandUse,
+    OutFormat,
+    Reduce,
+    ScaleMode,
+    ScaleRule,
+    Source,
+    Unit,
+)
 from kiwicha_host.compiler.program.builder import ProgramBuilder
 from kiwicha_host.compiler.program.memory_map import MemoryMap, Region, ceil_div
 from kiwicha_host.job import Job
@@ -20,6 +30,7 @@ __all__ = ["random_job"]
 
 _SEGMENT = 64           # scratchpad lines
 _SOURCE = 4096          # bytes of random source data
+_START = 64             # of which the first loads skip fewer than so many
 _RESULT = 2048          # bytes per result segment in memory
 _RESULTS = 4
 #: FP32 values that have gone wrong somewhere: signed zeros, subnormals, infinities, NaNs, the largest.
@@ -40,10 +51,12 @@ class _Generator:
         self.config, self.rng = config, rng
         self.builder = ProgramBuilder()
         lines = min(_SEGMENT, config.scratchpad_lines // 8)
-        # The parameters' segment is LOAD's alone: a VECTOR may fetch them before an earlier one has written.
         spread = config.scratchpad_lines // 8
         self.pads = [Region(i * spread, lines) for i in range(7)]
-        self.params = Region(7 * spread, lines)
+        # Parameters and tables; as much as one LOAD fills from the source.
+        self.params = Region(7 * spread, min(spread, (_SOURCE - _START) // config.line_bytes))
+        self.table_lines = 4 * TABLE_WORDS // config.line_bytes
+        self.has_tables = self.table_lines <= self.params.size
         acc = min(32, config.accumulator_lines // 4)
         self.accs = [Region(i * (config.accumulator_lines // 4), acc) for i in range(4)]
         self.memory = MemoryMap()
@@ -139,40 +152,69 @@ class _Generator:
 
     def vector(self, out_format: OutFormat | None = None) -> None:
         rng, config = self.rng, self.config
-        acc, pad, scale_pad = rng.choice(self.accs), rng.choice(self.pads), rng.choice(self.pads)
         out_format = rng.choice(self.out_formats()) if out_format is None else out_format
         dynamic_scale = out_format in (OutFormat.E4M3, OutFormat.E2M1)
         parts = rng.choice((1, 2, rng.randint(1, min(MAX_BLOCK // config.columns, 16)))) if dynamic_scale else 1
         size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
         lines = parts if dynamic_scale else ceil_div(size * config.columns, config.line_bytes)
-        mode = ScaleMode.NONE if out_format == OutFormat.INT32 else rng.choice(list(ScaleMode))
-        bias = rng.randrange(2)
-        if parts > 1:
-            mode, bias = rng.choice((ScaleMode.NONE, ScaleMode.SCALAR)), 0
         counts = [*self.counts(2, 6), *self.counts(2, 24 if dynamic_scale else 8)]
-        a_line, a_strides = self.walk(acc, [*counts, parts])
+        # Results go where this instruction reads nothing; sometimes they are what later ones take as parameters.
+        pad, scale_pad, *others = rng.sample(self.pads, len(self.pads))
+        reads, operands = self.operands(others, out_format, counts, parts)
+        pad = self.params if self.params not in reads and rng.random() < 0.3 else pad
+        scale_pad = rng.choice((pad, scale_pad))
         out_line, out_strides = self.walk(pad, [*counts[2:], lines])
         scale_lines = ceil_div(counts[2] * counts[3], config.line_bytes)
-        scaled = {"float": int(out_format != OutFormat.INT32 and rng.random() < 0.7),
-                  "scale_rule": rng.choice(list(ScaleRule)), "parts": parts, "part_stride": a_strides[4],
+        scaled = {"scale_rule": rng.choice(list(ScaleRule)), "parts": parts,
                   "scale_line": scale_pad.base + rng.randrange(scale_pad.size - scale_lines + 1)}
-        needed = ceil_div(4 * config.columns, config.line_bytes) * (bias + (mode == ScaleMode.COLUMN))
         bounds = [self.float_bits() for _ in range(2)]
         self.builder.add(
-            Unit.VECTOR, reads=[acc, self.params],
-            writes=[pad, scale_pad] if dynamic_scale and scale_pad != pad else [pad],
-            out_format=out_format, bias=bias,
-            scale_mode=mode, clamp=rng.randrange(2), zero_point=rng.randint(-128, 127),
-            a_line=a_line, out_line=out_line,
-            param_line=self.params.base + rng.randrange(max(1, self.params.size - needed)),
-            **{f"count{i}": value for i, value in enumerate(counts)},
-            **{f"a_stride{i}": value for i, value in enumerate(a_strides[:4])},
+            Unit.VECTOR, reads=reads, writes=dict.fromkeys((pad, scale_pad)) if dynamic_scale else [pad],
+            out_format=out_format, clamp=rng.randrange(2), zero_point=rng.randint(-128, 127), out_line=out_line,
+            **operands, **{f"count{i}": value for i, value in enumerate(counts)},
             out_stride2=out_strides[0], out_stride3=out_strides[1], out_step=out_strides[2],
             scale=self.float_bits(), clamp_low=bounds[0], clamp_high=bounds[1],
             **(scaled if config.block_scaled else {}))
 
+    def operands(self, pads: list[Region], out_format: OutFormat, counts: list[int],
+                 parts: int) -> tuple[list, dict]:
+        """Operands, parameters and tables of a VECTOR: what it reads, some of `pads`, and its fields."""
+        rng, config = self.rng, self.config
+        source, b_use, reduce, fields = Source.ACCUMULATOR, OperandUse.NONE, Reduce.MAXIMUM, {}
+        if self.has_tables and rng.random() < 0.7:
+            source, b_use, reduce = (rng.choice(list(enum)) for enum in (Source, OperandUse, Reduce))
+            loads = rng.choice((0, 0, 1, 2, 3))
+            if 0 < loads.bit_count() * self.table_lines <= self.params.size:
+                fields |= self.tables(loads)
+        if parts > 1 or (b_use == OperandUse.MULTIPLY and out_format == OutFormat.INT32):
+            b_use = OperandUse.NONE
+        bias = rng.randrange(2) if parts == 1 and b_use != OperandUse.ADD else 0
+        modes = [mode for mode in ScaleMode if mode == ScaleMode.NONE or not (
+            out_format == OutFormat.INT32 or b_use == OperandUse.MULTIPLY
+            or (mode == ScaleMode.COLUMN and parts > 1))]
+        mode = rng.choice(modes)
+        a, b = rng.choice(self.accs if source == Source.ACCUMULATOR else pads), rng.choice(pads)
+        a_line, a_strides = self.walk(a, [*counts, parts])
+        b_line, b_strides = self.walk(b, counts[2:])
+        needed = ceil_div(4 * config.columns, config.line_bytes) * (bias + (mode == ScaleMode.COLUMN))
+        fields |= {
+            "a_source": source, "b_use": b_use, "reduce": reduce, "bias": bias, "scale_mode": mode,
+            "param_line": self.params.base + rng.randrange(self.params.size - needed + 1), "a_line": a_line,
+            **{f"a_stride{i}": value for i, value in enumerate(a_strides[:4])}, "part_stride": a_strides[4],
+            "b_line": b_line, "b_stride2": b_strides[0], "b_stride3": b_strides[1],
+            "float": int(config.block_scaled and out_format != OutFormat.INT32 and reduce != Reduce.SUM
+                         and rng.random() < 0.7)}
+        reads = [(a, True), (b, b_use != OperandUse.NONE), (self.params, needed or "table_line" in fields)]
+        return list(dict.fromkeys(region for region, is_read in reads if is_read)), fields
+
+    def tables(self, loads: int) -> dict:
+        """Fields of a VECTOR that loads table A (bit 0 of `loads`), B (bit 1) or both."""
+        size = loads.bit_count() * self.table_lines
+        return {"load_a": loads & 1, "load_b": loads >> 1,
+                "table_line": self.params.base + self.rng.randrange(self.params.size - size + 1)}
+
     def out_formats(self) -> list[OutFormat]:
-        """What the epilogue of this chip writes."""
+        """What VECTOR writes in this chip."""
         config = self.config
         if not config.block_scaled:
             return [OutFormat.INT8, OutFormat.INT32, OutFormat.FP32]
@@ -215,12 +257,16 @@ def random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Job
     for pad in [*generator.pads, generator.params]:     # nothing is read before it was written
         generator.builder.add(
             Unit.LOAD, reads=[generator.source], writes=[pad], rows=1, planes=1, segment_line_stride=1,
-            address=generator.source.base + rng.randrange(64), segment_bytes=config.line_bytes, line=pad.base,
-            row_bytes=min(pad.size * config.line_bytes, _SOURCE - 64))
+            address=generator.source.base + rng.randrange(_START), segment_bytes=config.line_bytes, line=pad.base,
+            row_bytes=min(pad.size * config.line_bytes, _SOURCE - _START))
     for acc in generator.accs:
         generator.builder.add(Unit.MATMUL, reads=[generator.pads[0]], writes=[acc], count0=acc.size, count1=1,
                               count2=1, count3=1, acc_line=acc.base, acc_stride0=1,
                               a_line=generator.pads[0].base, w_line=generator.pads[0].base)
+    for loads in (1, 2) if generator.has_tables else ():
+        generator.builder.add(Unit.VECTOR, reads=[generator.params, generator.accs[0]], writes=[generator.pads[0]],
+                              count0=1, count1=1, count2=1, count3=1, a_line=generator.accs[0].base,
+                              out_line=generator.pads[0].base, **generator.tables(loads))
     kinds = (generator.load, generator.matmul, generator.vector, generator.store)
     for _ in range(instructions):
         rng.choice(kinds)()
