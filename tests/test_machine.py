@@ -4,10 +4,21 @@ import random
 
 import numpy as np
 import pytest
-from machine_jobs import CONFIG, SCALED, SIZE, error_of, load, make_job, matmul, store
+from machine_jobs import CONFIG, ROOMY, SCALED, SIZE, error_of, load, make_job, matmul, store, vector
 
 from kiwicha import ChipConfig
-from kiwicha.isa import SEMAPHORE_MAX, ErrorCode, OutFormat, ScaleMode, ScaleRule, Unit
+from kiwicha.isa import (
+    SEMAPHORE_MAX,
+    TABLE_WORDS,
+    ErrorCode,
+    OperandUse,
+    OutFormat,
+    Reduce,
+    ScaleMode,
+    ScaleRule,
+    Source,
+    Unit,
+)
 from kiwicha_host import DeviceError, open_device
 from kiwicha_host.assembler import encode
 from kiwicha_host.golden import Machine, numerics, quantize_block
@@ -20,6 +31,7 @@ class Slow:
     def __init__(self, machine, memory):
         self.pad = machine.scratchpad.copy()
         self.acc = machine.accumulator.astype(object)
+        self.tables = machine.tables.tolist()
         self.memory = memory.copy()
 
     def load(self, f):
@@ -65,22 +77,62 @@ class Slow:
             line += lines if wanted else 0
             if wanted:
                 parameters[-1] = np.frombuffer(parameters[-1], dtype)[:CONFIG.columns]
-        bias, scale = parameters
+        load_tables(f, self.pad, self.tables)
         if f["scale_mode"] == ScaleMode.SCALAR:
-            scale = np.uint32(f["scale"]).view(np.float32)
+            parameters[1] = np.uint32(f["scale"]).view(np.float32)
         clamp_to = None
         if f["clamp"]:
             kind = np.int32 if f["out_format"] == OutFormat.INT32 else np.float32
             clamp_to = tuple(np.array([f["clamp_low"], f["clamp_high"]], np.uint32).view(kind))
         for i3, i2 in np.ndindex(f["count3"], f["count2"]):
-            window = [f["a_line"] + i0 * f["a_stride0"] + i1 * f["a_stride1"] + i2 * f["a_stride2"]
-                      + i3 * f["a_stride3"] for i1 in range(f["count1"]) for i0 in range(f["count0"])]
-            data = numerics.epilogue(self.acc[window].astype(np.int32), bias, scale, f["out_format"], clamp_to,
-                                     f["zero_point"], window=(0,)).tobytes()
+            a, bias, scale = operands(f, self.pad, self.acc, self.tables, *parameters, i2, i3)
+            data = numerics.epilogue(a, bias, scale, f["out_format"], clamp_to, f["zero_point"],
+                                     window=(0,)).tobytes()
             for step, start in enumerate(range(0, len(data), CONFIG.line_bytes)):
                 part = data[start:start + CONFIG.line_bytes].ljust(CONFIG.line_bytes, b"\0")
                 out = (f["out_line"] + i2 * f["out_stride2"] + i3 * f["out_stride3"] + step * f["out_step"])
                 self.pad[out] = np.frombuffer(part, np.uint8)
+
+
+def load_tables(f, pad, tables):
+    """Words of the lines from `table_line` on, table A first: `tables` is two lists of integers."""
+    words = [int.from_bytes(pad.reshape(-1)[i:i + 4].tobytes(), "little")
+             for i in range(f["table_line"] * pad.shape[1], pad.size, 4)]
+    for table, name in enumerate(("load_a", "load_b")):
+        if f[name]:
+            tables[table], words = words[:TABLE_WORDS], words[TABLE_WORDS:]
+
+
+def operands(f, pad, acc, tables, bias, scale, i2, i3, part=0):
+    """One pixel's A [window, columns], bias and scale, where B has taken its place and the window is summed."""
+    columns = acc.shape[1]
+    a = [[tables[0][pad[line, n]] if f["a_source"] == Source.TABLE else int(acc[line, n]) for n in range(columns)]
+         for i1 in range(f["count1"]) for i0 in range(f["count0"])
+         for line in [f["a_line"] + i0 * f["a_stride0"] + i1 * f["a_stride1"] + i2 * f["a_stride2"]
+                      + i3 * f["a_stride3"] + part * f.get("part_stride", 0)]]
+    if f["reduce"] == Reduce.SUM:
+        a = [[sum(column) for column in zip(*a, strict=True)]]
+    kind = np.float32 if f.get("float") else np.int32
+    a = np.array([[word % 2 ** 32 for word in line] for line in a], np.uint32).view(kind)
+    if f["b_use"] != OperandUse.NONE:
+        line = f["b_line"] + i2 * f["b_stride2"] + i3 * f["b_stride3"]
+        b = np.array([tables[1][pad[line, n]] for n in range(columns)], np.uint32)
+        if f["b_use"] == OperandUse.ADD:
+            bias = b.view(kind)
+        else:
+            scale = b.view(np.float32)
+    return a, bias, scale
+
+
+def random_vector_operands(rng, lines):
+    """Fields of A, B and the tables; scratchpad operands begin in `lines`, tables anywhere and beyond."""
+    f = {"a_source": rng.choice(list(Source)), "b_use": rng.choice(list(OperandUse)),
+         "reduce": rng.choice(list(Reduce)), "load_a": int(rng.random() < 0.3), "load_b": int(rng.random() < 0.3),
+         "table_line": rng.choice([rng.randrange(260), rng.randrange(400), 384 - 128 * rng.randrange(2)]),
+         "b_line": rng.choice(lines), "b_stride2": rng.randint(-3, 5), "b_stride3": rng.randint(-3, 5)}
+    if f["a_source"] == Source.TABLE:
+        f["a_line"] = rng.choice(lines)
+    return f
 
 
 def random_fields(unit, rng):
@@ -103,27 +155,34 @@ def random_fields(unit, rng):
         f |= {f"a_stride{i}": rng.randint(-5, 5) for i in range(4)}
         f |= {f"w_stride{i}": rng.randint(-5, 5) for i in (2, 3)}
         return f
+    # Results are either below or above all that they are made of.
+    first_out, lines = rng.choice([(0, range(140, 512)), (448, range(330))])
+    f |= random_vector_operands(rng, lines)
     out_format = rng.choice([OutFormat.INT8, OutFormat.INT32, OutFormat.FP32])
-    mode = ScaleMode.NONE if out_format == OutFormat.INT32 else rng.choice(list(ScaleMode))
+    if f["b_use"] == OperandUse.MULTIPLY and out_format == OutFormat.INT32:
+        f["b_use"] = OperandUse.NONE
+    has_factor = out_format == OutFormat.INT32 or f["b_use"] == OperandUse.MULTIPLY
+    mode = ScaleMode.NONE if has_factor else rng.choice(list(ScaleMode))
     special = [0, 0x80000000, 0x3F800000, 0x3DCCCCCD, 0xBF000000, 0x7F800000, 0x7FC00000, 1]
-    return f | {"out_format": out_format, "scale_mode": mode, "bias": rng.randrange(2), "clamp": rng.randrange(2),
-                "zero_point": rng.randint(-128, 127), "out_line": rng.randrange(64),
-                "param_line": rng.randrange(58), "out_step": rng.randint(-2, 3),
+    return f | {"out_format": out_format, "scale_mode": mode, "clamp": rng.randrange(2),
+                "bias": rng.randrange(2) if f["b_use"] != OperandUse.ADD else 0,
+                "zero_point": rng.randint(-128, 127), "out_line": first_out + rng.randrange(64),
+                "param_line": rng.choice([0, 452]) + rng.randrange(58), "out_step": rng.randint(-2, 3),
                 "out_stride2": rng.randint(-4, 4), "out_stride3": rng.randint(-9, 9), "scale": rng.choice(special),
                 "clamp_low": rng.choice(special), "clamp_high": rng.choice(special)}
 
 
-def slow_scaled_epilogue(f, pad, acc):
+def slow_scaled_vector(f, pad, acc, tables):
     """Writes to `pad` what a VECTOR without parameters per column does, one pixel after the other."""
     bits, parts, pixels = [], f["parts"], []
     dynamic_scale = f["out_format"] in (OutFormat.E4M3, OutFormat.E2M1)
+    factor = np.uint32(f["scale"]).view(np.float32) if f["scale_mode"] is ScaleMode.SCALAR else None
+    load_tables(f, pad, tables)
     for i3, i2, part in np.ndindex(f["count3"], f["count2"], parts if dynamic_scale else 1):
-        window = [f["a_line"] + i0 * f["a_stride0"] + i1 * f["a_stride1"] + i2 * f["a_stride2"]
-                  + i3 * f["a_stride3"] + part * f["part_stride"]
-                  for i1 in range(f["count1"]) for i0 in range(f["count0"])]
-        x = acc[window]
-        x = x.view(np.float32) if f["float"] else x.astype(np.float32)
-        scale = np.uint32(f["scale"]).view(np.float32) if f["scale_mode"] is ScaleMode.SCALAR else None
+        x, bias, scale = operands(f, pad, acc, tables, None, factor, i2, i3, part)
+        if bias is not None:
+            with np.errstate(all="ignore"):
+                x = x + bias
         x = numerics.to_fp32(x, scale)
         order = numerics.total_order(x).max(axis=0)
         bits.append(np.where(order < 0, order ^ 0x7FFFFFFF, order).astype(np.int32))
@@ -140,12 +199,12 @@ def slow_scaled_epilogue(f, pad, acc):
             codes, scale = quantize_block(x[None], name, len(x), f["scale_rule"].name.lower())
             raw = bytes(codes[0]) if name == "e4m3" else bytes(codes[0, ::2] | codes[0, 1::2] << 4)
             scales.append(int(scale[0, 0]))
-        size = len(raw) // parts if dynamic_scale else SCALED.line_bytes
+        size = len(raw) // parts if dynamic_scale else pad.shape[1]
         for step, start in enumerate(range(0, len(raw), size)):
-            line = raw[start:start + size].ljust(SCALED.line_bytes, b"\0")
+            line = raw[start:start + size].ljust(pad.shape[1], b"\0")
             pad[out + step * f["out_step"]] = np.frombuffer(line, np.uint8)
-        if scales and (len(scales) == SCALED.line_bytes or x is pixels[-1][1]):
-            pad[f["scale_line"]] = np.frombuffer(bytes(scales).ljust(SCALED.line_bytes, b"\0"), np.uint8)
+        if scales and (len(scales) == pad.shape[1] or x is pixels[-1][1]):
+            pad[f["scale_line"]] = np.frombuffer(bytes(scales).ljust(pad.shape[1], b"\0"), np.uint8)
             scales, f["scale_line"] = [], f["scale_line"] + 1
 
 
@@ -160,23 +219,30 @@ def test_random_results_of_a_block_scaled_chip(seed):
         f |= {f"a_stride{i}": rng.choice([0, 1, 2, -1]) for i in range(4)}
         f |= {"part_stride": rng.choice([0, 1, -2]), "a_line": rng.randrange(32), "out_line": rng.randrange(40),
               "out_stride2": rng.randint(-2, 3), "out_stride3": rng.randint(-4, 4), "out_step": rng.randint(-2, 3),
-              "scale_line": rng.randrange(40, 64), "float": rng.randrange(2), "scale": rng.choice([0x3DCCCCCD, 1]),
-              "scale_mode": rng.choice([ScaleMode.NONE, ScaleMode.SCALAR]), "out_format": form,
-              "scale_rule": rng.choice(list(ScaleRule))}
+              "scale_line": rng.randrange(40, 64), "scale": rng.choice([0x3DCCCCCD, 1]),
+              "out_format": form, "scale_rule": rng.choice(list(ScaleRule))}
+        # Results end below line 130.
+        f |= random_vector_operands(rng, range(180, 512))
+        f["b_use"] = OperandUse.NONE if f["parts"] > 1 else f["b_use"]
+        f["float"] = rng.randrange(2) if f["reduce"] != Reduce.SUM else 0
+        f["scale_mode"] = (rng.choice([ScaleMode.NONE, ScaleMode.SCALAR]) if f["b_use"] != OperandUse.MULTIPLY
+                           else ScaleMode.NONE)
         machine.scratchpad[:] = data.integers(0, 256, machine.scratchpad.shape)
-        acc = machine.accumulator
+        acc, words = machine.accumulator, machine.scratchpad.view(np.int32)
         # Numbers of one size; now and then everything that there is.
         acc[:] = data.integers(-2 ** 31, 2 ** 31, acc.shape)
         if rng.random() < 0.8:
-            acc[:] = (acc & 0x80FFFFFF - 2 ** 32) | 0x3F000000
-        pad = machine.scratchpad.copy()
+            for numbers in (acc, words):
+                numbers[:] = (numbers & 0x80FFFFFF - 2 ** 32) | 0x3F000000
+        pad, tables = machine.scratchpad.copy(), machine.tables.tolist()
         try:
             machine.run(make_job(encode(Unit.VECTOR, **f)))
         except DeviceError as error:
             assert error.code in (ErrorCode.SCRATCHPAD_RANGE, ErrorCode.ACCUMULATOR_RANGE), error
             continue
-        slow_scaled_epilogue(f, pad, acc)
+        slow_scaled_vector(f, pad, acc, tables)
         np.testing.assert_array_equal(machine.scratchpad, pad)
+        np.testing.assert_array_equal(machine.tables, tables)
         good += 1
 
 
@@ -184,7 +250,7 @@ def test_random_results_of_a_block_scaled_chip(seed):
 @pytest.mark.parametrize("unit", [Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE], ids=lambda unit: unit.name)
 def test_random_instructions(unit, seed):
     rng, data = random.Random(seed), np.random.default_rng(seed)
-    machine, good, bad = Machine(CONFIG), 0, 0
+    machine, good, bad = Machine(ROOMY if unit is Unit.VECTOR else CONFIG), 0, 0
     while good < 60 or bad < 10:
         assert good + bad < 5000
         f = random_fields(unit, rng)
@@ -204,6 +270,7 @@ def test_random_instructions(unit, seed):
         getattr(slow, unit.name.lower())(f)
         np.testing.assert_array_equal(machine.scratchpad, slow.pad)
         np.testing.assert_array_equal(machine.accumulator, slow.acc.astype(np.int32))
+        np.testing.assert_array_equal(machine.tables, slow.tables)
         np.testing.assert_array_equal(job.memory, slow.memory)
         good += 1
 
@@ -235,6 +302,38 @@ def test_state_persists_between_programs():
     job = make_job(store(line=5, address=0x100))
     device.run(job)
     np.testing.assert_array_equal(job.memory[0x100:0x108], np.arange(8))
+
+
+def test_tables_stay_until_they_are_loaded():
+    """Over instructions, programs and errors; and each is loaded alone."""
+    memory = np.arange(SIZE).astype(np.uint8)
+    machine = Machine(ROOMY)
+    machine.scratchpad[:256] = np.arange(2 * TABLE_WORDS, dtype=np.uint32).view(np.uint8).reshape(256, 8)
+    machine.scratchpad[256:384] = (7000 + np.arange(TABLE_WORDS, dtype=np.uint32)).view(np.uint8).reshape(128, 8)
+    machine.scratchpad[400], machine.scratchpad[401] = 3, 200
+    add = {"a_source": Source.TABLE, "b_use": OperandUse.ADD, "a_line": 400, "b_line": 401,
+           "out_format": OutFormat.INT32, "out_line": 410, "out_step": 1}
+
+    def result(*instructions):
+        machine.run(make_job(*instructions, memory=memory))
+        return machine.scratchpad[410:413].view(np.int32).ravel().tolist()
+
+    assert result(vector(**add)) == [0] * 6
+    assert result(vector(**add, load_a=1, load_b=1)) == [3 + 256 + 200] * 6
+    assert result(vector(load_a=1, table_line=256), vector(**add)) == [7003 + 256 + 200] * 6
+    assert error_of(vector(load_b=1, table_line=385), machine=machine) == (
+        ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 0, 512)
+    assert result(vector(**add)) == [7003 + 256 + 200] * 6
+    assert result(vector(**add, load_b=1, table_line=256)) == [7003 + 7200] * 6
+
+
+def test_a_sum_has_one_bias_and_wraps():
+    machine = Machine(ROOMY)
+    machine.accumulator[:4] = 2 ** 30
+    machine.scratchpad[:3] = np.full(6, 5, np.int32).view(np.uint8).reshape(3, 8)
+    machine.run(make_job(vector(count0=4, a_stride0=1, bias=1, reduce=Reduce.SUM, out_format=OutFormat.INT32,
+                                out_line=8, out_step=1)))
+    assert machine.scratchpad[8:11].view(np.int32).ravel().tolist() == [5] * 6
 
 
 def test_an_empty_program_ends():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from machine_jobs import CONFIG, PROGRAM, SCALED, SIZE, error_of, load, make_job, matmul, store, vector
 
-from kiwicha.isa import SEMAPHORE_MAX, ErrorCode, OutFormat, ScaleMode, Unit
+from kiwicha.isa import SEMAPHORE_MAX, ErrorCode, OperandUse, OutFormat, Reduce, ScaleMode, Source, Unit
 from kiwicha_host import DeviceError, Job, open_device
 from kiwicha_host.assembler import disassemble
 from kiwicha_host.golden import Machine
@@ -71,6 +71,55 @@ ERRORS = [
 ]
 
 
+def table(**fields):
+    return vector(**{"a_source": Source.TABLE} | fields)
+
+
+def add(**fields):
+    return vector(**{"b_use": OperandUse.ADD} | fields)
+
+
+# Operands from the scratchpad, through tables for which CONFIG has no room.
+OPERAND_ERRORS = [
+    (vector(b_use=3), (ErrorCode.FIELD, Unit.VECTOR, 3)),
+    (add(bias=1), (ErrorCode.FIELD, Unit.VECTOR, 1)),
+    *((vector(b_use=OperandUse.MULTIPLY, scale_mode=mode), (ErrorCode.FIELD, Unit.VECTOR, 2))
+      for mode in (ScaleMode.SCALAR, ScaleMode.COLUMN)),
+    (vector(b_use=OperandUse.MULTIPLY, out_format=OutFormat.INT32), (ErrorCode.FIELD, Unit.VECTOR, 2)),
+    # Fields in order: scale_mode, float, b_use, counts.
+    (vector(b_use=3, scale_mode=ScaleMode.COLUMN, out_format=OutFormat.INT32), (ErrorCode.FIELD, Unit.VECTOR, 2)),
+    (vector(b_use=3, float=1), (ErrorCode.FIELD, Unit.VECTOR, 1)),
+    (vector(b_use=3, count0=0), (ErrorCode.FIELD, Unit.VECTOR, 3)),
+    (vector(b_use=3, bias=1, param_line=64), (ErrorCode.FIELD, Unit.VECTOR, 3)),
+    (table(a_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (table(a_line=2, count0=4, a_stride0=-1), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, -1)),
+    (add(b_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (add(b_line=63, count2=3, b_stride2=2), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 65)),
+    (vector(b_use=OperandUse.MULTIPLY, b_line=3, count3=2, b_stride3=-5),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, -2)),
+    (vector(load_a=1), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (vector(load_b=1, table_line=3), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (vector(load_b=1, table_line=0xFFFF), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 0xFFFF)),
+    # Parameters come first, then tables, then operands.
+    (vector(bias=1, param_line=62, load_a=1, table_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (vector(load_a=1, table_line=70, a_line=32), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 70)),
+    (add(load_b=1, table_line=70, b_line=65), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 70)),
+    # B comes after the first A of a pixel, before the second; the result after both.
+    (add(a_line=32, b_line=64), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
+    (table(b_use=OperandUse.ADD, a_line=66, b_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 66)),
+    (add(a_line=31, count0=2, a_stride0=1, b_line=70), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 70)),
+    (add(a_line=31, count1=2, a_stride1=1, b_line=70), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 70)),
+    (add(a_line=31, count2=2, a_stride2=1, b_line=63, b_stride2=1),
+     (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
+    (add(b_line=70, out_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 70)),
+    (add(b_line=63, count2=2, b_stride2=10, out_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (add(b_line=60, count2=2, b_stride2=10, out_line=63, out_stride2=1),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 70)),
+    (table(a_line=63, count1=2, a_stride1=20, out_line=70), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 83)),
+    (table(a_line=63, count2=2, a_stride2=20, out_line=70), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 70)),
+]
+
+
 def quant(**fields):
     return vector(**{"out_format": OutFormat.E4M3, "parts": 1} | fields)
 
@@ -83,24 +132,40 @@ SCALED_ERRORS = [
     (quant(parts=2, bias=1), (ErrorCode.FIELD, Unit.VECTOR, 2)),
     (quant(parts=3, scale_mode=ScaleMode.COLUMN), (ErrorCode.FIELD, Unit.VECTOR, 3)),
     (quant(parts=0, count1=0), (ErrorCode.FIELD, Unit.VECTOR, 0)),
-    (vector(out_format=OutFormat.BF16, out_line=63, out_step=1),
-     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (vector(out_format=OutFormat.BF16, out_line=511, out_step=1),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 512)),
     (quant(parts=4, a_line=30, part_stride=1), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
     (quant(parts=4, out_line=2, out_step=-1), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, -1)),
-    (quant(scale_line=64), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
-    (quant(scale_line=63, count2=9), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (quant(scale_line=512), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 512)),
+    (quant(scale_line=511, count2=9), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 512)),
     # A pixel's parts come one after the other, each its accumulators first, and the scale last.
-    (quant(parts=2, a_line=31, part_stride=1, out_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 80)),
-    (quant(parts=2, a_line=31, part_stride=1, scale_line=80), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
-    (quant(parts=2, out_line=63, out_step=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
-    (quant(count2=2, a_line=31, a_stride2=1, scale_line=80), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 80)),
-    (quant(count2=9, a_line=24, a_stride2=1, scale_line=63), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
-    (quant(count2=9, out_line=8, out_stride2=-1, scale_line=63), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 64)),
+    (quant(parts=2, a_line=31, part_stride=1, out_line=520), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 520)),
+    (quant(parts=2, a_line=31, part_stride=1, scale_line=520), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
+    (quant(parts=2, out_line=511, out_step=1, scale_line=520), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 512)),
+    (quant(count2=2, a_line=31, a_stride2=1, scale_line=520), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 520)),
+    (quant(count2=9, a_line=24, a_stride2=1, scale_line=511), (ErrorCode.ACCUMULATOR_RANGE, Unit.VECTOR, 32)),
+    (quant(count2=9, out_line=8, out_stride2=-1, scale_line=511), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 512)),
+    (vector(float=1, reduce=Reduce.SUM), (ErrorCode.FIELD, Unit.VECTOR, 1)),
+    (vector(float=1, reduce=Reduce.SUM, b_use=3), (ErrorCode.FIELD, Unit.VECTOR, 1)),
+    (quant(parts=3, b_use=OperandUse.ADD), (ErrorCode.FIELD, Unit.VECTOR, 3)),
+    (quant(parts=4, b_use=OperandUse.MULTIPLY), (ErrorCode.FIELD, Unit.VECTOR, 4)),
+    (quant(parts=17, count1=0), (ErrorCode.FIELD, Unit.VECTOR, 17)),
+    (quant(parts=0, b_use=3), (ErrorCode.FIELD, Unit.VECTOR, 3)),
+    (vector(load_a=1, table_line=385), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 512)),
+    (vector(load_b=1, table_line=385), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 512)),
+    (vector(load_a=1, load_b=1, table_line=257), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 512)),
+    (quant(parts=2, a_source=Source.TABLE, a_line=511, part_stride=9, out_line=515),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 515)),
+    (quant(parts=2, a_source=Source.TABLE, a_line=511, part_stride=9, scale_line=515),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 520)),
+    (quant(b_use=OperandUse.ADD, b_line=520, scale_line=515), (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 520)),
+    (quant(b_use=OperandUse.ADD, b_line=511, b_stride2=9, count2=2, scale_line=515),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 515)),
 ]
 
 
 @pytest.mark.parametrize("config, instruction, expected", [
-    *((CONFIG, *error) for error in ERRORS), *((SCALED, *error) for error in SCALED_ERRORS)])
+    *((CONFIG, *error) for error in ERRORS + OPERAND_ERRORS), *((SCALED, *error) for error in SCALED_ERRORS)])
 def test_every_error(config, instruction, expected):
     code, unit, address = expected
     got = error_of(load(), instruction, load(), machine=Machine(config))
@@ -123,7 +188,7 @@ def scaled_chip():
 
 
 def test_the_chip_ends_in_the_same_errors(chip, scaled_chip):
-    for device, instruction, (code, unit, address) in (*((chip, *error) for error in ERRORS),
+    for device, instruction, (code, unit, address) in (*((chip, *error) for error in ERRORS + OPERAND_ERRORS),
                                                        *((scaled_chip, *error) for error in SCALED_ERRORS)):
         with pytest.raises(DeviceError) as caught:
             device.run(make_job(load(), instruction, load()))
@@ -149,6 +214,10 @@ def test_the_chip_stops_where_the_machine_does(chip, program):
         except DeviceError as error:
             ends.append((error.code, error.unit, error.index, error.address))
     assert ends[0] == ends[1]
+
+
+def test_operand_b_is_not_read_without_use():
+    Machine(CONFIG).run(make_job(vector(b_line=64), vector(table_line=64)))
 
 
 def test_fill_only_reads_no_memory():
