@@ -86,6 +86,7 @@ class Chip(wiring.Component):
         if self.config.block_scaled:
             connect(m, matmul.s, scratchpad.s)
         connect(m, vector.params, scratchpad.params)
+        connect(m, vector.operand, scratchpad.operand)
         connect(m, store.read, scratchpad.store)
         connect(m, vector.write, scratchpad.vector)
         connect(m, load.write, scratchpad.load)

@@ -11,7 +11,7 @@ from kiwicha.timing import READ_LATENCY, WRITE_LATENCY
 from tb import harness
 from tb.harness import Bench, cycles, port
 
-READERS = ("a", "w", "params", "store")
+READERS = ("a", "w", "params", "operand", "store")
 WRITERS = ("vector", "load")
 
 

@@ -1,16 +1,18 @@
-"""The epilogue against numpy: random instructions, stalled ports, errors, abort, throughput."""
+"""The vector unit against numpy: random instructions, stalled ports, errors, abort, throughput."""
+
+from functools import partial
 
 import cocotb
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import Activity, OutFormat, ScaleMode
+from kiwicha.isa import TABLE_WORDS, Activity, OperandUse, OutFormat, Reduce, ScaleMode, Source
 from kiwicha.vector.unit import VectorUnit
 from tb import harness
 from tb.harness import Bench, cycles
 from tb.vector.environment import surround
 from tb.vector.model import DYNAMIC_SCALE, formats, result_lines
-from tb.vector.programs import FLOATS, INTS, errors, instruction, run_of
+from tb.vector.programs import FLOATS, INTS, PLAIN, errors, instruction, run_of
 
 
 @cocotb.test()
@@ -22,7 +24,7 @@ async def random_instructions(dut, stalls):
     for round_ in range(6 if stalls == "many" else 12):
         if stalls != "none":
             choices = [1, 0.8, 0.5] if stalls == "some" else [0.3, 0.1, 1]
-            around.p_acc, around.p_params, around.p_write = (random.choice(choices) for _ in range(3))
+            around.stall(partial(random.choice, choices))
         around.p_valid = random.choice([1, 0.3, 0.05])
         batch = [instruction(around.config, random, index=100 * round_ + i) for i in range(12)]
         await around.run(batch)
@@ -38,7 +40,7 @@ async def extremes(dut):
     edges = np.resize(INTS, (-(-len(INTS) // columns), columns))
     around.accumulator[:len(edges)] = edges
     batch = [instruction(around.config, random, index=i, out_format=form, scale_mode=ScaleMode.SCALAR,
-                         scale=scale, bias=0, clamp=clamp, a_line=0, a_stride2=1, count0=1, count1=1,
+                         scale=scale, bias=0, clamp=clamp, **PLAIN, a_line=0, a_stride2=1, count0=1, count1=1,
                          count2=len(edges), count3=1, out_line=20, out_stride2=4, out_step=1)
              for i, (scale, clamp, form) in enumerate(
                  (scale, clamp, form) for scale in FLOATS for clamp in (0, 1)
@@ -54,8 +56,8 @@ async def like_onnx(dut):
     shape = around.accumulator.shape
     around.accumulator[:] = np.arange(shape[0] * shape[1]).reshape(shape) - shape[0] * shape[1] // 2
     batch = [instruction(around.config, random, index=i, out_format=OutFormat.INT8, scale=scale,
-                         scale_mode=ScaleMode.SCALAR, zero_point=zero, clamp=0, count0=1, count1=1, count2=20,
-                         count3=1, a_line=shape[0] // 2 - 10, a_stride2=1)
+                         scale_mode=ScaleMode.SCALAR, zero_point=zero, clamp=0, **PLAIN, count0=1, count1=1,
+                         count2=20, count3=1, a_line=shape[0] // 2 - 10, a_stride2=1)
              for i, (scale, zero) in enumerate((s, z) for s in (0x3F000000, 0x3E800000, 0x3F400000, 0x3F800000)
                                                for z in (0, 1, -128, 127, -7))]
     await around.run(batch)
@@ -73,9 +75,9 @@ async def one_read_per_cycle(dut):
         for window in (1, 3):
             pixels = 24
             await around.run([run_of(config, random, form, pixels, window, scale_mode=ScaleMode.NONE)])
-            took = around.acc_reads[-1] - around.acc_reads[0] + 1
+            took = around.reads[-1] - around.reads[0] + 1
             assert took == pixels * window * steps, f"{form}: {pixels} pixels took {took} cycles"
-            latency = around.write_cycles[-1] - around.acc_reads[-1]
+            latency = around.write_cycles[-1] - around.reads[-1]
             assert latency == around.latency, f"latency {latency}"
             assert around.activity.count(Activity.BUSY) == took
 
@@ -91,9 +93,9 @@ async def one_read_per_cycle_with_dynamic_scales(dut):
             pixels, parts = 24, block // config.columns
             await around.run([run_of(config, random, form, pixels, window, parts=parts,
                                      scale_mode=ScaleMode.NONE)])
-            took = around.acc_reads[-1] - around.acc_reads[0] + 1
+            took = around.reads[-1] - around.reads[0] + 1
             assert took == pixels * parts * window * steps, f"{form}: {pixels} pixels took {took} cycles"
-            latency = around.write_cycles[-1 - parts] - around.acc_reads[-1]
+            latency = around.write_cycles[-1 - parts] - around.reads[-1]
             assert latency == around.dynamic_scale_latency, f"latency {latency}"
             # All lines of the last pixel, and the scales right behind them.
             tail = np.diff(around.write_cycles[-1 - parts:])
@@ -108,7 +110,7 @@ async def one_read_per_cycle_with_dynamic_scales(dut):
         batch = [run_of(config, random, form, 24, parts=parts, bias=0,
                         scale_mode=ScaleMode.NONE) for form, parts in zip(forms, (most, 1, 1), strict=True)]
         await around.run(batch)
-        assert np.diff(around.acc_reads).max() <= gap
+        assert np.diff(around.reads).max() <= gap
 
 
 @cocotb.test()
@@ -122,7 +124,7 @@ async def bubbles_between_instructions(dut):
         batch = [run_of(config, random, OutFormat.INT8, pixels, 1, bias=1, scale_mode=ScaleMode.COLUMN)
                  for _ in range(10)]
         await around.run(batch)
-        reads = np.array(around.acc_reads)
+        reads = np.array(around.reads)
         gaps = np.diff(reads)[len(reads) // 10 - 1::len(reads) // 10]
         assert gaps.max() <= most, f"{pixels} pixels: {gaps} cycles from one instruction to the next"
     # An instruction alone, from its acceptance to its end.
@@ -136,6 +138,7 @@ async def stalled_output_keeps_everything(dut):
     """No write for a long while in the middle of a stream: the reads stop in time, nothing is lost."""
     around = await surround(dut, "stalled")
     random = harness.rng("stalled instructions")
+    await around.run([])        # loads the tables
     for form in formats(around.config):
         around.p_write = 0
         under_way = around.under_way
@@ -156,7 +159,7 @@ async def errors_then_a_good_end(dut):
     around = await surround(dut, "errors")
     random = harness.rng("error instructions")
     for bad in errors(around.config, random):
-        around.p_acc, around.p_params, around.p_write = (random.choice([1, 1, 0.4]) for _ in range(3))
+        around.stall(lambda: random.choice([1, 1, 0.4]))
         before = [instruction(around.config, random, index=i) for i in range(random.randrange(3))]
         after = [instruction(around.config, random, index=50)]
         error = await around.run([*before, bad, *after])
@@ -170,7 +173,7 @@ async def abort_at_any_time(dut):
     around = await surround(dut, "abort")
     random = harness.rng("abort instructions")
     for delay in [*range(60), *(random.randrange(60, 400) for _ in range(20))]:
-        around.p_acc, around.p_params, around.p_write = (random.choice([1, 1, 0.4, 0.02]) for _ in range(3))
+        around.stall(lambda: random.choice([1, 1, 0.4, 0.02]))
         batch = [instruction(around.config, random, index=i) for i in range(5)]
         around.send(batch)
         await cycles(dut, delay)
@@ -179,15 +182,51 @@ async def abort_at_any_time(dut):
         await cycles(dut, random.choice([0, 50]))
         assert len(around.writes) == count
         if delay % 3 == 0:
-            around.p_acc = around.p_params = around.p_write = 1
+            around.stall(lambda: 1)
             await around.run([instruction(around.config, random, index=7) for _ in range(2)])
+
+
+@cocotb.test()
+async def operands_at_full_rate(dut):
+    """A read a cycle with operands from the scratchpad, unless more lines than one a cycle are needed."""
+    around = await surround(dut, "operands")
+    random = harness.rng("operand instructions")
+    config, pixels = around.config, 60
+    steps = -(-config.columns // config.vector_lanes)
+    for use in OperandUse:
+        for window in (1, 3):
+            reduce = random.choice(list(Reduce)) if window > 1 else Reduce.MAXIMUM
+            await around.run([run_of(config, random, OutFormat.INT8, pixels, window, a_source=Source.TABLE,
+                                     b_use=use, reduce=reduce, bias=0, float=0, scale_mode=ScaleMode.NONE,
+                                     b_stride2=random.choice([0, 1]), b_line=0)])
+            fetches = pixels * (1 if window == 1 else window * steps) + pixels * (use != OperandUse.NONE)
+            assert len(around.fetches) == fetches, f"{len(around.fetches)} lines, not {fetches}"
+            took = around.reads[-1] - around.reads[0] + 1
+            # At the start some lines of A are asked for before the first of B is.
+            assert took <= max(pixels * window * steps, fetches) + 4, f"{use}, {window}: {took} cycles"
+            assert around.reads[0] - around.fetches[0] <= 7
+    # From an instruction to the next as well, whatever their operands.
+    batch = [run_of(config, random, OutFormat.INT8, pixels, a_source=source, b_use=OperandUse.ADD, bias=0,
+                    b_stride2=1, b_line=0) for source in (*Source, *Source)]
+    await around.run(batch)
+    assert np.diff(around.reads).max() <= 12, np.diff(around.reads).max()
+
+
+@cocotb.test()
+async def tables_take_a_word_a_cycle(dut):
+    around = await surround(dut, "tables")
+    random = harness.rng("table instructions")
+    for tables in (("load_a",), ("load_b",), ("load_a", "load_b")):
+        await around.run([run_of(around.config, random, OutFormat.INT8, 4, scale_mode=ScaleMode.NONE,
+                                 **dict.fromkeys(tables, 1)) for _ in range(2)])
+        assert around.elapsed <= 2 * (len(tables) * TABLE_WORDS + 80), around.elapsed
 
 
 def shape_bench(columns, lanes, bus_width, testcase=(), formats=("int8",), **more):
     config = ChipConfig(name=f"c{columns}e{lanes}", rows=4, columns=columns, bus_width=bus_width,
                         vector_lanes=lanes, scratchpad_banks=2, formats=formats,
-                        **{"bank_lines": 64, "accumulator_lines": 64, **more})
-    name = f"epilogue_{columns}_{lanes}_{config.line_bytes}{'_scaled' if config.block_scaled else ''}"
+                        **{"bank_lines": 256, "accumulator_lines": 64, **more})
+    name = f"vector_{columns}_{lanes}_{config.line_bytes}{'_scaled' if config.block_scaled else ''}"
     return Bench(module=__name__, name=name, build=lambda: VectorUnit(config), testcase=testcase,
                  params={"config": config})
 

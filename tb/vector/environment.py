@@ -1,4 +1,4 @@
-"""The memories and the control unit around the epilogue."""
+"""The memories and the control unit around the vector unit."""
 
 from collections import deque
 
@@ -7,14 +7,14 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from kiwicha.control.unit import ErrorReport
-from kiwicha.isa import Activity, Unit
+from kiwicha.isa import TABLE_WORDS, Activity, Unit
 from kiwicha.layouts import unit_layout
 from kiwicha.timing import READ_LATENCY
 from kiwicha.vector.unit import VectorUnit
 from tb import harness
 from tb.harness import clock, cycles, port
 from tb.vector.model import expected
-from tb.vector.programs import FLOATS, INTS
+from tb.vector.programs import FLOATS, INTS, PLAIN, instruction
 
 __all__ = ["surround"]
 
@@ -36,11 +36,13 @@ class Surroundings:
         self.random = harness.rng(label)
         self.clk = clock(dut)
         self.instructions = deque()
-        self.p_acc = self.p_params = self.p_write = self.p_valid = 1.0
+        self.p_acc = self.p_params = self.p_operand = self.p_write = self.p_valid = 1.0
         self.accumulator = np.zeros((config.accumulator_lines, config.columns), np.int32)
         self.scratchpad = np.zeros((config.scratchpad_lines, config.line_bytes), np.uint8)
+        #: What the tables hold, unless an abort has made that uncertain.
+        self.tables, self.tables_known = np.zeros((2, TABLE_WORDS), np.uint32), False
         self.writes, self.retired = [], []      # retired: how many writes there were by then
-        self.acc_reads, self.write_cycles = [], []
+        self.reads, self.fetches, self.write_cycles = [], [], []    # cycles
         self.cycle = 0
         self.activity = []
         self.aborting = self.abort_asked = False
@@ -76,6 +78,10 @@ class Surroundings:
         lines = random.random((len(bits), 1)) < random.choice([0.5, 1])
         self.accumulator[:] = np.where(lines, bits.astype(np.uint32).view(np.int32), self.accumulator)
 
+    def stall(self, share):
+        """Each port lets through the share of requests that `share()` says, anew for each."""
+        self.p_acc, self.p_params, self.p_operand, self.p_write = (share() for _ in range(4))
+
     def send(self, instructions):
         self.instructions.extend(harness.pack(LAYOUT, fields) for fields in instructions)
 
@@ -84,13 +90,13 @@ class Surroundings:
 
     async def _run(self):
         get = {name: port(self.dut, name) for name in (
-            "acc__request__valid", "acc__request__payload", "params__request__valid",
-            "params__request__payload", "write__request__valid", "write__request__payload", "control__retire",
-            "control__error", "control__quiet", "control__activity", "control__progress", "control__i__ready")}
+            *(f"{name}__request__{part}" for name in ("acc", "params", "operand", "write")
+              for part in ("valid", "payload")),
+            *(f"control__{name}" for name in ("retire", "error", "quiet", "activity", "progress", "i__ready")))}
         offer = self._payloads()
-        ready = {name: port(self.dut, f"{name}__request__ready") for name in ("acc", "params", "write")}
-        answers = {name: [None] * (READ_LATENCY - 1) for name in ("acc", "params")}
-        stores = {"acc": self.accumulator, "params": self.scratchpad}
+        ready = {name: port(self.dut, f"{name}__request__ready") for name in ("acc", "params", "operand", "write")}
+        answers = {name: [None] * (READ_LATENCY - 1) for name in ("acc", "params", "operand")}
+        stores = {"acc": self.accumulator, "params": self.scratchpad, "operand": self.scratchpad}
         held, offered = None, False
         while True:
             was_aborting, self.aborting = self.aborting, self.abort_asked
@@ -101,7 +107,7 @@ class Surroundings:
             port(self.dut, "control__i__valid").value = int(offered)
             offer("control__i__payload", self.instructions[0] if offered else None, _INSTRUCTION_BITS)
             now = {"acc": self.random.random() < self.p_acc, "params": self.random.random() < self.p_params,
-                   "write": self.random.random() < self.p_write}
+                   "operand": self.random.random() < self.p_operand, "write": self.random.random() < self.p_write}
             for name, value in now.items():
                 ready[name].value = int(value)
             await RisingEdge(self.clk)
@@ -121,8 +127,8 @@ class Surroundings:
                 port(self.dut, f"{name}__valid").value = int(answer is not None)
                 data = None if answer is None else int.from_bytes(store[answer].tobytes(), "little")
                 offer(f"{name}__data", data, 8 * store[0].nbytes)
-            if took["acc"]:
-                self.acc_reads.append(self.cycle)
+            if took["operand"]:
+                self.fetches.append(self.cycle)
             if get["control__retire"].value == 1:
                 self.retired.append(len(self.writes))
             valid = get["write__request__valid"].value == 1
@@ -154,7 +160,10 @@ class Surroundings:
         quiet = get["control__quiet"].value == 1
         self.activity.append(activity)
         assert (activity == Activity.IDLE) == quiet, f"{activity} while quiet is {quiet}"
-        assert (activity == Activity.BUSY) == bool(took["acc"]), f"{activity} while reading is {took['acc']}"
+        # A read that takes operand A from the scratchpad shows nowhere else.
+        assert activity == Activity.BUSY or not took["acc"], f"{activity} while it reads"
+        if activity == Activity.BUSY:
+            self.reads.append(self.cycle)
         if any(took.values()) or wrote or get["control__retire"].value == 1:
             assert get["control__progress"].value == 1, "progress is low while something moves"
         bits = int(get["control__error"].value)
@@ -175,11 +184,15 @@ class Surroundings:
 
     async def run(self, instructions):
         """Run instructions to the end of all, or to an error, and check every write; gives the error."""
-        self.writes, self.retired, self.acc_reads, self.write_cycles, self.activity = [], [], [], [], []
+        if not self.tables_known:
+            self.tables_known = True
+            await self.run([instruction(self.config, self.random, **PLAIN | {"load_a": 1, "load_b": 1})])
+        self.writes, self.retired, self.write_cycles, self.activity = [], [], [], []
+        self.reads, self.fetches = [], []
         first = self.cycle
         want, ends, error, reads = [], [], None, 0
         for fields in instructions:
-            writes, fault, read = expected(self.config, fields, self.accumulator, self.scratchpad)
+            writes, fault, read = expected(self.config, fields, self.accumulator, self.scratchpad, self.tables)
             want += writes
             reads += read
             if fault:
@@ -190,7 +203,8 @@ class Surroundings:
         self.send(instructions)
         # Ports let one request in ten through, and more than half of the bound is to spare.
         steps = -(-self.config.columns // self.config.vector_lanes)
-        limit = 20_000 + (40 + 2 * steps) * (reads + len(want))
+        loads = sum(fields["load_a"] + fields["load_b"] for fields in instructions)
+        limit = 20_000 + (40 + 2 * steps) * (reads + len(want)) + 20 * TABLE_WORDS * loads
         await self.until(lambda: self.error is not None or len(self.retired) >= len(instructions), limit)
         await cycles(self.dut, 60 if error else 2)
         names = [f"{line:#x}: {data.hex()}" for line, data in self.writes]
@@ -202,7 +216,7 @@ class Surroundings:
         assert self.error == error, f"error {self.error}, not {error}"
         assert self.retired == ends, f"retired at writes {self.retired}, not {ends}"
         if error is None:
-            assert len(self.acc_reads) == reads, f"{len(self.acc_reads)} reads, not {reads}"
+            assert len(self.reads) == reads, f"{len(self.reads)} reads, not {reads}"
             assert port(self.dut, "control__quiet").value == 1
         else:
             assert port(self.dut, "control__quiet").value == 0
@@ -211,7 +225,7 @@ class Surroundings:
 
     async def abort(self, limit=100):
         """Abort until quiet; what the driver still offers is dropped as well."""
-        self.abort_asked = True
+        self.abort_asked, self.tables_known = True, False
         await cycles(self.dut, 2)
         await self.until(lambda: port(self.dut, "control__quiet").value == 1, limit)
         self.abort_asked = False

@@ -1,8 +1,8 @@
-"""What results of the epilogue are, in numpy; independent of the hardware and of the host's reference."""
+"""What results of the vector unit are, in numpy; independent of the hardware and of the host's reference."""
 
 import numpy as np
 
-from kiwicha.isa import ErrorCode, OutFormat, ScaleMode, ScaleRule
+from kiwicha.isa import ErrorCode, OperandUse, OutFormat, Reduce, ScaleMode, ScaleRule, Source
 
 __all__ = ["DYNAMIC_SCALE", "NAN", "expected", "formats", "order", "result_lines"]
 
@@ -41,27 +41,34 @@ def unorder(keys):
 
 
 def real_sums(f, acc, bias):
-    """Accumulators plus bias, as FP32."""
+    """Operand A plus bias, as FP32."""
     if not f["float"]:
-        total = acc.astype(np.int64) + (bias if f["bias"] else 0)
-        return ((total + (1 << 31)) % (1 << 32) - (1 << 31)).astype(np.float32)
+        return sums(f, acc, bias).astype(np.float32)
     with np.errstate(all="ignore"):
-        return acc.view(np.float32) + bias.view(np.float32) if f["bias"] else acc.view(np.float32)
+        return acc.view(np.float32) + bias.view(np.float32) if bias is not None else acc.view(np.float32)
+
+
+def sums(f, acc, bias):
+    """Operand A plus bias, or a window's sum and once the bias, modulo 2^32."""
+    total = acc.astype(np.int64)
+    if f["reduce"] == Reduce.SUM:
+        total = total.sum(axis=0, keepdims=True)
+    total = total + (0 if bias is None else bias)
+    return (total + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
 def maxima(f, acc, bias, scale):
     """Results before their conversion, as bits, from a window's accumulators [elements, columns]."""
     low, high = np.uint32(f["clamp_low"]), np.uint32(f["clamp_high"])
     if f["out_format"] == OutFormat.INT32:
-        total = acc.astype(np.int64) + (bias if f["bias"] else 0)
-        keys = (total + (1 << 31)) % (1 << 32) - (1 << 31)
+        keys = sums(f, acc, bias)
         bounds = [int(x.view(np.int32)) for x in (low, high)]
     else:
         real = real_sums(f, acc, bias)
         with np.errstate(all="ignore"):
             if f["scale_mode"] == ScaleMode.SCALAR:
                 real = real * np.uint32(f["scale"]).view(np.float32)
-            elif f["scale_mode"] == ScaleMode.COLUMN:
+            elif scale is not None:
                 real = real * scale
         bits = np.where(np.isnan(real), np.uint32(NAN), real.view(np.uint32))
         keys, bounds = order(bits), [int(order(x)) for x in (low, high)]
@@ -113,12 +120,19 @@ class Fault(Exception):
     pass
 
 
-def expected(config, f, accumulator, scratchpad):
-    """Writes (line, bytes) in order; the error, or None; and how many accumulator lines are read."""
+def expected(config, f, accumulator, scratchpad, tables):
+    """Writes (line, bytes) in order; the error, or None; and how many reads of operand A there are.
+
+    `tables`, uint32 [2, 256], become those that the instruction leaves.
+    """
     writes, reads = [], 0
     try:
         check_fields(config, f)
         bias, scale = parameters(config, f, scratchpad)
+        load_tables(config, f, scratchpad, tables)
+        from_table = f["a_source"] == Source.TABLE
+        depth, code = ((config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE) if from_table else
+                       (config.accumulator_lines, ErrorCode.ACCUMULATOR_RANGE))
         steps = -(-config.columns // config.vector_lanes)
         dynamic_scale = f["out_format"] in DYNAMIC_SCALE
         scales, scale_line = b"", f["scale_line"]
@@ -130,16 +144,27 @@ def expected(config, f, accumulator, scratchpad):
                               + part * f["part_stride"])
                     lines = [origin + i0 * f["a_stride0"] + i1 * f["a_stride1"]
                              for i1 in range(f["count1"]) for i0 in range(f["count0"])]
+                    within(lines[0], depth, code)
+                    if f["b_use"] != OperandUse.NONE:
+                        second = f["b_line"] + i2 * f["b_stride2"] + i3 * f["b_stride3"]
+                        within(second, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+                        words = tables[1][scratchpad[second, :config.columns]]
+                        if f["b_use"] == OperandUse.ADD:
+                            bias = words.view(np.int32)
+                        else:
+                            scale = words.view(np.float32)
                     for line in lines:
-                        within(line, config.accumulator_lines, ErrorCode.ACCUMULATOR_RANGE)
+                        within(line, depth, code)
+                    a = (tables[0][scratchpad[lines, :config.columns]].view(np.int32) if from_table else
+                         accumulator[lines])
                     reads += len(lines) * steps
                     first = f["out_line"] + i2 * f["out_stride2"] + i3 * f["out_stride3"]
                     if dynamic_scale:
                         line = first + part * f["out_step"]
                         within(line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
-                        results.append((line, maxima(f, accumulator[lines], bias, scale)))
+                        results.append((line, maxima(f, a, bias, scale)))
                         continue
-                    for number, data in enumerate(model(config, f, accumulator[lines], bias, scale)):
+                    for number, data in enumerate(model(config, f, a, bias, scale)):
                         line = first + number * f["out_step"]
                         within(line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
                         writes.append((line, data))
@@ -160,11 +185,15 @@ def expected(config, f, accumulator, scratchpad):
 
 def check_fields(config, f):
     form, mode = f["out_format"], f["scale_mode"]
-    per_column = f["bias"] or mode == ScaleMode.COLUMN
+    use = f["b_use"]
+    per_column = f["bias"] or mode == ScaleMode.COLUMN or use != OperandUse.NONE
     for wrong, value in (
             (form not in formats(config), form),
             (not isinstance(mode, ScaleMode) or (form == OutFormat.INT32 and mode != ScaleMode.NONE), mode),
-            (f["float"] and (form == OutFormat.INT32 or not config.block_scaled), f["float"]),
+            (f["float"] and (form == OutFormat.INT32 or not config.block_scaled or f["reduce"] == Reduce.SUM),
+             f["float"]),
+            (not isinstance(use, OperandUse) or (use == OperandUse.ADD and f["bias"])
+             or (use == OperandUse.MULTIPLY and (form == OutFormat.INT32 or mode != ScaleMode.NONE)), use),
             (form in DYNAMIC_SCALE
              and (not 1 <= f["parts"] <= 128 // config.columns or (f["parts"] > 1 and per_column)),
              f["parts"]),
@@ -176,6 +205,16 @@ def check_fields(config, f):
 def within(line, depth, code):
     if not 0 <= line < depth:
         raise Fault(code, line)
+
+
+def load_tables(config, f, scratchpad, tables):
+    at, count = f["table_line"], 1024 // config.line_bytes
+    for table, name in enumerate(("load_a", "load_b")):
+        if f[name]:
+            for line in range(at, at + count):
+                within(line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+            tables[table] = np.frombuffer(scratchpad[at:at + count].tobytes(), np.uint32)
+            at += count
 
 
 def parameters(config, f, scratchpad):

@@ -1,9 +1,13 @@
-"""Instructions for the epilogue: random ones, ones with an error, and the values at which results turn."""
+"""Instructions for the vector unit: random ones, ones with an error, and the values at which results turn."""
 
-from kiwicha.isa import OutFormat, ScaleMode, ScaleRule
+from kiwicha.isa import OperandUse, OutFormat, Reduce, ScaleMode, ScaleRule, Source
 from tb.vector.model import DYNAMIC_SCALE, NAN, formats, order, result_lines
 
-__all__ = ["FLOATS", "INTS", "errors", "instruction", "run_of"]
+__all__ = ["FLOATS", "INTS", "PLAIN", "errors", "instruction", "run_of"]
+
+#: Accumulators, and nothing of what came with operands from the scratchpad.
+PLAIN = {"a_source": Source.ACCUMULATOR, "b_use": OperandUse.NONE, "reduce": Reduce.MAXIMUM, "load_a": 0,
+         "load_b": 0}
 
 FLOATS = [0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x007FFFFF, 0x00800000, 0x2F800000, 0x3F800000,
           0xBF800000, 0x3F000000, 0x3EAAAAAB, 0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, NAN, 0xFFC00001,
@@ -21,10 +25,13 @@ def instruction(config, random, index=0, **fixed):
          "count2": random.choice([1, 2, 3, 7]), "count3": random.choice([1, 1, 2, 3]),
          "float": int(config.block_scaled and random.random() < 0.7), "scale_rule": random.choice(list(ScaleRule)),
          "parts": random.choice([0, 1, 127]), "part_stride": random.randint(-9, 9),
-         "scale_line": random.getrandbits(16)}
+         "scale_line": random.getrandbits(16), "a_source": random.choice(list(Source)),
+         "b_use": random.choice([OperandUse.NONE, *OperandUse]), "reduce": random.choice(list(Reduce)),
+         "load_a": int(random.random() < 0.1), "load_b": int(random.random() < 0.1)}
     f |= fixed
     if f["out_format"] == OutFormat.INT32:
         f["scale_mode"], f["float"] = fixed.get("scale_mode", ScaleMode.NONE), fixed.get("float", 0)
+    operands(f, random, fixed)
     lines = result_lines(config, f["out_format"])
     small = [0, 1, -1, 2, 3, -5]
     parts = []
@@ -37,16 +44,22 @@ def instruction(config, random, index=0, **fixed):
         if lines > 1:
             f["bias"] = fixed.get("bias", 0)
             f["scale_mode"] = fixed.get("scale_mode", random.choice([ScaleMode.NONE, ScaleMode.SCALAR]))
+            f["b_use"] = fixed.get("b_use", OperandUse.NONE)
         for name in ("part_stride", "scale_line"):
             if name not in fixed:
                 del f[name]
         parts = [("part_stride", lines)]
         place(f, random, "scale_line", config.scratchpad_lines,
               [("", -(-f["count2"] * f["count3"] // config.line_bytes))], [1])
-    place(f, random, "a_line", config.accumulator_lines,
+    depth = config.scratchpad_lines if f["a_source"] == Source.TABLE else config.accumulator_lines
+    place(f, random, "a_line", depth,
           [(f"a_stride{level}", f[f"count{level}"]) for level in range(4)] + parts, small)
     place(f, random, "out_line", config.scratchpad_lines,
           [("out_stride2", f["count2"]), ("out_stride3", f["count3"]), ("out_step", lines)], small)
+    place(f, random, "b_line", config.scratchpad_lines,
+          [("b_stride2", f["count2"]), ("b_stride3", f["count3"])], small)
+    table = 1024 // config.line_bytes * (f["load_a"] + f["load_b"])
+    f["table_line"] = random.randint(0, config.scratchpad_lines - table)
     param = -(-4 * config.columns // config.line_bytes)
     half = config.scratchpad_lines // 2
     f["param_line"] = random.randint(half - 2 * param, config.scratchpad_lines - 2 * param)
@@ -60,6 +73,18 @@ def instruction(config, random, index=0, **fixed):
     f["clamp_low"], f["clamp_high"] = bounds
     f.pop("", None)
     return f | fixed
+
+
+def operands(f, random, fixed):
+    """Leave out what does not go together, unless it is `fixed`."""
+    if f["out_format"] == OutFormat.INT32 and f["b_use"] == OperandUse.MULTIPLY:
+        f["b_use"] = fixed.get("b_use", OperandUse.ADD)
+    if f["b_use"] == OperandUse.ADD:
+        f["bias"] = fixed.get("bias", 0)
+    if f["b_use"] == OperandUse.MULTIPLY:
+        f["scale_mode"] = fixed.get("scale_mode", ScaleMode.NONE)
+    if f["float"]:
+        f["reduce"] = fixed.get("reduce", Reduce.MAXIMUM)
 
 
 def place(f, random, base, depth, levels, strides):
@@ -77,7 +102,7 @@ def place(f, random, base, depth, levels, strides):
 def run_of(config, random, form, pixels, window=1, **fixed):
     # There are not enough lines for all parts of all pixels.
     lines = 0 if form in DYNAMIC_SCALE else result_lines(config, form)
-    fixed = {"out_line": 0, "out_stride2": lines, "out_step": 1, "part_stride": 1} | fixed
+    fixed = PLAIN | {"out_line": 0, "out_stride2": lines, "out_step": 1, "part_stride": 1} | fixed
     return instruction(config, random, out_format=form, count0=window, count1=1, count2=pixels, count3=1,
                        a_line=0, a_stride0=1, a_stride2=0, **fixed)
 
@@ -85,7 +110,7 @@ def run_of(config, random, form, pixels, window=1, **fixed):
 def errors(config, random):
     """Instructions with one error each."""
     def make(**fixed):
-        return instruction(config, random, index=random.getrandbits(24), **fixed)
+        return instruction(config, random, index=random.getrandbits(24), **PLAIN | fixed)
     good = {"count0": 2, "count1": 1, "count2": 3, "count3": 2}
     acc, pad = config.accumulator_lines, config.scratchpad_lines
     lines = -(-4 * config.columns // config.line_bytes)
@@ -115,11 +140,40 @@ def errors(config, random):
     if lines > 1:
         yield make(**good, out_format=OutFormat.FP32, out_line=pad - 2, out_stride2=0, out_stride3=0, out_step=2)
         yield make(**good, out_format=OutFormat.INT32, out_line=0, out_stride2=0, out_stride3=0, out_step=-1)
+    yield from operand_errors(config, make)
     # The bias fits and the scale does not; then the bias does not.
     mode = {"out_format": OutFormat.FP32, "scale_mode": ScaleMode.COLUMN, "bias": 1}
     yield make(**good, **mode, param_line=pad - lines)
     yield make(**good, **mode, param_line=pad - 1 if lines > 1 else pad)
     yield make(**good, **(mode | {"bias": 0}), param_line=pad - lines + 1)
+
+
+def operand_errors(config, make):
+    """Uses of operand B that do not go together; lines of A, of B and of tables that do not exist."""
+    pad, int8 = config.scratchpad_lines, {"out_format": OutFormat.INT8, "scale_mode": ScaleMode.NONE, "bias": 0}
+    table = 1024 // config.line_bytes
+    yield make(**int8, b_use=3)
+    yield make(**int8 | {"bias": 1}, b_use=OperandUse.ADD)
+    yield from (make(**int8 | {"scale_mode": mode}, b_use=OperandUse.MULTIPLY)
+                for mode in (ScaleMode.SCALAR, ScaleMode.COLUMN))
+    yield make(**int8 | {"out_format": OutFormat.INT32}, b_use=OperandUse.MULTIPLY)
+    if config.block_scaled:
+        yield make(**int8, float=1, reduce=Reduce.SUM)
+    good = int8 | {"count0": 2, "count1": 1, "count2": 3, "count3": 2, "a_source": Source.TABLE}
+    second = {"b_use": OperandUse.ADD, "b_stride2": 0, "b_stride3": 0}
+    yield make(**good, a_line=pad - 1, a_stride0=1)
+    yield make(**good, a_line=4, a_stride0=0, a_stride1=0, a_stride2=-1, a_stride3=-3)
+    yield make(**good, a_line=0, a_stride0=0, a_stride2=1, a_stride3=0, **second | {"b_line": 2, "b_stride2": -2})
+    yield make(**good, a_line=0, a_stride0=0, a_stride2=0, a_stride3=0, **second | {"b_line": 2, "b_stride3": -3})
+    yield make(**good | {"a_source": Source.ACCUMULATOR}, **second | {"b_line": pad - 2, "b_stride2": 1})
+    # B, and the second place of the window: B comes first; and the first place, which comes before it.
+    yield make(**good, a_line=pad - 1, a_stride0=1, **second | {"b_line": 0, "b_stride2": -1})
+    yield make(**good, a_line=0, a_stride0=1, a_stride2=-1, **second | {"b_line": 0, "b_stride2": -2})
+    yield make(**good, a_line=1, a_stride0=-1, a_stride2=0, a_stride3=0, out_line=0, out_stride2=-1,
+               **second | {"b_line": 1, "b_stride2": -2})
+    for loads, line in (({"load_a": 1}, pad - table + 1), ({"load_b": 1}, pad - 1),
+                        ({"load_a": 1, "load_b": 1}, pad - table)):
+        yield make(**int8, **loads, table_line=line)
 
 
 def dynamic_scale_errors(config, make):
@@ -131,6 +185,7 @@ def dynamic_scale_errors(config, make):
                     for parts in (0, most + 1, 127))
         yield make(out_format=form, **plain | {"bias": 1}, parts=2, part_stride=0)
         yield make(out_format=form, **plain | {"scale_mode": ScaleMode.COLUMN}, parts=2, part_stride=0)
+        yield make(out_format=form, **plain, b_use=OperandUse.ADD, parts=2, part_stride=0)
         # In the middle of a pixel: its accumulators, or its lines.
         walk = {"out_format": form, "parts": min(4, most), **plain, "count2": 2 * config.line_bytes, "count3": 1}
         inside = {"a_stride2": 0, "out_line": 8, "out_stride2": 0, "out_step": 1}

@@ -1,4 +1,4 @@
-"""The scratchpad: banks of block RAM behind four or five readers and two writers."""
+"""The scratchpad: banks of block RAM behind five or six readers and two writers."""
 
 from amaranth import Cat, Module, Mux
 from amaranth.lib import wiring
@@ -13,7 +13,7 @@ from .ram import Ram
 __all__ = ["READERS", "WRITERS", "Scratchpad"]
 
 #: Who reads and who writes, highest priority first.
-READERS = ("s", "a", "w", "params", "store")
+READERS = ("s", "a", "w", "params", "operand", "store")
 WRITERS = ("vector", "load")
 
 
@@ -35,7 +35,9 @@ class Scratchpad(wiring.Component):
     a, w : In(ReadPort)
         MATMUL's vectors and its weights.
     params : In(ReadPort)
-        VECTOR's parameters.
+        VECTOR's parameters and tables.
+    operand : In(ReadPort)
+        VECTOR's operands.
     store : In(ReadPort)
         STORE's lines.
     vector, load : In(WritePort)

@@ -1,11 +1,11 @@
-"""Walks an instruction's loops: accumulator reads, in the order pixel, part, step, window; and where lines go."""
+"""Walks an instruction's loops: reads, in the order pixel, part, step, window; and where lines go."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH, ErrorCode
+from ..isa import INDEX_WIDTH, ErrorCode, OperandUse, Source
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from ..memory.ports import LINE_ADDRESS
 from ..timing import PARAMETER_SETS
@@ -15,18 +15,21 @@ __all__ = ["AddressGenerator"]
 
 
 class AddressGenerator(wiring.Component):
-    """One accumulator read per cycle, and one line order with the read that completes a line.
+    """One read of operand A per cycle, and one line order with the read that completes a line.
 
     Reads and lines pass a register, where it is known whether they exist, so that no range check delays the
     loops. An instruction's first read comes two cycles after the last read of the one before; but one whose
-    results take dynamic scales and one whose results do not wait for each other's last write. Errors are found as
-    lines are reached: ACCUMULATOR_RANGE at a read, SCRATCHPAD_RANGE at the read that completes the line. A line of
-    scales is checked at the last read of the first pixel with a scale there, after that pixel's lines.
+    results take dynamic scales and one whose results do not wait for each other's last write. Errors are found
+    as lines are reached: ACCUMULATOR_RANGE at a read, or SCRATCHPAD_RANGE if it is one of the scratchpad; then
+    for operand B; SCRATCHPAD_RANGE at the read that completes the line. A line of scales is checked at the last
+    read of the first pixel with a scale there, after that pixel's lines.
 
     Members
     -------
     i : In(stream of prepared_layout())
-    requests : Out(stream of accumulator reads)
+    requests : Out(stream of request_layout())
+    a, b : Out(stream of LINE_ADDRESS)
+        Lines of operands to fetch from the scratchpad. Valid only together with `requests`.
     orders : Out(stream of line orders)
         Valid only together with `requests`.
     scales : Out(stream of LINE_ADDRESS)
@@ -56,6 +59,7 @@ class AddressGenerator(wiring.Component):
             "i": In(stream.Signature(prepared_layout(config))),
             "requests": Out(stream.Signature(request_layout(config))),
             "orders": Out(stream.Signature(line_order(config))),
+            "a": Out(stream.Signature(LINE_ADDRESS)), "b": Out(stream.Signature(LINE_ADDRESS)),
             "room": In(1), "clear": In(1), "busy": Out(1), "pending": Out(1), "failed": Out(1),
             "code": Out(ErrorCode), "index": Out(INDEX_WIDTH), "address": Out(signed(POINTER_WIDTH)),
             **(scaled if config.block_scaled else {}),
@@ -67,10 +71,11 @@ class AddressGenerator(wiring.Component):
         m.submodules.loops = loops = _Loops(self._config)
         # The read that comes next, with the line that it may complete.
         held = Signal(data.StructLayout({
-            "read": loops.read.shape(), "line": loops.line.shape(), "tag": loops.tag.shape(),
-            "line_end": 1, "end": 1, "bad_read": 1, "bad": 1, "wrong_address": signed(POINTER_WIDTH),
+            "read": loops.read.shape(), "second": loops.second.shape(), "line": loops.line.shape(),
+            "tag": loops.tag.shape(), "operands": loops.operands.shape(), "line_end": 1, "end": 1,
+            "bad_read": 1, "bad": 1, "wrong_address": signed(POINTER_WIDTH),
         }), reset_less=True)
-        valid, wrong = Signal(), Signal()
+        valid, wrong, good_read = Signal(), Signal(), Signal()
         take, advance, takes = Signal(), Signal(), ~walking & ~self.failed
         bad_scale, wrong_line, may_take = Const(0, 1), loops.line, Const(1, 1)
         if self._config.block_scaled:
@@ -82,10 +87,14 @@ class AddressGenerator(wiring.Component):
             take.eq(self.i.valid & self.i.ready), advance.eq(walking & self.room),
             self.i.ready.eq(takes & may_take & ~wrong),
             wrong.eq(valid & held.bad),
-            self.requests.valid.eq(valid & ~held.bad),
-            self.requests.p.address.eq(held.read),
-            self.requests.p.tag.eq(held.tag),
-            self.orders.valid.eq(valid & ~held.bad & held.line_end),
+            good_read.eq(valid & ~held.bad),
+            self.requests.valid.eq(good_read),
+            self.requests.p.address.eq(held.read), self.requests.p.tag.eq(held.tag),
+            self.requests.p.table.eq(held.operands.table), self.requests.p.a_ends.eq(held.operands.a_ends),
+            self.requests.p.second.eq(held.operands.second), self.requests.p.b_ends.eq(held.operands.b_ends),
+            self.a.valid.eq(good_read & held.operands.a_begins), self.a.payload.eq(held.read),
+            self.b.valid.eq(good_read & held.operands.b_begins), self.b.payload.eq(held.second),
+            self.orders.valid.eq(good_read & held.line_end),
             self.orders.p.address.eq(held.line),
             self.orders.p.last.eq(held.end),
             self.busy.eq(walking | valid), self.pending.eq(valid),
@@ -116,13 +125,17 @@ class AddressGenerator(wiring.Component):
 
     def _check(self, m, loops, held, bad_scale, wrong_line):
         """The loops' read and line a cycle later, and whether they exist."""
-        outside = ~_within(loops.read, self._config.accumulator_lines)
-        bad_line = loops.line_end & ~_within(loops.line, self._config.scratchpad_lines)
+        lines, table = self._config.scratchpad_lines, loops.operands.table
+        outside = Mux(table, ~_within(loops.read, lines), ~_within(loops.read, self._config.accumulator_lines))
+        bad_second = loops.operands.second & ~_within(loops.second, lines)
+        bad_line = loops.line_end & ~_within(loops.line, lines)
         m.d.sync += [
-            held.read.eq(loops.read), held.line.eq(loops.line), held.tag.eq(loops.tag),
+            held.read.eq(loops.read), held.second.eq(loops.second), held.line.eq(loops.line),
+            held.tag.eq(loops.tag), held.operands.eq(loops.operands),
             held.line_end.eq(loops.line_end), held.end.eq(loops.end),
-            held.wrong_address.eq(Mux(outside, loops.read, wrong_line)), held.bad_read.eq(outside),
-            held.bad.eq(outside | bad_line | bad_scale),
+            held.wrong_address.eq(Mux(outside, loops.read, Mux(bad_second, loops.second, wrong_line))),
+            held.bad_read.eq(outside & ~table),
+            held.bad.eq(outside | bad_second | bad_line | bad_scale),
         ]
 
     def _report(self, m, held, takes, wrong):
@@ -145,6 +158,10 @@ def _within(value, depth):
     return ~value[(depth - 1).bit_length():].any()
 
 
+#: Whether a read takes operand A from the scratchpad, and operand B; whether their lines begin and end with it.
+_OPERANDS = data.StructLayout(dict.fromkeys(("table", "a_begins", "a_ends", "second", "b_begins", "b_ends"), 1))
+
+
 class _Loops(wiring.Component):
     """The loop nest (window 0, window 1, step, part, pixel 2, pixel 3) and what follows it.
 
@@ -161,8 +178,10 @@ class _Loops(wiring.Component):
         `i` is one; only with `load`.
     advance : In(1)
         To the next read.
-    read, line : Out(signed(18))
-        The accumulator line to read, and the scratchpad line that it may complete.
+    read, second, line : Out(signed(18))
+        The line of operand A to read, operand B's, and the line of results that it may complete.
+    operands : Out(_OPERANDS)
+        What the read takes from the scratchpad.
     line_end, end : Out(1)
         It completes the line; it is the instruction's last.
     tag : Out(tag_layout)
@@ -177,7 +196,8 @@ class _Loops(wiring.Component):
         scaled = {"dynamic_scale": Out(1), "scale": Out(pointer), "scale_begins": Out(1)}
         super().__init__({
             "i": In(prepared_layout(config)), "load": In(1), "take": In(1), "advance": In(1),
-            "read": Out(pointer), "line": Out(pointer), "line_end": Out(1), "end": Out(1),
+            "read": Out(pointer), "second": Out(pointer), "line": Out(pointer), "operands": Out(_OPERANDS),
+            "line_end": Out(1), "end": Out(1),
             "tag": Out(tag_layout(config)), **(scaled if config.block_scaled else {}),
         })
 
@@ -198,6 +218,7 @@ class _Loops(wiring.Component):
         fills = self._fills(m, size, column)
         self._follow_reads(m, nest, [stride for _, stride in counts])
         self._follow_lines(m, nest, fills)
+        self._follow_operands(m, nest)
         with m.If(load):
             m.d.sync += [set_.eq(self.i.set), size.eq(self.i.size), column.eq(0)]
         with m.Elif(advance & nest.carry[2:].any()):
@@ -213,7 +234,7 @@ class _Loops(wiring.Component):
         return m
 
     def _follow_reads(self, m, nest, strides):
-        """The accumulator line: each step starts at the same one."""
+        """Operand A's line: each step starts at the same one."""
         stepping = [level for level, stride in enumerate(strides) if stride is not None]
         held = Signal(data.ArrayLayout(signed(16), len(stepping)), name="a_strides")
         m.submodules.read = read = Pointer(len(strides))
@@ -226,6 +247,28 @@ class _Loops(wiring.Component):
         ]
         with m.If(self.load):
             m.d.sync += [held[own].eq(strides[level]) for own, level in enumerate(stepping)]
+
+    def _follow_operands(self, m, nest):
+        """Operand B's line, one for each pixel; and with which reads lines from the scratchpad begin and end."""
+        i = self.i.instruction
+        held = Signal(data.ArrayLayout(signed(16), 2), name="b_strides")
+        table, second = Signal(name="table"), Signal(name="has_second")
+        m.submodules.second = pointer = Pointer(2)
+        # A line serves all its steps, but not if each of them goes through a window.
+        alone = nest.first[:2].all() & nest.last[:2].all()
+        m.d.comb += [
+            pointer.load.eq(self.load), pointer.advance.eq(self.advance | self.load), pointer.base.eq(i.b_line),
+            pointer.strides.eq(held), pointer.carry.eq(nest.carry[-2:] & ~self.load.replicate(2)),
+            self.second.eq(pointer.value),
+            self.operands.table.eq(table), self.operands.second.eq(second),
+            self.operands.a_begins.eq(table & (~alone | nest.first[2])),
+            self.operands.a_ends.eq(~alone | nest.last[2]),
+            self.operands.b_begins.eq(second & nest.first[:3].all()),
+            self.operands.b_ends.eq(nest.last[:3].all()),
+        ]
+        with m.If(self.load):
+            m.d.sync += [held[0].eq(i.b_stride2), held[1].eq(i.b_stride3), table.eq(i.a_source == Source.TABLE),
+                         second.eq(i.b_use != OperandUse.NONE)]
 
     def _follow_lines(self, m, nest, fills):
         """The line of results: the next one where a step fills it, and where a part ends."""

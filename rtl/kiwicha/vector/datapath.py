@@ -1,4 +1,4 @@
-"""From an accumulator read to a line of results: all that never stalls."""
+"""From a read of operands to a line of results: all that never stalls."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,14 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..lib.delay import delay, delay_valid
+from ..lib.delay import Delay, delay, delay_valid
 from ..timing import PARAMETER_SETS, READ_LATENCY
 from .block_quantizer import BlockQuantizer
 from .columns import ColumnParameters, ColumnSelect
 from .lane import Lane
 from .line_packer import LinePacker
 from .shapes import Geometry, Size, settings_layout, tag_layout
+from .tables import OperandTable, table_write
 
 __all__ = ["Datapath"]
 
@@ -29,7 +30,7 @@ class _Stage(NamedTuple):
 
 
 class Datapath(wiring.Component):
-    """Column selection, lanes and assembly, with the parameters of all sets.
+    """Column selection, tables, lanes and assembly, with the parameters of all sets.
 
     Latency READ_LATENCY + ColumnSelect.latency + Lane.OUT + Assemble.LATENCY cycles from an accepted read to
     its line, one read per cycle. Results that take dynamic scales go through :class:`.BlockQuantizer` instead of
@@ -41,7 +42,9 @@ class Datapath(wiring.Component):
         An accumulator line is read in this cycle, for what `tag` says.
     tag : In(tag)
     line : In(columns * 32)
-        It comes here READ_LATENCY cycles after.
+        It comes here READ_LATENCY cycles after, unless operand A comes from its table.
+    a_line, b_line : In(line)
+        Operands' bytes, with the read.
     result : Out(line)
     done : Out(1)
         A line of results is complete; only in this cycle.
@@ -54,6 +57,8 @@ class Datapath(wiring.Component):
         Forget dynamic scales and what waits for them; what else is in the datapath still comes.
     set, settings, settings_enable, bias, bias_line, bias_enable, scale, scale_line, scale_enable : In
         Write ports, as :class:`.parameter_fetch.ParameterFetch` has them. A set in use must not be written.
+    table : In(table_write())
+        The same of the tables: they must not be written while anything is in the datapath.
     """
 
     def __init__(self, config: ChipConfig):
@@ -62,6 +67,7 @@ class Datapath(wiring.Component):
         scaled = {"scales": Out(width), "scales_done": Out(1), "clear": In(1)}
         super().__init__({
             "read": In(1), "tag": In(tag_layout(config)), "line": In(32 * config.columns),
+            "a_line": In(width), "b_line": In(width), "table": In(table_write()),
             "result": Out(width), "done": Out(1), "idle": Out(1),
             "set": In(range(PARAMETER_SETS)), "settings": In(settings_layout(config)), "settings_enable": In(1),
             "bias": In(width), "bias_line": In(number), "bias_enable": In(1),
@@ -83,16 +89,19 @@ class Datapath(wiring.Component):
             tag = stages[at - ColumnParameters.LATENCY].tag
             m.d.comb += [words.set.eq(tag.set), words.step.eq(tag.step)]
         lanes = [Lane(self._config) for _ in range(self._config.vector_lanes)]
+        at_result, at_out = self._control(m, lanes, stages, start)
+        a_words, b_words, b_late = self._table_words(m, stages[0], select.latency)
         for index, lane in enumerate(lanes):
             m.submodules[f"lane{index}"] = lane
             word = slice(32 * index, 32 * index + 32)
             m.d.comb += [
-                lane.acc.eq(select.o[word]), lane.bias.eq(bias.o[word]), lane.scale.eq(scale.o[word]),
+                lane.a.eq(Mux(self._at_start.table, a_words[word], select.o[word])),
+                lane.bias.eq(Mux(self._at_start.add, b_words[word], bias.o[word])),
+                lane.scale.eq(Mux(self._at_scale.multiply, b_late[word], scale.o[word])),
                 line_packer.word[index].eq(lane.word), line_packer.byte[index].eq(lane.byte),
             ]
             if self._config.block_scaled:
                 m.d.comb += line_packer.half[index].eq(lane.half)
-        at_result, at_out = self._control(m, lanes, stages[start:])
         m.d.comb += [
             line_packer.valid.eq(stages[-1].valid & stages[-1].tag.last),
             line_packer.step.eq(stages[-1].tag.step),
@@ -108,28 +117,47 @@ class Datapath(wiring.Component):
             self._quantize(m, line_packer, lanes, stages[start + Lane.RESULT], at_result, at_out)
         return m
 
-    def _control(self, m, lanes, stages):
+    def _table_words(self, m, stage, after):
+        """Words of operands A and B, READ_LATENCY + `after` cycles after the read; and B's when lanes multiply."""
+        words = []
+        for index, (name, line) in enumerate((("a", self.a_line), ("b", self.b_line))):
+            m.submodules[f"{name}_table"] = table = OperandTable(self._config)
+            m.d.comb += [
+                table.read.eq(stage.valid), table.line.eq(line), table.step.eq(stage.tag.step),
+                table.write.enable.eq(self.table.enable[index]), table.write.address.eq(self.table.address),
+                table.write.data.eq(self.table.data),
+            ]
+            words.append(delay(m, table.o, f"{name}_words", after))
+        m.submodules.b_late = late = Delay(len(words[1]), Lane.SCALE)
+        m.d.comb += late.i.eq(words[1])
+        return *words, late.o
+
+    def _control(self, m, lanes, stages, start):
         """What lanes do by their instructions' settings; those at the lanes' result and at their end."""
         m.submodules.settings_memory = settings = Memory(
             shape=settings_layout(self._config), depth=PARAMETER_SETS, init=[])
         write = settings.write_port()
         m.d.comb += [write.addr.eq(self.set), write.data.eq(self.settings), write.en.eq(self.settings_enable)]
-        at_key, at_clamp, at_result, at_out = (
-            self._settings(m, settings, stages[at - 1].tag.set, name) for at, name in
-            ((Lane.KEY, "key"), (Lane.CLAMP, "clamp"), (Lane.RESULT, "result"), (Lane.OUT, "out")))
+        self._at_start, self._at_scale, at_key, at_clamp, at_maximum, at_result, at_out = (
+            self._settings(m, settings, stages[start + at - 1].tag.set, name) for at, name in
+            ((0, "start"), (Lane.SCALE, "scale"), (Lane.KEY, "key"), (Lane.CLAMP, "clamp"),
+             (Lane.MAXIMUM, "maximum"), (Lane.RESULT, "result"), (Lane.OUT, "out")))
+        first, at_end = stages[start], stages[start + Lane.MAXIMUM]
         for lane in lanes:
             m.d.comb += [
+                lane.adds.eq(first.valid),
+                lane.again.eq(self._at_start.sum & ~first.tag.first),
                 lane.integer_key.eq(at_key.integer),
                 lane.low.eq(at_clamp.low),
                 lane.high.eq(at_clamp.high),
-                lane.valid.eq(stages[Lane.MAXIMUM].valid),
-                lane.first.eq(stages[Lane.MAXIMUM].tag.first),
+                lane.valid.eq(at_end.valid),
+                # Of sums, the last one counts.
+                lane.starts.eq(at_maximum.sum | at_end.tag.first),
                 lane.integer_result.eq(at_result.integer),
                 lane.zero_point.eq(at_result.zero_point),
             ]
         if self._config.block_scaled:
-            at_scale = self._settings(m, settings, stages[Lane.SCALE - 1].tag.set, "scale")
-            m.d.comb += [lane.float.eq(at_scale.float) for lane in lanes]
+            m.d.comb += [lane.float.eq(self._at_scale.float) for lane in lanes]
         return at_result, at_out
 
     def _quantize(self, m, line_packer, lanes, stage, settings, at_out):

@@ -1,4 +1,4 @@
-"""One lane of the epilogue: what happens to a column."""
+"""One lane of the vector unit: what happens to a column."""
 
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
@@ -23,11 +23,11 @@ class Lane(wiring.Component):
     Each input belongs to the value that came in so many cycles before, which the names below say:
 
     ============  =============================================================================
-    at 0          add the bias, modulo 2^32, then to FP32; or both are FP32 and so is their sum
+    at 0          add the bias, or the sum so far, modulo 2^32, then to FP32; or both are FP32 and so is their sum
     at SCALE      multiply by the factor, in FP32
     at KEY        from here on, values are keys that compare as integers; INT32 joins here
     at CLAMP      compare with both bounds, then choose
-    at MAXIMUM    the larger of this and the maximum so far, which `first` starts anew
+    at MAXIMUM    the larger of this and the maximum so far, which `starts` starts anew
     at RESULT     from keys to results, and to int8 and BF16; `result` is there
     at OUT        the other results are there
     ============  =============================================================================
@@ -36,15 +36,19 @@ class Lane(wiring.Component):
 
     Members
     -------
-    acc, bias : In(signed(32))
+    a, bias : In(signed(32))
+    adds : In(1)
+        They are a step's.
+    again : In(1)
+        The sum of the step before takes the place of the bias.
     float : In(1)
-        Accumulator and bias are FP32, at SCALE; only with block scaling.
+        A and bias are FP32, at SCALE; only with block scaling.
     scale : In(32)
     integer_key : In(1)
         INT32, at KEY.
     low, high : In(signed(32))
         Bounds as keys, low <= high, at CLAMP.
-    valid, first : In(1)
+    valid, starts : In(1)
         At MAXIMUM. Without `valid` the maximum so far stays.
     integer_result : In(1)
         INT32, at RESULT.
@@ -66,9 +70,9 @@ class Lane(wiring.Component):
         self._block_scaled = config.block_scaled
         scaled = {"float": In(1), "half": Out(16)}
         super().__init__({
-            "acc": In(signed(32)), "bias": In(signed(32)), "scale": In(32), "integer_key": In(1),
-            "low": In(signed(32)), "high": In(signed(32)), "valid": In(1), "first": In(1),
-            "integer_result": In(1), "zero_point": In(signed(8)),
+            "a": In(signed(32)), "bias": In(signed(32)), "adds": In(1), "again": In(1),
+            "scale": In(32), "integer_key": In(1), "low": In(signed(32)), "high": In(signed(32)), "valid": In(1),
+            "starts": In(1), "integer_result": In(1), "zero_point": In(signed(8)),
             "word": Out(32), "byte": Out(signed(8)), "result": Out(32),
             **(scaled if config.block_scaled else {}),
         })
@@ -81,10 +85,12 @@ class Lane(wiring.Component):
         m.submodules.to_int8 = to_int8 = FloatToInt8()
         m.submodules.beside = beside = Delay(32, self.OUT - self.RESULT)
 
-        total = delay(m, (self.acc + self.bias)[:32], "total")
+        total = Signal(signed(32), reset_less=True)
+        with m.If(self.adds):
+            m.d.sync += total.eq(self.a + Mux(self.again, total, self.bias))
         m.d.comb += [
             to_float.i.eq(total),
-            around.i.eq(total),
+            around.i.eq(total.as_unsigned()),
             multiply.a.eq(self._sum(m, to_float.o)),
             multiply.b.eq(self.scale),
         ]
@@ -93,7 +99,7 @@ class Lane(wiring.Component):
         clamped = self._clamp(m, delay(m, key, "key_late"))
 
         maximum = Signal(signed(32), reset_less=True)
-        with m.If(self.valid & (self.first | (clamped > maximum))):
+        with m.If(self.valid & (self.starts | (clamped > maximum))):
             m.d.sync += maximum.eq(clamped)
 
         m.d.comb += [
@@ -111,13 +117,13 @@ class Lane(wiring.Component):
         return m
 
     def _sum(self, m, converted):
-        """Accumulator plus bias in FP32, at SCALE."""
+        """A plus bias in FP32, at SCALE."""
         if not self._block_scaled:
             return converted
         m.submodules.add = add = FloatAdd()
         if FloatAdd.LATENCY != self.SCALE:
             raise NotImplementedError("FloatAdd must take as long as the addition and conversion of integers")
-        m.d.comb += [add.a.eq(self.acc), add.b.eq(self.bias)]
+        m.d.comb += [add.a.eq(self.a), add.b.eq(self.bias)]
         return Mux(self.float, add.o, converted)
 
     def _clamp(self, m, key):

@@ -1,19 +1,20 @@
-"""Prepares instructions: checks their fields and fetches their parameters ahead of time."""
+"""Prepares instructions: checks their fields, fetches their parameters ahead of time, and has tables loaded."""
 
 from typing import NamedTuple
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arith.order import total_order
 from ..config import ChipConfig
-from ..isa import ErrorCode, OutFormat, ScaleMode, Unit
+from ..isa import ErrorCode, OperandUse, OutFormat, Reduce, ScaleMode, Source, Unit
 from ..layouts import unit_layout
 from ..lib.delay import delay
-from ..memory.ports import ReadPort
+from ..memory.ports import LINE_ADDRESS, ReadPort
 from ..timing import PARAMETER_SETS
 from .shapes import Geometry, Size, prepared_layout, settings_layout
+from .tables import TableLoader, table_write
 
 __all__ = ["ParameterFetch"]
 
@@ -22,11 +23,13 @@ ONE = 0x3F800000
 MINUS_ZERO = 0x80000000
 
 
-class _State(enum.Enum, shape=2):
+class _State(enum.Enum, shape=3):
     TAKE = 0        # wait for an instruction
     CHECK = 1       # its fields; write its settings
     FETCH = 2       # its parameters
-    OFFER = 3       # wait for the instruction before it to be walked
+    DRAIN = 3       # wait for all before it to end, for it loads tables
+    LOAD = 4        # those
+    OFFER = 5       # wait for the instruction before it to be walked
 
 
 class _Line(NamedTuple):
@@ -38,15 +41,17 @@ class _Line(NamedTuple):
 class ParameterFetch(wiring.Component):
     """Prepares one instruction at a time, while the last one runs: what it hands on has its parameters in place.
 
-    That takes about `2 * word_lines + 6` cycles at most; the parameters that memory does not hold (no bias,
-    a factor of 1 or the instruction's own) are filled in meanwhile, so that the datapath always adds a bias
-    and multiplies: an integer in FP32 times 1 is itself, to the bit, and so is FP32 plus -0.
+    That takes about `2 * word_lines + 6` cycles at most; the parameters that memory does not hold (no bias, a
+    factor of 1 or the instruction's own) are filled in meanwhile, so that the datapath always adds a bias and
+    multiplies: an integer in FP32 times 1 is itself, to the bit, and so is FP32 plus -0. Tables, of which there
+    is one of each, are loaded when all instructions before have ended, in about 256 cycles each.
 
-    Errors do not stop anything here. They are handed on with the instruction, as its `code`, so that they are told
-    after everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not; an
-    unknown `scale_mode`, or a scale for INT32; `float` for INT32 or without block scaling; with a dynamic scale,
-    `parts` of zero, too many, or more than one with parameters per column; or a count of zero, looked for in this
-    order; SCRATCHPAD_RANGE for a parameter line.
+    Errors do not stop anything here. They are handed on with the instruction, as its `code`, so that they are
+    told after everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not;
+    an unknown `scale_mode`, or a scale for INT32; `float` for INT32, for a sum, or without block scaling; an
+    unknown `b_use`, or one beside what it takes the place of; with a dynamic scale, `parts` of zero, too many,
+    or more than one with parameters per column; or a count of zero, looked for in this order; SCRATCHPAD_RANGE
+    for a parameter line, or then one of tables.
 
     Members
     -------
@@ -67,6 +72,8 @@ class ParameterFetch(wiring.Component):
         Write port of the settings.
     line, bias, bias_enable, scale, scale_enable
         Write ports of the parameters: line number `line` of bias or scale of `set`. Each has its own number.
+    table : Out(table_write())
+        Write port of the tables.
     """
 
     def __init__(self, config: ChipConfig):
@@ -80,7 +87,7 @@ class ParameterFetch(wiring.Component):
             "hold": In(1), "free": In(1), "clear": In(1), "idle": Out(1), "busy": Out(1),
             "set": Out(range(PARAMETER_SETS)), "settings": Out(settings_layout(config)), "settings_enable": Out(1),
             "bias": Out(width), "bias_line": Out(number), "bias_enable": Out(1),
-            "scale": Out(width), "scale_line": Out(number), "scale_enable": Out(1),
+            "scale": Out(width), "scale_line": Out(number), "scale_enable": Out(1), "table": Out(table_write()),
         })
 
     def elaborate(self, platform):
@@ -92,9 +99,13 @@ class ParameterFetch(wiring.Component):
         taken = Signal()
         checking = Signal()
         # Registered: what the port answers has passed a multiplexer of all banks, and goes to two memories here.
+        self._request = stream.Signature(LINE_ADDRESS).create(path=("parameter",))
         arrived = _Line(Signal(name="comes"), delay(m, self.params.data, "coming_data"))
         m.d.sync += arrived.valid.eq(self.params.valid)
-        fetched = self._fetch(m, fields, checking, error, address, arrived)
+        fetching = Signal(name="fetch")
+        fetched = self._fetch(m, fields, checking, error, address, _Line(arrived.valid & fetching, arrived.data))
+        m.submodules.loader = loader = TableLoader(self._config)
+        self._connect(m, loader, fields, arrived)
         m.d.comb += [
             self.o.p.instruction.eq(fields),
             self.o.p.set.eq(self.set),
@@ -106,6 +117,7 @@ class ParameterFetch(wiring.Component):
         m.d.sync += used.eq(Mux(self.clear, 0, used + taken - self.free))
         awaited = self._awaited(m, arrived)
         state = Signal(_State)
+        m.d.comb += fetching.eq(state == _State.FETCH)
         with m.Switch(state):
             with m.Case(_State.TAKE):
                 m.d.comb += self.i.ready.eq((used != PARAMETER_SETS) & ~self.hold & ~self.clear)
@@ -118,6 +130,16 @@ class ParameterFetch(wiring.Component):
                 m.d.sync += state.eq(_State.FETCH)
             with m.Case(_State.FETCH):
                 with m.If(fetched & (awaited == 0)):
+                    m.d.sync += state.eq(Mux((fields.load_a | fields.load_b) & (error == ErrorCode.NONE),
+                                             _State.DRAIN, _State.OFFER))
+            with m.Case(_State.DRAIN):
+                m.d.comb += loader.start.eq(used == 1)
+                with m.If(loader.start):
+                    m.d.sync += state.eq(_State.LOAD)
+            with m.Case(_State.LOAD):
+                with m.If(loader.failed):
+                    m.d.sync += [error.eq(ErrorCode.SCRATCHPAD_RANGE), address.eq(loader.address)]
+                with m.If(~loader.busy & (awaited == 0)):
                     m.d.sync += state.eq(_State.OFFER)
             with m.Case(_State.OFFER):
                 m.d.comb += self.o.valid.eq(1)
@@ -132,6 +154,18 @@ class ParameterFetch(wiring.Component):
         self._settings(m, fields, checking)
         return m
 
+    def _connect(self, m, loader, fields, arrived):
+        """The loader has the port when no parameters are fetched."""
+        ours, its = self._request, loader.request
+        m.d.comb += [
+            loader.wanted.eq(Cat(fields.load_a, fields.load_b)), loader.first.eq(fields.table_line),
+            loader.arrived.eq(arrived.valid), loader.line.eq(arrived.data), loader.clear.eq(self.clear),
+            self.table.eq(loader.write),
+            self.params.request.valid.eq(ours.valid | its.valid),
+            self.params.request.payload.eq(Mux(its.valid, its.payload, ours.payload)),
+            ours.ready.eq(self.params.request.ready), its.ready.eq(self.params.request.ready),
+        ]
+
     def _check(self, m, fields, error, address):
         """The first field without meaning, if any, to `error` and its value to `address`."""
         counts = [fields[f"count{level}"] for level in range(4)]
@@ -143,8 +177,13 @@ class ParameterFetch(wiring.Component):
         with m.Elif((fields.scale_mode > ScaleMode.COLUMN.value)
                     | (integer & (fields.scale_mode != ScaleMode.NONE))):
             m.d.sync += address.eq(fields.scale_mode)
-        with m.Elif(fields.float & (integer | ~has_float)):
+        with m.Elif(fields.float & (integer | ~has_float | (fields.reduce == Reduce.SUM))):
             m.d.sync += address.eq(fields.float)
+        with m.Elif((fields.b_use > OperandUse.MULTIPLY.value)
+                    | ((fields.b_use == OperandUse.ADD) & fields.bias)
+                    | ((fields.b_use == OperandUse.MULTIPLY)
+                       & (integer | (fields.scale_mode != ScaleMode.NONE)))):
+            m.d.sync += address.eq(fields.b_use)
         with m.Elif(self._bad_parts(fields)):
             m.d.sync += address.eq(fields.parts)
         with m.Elif((counts[0] != 0) & (counts[1] != 0) & (counts[2] != 0) & (counts[3] != 0)):
@@ -164,7 +203,8 @@ class ParameterFetch(wiring.Component):
         return (fields.out_format == OutFormat.E4M3) | (fields.out_format == OutFormat.E2M1)
 
     def _bad_parts(self, fields):
-        per_column = fields.bias | (fields.scale_mode == ScaleMode.COLUMN)
+        per_column = (fields.bias | (fields.scale_mode == ScaleMode.COLUMN)
+                      | (fields.b_use != OperandUse.NONE))
         most = Geometry.of(self._config).most_parts
         return self._dynamic_scale(fields) & ((fields.parts == 0) | (fields.parts > most)
                                               | (per_column & (fields.parts != 1)))
@@ -183,6 +223,10 @@ class ParameterFetch(wiring.Component):
             self.settings.integer.eq(integer),
             self.settings.size.eq(self._size(fields)),
             self.settings.zero_point.eq(fields.zero_point),
+            self.settings.table.eq(fields.a_source == Source.TABLE),
+            self.settings.sum.eq(fields.reduce == Reduce.SUM),
+            self.settings.add.eq(fields.b_use == OperandUse.ADD),
+            self.settings.multiply.eq(fields.b_use == OperandUse.MULTIPLY),
         ]
         if self._config.block_scaled:
             m.d.comb += [
@@ -218,7 +262,7 @@ class ParameterFetch(wiring.Component):
         scale_comes = Signal()
         filling = to_fill != 0
         in_range = asked < self._config.scratchpad_lines
-        request = self.params.request
+        request = self._request
         m.d.comb += [
             has_scale.eq(fields.scale_mode == ScaleMode.COLUMN),
             request.valid.eq((to_ask != 0) & in_range & (error == ErrorCode.NONE)),

@@ -80,9 +80,10 @@ class Geometry:
 def settings_layout(config: ChipConfig) -> data.StructLayout:
     """What the datapath needs to know of an instruction besides bias and scale.
 
-    The bounds are keys that compare as integers; `size` is that of the results, and `integer` says that they
-    are INT32. With block scaling, `float` says that accumulators are FP32, and `fresh` that results take a fresh
-    scale, by `rule`.
+    The bounds are keys that compare as integers; `size` is that of the results, and `integer` says that they are
+    INT32. Operand A comes from `table` A or else the accumulators, and a window's is a `sum` or else the
+    maximum; operand B's words `add` to it, or `multiply`. With block scaling, `float` says that accumulators are
+    FP32, and `dynamic_scale` that results take a dynamic scale, by `rule`.
     """
     scaled = {"float": 1, "dynamic_scale": 1, "rule": ScaleRule}
     return data.StructLayout({
@@ -91,6 +92,7 @@ def settings_layout(config: ChipConfig) -> data.StructLayout:
         "integer": 1,
         "size": size_shape(config),
         "zero_point": signed(8),
+        "table": 1, "sum": 1, "add": 1, "multiply": 1,
         **(scaled if config.block_scaled else {}),
     })
 
@@ -111,8 +113,13 @@ def tag_layout(config: ChipConfig) -> data.StructLayout:
 
 
 def request_layout(config: ChipConfig) -> data.StructLayout:
-    """One accumulator line to read, and which of its columns for what."""
-    return data.StructLayout({"address": LINE_ADDRESS, "tag": tag_layout(config)})
+    """One accumulator line to read, and which of its columns for what.
+
+    With `table`, it is the next line of operand A instead; with `second`, there is one of operand B to it. The
+    lines are done with after a step that says `a_ends`, and `b_ends`.
+    """
+    return data.StructLayout({"address": LINE_ADDRESS, "tag": tag_layout(config),
+                              "table": 1, "a_ends": 1, "second": 1, "b_ends": 1})
 
 
 def prepared_layout(config: ChipConfig) -> data.StructLayout:

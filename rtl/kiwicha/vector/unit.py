@@ -1,4 +1,4 @@
-"""The epilogue: accumulators to results."""
+"""The vector unit: accumulators and lines of the scratchpad to results."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
@@ -12,6 +12,7 @@ from ..lib.stream import Queue
 from ..memory.ports import LINE_ADDRESS, ReadPort, WritePort
 from .address_generator import AddressGenerator
 from .datapath import Datapath
+from .operand_fetch import OperandFetch
 from .parameter_fetch import ParameterFetch
 from .shapes import Geometry, line_order, request_layout
 
@@ -22,16 +23,19 @@ __all__ = ["VectorUnit"]
 LINES_UNDER_WAY = 32
 #: The same of lines of dynamic scales, which are far fewer.
 SCALES_UNDER_WAY = 16
-#: Reads that may wait for the accumulators: those under way when they begin to wait, and as many to go on with.
-REQUESTS = 8
+#: Reads that may wait for the accumulators or for lines from the scratchpad: those under way when they begin to
+#: wait, and more to go on with than the cycles that such a line takes.
+REQUESTS = 16
 
 
 class VectorUnit(wiring.Component):
     """Runs VECTOR instructions (:data:`kiwicha.isa.VECTOR`) of a chip of `config`.
 
-    One accumulator line is read per cycle, for each pixel `steps` = ceil(columns / lanes) times its window.
-    From a line's last read to its write :attr:`latency` cycles pass. The next instruction is prepared
-    meanwhile; if that is done in time, its first read comes two cycles after the last one of this.
+    One line of operand A is read per cycle, for each pixel `steps` = ceil(columns / lanes) times its window.
+    Lines of the scratchpad are fetched ahead, one per cycle, and without a window each but once; an
+    instruction's first takes some cycles more than an accumulator line. From a line's last read to its write
+    :attr:`latency` cycles pass. The next instruction is prepared meanwhile; if that is done in time, its first
+    read comes two cycles after the last one of this.
 
     With dynamic scales, lines wait for a pixel's last read: :attr:`dynamic_scale_latency` cycles pass from it to
     the first line's write, and the others follow every `steps` cycles. A line of scales is written after the lines
@@ -50,6 +54,9 @@ class VectorUnit(wiring.Component):
     control : Out(UnitPort)
     acc : Out(ReadPort(columns * 32))
     params : Out(ReadPort(line))
+        Parameters and tables.
+    operand : Out(ReadPort(line))
+        Lines of operands.
     write : Out(WritePort(line))
     """
 
@@ -59,6 +66,7 @@ class VectorUnit(wiring.Component):
             "control": Out(UnitPort(Unit.VECTOR)),
             "acc": Out(ReadPort(32 * config.columns)),
             "params": Out(ReadPort(8 * config.line_bytes)),
+            "operand": Out(ReadPort(8 * config.line_bytes)),
             "write": Out(WritePort(8 * config.line_bytes)),
         })
 
@@ -89,6 +97,7 @@ class VectorUnit(wiring.Component):
         m.d.sync += clear.eq(control.abort)
         m.submodules.parameter_fetch = parameter_fetch = ParameterFetch(config)
         m.submodules.address_generator = address_generator = AddressGenerator(config)
+        m.submodules.operand_fetch = operands = OperandFetch(config)
         m.submodules.requests = requests = Queue(request_layout(config), REQUESTS)
         m.submodules.orders = orders = Queue(line_order(config), self.lines_under_way)
         m.submodules.lines = lines = Queue(8 * config.line_bytes, self.lines_under_way)
@@ -98,26 +107,28 @@ class VectorUnit(wiring.Component):
         connect(m, parameter_fetch.o, address_generator.i)
         connect(m, address_generator.requests, requests.i)
         connect(m, address_generator.orders, orders.i)
+        connect(m, address_generator.a, operands.a)
+        connect(m, address_generator.b, operands.b)
+        connect(m, flipped(self.operand), operands.port)
         # As of a cycle ago, when up to three more were on their way.
-        room = [queue.level < queue.depth - 2 for queue in (requests, orders)]
-        read = Signal()
+        room = [*(queue.level < queue.depth - 2 for queue in (requests, orders)), operands.room]
+        read = self._read(m, requests.o, operands)
         m.d.comb += [
-            self.acc.request.valid.eq(requests.o.valid),
-            self.acc.request.payload.eq(requests.o.p.address),
-            requests.o.ready.eq(self.acc.request.ready),
-            read.eq(requests.o.valid & self.acc.request.ready),
             datapath.read.eq(read),
             datapath.tag.eq(requests.o.p.tag),
             datapath.line.eq(self.acc.data),
+            datapath.a_line.eq(operands.a_line.payload),
+            datapath.b_line.eq(operands.b_line.payload),
             # There is always room: a line has its order before its reads are made.
             lines.i.valid.eq(datapath.done),
             lines.i.payload.eq(datapath.result),
             parameter_fetch.hold.eq(address_generator.failed | control.abort),
             parameter_fetch.free.eq(control.retire),
-            *(part.clear.eq(clear) for part in (parameter_fetch, address_generator, requests, orders, lines)),
+            *(part.clear.eq(clear) for part in (parameter_fetch, address_generator, operands, requests, orders,
+                                                lines)),
         ]
         for name in ("set", "settings", "settings_enable", "bias", "bias_line", "bias_enable",
-                     "scale", "scale_line", "scale_enable"):
+                     "scale", "scale_line", "scale_enable", "table"):
             m.d.comb += getattr(datapath, name).eq(getattr(parameter_fetch, name))
         if config.block_scaled:
             written, empty, scales_room = self._write_scaled(m, address_generator, datapath, orders, lines, clear)
@@ -127,8 +138,22 @@ class VectorUnit(wiring.Component):
         m.d.sync += address_generator.room.eq(Cat(room).all())
         self._report(m, parameter_fetch, address_generator,
                      empty & datapath.idle & (requests.level == 0) & ~address_generator.pending,
-                     read, written)
+                     requests.o.valid, read, written)
         return m
+
+    def _read(self, m, requests, operands):
+        """The next read is made as soon as all that it takes is there; says when."""
+        what, acc = requests.p, self.acc.request
+        read, second = Signal(name="read"), ~what.second | operands.b_line.valid
+        m.d.comb += [
+            acc.valid.eq(requests.valid & ~what.table & second),
+            acc.payload.eq(what.address),
+            requests.ready.eq(second & Mux(what.table, operands.a_line.valid, acc.ready)),
+            read.eq(requests.valid & requests.ready),
+            operands.a_line.ready.eq(read & what.table & what.a_ends),
+            operands.b_line.ready.eq(read & what.second & what.b_ends),
+        ]
+        return read
 
     def _write(self, m, orders, lines, clear):
         """Lines leave in order, each to where its order says; says when one does."""
@@ -183,7 +208,7 @@ class VectorUnit(wiring.Component):
                  & (address_generator.failed | (orders.level == 0)))
         return written, empty, scale_orders.level < SCALES_UNDER_WAY - 2
 
-    def _report(self, m, parameter_fetch, address_generator, empty, read, written):
+    def _report(self, m, parameter_fetch, address_generator, empty, reads, read, written):
         control = self.control
         idle = empty & parameter_fetch.idle & ~address_generator.busy & ~address_generator.failed
         m.d.comb += [
@@ -193,12 +218,14 @@ class VectorUnit(wiring.Component):
             control.error.address.eq(address_generator.address),
             control.progress.eq(read | written | control.retire
                                 | (control.i.valid & control.i.ready)
-                                | (self.params.request.valid & self.params.request.ready)),
+                                | (self.params.request.valid & self.params.request.ready)
+                                | (self.operand.request.valid & self.operand.request.ready)),
         ]
         # Not before everything ahead of it has been written, and its end been told.
         m.d.sync += control.error.valid.eq(address_generator.failed & empty & ~control.retire & ~control.abort)
         params = self.params.request
-        waits = self.acc.request.valid | (params.valid & ~params.ready & ~address_generator.busy)
+        waits = (self.acc.request.valid | (self.operand.request.valid & ~self.operand.request.ready)
+                 | (params.valid & ~params.ready & ~address_generator.busy))
         with m.If(read):
             m.d.comb += control.activity.eq(Activity.BUSY)
         with m.Elif(waits):
@@ -207,7 +234,7 @@ class VectorUnit(wiring.Component):
             m.d.comb += control.activity.eq(Activity.QUEUE)
         with m.Elif(address_generator.waits if self._config.block_scaled else Const(0, 1)):
             m.d.comb += control.activity.eq(Activity.DRAIN)
-        with m.Elif(parameter_fetch.busy | address_generator.busy):
+        with m.Elif(parameter_fetch.busy | address_generator.busy | reads):
             m.d.comb += control.activity.eq(Activity.OPERAND)
         with m.Elif(~idle):
             m.d.comb += control.activity.eq(Activity.DRAIN)

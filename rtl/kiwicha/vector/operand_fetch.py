@@ -1,0 +1,82 @@
+"""Fetches the operands that come from the scratchpad, ahead of the steps that take them."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import ChipConfig
+from ..lib.delay import delay, delay_valid
+from ..lib.stream import Queue
+from ..memory.ports import LINE_ADDRESS, ReadPort
+from ..timing import READ_LATENCY
+
+__all__ = ["OperandFetch"]
+
+#: Lines of an operand that are ordered, and that are asked for or there: more than the cycles in between.
+ORDERS = LINES = 16
+
+
+class OperandFetch(wiring.Component):
+    """Two queues of lines, in the order in which they were ordered; operand B's go first, for they are fewer.
+
+    Latency 8 cycles from an order to its line, if the port is free; a line per cycle.
+
+    Members
+    -------
+    a, b : In(stream of LINE_ADDRESS)
+        Lines to fetch. Their `ready` need not be looked at if `room` has been.
+    room : Out(1)
+        Three more of each will find room.
+    port : Out(ReadPort(line))
+    a_line, b_line : Out(stream of lines)
+    clear : In(1)
+        Forget everything; an answer on its way comes to nothing.
+    """
+
+    def __init__(self, config: ChipConfig):
+        width = 8 * config.line_bytes
+        self._width = width
+        super().__init__({
+            "a": In(stream.Signature(LINE_ADDRESS)), "b": In(stream.Signature(LINE_ADDRESS)), "room": Out(1),
+            "port": Out(ReadPort(width)), "a_line": Out(stream.Signature(width)),
+            "b_line": Out(stream.Signature(width)), "clear": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        request = self.port.request
+        asks, for_b = Signal(), Signal()
+        accepted, free = asks & request.ready, ~asks | request.ready
+        m.d.comb += request.valid.eq(asks)
+        # An answer goes to either operand's lines, from a register.
+        came = delay_valid(m, accepted & ~self.clear, "came", 1)
+        for cycle in range(READ_LATENCY):
+            came = delay_valid(m, came & ~self.clear, f"came_{cycle}_", 1)
+        came_b, line = delay(m, for_b, "came_b", READ_LATENCY + 1), delay(m, self.port.data, "line")
+        orders_a, wants_a = self._operand(m, "a", came & ~came_b, line)
+        orders_b, wants_b = self._operand(m, "b", came & came_b, line)
+        m.d.comb += [
+            self.room.eq((orders_a.level < ORDERS - 2) & (orders_b.level < ORDERS - 2)),
+            orders_a.o.ready.eq(free & wants_a & ~wants_b), orders_b.o.ready.eq(free & wants_b),
+        ]
+        with m.If(free):
+            m.d.sync += [asks.eq(wants_a | wants_b), for_b.eq(wants_b),
+                         request.payload.eq(Mux(wants_b, orders_b.o.payload, orders_a.o.payload))]
+        with m.If(self.clear):
+            m.d.sync += asks.eq(0)
+        return m
+
+    def _operand(self, m, name, came, line):
+        """An operand's orders, and whether there is one, and room for its line."""
+        m.submodules[f"orders_{name}"] = orders = Queue(LINE_ADDRESS, ORDERS)
+        m.submodules[f"lines_{name}"] = lines = Queue(self._width, LINES)
+        taken, given = getattr(self, name), getattr(self, f"{name}_line")
+        wiring.connect(m, wiring.flipped(taken), orders.i)
+        wiring.connect(m, lines.o, wiring.flipped(given))
+        m.d.comb += [orders.clear.eq(self.clear), lines.clear.eq(self.clear),
+                     lines.i.valid.eq(came), lines.i.payload.eq(line)]
+        # Lines that are asked for, or here.
+        held = Signal(range(LINES + 1), name=f"held_{name}")
+        ordered, left = orders.o.valid & orders.o.ready, given.valid & given.ready
+        m.d.sync += held.eq(Mux(self.clear, 0, held + ordered - left))
+        return orders, orders.o.valid & (held != LINES)
