@@ -156,6 +156,15 @@ def unit_programs(line: int) -> dict[str, list[tuple[Unit, dict]]]:
     programs["MATMUL, 64 vectors, 5 tiles"] = [(Unit.MATMUL, product | {"count0": 64, "count2": 5})]
     programs["MATMUL, one bank"] = [(Unit.MATMUL, product | {"count0": 16, "count2": 5, "w_line": 64})]
     programs["VECTOR, parameters"] = [(Unit.VECTOR, result | {"bias": 1, "scale_mode": 2, "out_format": 0})]
+    operands = {"a_source": 1, "load_a": 1, "load_b": 1, "b_use": 1, "b_line": 64, "b_stride2": 1, "out_format": 0}
+    programs["VECTOR, operands"] = [(Unit.VECTOR, result | operands | {"count2": 100})]
+    programs["VECTOR, loads tables"] = [(Unit.VECTOR, result), (Unit.VECTOR, result | operands)]
+    programs["VECTOR x 5, operands"] = [(Unit.VECTOR, result | operands | {"load_a": i == 0, "load_b": i == 0})
+                                        for i in range(5)]
+    programs["VECTOR, window"] = [(Unit.VECTOR, result | operands | {"b_use": 0, "count0": 3, "count1": 4,
+                                                                     "reduce": 1})]
+    programs["VECTOR, operand B"] = [(Unit.VECTOR, result | operands | {
+        "a_source": 0, "count2": 60, "load_a": 0, "load_b": 0})]
     programs["all four"] = [(unit, fields | {"signal": 1 << i, "wait": 1 << i >> 1 if i else 0})
                             for i, (unit, fields) in enumerate(kinds.items())]
     return programs

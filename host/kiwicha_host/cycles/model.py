@@ -121,7 +121,7 @@ class _Run:
         self._units: dict[Unit, UnitModel] = {
             Unit.LOAD: LoadModel(events, bus, config, timing, vector.writes), Unit.MATMUL: matmul,
             Unit.VECTOR: vector,
-            Unit.STORE: StoreModel(events, config, timing, latency, matmul.reads)}
+            Unit.STORE: StoreModel(events, config, timing, latency, (matmul.reads, vector.reads))}
         semaphores = Semaphores(events)
         self._issue_queues = {unit: IssueQueue(events, semaphores, unit, model, config.queue_depth)
                           for unit, model in self._units.items()}

@@ -18,7 +18,8 @@ __all__ = ["StoreModel"]
 class StoreModel:
     """Implements :class:`.issue_queue.UnitModel`."""
 
-    def __init__(self, events: Events, config: ChipConfig, timing: Timing, latency: int, reads: Spans):
+    def __init__(self, events: Events, config: ChipConfig, timing: Timing, latency: int,
+                 reads: tuple[Spans, ...]):
         self._events, self._config, self._timing = events, config, timing
         self._reads = reads
         self._latency = max(latency, 1)
@@ -65,7 +66,7 @@ class StoreModel:
             if needs > read:
                 at, many = line + read, needs - read
                 bank = transfer.line(read) // self._config.bank_lines
-                line += self._reads.last_of(bank, at, many) - (at + many - 1)
+                line += sum(reads.last_of(bank, at, many) - (at + many - 1) for reads in self._reads)
             begin = max(self._taken + 1, time + MEASURED["plan"], line + begin_needs - 1 + stage.read)
             self._taken = max(begin + beats - 1, line + needs - 1 + stage.read)
             ahead = self._room * transfer.row_segments // transfer.row_bytes

@@ -28,6 +28,8 @@ MEASURED = {
     "parameter_fetch": 3,       # acceptance of a VECTOR to its offer to the address generator, besides filling
     "parameters": 3,            # the last parameter that was read to that offer
     "address_generator": 3,     # an instruction taken by the address generator to its first read
+    "operand": 6,               # a line of operands ordered to the read that takes it, besides that of A
+    "tables": 7,                # a VECTOR is prepared and all before has ended, to its offer, besides the words
     "address_generator_period": 2,  # last read of an instruction to first read of the next
 }
 

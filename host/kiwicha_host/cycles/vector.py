@@ -1,11 +1,11 @@
-"""VECTOR: prepares, reads one accumulator line in a cycle, writes after a fixed time."""
+"""VECTOR: prepares, reads one line of operand A in a cycle, writes after a fixed time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from kiwicha import ChipConfig
-from kiwicha.isa import OutFormat, ScaleMode
+from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, ScaleMode, Source
 from kiwicha.timing import PARAMETER_SETS, READ_LATENCY, steps, word_lines
 
 from .events import Events
@@ -43,8 +43,9 @@ class VectorModel:
         self._dynamic_scale = False
         self._accepted = 0
         self._ends: list[int] = []
-        #: Uses of the scratchpad's banks.
-        self.writes = Spans()
+        self._last = -1                                     # read of the instruction before
+        #: Uses of the scratchpad's banks, which LOAD writes to and STORE reads from.
+        self.writes, self.reads = Spans(), Spans()
 
     def offer(self, time: int, item: Instruction, accepted: Callable[[int], None],
               retire: Callable[[int], None]) -> None:
@@ -70,7 +71,7 @@ class VectorModel:
         assert prepared is not None
         self._prepared, self._walking = None, True
         dynamic_scale = prepared.fields["out_format"] in _DYNAMIC_SCALE
-        took = max(prepared.offered, self._address_generator_free)
+        took = max(self._tables_loaded(prepared), self._address_generator_free)
         if dynamic_scale != self._dynamic_scale:
             took = max(took, self._written + 1)
         self._dynamic_scale, self._ready = dynamic_scale, took + 1
@@ -83,16 +84,39 @@ class VectorModel:
             reads *= prepared.fields[f"count{level}"]
         self.busy += reads
         first = took + MEASURED["address_generator"]
-        self._events.at(self._read(first, reads, prepared.fields), lambda t: self._end(t, first, reads, prepared))
+        fetches = self._fetches(prepared.fields, reads)
+        first = max(first + _ahead(prepared.fields), self._last + 1)
+        self._events.at(self._read(first, reads, fetches, prepared.fields),
+                        lambda t: self._end(t, first, reads, fetches, prepared))
 
-    def _end(self, time: int, first: int, reads: int, prepared: "_Prepared") -> None:
+    def _tables_loaded(self, prepared: "_Prepared") -> int:
+        """When the instruction is offered: with tables to load, they come after all that was before has ended."""
+        tables = prepared.fields["load_a"] + prepared.fields["load_b"]
+        if not tables:
+            return prepared.offered
+        start = max(prepared.offered, self._ends[-1] + 1 if self._ends else 0)
+        return start + MEASURED["tables"] + TABLE_WORDS * tables
+
+    def _fetches(self, fields: dict[str, Any], reads: int) -> int:
+        """Lines of operands that come from the scratchpad."""
+        pixels = fields["count2"] * fields["count3"]
+        lines = pixels if fields["b_use"] != OperandUse.NONE else 0
+        if fields["a_source"] == Source.TABLE:
+            lines += reads if fields["count0"] * fields["count1"] > 1 else reads // self._steps
+        return lines
+
+    def _end(self, time: int, first: int, reads: int, fetches: int, prepared: "_Prepared") -> None:
         """The instruction's last read is now, unless sums that were not known before came in between."""
-        last = self._read(first, reads, prepared.fields)
+        last = self._read(first, reads, fetches, prepared.fields)
         if last > time:
-            self._events.at(last, lambda t: self._end(t, first, reads, prepared))
+            self._events.at(last, lambda t: self._end(t, first, reads, fetches, prepared))
             return
-        self._walking = False
-        self._address_generator_free = last - MEASURED["address_generator"] + MEASURED["address_generator_period"]
+        self._walking, self._last = False, last
+        ahead = _ahead(prepared.fields)
+        if fetches:
+            self._note_fetches(first - ahead, last - ahead, fetches, prepared.fields)
+        self._address_generator_free = (last - ahead - MEASURED["address_generator"]
+                                        + MEASURED["address_generator_period"])
         if self._dynamic_scale:
             # The lines of a pixel, and one of scales after them.
             self._written = (last + self._timing.dynamic_scale
@@ -104,6 +128,11 @@ class VectorModel:
         self._events.at(self._written + 1, prepared.retire)
         if self._prepared is not None:
             self._start()
+
+    def _note_fetches(self, first: int, last: int, fetches: int, fields: dict[str, Any]) -> None:
+        """Tell STORE when its bank is taken."""
+        line = fields["a_line" if fields["a_source"] == Source.TABLE else "b_line"]
+        self.reads.add(line // self._config.bank_lines, first, max(first, last), fetches)
 
     def _note_writes(self, first: int, fields: dict[str, Any], reads: int) -> None:
         """Tell LOAD when its bank is taken."""
@@ -122,7 +151,23 @@ class VectorModel:
         last = self._matmul.reads.last_of(bank, time + MEASURED["parameter_fetch"] - 1, asked)
         return last + READ_LATENCY + MEASURED["parameters"]
 
-    def _read(self, first: int, reads: int, fields: dict[str, Any]) -> int:
-        """When the last of `reads` reads is made, sums in the same half going first."""
-        half = fields["a_line"] // (self._config.accumulator_lines // 2)
-        return self._matmul.sums.last_of(half, first, reads)
+    def _read(self, first: int, reads: int, fetches: int, fields: dict[str, Any]) -> int:
+        """When the last of `reads` reads is made: sums in the same half go first, and so do MATMUL's reads of the
+        operands' bank."""
+        last = first + reads - 1
+        if fields["a_source"] == Source.ACCUMULATOR:
+            half = fields["a_line"] // (self._config.accumulator_lines // 2)
+            last = self._matmul.sums.last_of(half, first, reads)
+        if fetches:
+            line = fields["a_line" if fields["a_source"] == Source.TABLE else "b_line"]
+            ahead = _ahead(fields)
+            last = max(last, self._matmul.reads.last_of(line // self._config.bank_lines, first - ahead, fetches)
+                       + ahead)
+        return last
+
+
+def _ahead(fields: dict[str, Any]) -> int:
+    """Cycles from the order of a line of operands to the read that takes it, besides those of accumulators."""
+    a, b = fields["a_source"] == Source.TABLE, fields["b_use"] != OperandUse.NONE
+    # B's line goes before A's.
+    return MEASURED["operand"] + (a and b) if a or b else 0
