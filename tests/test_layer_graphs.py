@@ -15,7 +15,7 @@ from kiwicha_host import load_model
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.compiler.ir.graph import Graph, Op, Type
 from kiwicha_host.compiler.legalize.to_layers import LayerBuilder
-from kiwicha_host.compiler.lower.conv.buffers import Lifetime, allocate
+from kiwicha_host.compiler.lower.buffers import Lifetime, allocate
 
 SCALES = np.float32([0.5, 0.25, 0.1])
 

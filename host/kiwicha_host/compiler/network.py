@@ -4,12 +4,13 @@ A network is cut into segments. A segment's layers run with all their weights an
 scratchpad, each layer's epilogue writing into the next layer's padded input, and several groups of images are
 under way at once, each one layer ahead of the next group. A layer whose result several others need ends a segment;
 one that does not fit that way is a segment of its own, "streamed": tiles of its input and its weights come from
-memory as they are needed. Between segments the feature maps of the whole batch are in memory.
+memory as they are needed. A layer of the vector unit alone is a segment, too, and tiles of its operands come from
+memory. Between segments the feature maps of the whole batch are in memory.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,12 @@ from .errors import CompileError
 from .ir.layers import Input, LayerGraph, Output
 from .legalize.to_layers import to_layers
 from .lower.autotune import BUDGET
-from .lower.conv.emitter import Emitter
-from .lower.conv.feature_maps import FeatureMaps
-from .lower.conv.plan import plan_layer
-from .lower.conv.schedule import scheduled
-from .lower.conv.segments import packed_weights, segments_of
+from .lower.feature_maps import FeatureMaps
+from .lower.network_program import NetworkProgram, arranged_inputs, network_program
+from .lower.schedule import scheduled
+from .lower.segments import packed_weights, plans_of, segments_of
 from .optimize import optimize
-from .program.memory_map import MemoryMap, Region, ceil_div
+from .program.memory_map import Region, ceil_div
 
 __all__ = ["CompiledNetwork", "LayerInfo", "NetworkJob", "compile_onnx"]
 
@@ -53,17 +53,6 @@ class LayerInfo:
 class NetworkJob(Job):
     """A job that knows how many images it computes."""
     images: int = 0
-
-
-@dataclass(frozen=True)
-class _Program:
-    """A program for some number of images, the layer of each instruction, and where its data are."""
-    code: bytes
-    layers: np.ndarray
-    address: int
-    bases: Mapping[int, int]    # of feature maps that are in no other
-    outputs: Region             # all maps that the host reads
-    memory_bytes: int
 
 
 def compile_onnx(config: ChipConfig, model: Any, *, memory_latency: int = MEMORY_LATENCY) -> "CompiledNetwork":
@@ -104,13 +93,15 @@ class CompiledNetwork:
         self.graph = scheduled(arguments.instance("graph", graph, LayerGraph))
         memory_latency = arguments.integer("memory_latency", memory_latency, 0)
         self._maps = FeatureMaps(self.graph)
-        self.plans = [plan_layer(config, layer, self._maps.arranged(number), self._maps.source(number),
-                                 self._maps.target(number)) for number, layer in enumerate(self.graph.layers)]
+        self.plans = plans_of(config, self.graph, self._maps)
         self._segments = segments_of(config, self.plans, self._maps, memory_latency, budget)
         self.layers = [LayerInfo(layer.name, layer.op, layer.real_macs, (*layer.out_size, layer.out_channels),
-                                 layer.weights.size) for layer in self.graph.layers]
+                                 plan.weight_bytes)
+                       for layer, plan in zip(self.graph.layers, self.plans, strict=True)]
         self._weights = packed_weights(self.plans)
-        self._built = lru_cache(maxsize=4)(self._build)
+        self._arranged = arranged_inputs(self.graph, self.plans, self._maps)
+        self._built = lru_cache(maxsize=4)(partial(
+            network_program, config, self._segments, self._maps, self._weights.size, self._arranged))
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -134,7 +125,7 @@ class CompiledNetwork:
         """Each layer's part of the work: an input's bytes are the first's that takes them, an output's the last's
         that makes them."""
         arguments.integer("images", images, 1)
-        traffic = [layer.weights.size + 8 * layer.out_channels for layer in self.graph.layers]
+        traffic = [plan.constant_bytes for plan in self.plans]
         for number, size in self._maps.traffic():
             traffic[number] += images * size
         return [Work(images * layer.real_macs, count)
@@ -226,16 +217,16 @@ class CompiledNetwork:
             raise CompileError("the inputs must be for as many images each, not "
                                + ", ".join(f"{name!r} for {size}" for name, size in sizes.items()))
 
-    def _put(self, memory: np.ndarray, program: _Program, item: Input, images: np.ndarray) -> None:
+    def _put(self, memory: np.ndarray, program: NetworkProgram, item: Input, images: np.ndarray) -> None:
         """An input's codes, [N, H, W, C], to where the chip takes them."""
-        reader = self._maps.arranged_for(item.map)
-        if reader is None:
+        plan = self._arranged.get(item.map)
+        if plan is None:
             self._box(memory, program, self.graph.whole(item.map), len(images))[:] = images
             return
-        codes, base = self.plans[reader].arrange(images), program.bases[item.map]
+        codes, base = plan.arrange(images), program.bases[item.map]
         memory[base:base + codes.size] = codes.view(np.uint8).reshape(-1)
 
-    def _box(self, memory: np.ndarray, program: _Program, view: Any, images: int) -> np.ndarray:
+    def _box(self, memory: np.ndarray, program: NetworkProgram, view: Any, images: int) -> np.ndarray:
         """What of the memory a view is, int8 [images, H, W, C]."""
         view = self.graph.rooted(view)
         whole, base = self.graph.maps[view.map], program.bases[view.map]
@@ -267,27 +258,5 @@ class CompiledNetwork:
         arguments.instance("job", job, NetworkJob)
         return self._box(job.memory, self._program(job.images), item.view, job.images)
 
-    def _program(self, images: int) -> _Program:
+    def _program(self, images: int) -> NetworkProgram:
         return self._built(arguments.integer("images", images, 1))
-
-    def _build(self, images: int) -> _Program:
-        memory = MemoryMap()
-        weights = memory.region(self._weights.size)
-        sizes = {item.map: self.plans[reader].source.image for item in self.graph.inputs
-                 if (reader := self._maps.arranged_for(item.map)) is not None}
-        ranges = [range(item.first, item.first + len(item.plans)) for item in self._segments]
-        bases, outputs = self._maps.allocate(memory, ranges, sizes, images)
-        emitter, base = Emitter(), weights.base
-        for segment, layers in zip(self._segments, ranges, strict=True):
-            segment.emit(emitter, images, base, self._maps.source_address(bases, layers[0]),
-                         self._maps.target_address(bases, layers[-1]))
-            emitter.barrier()
-            base += sum(plan.weight_lines for plan in segment.plans) * self.config.line_bytes
-        try:
-            code = emitter.builder.assemble()
-        except CompileError:
-            raise
-        except ValueError as error:
-            raise CompileError(f"the network does not fit an instruction's fields: {error}") from None
-        program, layers_of = memory.region(len(code)), np.array(emitter.layers, np.intp)
-        return _Program(code, layers_of, program.base, bases, outputs, memory.size)

@@ -138,4 +138,5 @@ class Growth:
         return replace(whole, layers=[whole.layers[number] for number in kept],
                        sources=[whole.sources[number] for number in kept],
                        targets=[whole.targets[number] for number in kept],
+                       seconds=[whole.seconds[number] for number in kept],
                        inputs=[item for item in whole.inputs if item.name in taken])

@@ -39,10 +39,15 @@ def _merge(dims: Sequence[Dim]) -> list[Dim]:
     return merged
 
 
-def nests(dims: Sequence[Dim], levels: int) -> Iterator[Nest]:
-    """Nests of `levels` loops that walk over `dims` (the innermost first); one if it can be one."""
+def nests(dims: Sequence[Dim], levels: int, any_order: bool = False) -> Iterator[Nest]:
+    """Nests of `levels` loops that walk over `dims` (the innermost first); one if it can be one.
+
+    In `any_order`, they are as few as they can be.
+    """
     addresses = len(dims[0][1])
     merged = _merge(dims)
+    if any_order:
+        merged.sort(key=lambda dim: -dim[0])
     inner, outer = merged[:levels], merged[levels:]
     inner += [(1, (0,) * addresses)] * (levels - len(inner))
     for index in product(*(range(count) for count, _ in reversed(outer))):

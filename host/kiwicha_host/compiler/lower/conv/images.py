@@ -5,21 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...program.memory_map import Region
+from ..emitter import Addresses, Emitter, load_lines
+from ..geometry import Rect
 from ..product.schedule import Load, Product, Step
 from ..product.spans import Span, falling
-from .emitter import (
-    Accumulators,
-    Emitter,
-    Place,
-    Weights,
-    epilogue,
-    load_input,
-    load_lines,
-    pad_input,
-    store_output,
-    unit,
-)
-from .plan import ConvPlan, Rect
+from .instructions import Accumulators, Place, Weights, epilogue, load_input, pad_input, store_output, unit
+from .plan import ConvPlan
 
 __all__ = ["LAST_BLOCKS", "Images", "Room"]
 
@@ -81,17 +72,16 @@ class Room:
 class Images(Product):
     """A product whose tiles are of images and of a block of output channels.
 
-    `addresses` are those of weights, source and target in memory; `tiles` is the number of all tiles.
+    `tiles` is the number of all tiles.
     """
 
     #: The parameters are behind the weights, in the same slot.
     deferred = False
 
-    def __init__(self, emitter: Emitter, room: Room, accumulators: Accumulators, addresses: tuple[int, int, int],
-                 tiles: int):
+    def __init__(self, emitter: Emitter, room: Room, accumulators: Accumulators, at: Addresses, tiles: int):
         self._emitter, self._room, self._plan = emitter, room, room.plan
         self._accumulators, self._tiles = accumulators, tiles
-        self._weights, self._source, self._target = addresses
+        self._at = at
 
     def load(self, load: Load) -> None:
         plan, room = self._plan, self._room
@@ -99,15 +89,15 @@ class Images(Product):
             first, _, rect = load.rows
             place, region = room.source(load.rows, load.slot), room.region(rect)
             pad_input(self._emitter, plan, place, region)
-            load_input(self._emitter, plan, self._source + first * plan.source.image, place, region)
+            load_input(self._emitter, plan, self._at.source + first * plan.source.image, place, region)
             return
         (start, size), (block, _) = load.rows, load.columns
         weights = room.weights(load.slot, (start, size), load.piece or (0, size))
         last = weights.first + weights.tiles == plan.weight_tiles
         lines = weights.tiles * plan.config.rows + (plan.param_lines if last else 0)
         line = block * plan.block_lines + weights.first * plan.config.rows
-        load_lines(self._emitter, plan.config, self._weights + line * plan.config.line_bytes, weights.line, lines,
-                   weights.key)
+        load_lines(self._emitter, plan.config, self._at.weights + line * plan.config.line_bytes, weights.line,
+                   lines, weights.key)
 
     def multiply(self, step: Step) -> None:
         weights = self._room.weights(step.w_slot, step.k, step.k_piece)
@@ -124,8 +114,8 @@ class Images(Product):
             epilogue, emitter, plan, params, self._accumulators.slot(step.slot), out.shifted(block), rect,
             plan.blocks)]
         is_last = step.tile >= self._tiles - plan.blocks
+        address = self._at.target + first * plan.target.image
         for start, size in falling(plan.blocks, LAST_BLOCKS) if is_last else [(0, plan.blocks)]:
             if block == start + size - 1:
-                actions.append(partial(store_output, emitter, plan, self._target + first * plan.target.image, out,
-                                       rect, (start, size)))
+                actions.append(partial(store_output, emitter, plan, address, out, rect, (start, size)))
         return actions

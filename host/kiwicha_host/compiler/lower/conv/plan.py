@@ -8,52 +8,13 @@ import numpy as np
 
 from kiwicha import ChipConfig
 
-from ...ir.layers import Layer, Pool
+from ...ir.layers import Layer
 from ...program.memory_map import ceil_div, column_parameters
 from ...program.packing import int8_parts
+from ..geometry import Rect, Strides, bound, covered
 from ..product.spans import split
 
-__all__ = ["ConvPlan", "Rect", "Strides", "Window", "plan_layer"]
-
-
-@dataclass(frozen=True)
-class Rect:
-    """Rows y to y + h - 1 and columns x to x + w - 1."""
-    y: int
-    x: int
-    h: int
-    w: int
-
-    @property
-    def size(self) -> int:
-        return self.h * self.w
-
-
-@dataclass(frozen=True)
-class Window:
-    """Outputs `first` to `first + count - 1` along one axis, whose pooling windows have the same `taps`.
-
-    The first window starts at `start` of the convolution's result, the next `step` later.
-    """
-    first: int
-    count: int
-    start: int
-    step: int
-    taps: int
-    tap_step: int
-
-
-@dataclass(frozen=True)
-class Strides:
-    """Bytes in memory from one place to the next along x and y, and from one image to the next."""
-    x: int
-    y: int
-    image: int
-
-    @classmethod
-    def dense(cls, channels: int, size: tuple[int, int]) -> "Strides":
-        """Of a feature map that nothing else is in."""
-        return cls(channels, size[1] * channels, size[0] * size[1] * channels)
+__all__ = ["ConvPlan", "plan_layer"]
 
 
 @dataclass(frozen=True)
@@ -156,41 +117,15 @@ class ConvPlan:
 
     def conv_rect(self, out: Rect) -> Rect:
         """What of the convolution the pooling windows of `out` cover."""
-        if self.layer.pool is None:
-            return out
-        spans = [_span(self.layer.pool, axis, first, count, self.layer.conv_size[axis])
-                 for axis, first, count in ((0, out.y, out.h), (1, out.x, out.w))]
-        (y, h), (x, w) = spans
-        return Rect(y, x, h, w)
+        return covered(self.layer.pool, self.layer.conv_size, out)
 
     def conv_bound(self, axis: int, count: int) -> int:
         """At most so many pixels of the convolution are needed for `count` outputs along an axis."""
-        pool = self.layer.pool
-        if pool is None:
-            return count
-        needed = (count - 1) * pool.strides[axis] + (pool.kernel[axis] - 1) * pool.dilations[axis] + 1
-        return min(self.layer.conv_size[axis], needed)
+        return bound(self.layer.pool, self.layer.conv_size, axis, count)
 
     def conv_pixels(self, height: int, width: int) -> int:
         """At most so many accumulator lines are needed for `height` x `width` outputs."""
         return self.conv_bound(0, height) * self.conv_bound(1, width)
-
-    def windows(self, axis: int, first: int, count: int) -> list[Window]:
-        """Outputs `first` to `first + count - 1` along an axis, in runs of equal windows."""
-        pool = self.layer.pool
-        if pool is None:
-            return [Window(first, count, first, 1, 1, 0)]
-        runs: list[Window] = []
-        for index in range(first, first + count):
-            start, taps = _taps(pool, axis, index, self.layer.conv_size[axis])
-            if runs and runs[-1].taps == taps:
-                last = runs[-1]
-                step = start - last.start if last.count == 1 else last.step
-                if start == last.start + last.count * step:
-                    runs[-1] = Window(last.first, last.count + 1, last.start, step, taps, last.tap_step)
-                    continue
-            runs.append(Window(index, 1, start, 0, taps, pool.dilations[axis]))
-        return runs
 
     def tiles(self, fits: Callable[[int, int], bool]) -> list[Rect] | None:
         """Even parts of the output, as large as `fits(h, w)` allows; None if not even one pixel fits."""
@@ -254,6 +189,16 @@ class ConvPlan:
     def weight_lines(self) -> int:
         return self.blocks * self.block_lines
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights as the model has them."""
+        return self.layer.weights.size
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of weights, biases and scales that any chip would have to read."""
+        return self.weight_bytes + 8 * self.layer.out_channels
+
     def packed(self) -> np.ndarray:
         """Weights and parameters of all blocks as lines, uint8 [weight_lines, line_bytes]."""
         config, layer = self.config, self.layer
@@ -309,23 +254,6 @@ def _folded_weights(weights: np.ndarray, fold: str) -> np.ndarray:
     if fold == "x":
         return weights.transpose(2, 3, 1, 0).reshape(ky, 1, kx * channels, outputs)
     return weights.transpose(2, 3, 1, 0)
-
-
-def _taps(pool: Pool, axis: int, index: int, size: int) -> tuple[int, int]:
-    """First element and number of elements of one pooling window, without its padding."""
-    dilation = pool.dilations[axis]
-    start = index * pool.strides[axis] - pool.pads[axis]
-    skipped = max(0, ceil_div(-start, dilation))
-    start += skipped * dilation
-    return start, min(pool.kernel[axis] - skipped, ceil_div(size - start, dilation))
-
-
-def _span(pool: Pool, axis: int, first: int, count: int, size: int) -> tuple[int, int]:
-    """(start, size) of what windows `first` to `first + count - 1` cover."""
-    ends = [_taps(pool, axis, index, size) for index in range(first, first + count)]
-    low = min(start for start, _ in ends)
-    high = max(start + (taps - 1) * pool.dilations[axis] + 1 for start, taps in ends)
-    return low, high - low
 
 
 def _cuts(height: int, width: int) -> Iterator[tuple[int, int]]:

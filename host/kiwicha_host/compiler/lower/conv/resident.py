@@ -5,20 +5,11 @@ from collections.abc import Hashable
 from kiwicha import ChipConfig
 
 from ...program.memory_map import ceil_div
+from ..emitter import Addresses, Emitter, load_lines
+from ..geometry import Rect
 from ..product.spans import split
-from .emitter import (
-    Accumulators,
-    Emitter,
-    Place,
-    Weights,
-    epilogue,
-    load_input,
-    load_lines,
-    pad_input,
-    store_output,
-    unit,
-)
-from .plan import ConvPlan, Rect
+from .instructions import Accumulators, Place, Weights, epilogue, load_input, pad_input, store_output, unit
+from .plan import ConvPlan
 
 __all__ = ["Resident"]
 
@@ -75,25 +66,25 @@ class Resident:
         group, depth = next(choice for choice in found if cost(choice) <= 1.005 * least)
         return cls(config, first, plans, group, depth, tiles)
 
-    def emit(self, emitter: Emitter, images: int, weights: int, source: int, target: int) -> None:
-        """Instructions for `images` images; `weights`, `source` and `target` are addresses in memory."""
+    def emit(self, emitter: Emitter, images: int, at: Addresses) -> None:
+        """Instructions for `images` images."""
         groups = [range(i, min(images, i + self.group)) for i in range(0, images, self.group)]
         largest = max(plan.conv_pixels(rect.h, rect.w) * self._together(plan, rects)
                       for plan, rects in zip(self.plans, self._tiles, strict=True) for rect in rects)
         accumulators = Accumulators(self.config, largest)
-        self._load_group(emitter, groups, 0, source)
+        self._load_group(emitter, groups, 0, at.source)
         for step in range(len(groups) + len(self.plans) - 1):
             if step < len(self.plans):
-                self._load_weights(emitter, step, weights, min(self.depth, len(groups)))
+                self._load_weights(emitter, step, at.weights, min(self.depth, len(groups)))
             if self.depth > 1:
-                self._load_group(emitter, groups, step + 1, source)
+                self._load_group(emitter, groups, step + 1, at.source)
             for layer in reversed(range(len(self.plans))):
                 if 0 <= step - layer < len(groups):
                     self._run(emitter, layer, step - layer, len(groups[step - layer]), accumulators)
                     if layer == len(self.plans) - 1:
-                        self._store_group(emitter, groups[step - layer], step - layer, target)
+                        self._store_group(emitter, groups[step - layer], step - layer, at.target)
             if self.depth == 1:
-                self._load_group(emitter, groups, step + 1, source)
+                self._load_group(emitter, groups, step + 1, at.source)
 
     def _slot(self, layer: int, number: int, images: int) -> Place:
         """Where the input of `layer` (or the output of the last) of group `number` is."""

@@ -7,15 +7,16 @@ from math import prod
 
 from kiwicha import ChipConfig
 
-from ...errors import CompileError
 from ...program.memory_map import Region, ceil_div
 from ..autotune import fastest
+from ..emitter import Addresses, Emitter, TooLarge
+from ..geometry import Rect
 from ..product.estimate import VECTOR_OVERHEAD, Effort, load_overhead
 from ..product.schedule import Order
 from ..product.spans import split
-from .emitter import Accumulators, Emitter
 from .images import LAST_BLOCKS, Images, Room
-from .plan import ConvPlan, Rect
+from .instructions import Accumulators
+from .plan import ConvPlan
 
 __all__ = ["Streamed"]
 
@@ -30,15 +31,6 @@ _FIRST_TILES = 8
 
 #: Shares and places that were chosen, by all that the choice hangs on.
 _CHOICES: dict[tuple[Hashable, ...], tuple[tuple[int, int], int]] = {}
-
-
-class _TooLarge(CompileError):
-    """A layer needs `needed` of something of which there is `there`."""
-
-    def __init__(self, plan: ConvPlan, needed: int, there: int, what: str):
-        self.excess = needed / max(1, there)
-        super().__init__(f"layer {plan.layer.name!r} needs {needed} {what}; configuration {plan.config.name!r} "
-                         f"has {there}")
 
 
 class Streamed:
@@ -81,7 +73,7 @@ class Streamed:
         for places, shares in product((2, 1), _SHARES):
             try:
                 found.append(cls(config, first, plan, shares, places))
-            except _TooLarge as error:
+            except TooLarge as error:
                 problems.append(error)
         if not found:
             raise min(problems, key=lambda error: error.excess)
@@ -97,7 +89,7 @@ class Streamed:
     def program(self) -> bytes:
         """One image, wherever it may be in memory."""
         emitter = Emitter()
-        self.emit(emitter, 1, 0, 0, 0)
+        self.emit(emitter, 1, Addresses(0, 0, 0))
         return emitter.builder.assemble()
 
     @property
@@ -148,21 +140,21 @@ class Streamed:
         if tiles is None:
             what, (needed, there) = max(self._needs(plan, 1, 1).items(),
                                         key=lambda item: item[1][0] / max(1, item[1][1]))
-            raise _TooLarge(plan, needed, there, f"{what} for one pixel of its result")
+            raise TooLarge(self.config, plan.layer, needed, there, f"{what} for one pixel of its result")
         return tiles
 
     def _choose_parts(self, plan: ConvPlan) -> None:
         """Cut a block's weight tiles into parts, at least two of which are in the scratchpad at once."""
         most = (self._ring.size // 2 - plan.param_lines) // self.config.rows
         if most < 1:
-            raise _TooLarge(plan, self.config.rows + plan.param_lines, self._ring.size // 2,
-                            "scratchpad lines for a weight tile")
+            raise TooLarge(self.config, plan.layer, self.config.rows + plan.param_lines, self._ring.size // 2,
+                           "scratchpad lines for a weight tile")
         self._parts = split(plan.weight_tiles, most)
         self._part_lines = max(tiles for _, tiles in self._parts) * self.config.rows + plan.param_lines
         self._slots = self._ring.size // self._part_lines
 
-    def emit(self, emitter: Emitter, images: int, weights: int, source: int, target: int) -> None:
-        """Instructions for `images` images; `weights`, `source` and `target` are addresses in memory."""
+    def emit(self, emitter: Emitter, images: int, at: Addresses) -> None:
+        """Instructions for `images` images."""
         plan, together = self.plans[0], self._images_together(self.plans[0])
         emitter.layer = self.first
         largest = max(plan.conv_pixels(rect.h, rect.w) for rect in self._tiles) * together
@@ -174,7 +166,7 @@ class Streamed:
                       pieces=[(0, cut), (cut, size - cut)] if cut else [(0, size)], a_whole=True, a_of_k=False,
                       last=[(0, 1)])
         room = Room(self.first, plan, self._places, self._input, self._output, self._ring, self._part_lines)
-        Images(emitter, room, accumulators, (weights, source, target), len(tiles)).run(*order.plan())
+        Images(emitter, room, accumulators, at, len(tiles)).run(*order.plan())
 
     def _images_together(self, plan: ConvPlan) -> int:
         """Images per tile: as many as fit, if the tile is the whole image."""

@@ -1,55 +1,17 @@
-"""Instructions of one layer: transfers between memory and scratchpad, products, epilogues."""
+"""Instructions of a convolution: transfers between memory and scratchpad, products, epilogues."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 
-import numpy as np
-
 from kiwicha import ChipConfig
-from kiwicha.isa import LOAD, OutFormat, ScaleMode, Unit
+from kiwicha.isa import ScaleMode, Unit
 
-from ...program.builder import ProgramBuilder
 from ...program.loops import Dim, nests, reductions
-from ...program.memory_map import ceil_div
-from .plan import ConvPlan, Rect, Window
+from ..emitter import Emitter, result_fields, transfer
+from ..geometry import Rect, Window, windows
+from .plan import ConvPlan
 
-__all__ = ["Accumulators", "Emitter", "Place", "Weights", "epilogue", "load_input", "load_lines", "pad_input",
-           "store_output", "unit"]
-
-_MAX_ROW_BYTES = next(field.limits[1] for field in LOAD.fields if field.name == "row_bytes")
-
-
-class Emitter:
-    """A program builder that knows which buffers were used, so that a new phase can wait for all of them.
-
-    Attributes
-    ----------
-    layer : int
-        The network's layer that the next instructions are for.
-    layers : list of int
-        The layer of each instruction.
-    """
-
-    def __init__(self) -> None:
-        self.builder = ProgramBuilder()
-        self.layer = 0
-        self.layers: list[int] = []
-        self._used: set[Hashable] = set()
-        self._phase: set[Hashable] = set()
-
-    def add(self, unit: Unit, *, reads: Iterable[Hashable] = (), writes: Iterable[Hashable] = (),
-            **fields) -> None:
-        reads, writes = list(reads), list(writes)
-        if self._phase and unit == Unit.LOAD:
-            writes += self._phase
-            self._phase = set()
-        self._used.update(reads, writes)
-        self.layers.append(self.layer)
-        self.builder.add(unit, reads=dict.fromkeys(reads), writes=dict.fromkeys(writes), **fields)
-
-    def barrier(self) -> None:
-        """The next LOAD waits for all that was emitted, and all that follows for it."""
-        self._phase, self._used = self._used, set()
+__all__ = ["Accumulators", "Place", "Weights", "epilogue", "load_input", "pad_input", "store_output", "unit"]
 
 
 @dataclass(frozen=True)
@@ -98,12 +60,6 @@ class Accumulators:
         return index % 2 * self._half + index // 2 * self._size, ("acc", self._half, self._size, index)
 
 
-def load_lines(emitter: Emitter, config: ChipConfig, address: int, line: int, lines: int, key: Hashable) -> None:
-    """Bring whole lines, one after the other in memory and in the scratchpad."""
-    emitter.add(Unit.LOAD, writes=[key], address=address, row_bytes=lines * config.line_bytes, rows=1, planes=1,
-                segment_bytes=config.line_bytes, line=line, segment_line_stride=1)
-
-
 def load_input(emitter: Emitter, plan: ConvPlan, address: int, place: Place, region: Rect) -> None:
     """Bring `region` of the padded input of images that follow each other from `address` on; not its padding."""
     y, x, h, w = _inside(plan, region)
@@ -111,8 +67,8 @@ def load_input(emitter: Emitter, plan: ConvPlan, address: int, place: Place, reg
         return
     memory = address + (y - plan.pads[0]) * plan.source.y + (x - plan.pads[1]) * plan.source.x
     segments = plan.segments
-    _transfer(emitter, Unit.LOAD, memory, place, ((y - region.y) * place.width + x - region.x) * segments,
-              plan.channels, plan.config.rows, [
+    line = place.line + ((y - region.y) * place.width + x - region.x) * segments
+    transfer(emitter, Unit.LOAD, memory, line, place.keys, plan.channels, plan.config.rows, [
         (w, (plan.source.x, segments)), (h, (plan.source.y, place.width * segments)),
         (len(place.keys), (plan.source.image, place.stride))])
 
@@ -127,30 +83,9 @@ def store_output(emitter: Emitter, plan: ConvPlan, address: int, place: Place, r
     apart, start = plan.target, first * plan.config.columns
     end = min(plan.layer.out_channels, (first + count) * plan.config.columns)
     memory = address + region.y * apart.y + region.x * apart.x + start
-    _transfer(emitter, Unit.STORE, memory, place, first, end - start, plan.config.columns, [
+    transfer(emitter, Unit.STORE, memory, place.line + first, place.keys, end - start, plan.config.columns, [
         (region.w, (apart.x, plan.blocks)), (region.h, (apart.y, place.width * plan.blocks)),
         (len(place.keys), (apart.image, place.stride))])
-
-
-def _transfer(emitter: Emitter, unit: Unit, address: int, place: Place, offset: int, row_bytes: int, segment: int,
-              dims: Sequence[Dim]) -> None:
-    """Rows of `row_bytes` bytes, cut into segments; rows that follow each other on both sides become one."""
-    segment = min(segment, row_bytes)
-    lines = ceil_div(row_bytes, segment)
-    dims = list(dims)
-    while dims and row_bytes % segment == 0:
-        count, (bytes_apart, lines_apart) = dims[0]
-        if count > 1 and ((bytes_apart, lines_apart) != (row_bytes, lines) or row_bytes * count > _MAX_ROW_BYTES):
-            break
-        row_bytes, lines = row_bytes * count, lines * count
-        dims.pop(0)
-    for nest in nests(dims or [(1, (0, 0))], 2):
-        (rows, (row_stride, row_lines)), (planes, (plane_stride, plane_lines)) = nest.dims
-        emitter.add(unit, **{"writes" if unit == Unit.LOAD else "reads": place.keys},
-                    address=address + nest.offsets[0], line=place.line + offset + nest.offsets[1],
-                    row_bytes=row_bytes, segment_bytes=segment, segment_line_stride=1,
-                    rows=rows, row_stride=row_stride, row_line_stride=row_lines,
-                    planes=planes, plane_stride=plane_stride, plane_line_stride=plane_lines)
 
 
 def _inside(plan: ConvPlan, region: Rect) -> tuple[int, int, int, int]:
@@ -219,12 +154,9 @@ def epilogue(emitter: Emitter, plan: ConvPlan, params: tuple[int, Hashable], slo
     `blocks` is the number of lines per pixel of `target`.
     """
     layer, conv, images = plan.layer, plan.conv_rect(out), len(target.keys)
-    low, high = (np.float32(code - layer.y_zero).view(np.uint32) for code in layer.clamp)
-    common = {"out_format": OutFormat.INT8, "bias": 1, "scale_mode": ScaleMode.COLUMN, "zero_point": layer.y_zero,
-              "clamp": int(layer.clamp != (-128, 127)), "clamp_low": int(low), "clamp_high": int(high),
-              "param_line": params[0]}
-    for y in plan.windows(0, out.y, out.h):
-        for x in plan.windows(1, out.x, out.w):
+    common = {"bias": 1, "scale_mode": ScaleMode.COLUMN, "param_line": params[0], **result_fields(layer)}
+    for y in windows(layer.pool, layer.conv_size, 0, out.y, out.h):
+        for x in windows(layer.pool, layer.conv_size, 1, out.x, out.w):
             pixels = _pixels(conv, out, y, x, target, blocks, images)
             for nest in nests(pixels, 2):
                 acc = (y.start - conv.y) * conv.w + x.start - conv.x

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ...ir.layers import LayerGraph
+from ..ir.layers import LayerGraph
 
 __all__ = ["scheduled", "writers"]
 
@@ -22,16 +22,18 @@ def writers(graph: LayerGraph) -> dict[int, set[int]]:
 def scheduled(graph: LayerGraph) -> LayerGraph:
     """The same layers such that each, where it can, comes at once after the one whose result it takes."""
     written = writers(graph)
-    needs = [written[source.map] for source in graph.sources]
+    takes = [{view.map for view in pair if view} for pair in zip(graph.sources, graph.seconds, strict=True)]
+    needs = [set().union(*(written[number] for number in numbers)) for numbers in takes]
     order: list[int] = []
     left, done = list(range(len(graph.layers))), set[int]()
     while left:
         ready = [layer for layer in left if needs[layer] <= done]
         last = graph.targets[order[-1]].map if order else -1
-        layer = next((layer for layer in ready if graph.sources[layer].map == last), ready[0])
+        layer = next((layer for layer in ready if last in takes[layer]), ready[0])
         left.remove(layer)
         order.append(layer)
         done.add(layer)
     return replace(graph, layers=[graph.layers[layer] for layer in order],
                    sources=[graph.sources[layer] for layer in order],
-                   targets=[graph.targets[layer] for layer in order])
+                   targets=[graph.targets[layer] for layer in order],
+                   seconds=[graph.seconds[layer] for layer in order])

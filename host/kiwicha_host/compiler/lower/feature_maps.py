@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from ...ir.layers import LayerGraph, View
-from ...program.memory_map import MemoryMap, Region
+from ..ir.layers import Layer, LayerGraph, View
+from ..program.memory_map import MemoryMap, Region
 from .buffers import Lifetime, allocate
-from .plan import Strides
+from .emitter import Addresses
+from .geometry import Strides
 from .schedule import writers
 
 __all__ = ["FeatureMaps"]
@@ -18,7 +19,9 @@ class FeatureMaps:
     def __init__(self, graph: LayerGraph):
         self._graph = graph
         self._writers = writers(graph)
-        self._takers = Counter(source.map for source in graph.sources) + Counter(
+        self._taken = [tuple(view for view in pair if view is not None)
+                       for pair in zip(graph.sources, graph.seconds, strict=True)]
+        self._takers = Counter(view.map for views in self._taken for view in views) + Counter(
             item.view.map for item in graph.outputs)
         self._given = {item.map for item in graph.inputs}
 
@@ -38,25 +41,33 @@ class FeatureMaps:
         """Of the view that a layer writes."""
         return self._strides(self._graph.targets[layer])
 
+    def second(self, layer: int) -> Strides | None:
+        """Of a layer's operand B; None if it has none, or if that is its operand A too."""
+        source, second = self._graph.sources[layer], self._graph.seconds[layer]
+        if second is None or self._graph.rooted(second) == self._graph.rooted(source):
+            return None
+        strides = self._strides(second)
+        return strides if second.size == source.size else Strides(0, 0, strides.image)
+
     def _address(self, bases: Mapping[int, int], view: View) -> int:
         view = self._graph.rooted(view)
         whole = self._graph.maps[view.map]
         return bases[view.map] + (view.origin[0] * whole.size[1] + view.origin[1]) * whole.channels + view.channel
 
-    def source_address(self, bases: Mapping[int, int], layer: int) -> int:
-        """Of what a layer reads of the first image; `bases` are the addresses of maps that are in no other."""
-        return self._address(bases, self._graph.sources[layer])
-
-    def target_address(self, bases: Mapping[int, int], layer: int) -> int:
-        """Of what a layer writes of the first image."""
-        return self._address(bases, self._graph.targets[layer])
+    def addresses(self, bases: Mapping[int, int], layers: range, weights: int) -> Addresses:
+        """Of a segment's `layers`; `bases` are the addresses of maps that are in no other."""
+        second = self._graph.seconds[layers[0]]
+        return Addresses(weights, self._address(bases, self._graph.sources[layers[0]]),
+                         self._address(bases, self._graph.targets[layers[-1]]),
+                         self._address(bases, second) if second is not None else 0)
 
     # Who has it.
 
     def arranged(self, layer: int) -> bool:
         """Whether the host may arrange the layer's input as the layer likes it best: nothing else sees that."""
         source = self._graph.sources[layer]
-        return self._is_whole(source) and source.map in self._given and self._takers[source.map] == 1
+        return (isinstance(self._graph.layers[layer], Layer) and self._is_whole(source)
+                and source.map in self._given and self._takers[source.map] == 1)
 
     def arranged_for(self, number: int) -> int | None:
         """The layer for which the host arranges the map of that number, if it does for one."""
@@ -74,10 +85,11 @@ class FeatureMaps:
 
     def traffic(self) -> Iterator[tuple[int, int]]:
         """Layers, and bytes per image that they bring from the host or make for it."""
-        roots = [self._graph.rooted(source).map for source in self._graph.sources]
+        roots = [{self._graph.rooted(view).map for view in views} for views in self._taken]
         for item in self._graph.inputs:
             root = self._graph.rooted(self._graph.whole(item.map)).map
-            yield roots.index(root) if root in roots else 0, self._graph.maps[item.map].image_bytes
+            first = next((layer for layer, taken in enumerate(roots) if root in taken), 0)
+            yield first, self._graph.maps[item.map].image_bytes
         for output in self._graph.outputs:
             view = output.view
             yield (max(self._writers[view.map], default=len(roots) - 1),
@@ -109,7 +121,7 @@ class FeatureMaps:
         for item in self._graph.inputs:
             used.setdefault(self._graph.rooted(self._graph.whole(item.map)).map, []).append(-1)
         for segment, layers in enumerate(segments):
-            for view in (self._graph.sources[layers[0]], self._graph.targets[layers[-1]]):
+            for view in (*self._taken[layers[0]], self._graph.targets[layers[-1]]):
                 used.setdefault(self._graph.rooted(view).map, []).append(segment)
         bytes_of = {number: sizes.get(number, self._graph.maps[number].image_bytes) for number in used}
         return {number: Lifetime(images * bytes_of[number], min(when), max(when)) for number, when in used.items()}

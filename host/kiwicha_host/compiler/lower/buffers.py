@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from ...program.memory_map import ALIGNMENT, Region, ceil_div
+from ..program.memory_map import ALIGNMENT, Region, ceil_div
 
 __all__ = ["Lifetime", "allocate"]
 

@@ -1,0 +1,72 @@
+"""Which layers run with all their weights and activations in the scratchpad, and which one by one."""
+
+from itertools import accumulate
+
+import numpy as np
+
+from kiwicha import ChipConfig
+
+from ..ir.layers import Layer, LayerGraph
+from .conv.plan import ConvPlan, plan_layer
+from .conv.resident import Resident
+from .conv.streamed import Streamed
+from .feature_maps import FeatureMaps
+from .vector.plan import VectorPlan
+from .vector.streamed import StreamedVector
+
+__all__ = ["Plan", "Segment", "packed_weights", "plans_of", "segments_of"]
+
+#: A layer on one configuration.
+Plan = ConvPlan | VectorPlan
+Segment = Resident | Streamed | StreamedVector
+
+
+def plans_of(config: ChipConfig, graph: LayerGraph, maps: FeatureMaps) -> list[Plan]:
+    """A plan for each layer."""
+    return [plan_layer(config, layer, maps.arranged(number), maps.source(number), maps.target(number))
+            if isinstance(layer, Layer) else
+            VectorPlan(config, layer, maps.source(number), maps.second(number), maps.target(number))
+            for number, layer in enumerate(graph.layers)]
+
+
+def packed_weights(plans: list[Plan]) -> np.ndarray:
+    """All weights, parameters and tables, as bytes; one layer at a time, for memory's sake."""
+    sizes = [plan.weight_lines * plan.config.line_bytes for plan in plans]
+    packed = np.empty(sum(sizes), np.uint8)
+    for plan, size, end in zip(plans, sizes, accumulate(sizes), strict=True):
+        packed[end - size:end] = plan.packed().reshape(-1)
+    return packed
+
+
+def segments_of(config: ChipConfig, plans: list[Plan], maps: FeatureMaps, memory_latency: int, budget: int
+                ) -> list[Segment]:
+    """Segments: as many layers each as fit the scratchpad together; one of the vector unit is alone."""
+    segments: list[Segment] = []
+    first = 0
+    while first < len(plans):
+        plan = plans[first]
+        segments.append(
+            StreamedVector(config, first, plan, memory_latency) if isinstance(plan, VectorPlan) else
+            _resident(config, first, plans, maps) or Streamed.best(config, first, plan, memory_latency, budget))
+        first += len(segments[-1].plans)
+    return segments
+
+
+def _resident(config: ChipConfig, first: int, plans: list[Plan], maps: FeatureMaps) -> Resident | None:
+    """As many layers from `first` on as fit the scratchpad together, if any."""
+    best, together = None, list[ConvPlan]()
+    for number, plan in enumerate(plans[first:], first):
+        if not isinstance(plan, ConvPlan) or (
+                together and not (maps.leads_to_next(number - 1) and _joins(config, together[-1], plan))):
+            break
+        together.append(plan)
+        fitting = Resident.of(config, first, list(together))
+        if fitting is None:
+            break
+        best = fitting
+    return best
+
+
+def _joins(config: ChipConfig, plan: ConvPlan, following: ConvPlan) -> bool:
+    """Whether lines of results are lines of input: in a square array, or if a line holds all channels."""
+    return config.rows == config.columns or plan.blocks == following.segments == 1

@@ -1,0 +1,128 @@
+"""A layer of the vector unit on one configuration: its tables, and the places that it walks over."""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from kiwicha import ChipConfig
+from kiwicha.isa import TABLE_WORDS, OperandUse, Reduce
+
+from ...errors import CompileError
+from ...ir.layers import Pool, VectorLayer
+from ...program.memory_map import ceil_div
+from ..geometry import Rect, Strides, Window, bound, covered, windows
+
+__all__ = ["Box", "VectorPlan"]
+
+_TABLE_BYTES = 4 * TABLE_WORDS
+
+
+@dataclass(frozen=True)
+class Box:
+    """Images of `channels` bytes a place, of which each operand and the result are that far apart in memory.
+
+    Parameters
+    ----------
+    images, channels : how many
+    size, out_size : of operand A and of the result, (y, x)
+    source, second, target : of operand A, of B if that is another, and of the result
+    pool : the window
+    """
+    images: int
+    channels: int
+    size: tuple[int, int]
+    out_size: tuple[int, int]
+    source: Strides
+    second: Strides | None
+    target: Strides
+    pool: Pool | None
+
+    @property
+    def taps(self) -> int:
+        """Places of a window."""
+        return prod(self.pool.kernel) if self.pool else 1
+
+    @property
+    def broadcast(self) -> bool:
+        """Whether B has one place, which counts for all."""
+        return self.second is not None and self.second.x == 0
+
+    def covered(self, out: Rect) -> Rect:
+        """What of A the results `out` need."""
+        return covered(self.pool, self.size, out)
+
+    def windows(self, axis: int, first: int, count: int) -> list[Window]:
+        """Results `first` to `first + count - 1` along an axis, in runs of equal windows."""
+        return windows(self.pool, self.size, axis, first, count)
+
+    def most_covered(self, h: int, w: int) -> int:
+        """At most so many places of A are needed for h x w results."""
+        return bound(self.pool, self.size, 0, h) * bound(self.pool, self.size, 1, w)
+
+    def flat(self) -> "Box":
+        """The same with fewer dimensions, as far as operands and result are alike without gaps: what follows each
+        other in memory is more channels of one place."""
+        if self.pool is not None or self.broadcast:
+            return self
+        images, channels, (h, w) = self.images, self.channels, self.size
+        views = [view for view in (self.source, self.second, self.target) if view is not None]
+        if w == 1 or all(view.x == channels for view in views):
+            channels, w = channels * w, 1
+            if h == 1 or all(view.y == channels for view in views):
+                channels, h = channels * h, 1
+                if images == 1 or all(view.image == channels for view in views):
+                    channels, images = channels * images, 1
+        return Box(images, channels, (h, w), (h, w), self.source, self.second, self.target, None)
+
+
+@dataclass(frozen=True)
+class VectorPlan:
+    """A layer of the vector unit; `source`, `second` and `target` as those of a :class:`Box`.
+
+    Raises
+    ------
+    CompileError
+        A window has no place in the layer's input.
+    """
+    config: ChipConfig
+    layer: VectorLayer
+    source: Strides
+    second: Strides | None
+    target: Strides
+
+    def __post_init__(self) -> None:
+        layer = self.layer
+        if layer.pool is not None and any(run.taps < 1 for axis in range(2) for run in windows(
+                layer.pool, layer.size, axis, 0, layer.out_size[axis])):
+            raise CompileError(f"layer {layer.name!r}: a window lies in the padding alone")
+
+    def box(self, images: int) -> Box:
+        """What it does for so many images."""
+        layer = self.layer
+        return Box(images, layer.channels, layer.size, layer.out_size, self.source, self.second, self.target,
+                   layer.pool).flat()
+
+    def factor(self, places: int) -> np.float32:
+        """The factor of a result whose window has so many places in A."""
+        layer = self.layer
+        summed = layer.pool is not None and layer.reduce == Reduce.SUM
+        return layer.factor[places if summed else -1]
+
+    # Tables.
+
+    @property
+    def weight_bytes(self) -> int:
+        return _TABLE_BYTES * (2 if self.layer.b_use != OperandUse.NONE else 1)
+
+    #: Any chip would have to read them.
+    constant_bytes = weight_bytes
+
+    @property
+    def weight_lines(self) -> int:
+        return ceil_div(self.weight_bytes, self.config.line_bytes)
+
+    def packed(self) -> np.ndarray:
+        """Tables A and B as lines, uint8 [weight_lines, line_bytes]."""
+        tables = [table.view(np.uint8) for table in (self.layer.a_table, self.layer.b_table) if table is not None]
+        return np.concatenate(tables).reshape(-1, self.config.line_bytes)

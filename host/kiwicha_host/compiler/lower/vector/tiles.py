@@ -1,0 +1,130 @@
+"""How a layer of the vector unit is cut into tiles."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from kiwicha import ChipConfig
+
+from ...program.loops import Dim
+from ...program.memory_map import ceil_div
+from ..geometry import Rect, Window
+from ..product.estimate import VECTOR_OVERHEAD
+from ..product.spans import Span, split
+from .plan import Box
+
+__all__ = ["Tile", "Tiling", "choose", "least_lines"]
+
+#: More tiles than so many at once in the scratchpad do not help.
+_MOST_SLOTS = 4
+#: Lines of a tile, so that 16 bits hold whatever is from one place to another.
+_MOST_LINES = (1 << 15) - 1
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Images, blocks of channels and results that are in the scratchpad together.
+
+    Places follow each other row by row, image by image; those of operand A have `across` x `down` in each image.
+    """
+    images: Span
+    blocks: Span
+    out: Rect
+    needed: Rect
+
+    def dims(self, box: Box, y: Window, x: Window) -> list[Dim]:
+        """The results of some windows: counts, and lines of A, of the result and of B from one to the next."""
+        blocks, out, needed = self.blocks[1], self.out, self.needed
+        return [(blocks, (1, 1, 1)),
+                (x.count, (x.step * blocks, blocks, 0 if box.broadcast else blocks)),
+                (y.count, (y.step * needed.w * blocks, out.w * blocks, 0 if box.broadcast else out.w * blocks)),
+                (self.images[1], (needed.size * blocks, out.size * blocks,
+                                  blocks if box.broadcast else out.size * blocks))]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles of at most so many images, blocks of `columns` channels, rows and columns of results.
+
+    `slots` tiles of operands, and of results, are in the scratchpad at once.
+    """
+    images: int
+    blocks: int
+    h: int
+    w: int
+    slots: int = 1
+
+    def a_lines(self, box: Box) -> int:
+        """Lines of a tile's operand A."""
+        return self.images * self.blocks * box.most_covered(self.h, self.w)
+
+    def b_lines(self, box: Box) -> int:
+        """Lines of a tile's operand B, if that is not A."""
+        if box.second is None:
+            return 0
+        return self.images * self.blocks if box.broadcast else self.out_lines
+
+    @property
+    def out_lines(self) -> int:
+        return self.images * self.blocks * self.h * self.w
+
+    def lines(self, box: Box) -> int:
+        return self.a_lines(box) + self.b_lines(box) + self.out_lines
+
+    def tiles(self, config: ChipConfig, box: Box) -> Iterator[Tile]:
+        (height, width), blocks = box.out_size, ceil_div(box.channels, config.columns)
+        for images, (y, h), (x, w), part in product(split(box.images, self.images), split(height, self.h),
+                                                    split(width, self.w), split(blocks, self.blocks)):
+            out = Rect(y, x, h, w)
+            yield Tile(images, part, out, box.covered(out))
+
+
+def least_lines(box: Box) -> int:
+    """Lines of the smallest tile."""
+    return Tiling(1, 1, 1, 1).lines(box)
+
+
+def choose(config: ChipConfig, box: Box, room: int, memory_latency: int) -> Tiling:
+    """The tiles of which `room` lines hold at least one that promise the fewest cycles."""
+    height, width = (len(box.windows(axis, 0, size)) for axis, size in enumerate(box.out_size))
+    return min(_candidates(config, box, room),
+               key=lambda item: _cycles(config, box, item, (height, width), memory_latency))
+
+
+def _candidates(config: ChipConfig, box: Box, room: int) -> Iterator[Tiling]:
+    (height, width), blocks = box.out_size, ceil_div(box.channels, config.columns)
+    sizes = [(h, width) for h in _parts(height)] + [(1, w) for w in _parts(width)[1:]]
+    for (h, w), part in product(sizes, _parts(blocks)):
+        whole = (part, h, w) == (blocks, height, width)
+        for images in _parts(box.images) if whole else [1]:
+            lines = Tiling(images, part, h, w).lines(box)
+            if lines <= min(room, _MOST_LINES):
+                yield Tiling(images, part, h, w, min(_MOST_SLOTS, room // lines))
+
+
+def _parts(total: int) -> list[int]:
+    """Sizes of even parts to try, the largest first: for 1 to 8 parts, then about three for each doubling."""
+    counts = {*range(1, 9), *(int(8 * 1.25 ** step) for step in range(1, 75)), total}
+    return sorted({ceil_div(total, count) for count in counts if count <= total}, reverse=True)
+
+
+def _cycles(config: ChipConfig, box: Box, tiling: Tiling, runs: tuple[int, int], memory_latency: int) -> float:
+    """About how many cycles all tiles take, if along y and x there are so many runs of equal windows."""
+    (height, width), blocks = box.out_size, ceil_div(box.channels, config.columns)
+    parts = ceil_div(height, tiling.h), ceil_div(width, tiling.w)
+    tiles = ceil_div(box.images, tiling.images) * ceil_div(blocks, tiling.blocks) * prod(parts)
+    line = max(1.0, config.columns / config.bus_bytes)
+    load = (tiling.a_lines(box) + tiling.b_lines(box)) * line
+    store = tiling.out_lines * line
+    # Windows that differ are instructions of their own, and each walks along two dimensions.
+    counts = sorted((tiling.images, tiling.blocks, tiling.h, tiling.w))
+    instructions = prod((run + part - 1) / part for run, part in zip(runs, parts, strict=True)) * (
+        prod(counts[:2]) if box.pool else 1)
+    steps = ceil_div(config.columns, config.vector_lanes)
+    vector = tiling.out_lines * box.taps * steps + instructions * VECTOR_OVERHEAD
+    if tiling.slots == 1:
+        return tiles * (load + memory_latency + vector + store)
+    # With two slots a LOAD begins when the VECTOR before last has ended, and waits for the memory then.
+    waiting = memory_latency if tiling.slots == 2 else 0
+    return tiles * max(load + waiting, vector, store) + load + memory_latency + store

@@ -1,0 +1,217 @@
+"""Layers of the vector unit on the golden machine, bit for bit against their definition in numpy."""
+
+import random
+import re
+
+import numpy as np
+import pytest
+from schedules import UNITS, legal_order, reordered
+
+from kiwicha import ChipConfig
+from kiwicha.isa import OperandUse, Reduce, Unit
+from kiwicha_host import open_device
+from kiwicha_host.assembler import decode
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.compiler.ir.layers import FeatureMap, Input, Layer, LayerGraph, Output, Pool, VectorLayer, View
+from kiwicha_host.compiler.network import CompiledNetwork
+
+CONFIGS = {name: ChipConfig.preset(name) for name in ("tiny", "small", "ulx3s_85f", "wide")} | {
+    "odd": ChipConfig(name="odd", rows=3, columns=5, bus_width=64, bank_lines=256, accumulator_lines=64,
+                      vector_lanes=2),
+    "wide_rows": ChipConfig(name="wide_rows", rows=16, columns=8, bank_lines=256, accumulator_lines=32),
+    "cramped": ChipConfig(name="cramped", rows=4, columns=4, bus_width=64, scratchpad_banks=2, bank_lines=256,
+                          accumulator_lines=64, vector_lanes=2, queue_depth=1),
+}
+NAMES = list(CONFIGS)
+TOO_LARGE = r"layer '.*' needs \d+ scratchpad lines .*; configuration '.*' has \d+"
+
+
+# What a layer is, place by place.
+
+def rounded(values: np.ndarray, layer: VectorLayer | Layer) -> np.ndarray:
+    """Codes from float32."""
+    codes = np.rint(values.astype(np.float64)) + layer.y_zero
+    return np.clip(codes, *layer.clamp).astype(np.int8)
+
+
+def expected(layer: VectorLayer, a: np.ndarray, b: np.ndarray | None) -> np.ndarray:
+    """[N, H, W, C] from int8 arrays of that form."""
+    words = layer.a_table[a.view(np.uint8)]
+    others = None if b is None else layer.b_table[b.view(np.uint8)]
+    if layer.pool is not None:
+        return rounded(pooled(layer, words), layer)
+    if layer.b_use == OperandUse.MULTIPLY:
+        return rounded(words.astype(np.float32) * others, layer)
+    if layer.b_use == OperandUse.ADD:
+        words = words + others
+    return rounded(words.astype(np.float32) * layer.factor[-1], layer)
+
+
+def pooled(layer: VectorLayer, words: np.ndarray) -> np.ndarray:
+    pool, (height, width) = layer.pool, layer.size
+    out = np.zeros((len(words), *pool.size, layer.channels), np.float32)
+    for y, x in np.ndindex(*pool.size):
+        rows, columns = (np.arange(pool.kernel[i]) * pool.dilations[i] + at * pool.strides[i] - pool.pads[i]
+                         for i, at in enumerate((y, x)))
+        rows, columns = rows[(rows >= 0) & (rows < height)], columns[(columns >= 0) & (columns < width)]
+        window = words[:, rows][:, :, columns].reshape(len(words), -1, layer.channels)
+        if layer.reduce == Reduce.SUM:
+            out[:, y, x] = window.sum(1, dtype=np.int32).astype(np.float32) * layer.factor[window.shape[1]]
+        else:
+            out[:, y, x] = window.max(1).astype(np.float32) * layer.factor[-1]
+    return out
+
+
+def convolved(layer: Layer, x: np.ndarray) -> np.ndarray:
+    """A convolution with a kernel of one place."""
+    sums = x.astype(np.int64) @ layer.weights[:, :, 0, 0].T.astype(np.int64) + layer.bias
+    return rounded(sums.astype(np.float32) * layer.scale, layer)
+
+
+# Random layers.
+
+def random_layer(rng: np.random.Generator, channels: int, size: tuple[int, int], use: OperandUse,
+                 pool: Pool | None = None) -> VectorLayer:
+    places = int(np.prod(pool.kernel)) if pool else 0
+    low, high = sorted(int(item) for item in rng.integers(-128, 128, 2))
+    tables = [rng.integers(-(1 << 20), 1 << 20, 256, np.int32) for _ in range(2)]
+    factor = (rng.uniform(1, 90, places + 1) / (1 << 20)).astype(np.float32)
+    if use == OperandUse.MULTIPLY:
+        tables[0] >>= 12
+        tables[1] = rng.normal(0, 0.3, 256).astype(np.float32)
+    if rng.random() < 0.2:
+        tables[0], factor = rng.integers(-100, 100, 256, np.int32), np.ones(places + 1, np.float32)
+        tables[1] = tables[1] >> 14 if use == OperandUse.ADD else tables[1]
+    return VectorLayer(
+        name="layer", op="Vector", channels=channels, size=size, a_table=tables[0],
+        b_table=None if use == OperandUse.NONE else tables[1], pool=pool, factor=factor,
+        reduce=Reduce.SUM if rng.random() < 0.5 else Reduce.MAXIMUM, y_zero=int(rng.integers(-128, 128)),
+        clamp=(low, high) if rng.random() < 0.4 else (-128, 127))
+
+
+def random_pool(rng: np.random.Generator, size: tuple[int, int]) -> Pool:
+    """A window each of whose places has something of the input, perhaps all of it."""
+    if rng.random() < 0.2:
+        return Pool(size, (1, 1), (1, 1), (0, 0), (1, 1))
+    kernel, strides, dilations, pads, out = ([0, 0] for _ in range(5))
+    for axis in range(2):
+        kernel[axis] = int(rng.integers(1, min(5, size[axis]) + 1))
+        strides[axis] = int(rng.integers(1, 4))
+        dilations[axis] = int(rng.integers(1, 3)) if 2 * (kernel[axis] - 1) < size[axis] else 1
+        # The first of a window's places may be in the padding, and the last, but neither all.
+        pads[axis] = int(rng.integers(0, kernel[axis])) if dilations[axis] == 1 else 0
+        last = size[axis] - 1 if dilations[axis] == 1 else size[axis] - 1 - (kernel[axis] - 1) * dilations[axis]
+        out[axis] = (last + pads[axis]) // strides[axis] + 1
+    return Pool(*map(tuple, (kernel, strides, dilations, pads, out)))
+
+
+def random_shape(rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
+    """Channels and size; little of one if there is much of the other."""
+    channels = int(rng.choice([1, 2, 3, 4, 5, 8, 16, 17, 33, 70]))
+    height, width = (int(item) for item in rng.choice([1, 2, 3, 5, 8, 13, 33, 40], 2))
+    while height * width * channels > 9000:
+        height, width = max(1, height // 2), max(1, width // 2)
+    return channels, (height, width)
+
+
+class Graph:
+    """A network of views of maps that are the host's, and what is in them."""
+
+    def __init__(self, rng: np.random.Generator, images: int):
+        self.rng, self.images, self.graph = rng, images, LayerGraph()
+        self.values: dict[int, np.ndarray] = {}     # by map, [N, H, W, C]
+        self.inputs: dict[str, np.ndarray] = {}
+
+    def taken(self, channels: int, size: tuple[int, int], plain: bool = False) -> View:
+        """A view of so much of a new input, which has more around it unless `plain`."""
+        more = [0] * 5 if plain or self.rng.random() < 0.4 else self.rng.integers(0, 3, 5).tolist()
+        step = (1, 1) if plain or self.rng.random() < 0.5 else tuple(self.rng.integers(1, 3, 2).tolist())
+        whole = self.graph.new_map(channels + more[0] + more[1], tuple(
+            before + (count - 1) * by + 1 for before, count, by in zip(more[2:4], size, step, strict=True)))
+        shape = (whole.channels, *whole.size)
+        name = f"x{whole.map}"
+        self.graph.inputs.append(Input(name, shape, np.dtype(np.int8), (), whole.map))
+        self.inputs[name] = self.rng.integers(-128, 128, (self.images, *shape), np.int8)
+        self.values[whole.map] = self.inputs[name].transpose(0, 2, 3, 1)
+        return View(whole.map, channels, size, more[0], (more[2], more[3]), step)
+
+    def made(self, channels: int, size: tuple[int, int]) -> View:
+        """A view to write to, perhaps a member of a larger map; all of the map is an output."""
+        if self.rng.random() < 0.4:
+            view = self.graph.new_map(channels, size)
+        else:
+            before, after, y, x = self.rng.integers(0, 4, 4).tolist()
+            outer = self.graph.new_map(before + channels + after, (size[0] + y, size[1] + x))
+            self.graph.maps.append(FeatureMap(channels, size, View(outer.map, channels, size, before, (y, x))))
+            view = self.graph.whole(len(self.graph.maps) - 1)
+        return view
+
+    def content(self, view: View) -> np.ndarray:
+        (y, x), (dy, dx), (h, w) = view.origin, view.step, view.size
+        return self.values[view.map][:, y:y + h * dy:dy, x:x + w * dx:dx, view.channel:view.channel + view.channels]
+
+    def add(self, layer: VectorLayer | Layer, source: View, second: View | None = None) -> View:
+        target = self.made(layer.out_channels, layer.out_size)
+        self.graph.add(layer, source, target, second)
+        a = np.ascontiguousarray(self.content(source))
+        b = None if second is None else np.ascontiguousarray(self.content(second))
+        self.values[target.map] = convolved(layer, a) if isinstance(layer, Layer) else expected(layer, a, b)
+        return target
+
+    def vector(self, source: View) -> View:
+        """A random layer that takes `source`."""
+        rng = self.rng
+        if rng.random() < 0.4:
+            pool = random_pool(rng, source.size)
+            return self.add(random_layer(rng, source.channels, source.size, OperandUse.NONE, pool), source)
+        use = OperandUse(int(rng.integers(3)))
+        second = None
+        if use != OperandUse.NONE:
+            second = [source, self.taken(source.channels, source.size), self.taken(source.channels, (1, 1)),
+                      self.taken(source.channels, source.size, plain=True)][rng.integers(4)]
+        return self.add(random_layer(rng, source.channels, source.size, use), source, second)
+
+    def conv(self, source: View) -> View:
+        outputs = int(self.rng.integers(1, 20))
+        weights = self.rng.integers(-128, 128, (outputs, source.channels, 1, 1), np.int8)
+        return self.add(Layer(
+            "conv", "Conv", weights, self.rng.integers(-999, 999, outputs, np.int32),
+            self.rng.uniform(0.001, 0.01, outputs).astype(np.float32), 0, int(self.rng.integers(-9, 9)), source.size,
+            source.size, real_macs=1), source)
+
+    def check(self, config: ChipConfig, *results: View) -> CompiledNetwork | None:
+        """Run it; the network, or None if it does not fit."""
+        self.graph.outputs = [Output(f"y{number}", view, (), (), False) for number, view in enumerate(results)]
+        try:
+            network = CompiledNetwork(config, self.graph)
+        except CompileError as error:
+            assert re.fullmatch(TOO_LARGE, str(error)) and config.name in ("odd", "wide_rows", "cramped", "tiny")
+            return None
+        job = network.batch_job(self.inputs)
+        with open_device("golden", config) as device:
+            device.run(job)
+        for view, result in zip(results, network.results(job).values(), strict=True):
+            np.testing.assert_array_equal(result.transpose(0, 2, 3, 1), self.values[view.map])
+        return network
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_random_layers(seed):
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    graph = Graph(rng, int(rng.integers(1, 4)))
+    result = graph.vector(graph.taken(*random_shape(rng)))
+    graph.check(CONFIGS[NAMES[seed % len(NAMES)]], result)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_between_convolutions(seed):
+    """Also several that take the same, and results that the host reads."""
+    print(f"seed {seed}")
+    rng = np.random.default_rng(1000 + seed)
+    graph = Graph(rng, int(rng.integers(1, 4)))
+    channels, size = random_shape(rng)
+    views = [graph.taken(channels, (min(size[0], 9), min(size[1], 9)), plain=True)]
+    for kind in rng.permutation(["conv", "conv", "vector", "vector", "vector"]):
+        views.append(getattr(graph, kind)(views[-1 if rng.random() < 0.7 else rng.integers(len(views))]))
+    graph.check(CONFIGS[NAMES[seed % len(NAMES)]], views[-1], views[rng.integers(1, len(views))])
