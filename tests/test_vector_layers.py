@@ -148,7 +148,8 @@ class Graph:
 
     def content(self, view: View) -> np.ndarray:
         (y, x), (dy, dx), (h, w) = view.origin, view.step, view.size
-        return self.values[view.map][:, y:y + h * dy:dy, x:x + w * dx:dx, view.channel:view.channel + view.channels]
+        return self.values[view.map][:, y:y + h * dy:dy, x:x + w * dx:dx][
+            ..., view.channel:view.channel + view.channels]
 
     def add(self, layer: VectorLayer | Layer, source: View, second: View | None = None) -> View:
         target = self.made(layer.out_channels, layer.out_size)
@@ -167,17 +168,20 @@ class Graph:
         use = OperandUse(int(rng.integers(3)))
         second = None
         if use != OperandUse.NONE:
-            second = [source, self.taken(source.channels, source.size), self.taken(source.channels, (1, 1)),
-                      self.taken(source.channels, source.size, plain=True)][rng.integers(4)]
+            like = [view for view in self.graph.targets
+                    if (view.channels, view.size) == (source.channels, source.size) and view != source]
+            kind = int(rng.integers(5 if like else 4))
+            second = (source if kind == 0 else like[rng.integers(len(like))] if kind == 4 else
+                      self.taken(source.channels, (1, 1) if kind == 1 else source.size, plain=kind == 2))
         return self.add(random_layer(rng, source.channels, source.size, use), source, second)
 
     def conv(self, source: View) -> View:
         outputs = int(self.rng.integers(1, 20))
         weights = self.rng.integers(-128, 128, (outputs, source.channels, 1, 1), np.int8)
-        return self.add(Layer(
-            "conv", "Conv", weights, self.rng.integers(-999, 999, outputs, np.int32),
-            self.rng.uniform(0.001, 0.01, outputs).astype(np.float32), 0, int(self.rng.integers(-9, 9)), source.size,
-            source.size, real_macs=1), source)
+        bias = self.rng.integers(-999, 999, outputs, np.int32)
+        scale = self.rng.uniform(0.001, 0.01, outputs).astype(np.float32)
+        return self.add(Layer("conv", "Conv", weights, bias, scale, 0, int(self.rng.integers(-9, 9)), source.size,
+                              source.size, real_macs=1), source)
 
     def check(self, config: ChipConfig, *results: View) -> CompiledNetwork | None:
         """Run it; the network, or None if it does not fit."""
@@ -204,7 +208,7 @@ def test_random_layers(seed):
     graph.check(CONFIGS[NAMES[seed % len(NAMES)]], result)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(60))
 def test_between_convolutions(seed):
     """Also several that take the same, and results that the host reads."""
     print(f"seed {seed}")
@@ -212,6 +216,132 @@ def test_between_convolutions(seed):
     graph = Graph(rng, int(rng.integers(1, 4)))
     channels, size = random_shape(rng)
     views = [graph.taken(channels, (min(size[0], 9), min(size[1], 9)), plain=True)]
-    for kind in rng.permutation(["conv", "conv", "vector", "vector", "vector"]):
+    for kind in rng.permutation(["conv", "conv", "vector", "vector", "vector", "vector"]):
         views.append(getattr(graph, kind)(views[-1 if rng.random() < 0.7 else rng.integers(len(views))]))
     graph.check(CONFIGS[NAMES[seed % len(NAMES)]], views[-1], views[rng.integers(1, len(views))])
+
+
+def test_residuals_outlive_what_is_between():
+    """An operand B is kept until it has been read, and its layer waits for it, in whatever order they come."""
+    graph = Graph(np.random.default_rng(0), 2)
+    x = graph.taken(40, (9, 9), plain=True)
+    first = graph.add(random_layer(graph.rng, 40, (9, 9), OperandUse.NONE), x)
+    last = first
+    for _ in range(4):
+        last = graph.add(random_layer(graph.rng, 40, (9, 9), OperandUse.NONE), last)
+    result = graph.add(random_layer(graph.rng, 40, (9, 9), OperandUse.ADD), last, first)
+    inner = graph.graph
+    for views in (inner.layers, inner.sources, inner.seconds, inner.targets):
+        views[1:] = views[:0:-1]        # the first layer, then the last to the second
+    network = graph.check(CONFIGS["small"], result)
+    assert network.graph.seconds[-1] == first and network.graph.targets[-1] == result
+
+
+def test_members_of_a_concatenation():
+    """Layers write next to each other what one then reads whole."""
+    rng = np.random.default_rng(1)
+    graph = Graph(rng, 2)
+    outer = graph.graph.new_map(3 + 7 + 5, (6, 4))
+    graph.values[outer.map] = np.zeros((2, 6, 4, 15), np.int8)
+    start = 0
+    for channels in (3, 7, 5):
+        view = View(outer.map, channels, (6, 4), start)
+        graph.graph.maps.append(FeatureMap(channels, (6, 4), view))
+        target = graph.graph.whole(len(graph.graph.maps) - 1)
+        source, layer = graph.taken(channels, (6, 4)), random_layer(rng, channels, (6, 4), OperandUse.NONE)
+        graph.graph.add(layer, source, target)
+        graph.values[outer.map][..., start:start + channels] = expected(layer, np.ascontiguousarray(
+            graph.content(source)), None)
+        start += channels
+    assert graph.check(CONFIGS["odd"], graph.vector(outer), outer) is not None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_order(seed):
+    """Any order that queues and semaphores allow gives the same result, with several tiles under way."""
+    print(f"seed {seed}")
+    rng = np.random.default_rng(100 + seed)
+    config, graph = CONFIGS["cramped" if seed % 2 else "tiny"], Graph(rng, 2)
+    x = graph.taken(17, (17, 13), plain=True)
+    pool = Pool((3, 3), (1, 2), (1, 1), (1, 1), (17, 7))
+    use = OperandUse(seed % 3)
+    second = None if use == OperandUse.NONE else graph.taken(17, (17, 13))
+    middle = graph.add(random_layer(rng, 17, (17, 13), use), x, second)
+    network = graph.check(config, graph.add(random_layer(rng, 17, (17, 13), OperandUse.NONE, pool), middle))
+    job = network.batch_job(graph.inputs)
+    before = job.memory.copy()
+    program = b"".join(job.instruction(i) for i in range(job.program_count))
+    assert sum(decode(job.instruction(i))[0] == Unit.STORE for i in range(job.program_count)) > 4
+    for options in ({}, *({kind: unit} for kind in ("favourite", "last") for unit in UNITS)):
+        job.memory[:] = before
+        changed = reordered(job, list(legal_order(program, random.Random(seed), config.queue_depth, **options)))
+        with open_device("golden", config) as device:
+            device.run(changed)
+        job.memory[:] = changed.memory
+        [result] = network.results(job).values()
+        np.testing.assert_array_equal(result.transpose(0, 2, 3, 1), graph.values[graph.graph.targets[-1].map])
+
+
+def program_of(config, images, layer, a, b=None, same=False):
+    """Units and fields of a layer whose operands and result are maps of their own."""
+    graph = Graph(np.random.default_rng(0), images)
+    source = graph.taken(*a, plain=True)
+    second = source if same else None if b is None else graph.taken(*b, plain=True)
+    target = graph.graph.new_map(layer.out_channels, layer.out_size)
+    graph.graph.add(layer, source, target, second)
+    graph.graph.outputs = [Output("y", target, (), (), False)]
+    network = CompiledNetwork(config, graph.graph)
+    job = network.batch_job(graph.inputs)
+    return network, [decode(job.instruction(i)) for i in range(job.program_count)]
+
+
+def test_flat_memory():
+    """Without gaps channels do not matter: no line is in part empty but the last."""
+    rng, config = np.random.default_rng(0), CONFIGS["small"]
+    for channels in (1, 3, 8):
+        layer = random_layer(rng, channels, (16, 16), OperandUse.ADD)
+        _, program = program_of(config, 3, layer, (channels, (16, 16)), (channels, (16, 16)))
+        results = sum(fields["count2"] * fields["count3"] for unit, fields in program if unit == Unit.VECTOR)
+        assert results == 3 * 16 * 16 * channels // config.columns
+        assert all(fields["rows"] == fields["planes"] == 1 for unit, fields in program if unit != Unit.VECTOR)
+
+
+def test_tables_and_operands_come_once():
+    rng, config = np.random.default_rng(0), CONFIGS["wide"]
+    layer = random_layer(rng, 32, (40, 40), OperandUse.MULTIPLY)
+    network, program = program_of(config, 2, layer, (32, (40, 40)), same=True)
+    vectors = [fields for unit, fields in program if unit == Unit.VECTOR]
+    assert len(vectors) > 4
+    assert [(fields["load_a"], fields["load_b"]) for fields in vectors] == [(1, 1)] + [(0, 0)] * (len(vectors) - 1)
+    loaded = sum(fields["row_bytes"] * fields["rows"] * fields["planes"] for unit, fields in program
+                 if unit == Unit.LOAD)
+    assert loaded == 2048 + 2 * 40 * 40 * 32
+    assert all(fields["b_line"] == fields["a_line"] for fields in vectors)
+    # The tables, two tiles or more ahead, and one more for each that is done.
+    assert re.fullmatch("LL{2,4}(VSL)*(VS){2,4}", "".join(unit.name[0] for unit, _ in program))
+    [info], [work] = network.layers, network.layer_works(3)
+    assert (info.weight_bytes, info.macs, info.shape) == (2048, 0, (40, 40, 32))
+    assert work.compulsory_bytes == 2048 + 3 * 2 * 40 * 40 * 32 and network.macs(3) == 0
+
+
+def test_global_windows():
+    """Windows as large as the map: a block of channels at a time, if there is no room for more."""
+    rng, config = np.random.default_rng(0), CONFIGS["tiny"]
+    pool = Pool((25, 40), (1, 1), (1, 1), (0, 0), (1, 1))
+    graph = Graph(rng, 2)
+    result = graph.add(random_layer(rng, 10, (25, 40), OperandUse.NONE, pool), graph.taken(10, (25, 40)))
+    assert graph.check(config, result) is not None
+    pool = Pool((60, 40), (1, 1), (1, 1), (0, 0), (1, 1))
+    graph = Graph(rng, 1)
+    layer = random_layer(rng, 3, (60, 40), OperandUse.NONE, pool)
+    graph.add(layer, graph.taken(3, (60, 40)))
+    with pytest.raises(CompileError, match=r"^layer 'layer' needs 2529 scratchpad lines for one block of channels "
+                                           r"of one place of its result; configuration 'tiny' has 2048$"):
+        CompiledNetwork(config, graph.graph)
+
+
+def test_a_window_of_padding_alone():
+    layer = random_layer(np.random.default_rng(0), 3, (4, 4), OperandUse.NONE,
+                         Pool((2, 2), (1, 1), (1, 1), (2, 0), (6, 3)))
+    with pytest.raises(CompileError, match="^layer 'layer': a window lies in the padding alone$"):
+        program_of(CONFIGS["small"], 1, layer, (3, (4, 4)))
