@@ -225,16 +225,35 @@ def test_residuals_outlive_what_is_between():
     """An operand B is kept until it has been read, and its layer waits for it, in whatever order they come."""
     graph = Graph(np.random.default_rng(0), 2)
     x = graph.taken(40, (9, 9), plain=True)
-    first = graph.add(random_layer(graph.rng, 40, (9, 9), OperandUse.NONE), x)
-    last = first
+    side = graph.add(random_layer(graph.rng, 40, (9, 9), OperandUse.NONE), x)
+    first = last = graph.add(random_layer(graph.rng, 40, (9, 9), OperandUse.NONE), x)
     for _ in range(4):
         last = graph.add(random_layer(graph.rng, 40, (9, 9), OperandUse.NONE), last)
-    result = graph.add(random_layer(graph.rng, 40, (9, 9), OperandUse.ADD), last, first)
+    last = graph.add(random_layer(graph.rng, 40, (9, 9), OperandUse.ADD), last, first)
+    result = graph.add(random_layer(graph.rng, 40, (9, 9), OperandUse.ADD), last, side)
     inner = graph.graph
     for views in (inner.layers, inner.sources, inner.seconds, inner.targets):
-        views[1:] = views[:0:-1]        # the first layer, then the last to the second
+        views.append(views.pop(0))          # what makes `side` comes last
     network = graph.check(CONFIGS["small"], result)
-    assert network.graph.seconds[-1] == first and network.graph.targets[-1] == result
+    assert network.graph.seconds[-1] == side and network.graph.targets[-1] == result
+
+
+def test_convolutions_whose_result_is_an_operand_b():
+    """It is in memory for that, though the next layer takes it as well."""
+    graph = Graph(np.random.default_rng(3), 2)
+    x = graph.taken(12, (5, 5), plain=True)
+    weights = graph.rng.integers(-128, 128, (12, 12, 1, 1), np.int8)
+    conv = Layer("conv", "Conv", weights, np.zeros(12, np.int32), np.full(12, 0.004, np.float32), 0, 3, (5, 5),
+                 (5, 5), real_macs=1)
+    middle = graph.add(conv, x)
+    end = graph.add(conv, middle)
+    add = random_layer(graph.rng, 12, (5, 5), OperandUse.ADD)
+    other = graph.taken(12, (5, 5), plain=True)
+    result = graph.add(add, graph.add(add, end, middle), other)
+    network = graph.check(CONFIGS["small"], result)
+    assert [count for _, count, _ in network.segments] == [1, 1, 1, 1]
+    # The last layer's work is its tables, an input of the model, and the output.
+    assert network.layer_works(2)[-1].compulsory_bytes == 2048 + 2 * 2 * 12 * 25
 
 
 def test_members_of_a_concatenation():
@@ -338,6 +357,19 @@ def test_global_windows():
     with pytest.raises(CompileError, match=r"^layer 'layer' needs 2529 scratchpad lines for one block of channels "
                                            r"of one place of its result; configuration 'tiny' has 2048$"):
         CompiledNetwork(config, graph.graph)
+
+
+def test_few_instructions():
+    """Windows that are alike are one, or one for each step along the shortest dimension."""
+    layer = random_layer(np.random.default_rng(0), 12, (16, 14), OperandUse.NONE,
+                         Pool((2, 2), (2, 2), (1, 1), (0, 0), (8, 7)))
+    _, program = program_of(CONFIGS["small"], 1, layer, (12, (16, 14)))
+    tiles = sum(unit == Unit.STORE for unit, _ in program)
+    assert sum(unit == Unit.VECTOR for unit, _ in program) == 2 * tiles
+    layer = random_layer(np.random.default_rng(0), 12, (16, 14), OperandUse.NONE,
+                         Pool((16, 14), (1, 1), (1, 1), (0, 0), (1, 1)))
+    _, program = program_of(CONFIGS["small"], 1, layer, (12, (16, 14)))
+    assert [unit for unit, _ in program].count(Unit.VECTOR) <= 2
 
 
 def test_a_window_of_padding_alone():

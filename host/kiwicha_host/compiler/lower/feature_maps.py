@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..ir.layers import Layer, LayerGraph, View
+from ..ir.layers import LayerGraph, View
 from ..program.memory_map import MemoryMap, Region
 from .buffers import Lifetime, allocate
 from .emitter import Addresses
@@ -66,8 +66,7 @@ class FeatureMaps:
     def arranged(self, layer: int) -> bool:
         """Whether the host may arrange the layer's input as the layer likes it best: nothing else sees that."""
         source = self._graph.sources[layer]
-        return (isinstance(self._graph.layers[layer], Layer) and self._is_whole(source)
-                and source.map in self._given and self._takers[source.map] == 1)
+        return self._is_whole(source) and source.map in self._given and self._takers[source.map] == 1
 
     def arranged_for(self, number: int) -> int | None:
         """The layer for which the host arranges the map of that number, if it does for one."""

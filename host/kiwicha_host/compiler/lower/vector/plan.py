@@ -63,7 +63,7 @@ class Box:
     def flat(self) -> "Box":
         """The same with fewer dimensions, as far as operands and result are alike without gaps: what follows each
         other in memory is more channels of one place."""
-        if self.pool is not None or self.broadcast:
+        if self.pool is not None:
             return self
         images, channels, (h, w) = self.images, self.channels, self.size
         views = [view for view in (self.source, self.second, self.target) if view is not None]

@@ -8,7 +8,6 @@ from kiwicha import ChipConfig
 from kiwicha.isa import OperandUse, ScaleMode, Source, Unit
 
 from ...program.loops import nests
-from ...program.memory_map import Region
 from ..emitter import Addresses, Emitter, TooLarge, load_lines, result_fields, transfer
 from ..geometry import Rect, Strides
 from . import tiles
@@ -43,7 +42,7 @@ class StreamedVector:
         tiling = tiles.choose(self.config, box, self._room, self._memory_latency)
         work = _Work(emitter, plan, box, tiling, self.first, self._room, at)
         emitter.layer = self.first
-        load_lines(emitter, self.config, at.weights, work.tables.base, work.tables.size, work.table_key)
+        work.load_tables()
         parts = list(tiling.tiles(self.config, box))
         for number in range(min(tiling.slots, len(parts))):
             work.load(parts[number], number)
@@ -63,8 +62,6 @@ class _Work:
         self._columns, self._slots = plan.config.columns, tiling.slots
         self._b_offset, self._in = tiling.a_lines(box), tiling.a_lines(box) + tiling.b_lines(box)
         self._out = tiling.out_lines
-        self.tables = Region(room, plan.weight_lines)
-        self.table_key: Hashable = ("tables", layer)
         self._tables_to_load = {"load_a": 1, "load_b": int(plan.layer.b_use != OperandUse.NONE),
                                 "table_line": room}
 
@@ -77,6 +74,11 @@ class _Work:
         """First line and buffer of a tile's results."""
         slot = number % self._slots
         return self._slots * self._in + slot * self._out, ("out", self._layer, slot)
+
+    def load_tables(self) -> None:
+        """To behind all tiles; whoever waits for the first tile waits for them, too."""
+        load_lines(self._emitter, self._plan.config, self._at.weights, self._tables_to_load["table_line"],
+                   self._plan.weight_lines, self._input(0)[1])
 
     def load(self, tile: Tile, number: int) -> None:
         (line, key), at, box = self._input(number), self._at, self._box
@@ -112,7 +114,7 @@ class _Work:
                 for nest in nests(tile.dims(box, y, x), 2, any_order=True):
                     a, result, b = nest.offsets
                     self._emitter.add(
-                        Unit.VECTOR, reads=[a_key, *self._table_reads], writes=[out_key],
+                        Unit.VECTOR, reads=[a_key], writes=[out_key],
                         a_line=a_line + a_first + a, out_line=out_line + first + result, b_line=b_line + b,
                         count0=x.taps, a_stride0=x.tap_step * blocks,
                         count1=y.taps, a_stride1=y.tap_step * tile.needed.w * blocks,
@@ -120,10 +122,6 @@ class _Work:
                         **nest.fields("out_stride", 1, (2, 3)), **nest.fields("b_stride", 2, (2, 3)),
                         **self._function(y.taps * x.taps), **self._tables_to_load)
                     self._tables_to_load = {}
-
-    @property
-    def _table_reads(self) -> list[Hashable]:
-        return [self.table_key] if self._tables_to_load else []
 
     def _function(self, places: int) -> dict[str, int]:
         """What of a VECTOR says what is computed of windows with so many places."""
