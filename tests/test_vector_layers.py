@@ -14,6 +14,7 @@ from kiwicha_host.assembler import decode
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.compiler.ir.layers import FeatureMap, Input, Layer, LayerGraph, Output, Pool, VectorLayer, View
 from kiwicha_host.compiler.network import CompiledNetwork
+from kiwicha_host.compiler.program.loops import nests
 
 CONFIGS = {name: ChipConfig.preset(name) for name in ("tiny", "small", "ulx3s_85f", "wide")} | {
     "odd": ChipConfig(name="odd", rows=3, columns=5, bus_width=64, bank_lines=256, accumulator_lines=64,
@@ -360,16 +361,19 @@ def test_global_windows():
 
 
 def test_few_instructions():
-    """Windows that are alike are one, or one for each step along the shortest dimension."""
-    layer = random_layer(np.random.default_rng(0), 12, (16, 14), OperandUse.NONE,
-                         Pool((2, 2), (2, 2), (1, 1), (0, 0), (8, 7)))
-    _, program = program_of(CONFIGS["small"], 1, layer, (12, (16, 14)))
-    tiles = sum(unit == Unit.STORE for unit, _ in program)
-    assert sum(unit == Unit.VECTOR for unit, _ in program) == 2 * tiles
+    """Walks in any order are cut along their shortest dimensions."""
+    dims = [(2, (1, 1)), (7, (4, 2)), (1, (9, 9)), (8, (56, 14)), (3, (999, 200))]
+    cut = list(nests(dims, 2, any_order=True))
+    assert len(cut) == 6 < len(list(nests(dims, 2)))
+    visited = [{(first + i * a + j * b, other + i * c + j * d) for nest in walk for first, other in [nest.offsets]
+                for (n, (a, c)), (m, (b, d)) in [nest.dims] for i in range(n) for j in range(m)}
+               for walk in (cut, nests(dims, 2))]
+    assert visited[0] == visited[1] and len(visited[0]) == 2 * 7 * 8 * 3
     layer = random_layer(np.random.default_rng(0), 12, (16, 14), OperandUse.NONE,
                          Pool((16, 14), (1, 1), (1, 1), (0, 0), (1, 1)))
-    _, program = program_of(CONFIGS["small"], 1, layer, (12, (16, 14)))
-    assert [unit for unit, _ in program].count(Unit.VECTOR) <= 2
+    _, program = program_of(CONFIGS["small"], 4, layer, (12, (16, 14)))
+    vectors = [unit for unit, _ in program].count(Unit.VECTOR)
+    assert vectors == [unit for unit, _ in program].count(Unit.STORE)
 
 
 def test_a_window_of_padding_alone():
