@@ -242,6 +242,7 @@ def test_residuals_outlive_what_is_between():
 def test_convolutions_whose_result_is_an_operand_b():
     """It is in memory for that, though the next layer takes it as well."""
     graph = Graph(np.random.default_rng(3), 2)
+    graph.made = graph.graph.new_map        # nothing is a part of something else
     x = graph.taken(12, (5, 5), plain=True)
     weights = graph.rng.integers(-128, 128, (12, 12, 1, 1), np.int8)
     conv = Layer("conv", "Conv", weights, np.zeros(12, np.int32), np.full(12, 0.004, np.float32), 0, 3, (5, 5),
