@@ -9,7 +9,7 @@ from kiwicha import ChipConfig
 
 from ...program.loops import Dim
 from ...program.memory_map import ceil_div
-from ..geometry import Rect, Window
+from ..geometry import Rect, Strides, Window
 from ..product.estimate import VECTOR_OVERHEAD
 from ..product.spans import Span, split
 from .plan import Box
@@ -20,6 +20,8 @@ __all__ = ["Tile", "Tiling", "choose", "least_lines"]
 _MOST_SLOTS = 4
 #: Lines of a tile, so that 16 bits hold whatever is from one place to another.
 _MOST_LINES = (1 << 15) - 1
+#: Cycles that a burst takes besides the memory's latency.
+_BURST_CYCLES = 8
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,11 @@ def _cycles(config: ChipConfig, box: Box, tiling: Tiling, runs: tuple[int, int],
     (height, width), blocks = box.out_size, ceil_div(box.channels, config.columns)
     parts = ceil_div(height, tiling.h), ceil_div(width, tiling.w)
     tiles = ceil_div(box.images, tiling.images) * ceil_div(blocks, tiling.blocks) * prod(parts)
-    line = max(1.0, config.columns / config.bus_bytes)
-    load = (tiling.a_lines(box) + tiling.b_lines(box)) * line
-    store = tiling.out_lines * line
+    load = _transfer(config, box, tiling, box.source, tiling.a_lines(box), config.reads_in_flight, memory_latency)
+    if box.second is not None:
+        load += _transfer(config, box, tiling, box.second, tiling.b_lines(box), config.reads_in_flight,
+                          memory_latency)
+    store = _transfer(config, box, tiling, box.target, tiling.out_lines, config.writes_in_flight, memory_latency)
     # Windows that differ are instructions of their own, and each walks along two dimensions.
     counts = sorted((tiling.images, tiling.blocks, tiling.h, tiling.w))
     instructions = prod((run + part - 1) / part for run, part in zip(runs, parts, strict=True)) * (
@@ -128,3 +132,17 @@ def _cycles(config: ChipConfig, box: Box, tiling: Tiling, runs: tuple[int, int],
     # With two slots a LOAD begins when the VECTOR before last has ended, and waits for the memory then.
     waiting = memory_latency if tiling.slots == 2 else 0
     return tiles * max(load + waiting, vector, store) + load + memory_latency + store
+
+
+def _transfer(config: ChipConfig, box: Box, tiling: Tiling, apart: Strides, lines: int, in_flight: int,
+              memory_latency: int) -> float:
+    """About how many cycles the transfer of a tile's lines takes: short rows wait for the memory."""
+    row = min(tiling.blocks * config.columns, box.channels)
+    places = lines // tiling.blocks
+    rows = places
+    if apart.x == row and row % min(row, config.columns) == 0:
+        rows = ceil_div(places, tiling.w)
+        if apart.y == row * tiling.w:
+            rows = ceil_div(places, tiling.w * tiling.h)
+    waiting = (memory_latency + _BURST_CYCLES) / in_flight
+    return max(lines * max(1.0, config.columns / config.bus_bytes), rows * waiting)
