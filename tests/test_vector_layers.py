@@ -352,6 +352,12 @@ def test_global_windows():
     graph = Graph(rng, 2)
     result = graph.add(random_layer(rng, 10, (25, 40), OperandUse.NONE, pool), graph.taken(10, (25, 40)))
     assert graph.check(config, result) is not None
+    huge = ChipConfig(name="huge", rows=2, columns=2, bus_width=64, scratchpad_banks=16, bank_lines=4096,
+                      vector_lanes=2)
+    pool = Pool((200, 200), (1, 1), (1, 1), (0, 0), (1, 1))
+    graph = Graph(rng, 1)
+    result = graph.add(random_layer(rng, 3, (200, 200), OperandUse.NONE, pool), graph.taken(3, (200, 200)))
+    assert graph.check(huge, result) is not None
     pool = Pool((60, 40), (1, 1), (1, 1), (0, 0), (1, 1))
     graph = Graph(rng, 1)
     layer = random_layer(rng, 3, (60, 40), OperandUse.NONE, pool)

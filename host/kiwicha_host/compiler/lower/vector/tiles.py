@@ -1,7 +1,7 @@
 """How a layer of the vector unit is cut into tiles."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
@@ -18,7 +18,7 @@ __all__ = ["Tile", "Tiling", "choose", "least_lines"]
 
 #: More tiles than so many at once in the scratchpad do not help.
 _MOST_SLOTS = 4
-#: Lines of a tile, so that 16 bits hold whatever is from one place to another.
+#: Lines of a tile, so that 16 bits hold whatever is from one place to another; they do in the smallest one.
 _MOST_LINES = (1 << 15) - 1
 #: Cycles that a burst takes besides the memory's latency.
 _BURST_CYCLES = 8
@@ -82,9 +82,12 @@ class Tiling:
             yield Tile(images, part, out, box.covered(out))
 
 
+_LEAST = Tiling(1, 1, 1, 1)
+
+
 def least_lines(box: Box) -> int:
     """Lines of the smallest tile."""
-    return Tiling(1, 1, 1, 1).lines(box)
+    return _LEAST.lines(box)
 
 
 def choose(config: ChipConfig, box: Box, room: int, memory_latency: int) -> Tiling:
@@ -100,9 +103,10 @@ def _candidates(config: ChipConfig, box: Box, room: int) -> Iterator[Tiling]:
     for (h, w), part in product(sizes, _parts(blocks)):
         whole = (part, h, w) == (blocks, height, width)
         for images in _parts(box.images) if whole else [1]:
-            lines = Tiling(images, part, h, w).lines(box)
-            if lines <= min(room, _MOST_LINES):
-                yield Tiling(images, part, h, w, min(_MOST_SLOTS, room // lines))
+            tiling = Tiling(images, part, h, w)
+            lines = tiling.lines(box)
+            if lines <= room and (lines <= _MOST_LINES or tiling == _LEAST):
+                yield replace(tiling, slots=min(_MOST_SLOTS, room // lines))
 
 
 def _parts(total: int) -> list[int]:
