@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from onnx_models import ModelBuilder
 from schedules import UNITS, legal_order, reordered
 
 from kiwicha import ChipConfig
@@ -13,7 +14,10 @@ from kiwicha_host import open_device
 from kiwicha_host.assembler import decode
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.compiler.ir.layers import FeatureMap, Input, Layer, LayerGraph, Output, Pool, VectorLayer, View
+from kiwicha_host.compiler.lower.segments import check_layer
 from kiwicha_host.compiler.network import CompiledNetwork
+from kiwicha_host.compiler.optimize import optimize
+from kiwicha_host.compiler.partition import HostSubgraph, LayerSubgraph, partition
 from kiwicha_host.compiler.program.loops import nests
 
 CONFIGS = {name: ChipConfig.preset(name) for name in ("tiny", "small", "ulx3s_85f", "wide")} | {
@@ -381,6 +385,25 @@ def test_few_instructions():
     _, program = program_of(CONFIGS["small"], 4, layer, (12, (16, 14)))
     vectors = [unit for unit, _ in program].count(Unit.VECTOR)
     assert vectors == [unit for unit, _ in program].count(Unit.STORE)
+
+
+def test_what_does_not_fit_is_the_hosts():
+    """Layers are checked before it is settled which operators are the chip's."""
+    def check(layer):
+        checked.append(layer.name)
+        if layer.weights.shape[0] == 7:
+            check_layer(CONFIGS["tiny"], large)
+    large = random_layer(np.random.default_rng(0), 3, (60, 40), OperandUse.NONE,
+                         Pool((60, 40), (1, 1), (1, 1), (0, 0), (1, 1)))
+    checked = []
+    builder = ModelBuilder(np.random.default_rng(0), (3, 9, 9))
+    builder.conv(5, (1, 1))
+    builder.conv(7, (1, 1))
+    first, second = partition(optimize(builder.build()), check)
+    assert isinstance(first, LayerSubgraph) and isinstance(second, HostSubgraph)
+    [why] = second.why.values()
+    assert re.fullmatch(TOO_LARGE, why) and len(checked) >= 2
+    check_layer(CONFIGS["small"], large)
 
 
 def test_a_window_of_padding_alone():

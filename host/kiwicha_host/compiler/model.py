@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from .host import HostPart
 from .ir.graph import Graph, Type
 from .ir.macs import macs
 from .lower.autotune import BUDGET
+from .lower.segments import check_layer
 from .network import CompiledNetwork
 from .optimize import improve_graph
 from .partition import HostSubgraph, LayerSubgraph, ProductSubgraph, Subgraph, partition
@@ -152,7 +154,7 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
     arguments.chip(config)
     proto = read_model(model)
     graph = improve_graph(graph_of(proto), dims, watch)
-    subgraphs = partition(graph)
+    subgraphs = partition(graph, partial(check_layer, config))
     whole: onnx.ModelProto | None = None
     if len(subgraphs) == 1 and isinstance(subgraphs[0], HostSubgraph):
         whole = proto

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .errors import CompileError
 from .ir.graph import Graph, Op
-from .ir.layers import LayerGraph
+from .ir.layers import LayerCheck, LayerGraph
 from .legalize.growth import Growth
 from .passes.fold_qdq import unfold
 from .products import PRODUCTS, ProductPart, check_product
@@ -56,15 +56,17 @@ class HostSubgraph:
 Subgraph = LayerSubgraph | ProductSubgraph | HostSubgraph
 
 
-def partition(graph: Graph) -> list[Subgraph]:
+def partition(graph: Graph, check: LayerCheck = lambda layer: None) -> list[Subgraph]:
     """The parts of `graph`, in an order in which they can run.
+
+    `check` raises :exc:`CompileError` for a layer that the chip is too small for; its operator is the host's then.
 
     In turn, as many operators as the chip can run, with what is there by then, and as many as the host has to.
     Of the chip's, those that share a tensor are one subgraph, if they are layers; other products are one each.
     Codes become numbers in each of the host's subgraphs that needs these, for ONNX Runtime makes one operator of a
     DequantizeLinear and what follows it.
     """
-    finder = _Finder(graph)
+    finder = _Finder(graph, check)
     parts: list[LayerSubgraph | ProductSubgraph | list[Op]] = []    # lists are for the host
     while finder.left:
         waiting = len(finder.left)
@@ -98,8 +100,8 @@ class _Finder:
         Operators in no subgraph, in the graph's order; without the host's decoders.
     """
 
-    def __init__(self, graph: Graph):
-        self._graph = graph
+    def __init__(self, graph: Graph, check: LayerCheck):
+        self._graph, self._check = graph, check
         self.left = list(graph.ops)
         self._why: dict[str, str] = {}      # of the operators that are for the host
         self._refused = dict[str, str]()    # why products are none of the chip's
@@ -118,7 +120,7 @@ class _Finder:
     def layers(self) -> list[LayerSubgraph]:
         """As many operators as can be layers now."""
         decoded = {name for name, op in self._decoders.items() if set(op.reads) <= self._done}
-        growth = Growth(self._graph, self.left, self._done | decoded, self._why.keys())
+        growth = Growth(self._graph, self.left, self._done | decoded, self._why.keys(), self._check)
         subgraphs = [LayerSubgraph(ops, layers) for ops, layers in growth.subgraphs()]
         self._why |= {name: self._refused.get(name, why) for name, why in growth.why.items()
                       if name not in self._products}

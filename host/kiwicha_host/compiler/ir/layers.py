@@ -10,7 +10,7 @@ from kiwicha.isa import OperandUse, Reduce
 from ... import arguments
 from ..errors import CompileError
 
-__all__ = ["FeatureMap", "Input", "Layer", "LayerGraph", "Output", "Pool", "SHIFT", "HostFunction",
+__all__ = ["FeatureMap", "Input", "Layer", "LayerCheck", "LayerGraph", "Output", "Pool", "SHIFT", "HostFunction",
            "VectorLayer", "View"]
 
 #: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
@@ -127,6 +127,10 @@ class VectorLayer:
     @property
     def out_size(self) -> tuple[int, int]:
         return self.pool.size if self.pool else self.size
+
+
+#: Raises :exc:`CompileError` for a layer that the chip is too small for.
+LayerCheck = Callable[[Layer | VectorLayer], None]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ..errors import CompileError
 from ..ir.graph import Graph, Op
-from ..ir.layers import LayerGraph
+from ..ir.layers import LayerCheck, LayerGraph
 from .to_layers import SUPPORTED, LayerBuilder
 
 __all__ = ["Growth"]
@@ -24,6 +24,7 @@ class Growth:
     ops : those that may be layers, in the graph's order
     done : names of tensors
     others : names of operators that are not to be tried
+    check : raises :exc:`CompileError` for a layer that the chip is too small for
 
     Attributes
     ----------
@@ -31,8 +32,9 @@ class Growth:
         Of operators that can be no layers, whatever is there.
     """
 
-    def __init__(self, graph: Graph, ops: Sequence[Op], done: Set[str], others: Set[str]):
-        self._graph, self._done, self._others = graph, done, others
+    def __init__(self, graph: Graph, ops: Sequence[Op], done: Set[str], others: Set[str],
+                 check: LayerCheck):
+        self._graph, self._done, self._others, self._check = graph, done, others, check
         self.why: dict[str, str] = {}
         self._makers = {name: op for op in graph.ops for name in op.outputs}
         self._readers: dict[str, list[Op]] = {}
@@ -45,7 +47,7 @@ class Growth:
                 break
 
     def _grow(self, ops: Sequence[Op]) -> None:
-        self._builder, self._ops = LayerBuilder(self._graph), dict[str, Op]()
+        self._builder, self._ops = LayerBuilder(self._graph, self._check), dict[str, Op]()
         for op in ops:
             if op.name in self._others or op.name in self.why:
                 continue

@@ -14,7 +14,7 @@ with extra("onnx"):
 
 from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
-from ..ir.layers import SHIFT, Input, LayerGraph, Output
+from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
 from . import fused, moves, resample
 from .concat import concat, qlinear_concat
 from .convolution import qlinear_conv, qlinear_conv_transpose
@@ -61,7 +61,7 @@ def _refuse_floating_point(graph: Graph) -> None:
 
 
 class LayerBuilder:
-    """Operators of `graph`, one after the other, to layers.
+    """Operators of `graph`, one after the other, to layers, of each of which `check` is asked.
 
     Attributes
     ----------
@@ -71,8 +71,8 @@ class LayerBuilder:
         The tensors that have been made, and the inputs that were taken.
     """
 
-    def __init__(self, graph: Graph):
-        self._graph = graph
+    def __init__(self, graph: Graph, check: LayerCheck = lambda layer: None):
+        self._graph, self._check = graph, check
         self.layers = LayerGraph()
         self.values: dict[str, Value] = {}
         self._made = {name for op in graph.ops for name in op.outputs}
@@ -97,6 +97,8 @@ class LayerBuilder:
         before, target = self.layers.copy(), self.layers
         try:
             results = self._results(node, names, values)
+            for layer in target.layers[len(before.layers):]:
+                self._check(layer)
         except CompileError:
             for name, kept in vars(before).items():
                 setattr(target, name, kept)

@@ -6,19 +6,31 @@ import numpy as np
 
 from kiwicha import ChipConfig
 
-from ..ir.layers import Layer, LayerGraph
+from ..ir.layers import Layer, LayerGraph, VectorLayer
 from .conv.plan import ConvPlan, plan_layer
 from .conv.resident import Resident
 from .conv.streamed import Streamed
 from .feature_maps import FeatureMaps
+from .geometry import Strides
 from .vector.plan import VectorPlan
 from .vector.streamed import StreamedVector
 
-__all__ = ["Plan", "Segment", "packed_weights", "plans_of", "segments_of"]
+__all__ = ["Plan", "Segment", "check_layer", "packed_weights", "plans_of", "segments_of"]
 
 #: A layer on one configuration.
 Plan = ConvPlan | VectorPlan
 Segment = Resident | Streamed | StreamedVector
+
+
+def check_layer(config: ChipConfig, layer: Layer | VectorLayer) -> None:
+    """Raise :exc:`CompileError` for a layer of the vector unit that does not fit, wherever its feature maps are.
+
+    Of convolutions nothing is said.
+    """
+    if isinstance(layer, VectorLayer):
+        source, target = (Strides.dense(layer.channels, size) for size in (layer.size, layer.out_size))
+        second = None if layer.b_table is None else source
+        StreamedVector(config, 0, VectorPlan(config, layer, source, second, target), 0)
 
 
 def plans_of(config: ChipConfig, graph: LayerGraph, maps: FeatureMaps) -> list[Plan]:
