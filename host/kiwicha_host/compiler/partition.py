@@ -7,7 +7,7 @@ from .errors import CompileError
 from .ir.graph import Graph, Op
 from .ir.layers import LayerCheck, LayerGraph
 from .legalize.growth import Growth
-from .passes.fold_qdq import unfold
+from .passes.unfold import unfold
 from .products import PRODUCTS, ProductPart, check_product
 
 __all__ = ["HostSubgraph", "LayerSubgraph", "ProductSubgraph", "Subgraph", "partition"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Graph", "GraphError", "Op", "Type", "unique_names"]
+__all__ = ["Graph", "GraphError", "Op", "Type", "unique_names", "with_unique_names"]
 
 
 class GraphError(ValueError):
@@ -165,6 +165,15 @@ def unique_names(names: Iterable[str]) -> list[str]:
             unique = f"{name} ({number})"
         found[unique] = None
     return list(found)
+
+
+def with_unique_names(graph: Graph) -> Graph:
+    """`graph` with a name of its own for each operator.
+
+    One that was put into the place of several is called as one of them, which something else may need too.
+    """
+    names = unique_names(op.name for op in graph.ops)
+    return graph.with_ops(tuple(map(lambda op, name: replace(op, name=name), graph.ops, names)))
 
 
 def _define(defined: set[str], name: str, where: str) -> None:

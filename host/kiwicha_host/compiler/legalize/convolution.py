@@ -1,7 +1,7 @@
 """Convolutions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -63,7 +63,7 @@ def qlinear_conv_transpose(value: Value, node: Node) -> None:
     y_zero, y_unsigned = node.zero_point(7, "the output's zero point")
     bias, scale = bias_of(node, 8, outputs), scales_of(node, outputs)
     source, target = value.placed(channels, size), value.graph.new_map(outputs, (result[0], result[1]))
-    layers = []
+    layers: list[int] = []
     for y, x in product(*(_phases(size[i], kernel[i], strides[i], first[i], result[i]) for i in range(2))):
         # Of the phase's taps the last comes first, as a convolution's do.
         taps = dense[:, :, y.phase::strides[0], x.phase::strides[1]][:, :, ::-1, ::-1]
@@ -71,11 +71,9 @@ def qlinear_conv_transpose(value: Value, node: Node) -> None:
         layers.append(value.graph.add(
             Layer(name=node.name, op=node.op, weights=taps, bias=folded_bias(bias, taps, x_zero), scale=scale,
                   x_zero=x_zero, y_zero=y_zero, size=(y.size, x.size), conv_size=(y.count, x.count),
-                  pads=(y.pad, x.pad), real_macs=0),
+                  pads=(y.pad, x.pad), real_macs=0 if layers else weights.size * size[0] * size[1]),
             View(0, channels, (y.size, x.size), origin=(y.skipped, x.skipped)).of(source),
             View(0, outputs, (y.count, x.count), origin=(y.start, x.start), step=strides).of(target)))
-    value.graph.layers[layers[0]] = replace(value.graph.layers[layers[0]],
-                                            real_macs=weights.size * size[0] * size[1])
     value.is_at(target, y_unsigned, without_height if flat else None, tuple(layers))
 
 

@@ -35,6 +35,7 @@ class Node:
     """
 
     def __init__(self, op: Op, constants: Mapping[str, np.ndarray]):
+        self.operator = op
         self.op = op.kind
         self.name = op.name
         self.inputs = list(op.inputs)

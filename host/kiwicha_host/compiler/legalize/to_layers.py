@@ -15,9 +15,10 @@ with extra("onnx"):
 from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
 from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
-from . import fused, moves, resample
+from . import fused, moves, pooling, resample
 from .concat import concat, qlinear_concat
 from .convolution import qlinear_conv, qlinear_conv_transpose
+from .elementwise import ELEMENTWISE_OPERATORS, elementwise
 from .matmul import qgemm, qlinear_matmul
 from .node import Node
 from .value import LARGEST, Value
@@ -124,6 +125,8 @@ class LayerBuilder:
             if len(names) != len(_operands(node)):
                 raise node.error("constant operands are not supported")
             return [_CONCATS[node.op](values, node)]
+        if node.op in ELEMENTWISE_OPERATORS:
+            return [elementwise(values, node, self._graph)]
         if len(names) > 1:
             raise node.error(f"must take one tensor that is computed, not {', '.join(names)!r}")
         if node.op == "Max" and node.inputs[0] != names[0]:
@@ -230,7 +233,10 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "Relu": fused.relu,
     "Clip": fused.clip,
     "Max": fused.max_constant,
-    "MaxPool": fused.max_pool,
+    "MaxPool": pooling.max_pool,
+    "com.microsoft.QLinearAveragePool": pooling.average_pool,
+    "com.microsoft.QLinearGlobalAveragePool": pooling.global_average_pool,
+    "kiwicha.QLinearReduceMean": pooling.mean,
     "Flatten": moves.flatten,
     "Reshape": moves.reshape,
     "Transpose": moves.transpose,
@@ -251,8 +257,9 @@ _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
 }
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
-          "constants, MaxPool, Relu, Clip, and what moves elements")
+          "constants, MaxPool, averages, functions of one tensor, sums and products of two, and what moves "
+          "elements")
 #: What a model may consist of.
-SUPPORTED = (*_OPERATORS, *_CONCATS, "Split")
+SUPPORTED = (*_OPERATORS, *_CONCATS, *ELEMENTWISE_OPERATORS, "Split")
 #: Those that take numbers as well as codes.
 _SHAPERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split")

@@ -1,5 +1,6 @@
 """A tensor as the operators that take it see it: where its elements are, and what they stand for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from math import prod
@@ -8,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import CompileError
-from ..ir.layers import HostFunction, Input, Layer, LayerGraph, Pool, View
+from ..ir.layers import HostFunction, Input, Layer, LayerGraph, Pool, VectorLayer, View
 from .node import Node
 
 __all__ = ["LARGEST", "Value", "copy_layer", "without_height"]
 
 #: Elements of one image, for which a table is made.
 LARGEST = 1 << 28
+#: Each code as it is.
+_COPY = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int32)
 
 
 @dataclass
@@ -121,13 +124,33 @@ class Value:
         self.graph.inputs.append(replace(self.source, before=before, map=view.map))
         return view
 
-    def append(self, layer: Layer, unsigned: bool, shaper: HostFunction | None = None) -> None:
+    def append(self, layer: Layer | VectorLayer, unsigned: bool, shaper: HostFunction | None = None,
+               second: View | None = None) -> None:
         """The tensor is the result of a new `layer`, [N, C, H, W], or what `shaper` makes of that."""
         source = self.placed(layer.channels, layer.size)
         self.view = self.graph.new_map(layer.out_channels, layer.out_size)
-        self.layers, self.alone = (self.graph.add(layer, source, self.view),), True
+        self.layers, self.alone = (self.graph.add(layer, source, self.view, second),), True
         self._settle(shaper)
         self.unsigned = unsigned
+
+    def form(self, node: Node) -> tuple[int, tuple[int, int]]:
+        """Channels and size of the feature map that has its elements."""
+        if self.view is not None:
+            return self.view.channels, self.view.size
+        return (self.where.shape[1], (1, 1)) if self.where.ndim == 2 else self.image(node)
+
+    def through(self, node: Node, layer: Callable[[int, tuple[int, int]], VectorLayer], unsigned: bool,
+                second: View | None = None) -> None:
+        """The tensor is what a new layer makes of each of its elements, where that is.
+
+        `layer` takes channels and size of the feature map.
+        """
+        where, shapers = self.where, self.shapers
+        if self.view is None:
+            shape = where.shape[1:]
+            where, shapers = np.arange(where.size).reshape(where.shape), [lambda x: x.reshape(len(x), *shape)]
+        self.append(layer(*self.form(node)), unsigned, second=second)
+        self.where, self.shapers = where, shapers
 
     def is_at(self, view: View, unsigned: bool, shaper: HostFunction | None = None,
               layers: tuple[int, ...] = ()) -> None:
@@ -148,7 +171,7 @@ class Value:
     def pool(self, node: Node, pool: Pool) -> None:
         """The tensor is what `node` pools from it."""
         flat = self.where.ndim == 3
-        if not self._joinable or len(self.layers) > 1 or self.graph.layers[self.layers[0]].pool is not None:
+        if not self._joinable or len(self.layers) > 1 or not _may_pool(self.graph.layers[self.layers[0]]):
             self.duplicate(node)
         self._join(node, pool=pool)
         self._settle(without_height if flat else None)
@@ -160,11 +183,8 @@ class Value:
 
     def duplicate(self, node: Node) -> None:
         """A layer that copies, for an operator that has none to join."""
-        where, shapers, moved = self.where, self.shapers, self.view is not None
-        channels, size = (self.view.channels, self.view.size) if self.view is not None else self.image(node)
-        self.append(copy_layer(node, channels, size), self.unsigned, without_height if where.ndim == 3 else None)
-        if moved:
-            self.where, self.shapers = where, shapers
+        self.through(node, lambda channels, size: VectorLayer(node.name, "Copy", channels, size, _COPY),
+                     self.unsigned)
 
     def _join(self, node: Node, **changes: Any) -> None:
         for number in self.layers:
@@ -176,7 +196,10 @@ class Value:
         assert self.view is not None
         [own] = self.layers
         layer = self.graph.layers[own]
-        most = max(layer.out_channels * prod(layer.out_size), prod(layer.conv_size), *layer.pads)
+        sizes = [layer.out_channels * prod(layer.out_size)]
+        if isinstance(layer, Layer):
+            sizes += [prod(layer.conv_size), *layer.pads]
+        most = max(sizes)
         if most > LARGEST:
             raise CompileError(f"layer {layer.name!r}: {most} elements, places or lines of padding are more than "
                                f"{LARGEST}")
@@ -188,6 +211,11 @@ class Value:
         if shaper is not None:
             self.where = shaper(self.where)
             self.shapers = [shaper]
+
+
+def _may_pool(layer: Layer | VectorLayer) -> bool:
+    """Whether a window may become part of it."""
+    return layer.pool is None and not (isinstance(layer, VectorLayer) and layer.b_table is not None)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from .bind_dims import bind_dims
 from .fold_constants import fold_constants
+from .fold_elementwise import fold_elementwise
 from .fold_qdq import fold_qdq
 from .fold_shapes import fold_shapes
 from .infer_types import infer_types
@@ -12,4 +13,5 @@ from .zero_points import zero_points
 __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
-PASSES = (remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq, infer_types)
+PASSES = (remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq,
+          fold_elementwise, infer_types)

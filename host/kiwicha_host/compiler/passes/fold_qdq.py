@@ -11,41 +11,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..ir.graph import Graph, Op, unique_names
+from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Codes, Work, is_sound, read
+from .fold_averages import AVERAGES
 from .fold_moves import MOVES
 from .remove_dead import remove_dead
 
-__all__ = ["fold_qdq", "unfold"]
+__all__ = ["fold_qdq"]
 
 #: How products are called that take codes; their weights' scales go along this axis.
 _PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1),
              "ConvTranspose": ("kiwicha.QLinearConvTranspose", 1)}
+_OTHERS = {**MOVES, **AVERAGES}
 #: The attributes of a ConvTranspose that the chip has a rule for.
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "pads", "strides")
-
-
-def unfold(op: Op) -> list[Op]:
-    """The operators of ONNX that one in the domain "kiwicha", which only the chip knows, stands for; or itself."""
-    if not op.kind.startswith("kiwicha."):
-        return [op]
-    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, *bias = op.inputs
-    inner = {part: f"kiwicha:{op.name}:{part}" for part in ("x", "w", "steps", "b", "y", "q")}
-    parts = [Op(inner["x"], "DequantizeLinear", (x, x_scale, x_zero), (inner["x"],)),
-             Op(inner["w"], "DequantizeLinear", (w, w_scale, w_zero), (inner["w"],), {"axis": 1})]
-    if bias:
-        parts += [Op(inner["steps"], "Mul", (x_scale, w_scale), (inner["steps"],)),
-                  Op(inner["b"], "DequantizeLinear", (bias[0], inner["steps"]), (inner["b"],), {"axis": 0})]
-    names = (inner["x"], inner["w"], *([inner["b"]] if bias else []))
-    return [*parts, Op(op.name, "ConvTranspose", names, (inner["y"],), op.attributes),
-            Op(inner["q"], "QuantizeLinear", (inner["y"], y_scale, y_zero), op.outputs)]
 
 
 def fold_qdq(graph: Graph) -> Graph:
     """The graph with QLinearConv, QLinearMatMul and com.microsoft.QGemm in the place of Conv, MatMul and Gemm.
 
-    MaxPool and what only moves elements work on codes then, and so does a Relu or Clip behind any of them. What
-    fits no rule stays as it is.
+    MaxPool, averages and what only moves elements work on codes then, and so does a Relu or Clip behind any of
+    them. What fits no rule stays as it is.
     """
     work = Work(graph)
     ops: list[Op] = []
@@ -53,9 +39,7 @@ def fold_qdq(graph: Graph) -> Graph:
         ops += (_folded(work, op) if op.kind == "QuantizeLinear" else None) or [op]
     opsets = {**{op.kind.rpartition(".")[0]: 1 for op in ops if "." in op.kind}, **graph.opsets}
     folded = remove_dead(replace(graph.with_ops(tuple(ops), work.constants), opsets=opsets))
-    # An operator that something else needs too is still there, under the same name.
-    names = unique_names(op.name for op in folded.ops)
-    return folded.with_ops(tuple(map(lambda op, name: replace(op, name=name), folded.ops, names)))
+    return with_unique_names(folded)
 
 
 def _folded(work: Work, quantize: Op) -> list[Op] | None:
@@ -69,7 +53,7 @@ def _folded(work: Work, quantize: Op) -> list[Op] | None:
     if op is None or (op.kind in _PRODUCTS and any(map(work.shared, filter(None, (op, limit))))):
         return None     # numbers that something else needs too are numbers first
     result = work.fresh(f"{op.outputs[0]}_codes") if limit else quantize.outputs[0]
-    fold = _product if op.kind in _PRODUCTS else MOVES.get(op.kind)
+    fold = _product if op.kind in _PRODUCTS else _OTHERS.get(op.kind)
     # Of an operator with several outputs, this is the one.
     inner = fold(work, op, replace(made, name=limit.inputs[0] if limit else made.name), result) if fold else None
     outer = _limit(work, limit, made, result, quantize.outputs) if limit else None

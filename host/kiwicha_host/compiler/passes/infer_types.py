@@ -11,7 +11,7 @@ with extra("onnx"):
 
 from ..ir.graph import Graph, Type
 from ..ir.onnx_op import session_types, to_model, type_of_info
-from .fold_qdq import unfold
+from .unfold import unfold
 
 __all__ = ["infer_types"]
 

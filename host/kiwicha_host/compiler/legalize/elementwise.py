@@ -1,0 +1,114 @@
+"""Functions of the codes of one tensor or two, element by element."""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from ..ir.graph import Graph
+from ..ir.layers import SHIFT, VectorLayer, View
+from ..passes.fold_elementwise import ELEMENTWISE
+from .evaluate import CODES, all_results
+from .node import Node
+from .tables import product_table, sum_tables
+from .value import Value
+
+__all__ = ["ELEMENTWISE_OPERATORS", "elementwise"]
+
+#: By kind, what takes both operands; codes, scale and zero point of each come first, the result's last.
+_JOINS = {"com.microsoft.QLinearAdd": "Add", "com.microsoft.QLinearMul": "Mul"}
+ELEMENTWISE_OPERATORS = (*_JOINS, "com.microsoft.QLinearSigmoid", "com.microsoft.QLinearLeakyRelu", ELEMENTWISE)
+
+
+def elementwise(values: Sequence[Value], node: Node, graph: Graph) -> Value:
+    """What `node` makes of `values`, its computed operands in order; of a second one, the sum or the product."""
+    places = [index for index, name in enumerate(node.inputs) if name and name not in graph.constants]
+    operands = {node.inputs[place]: (value, place) for place, value in zip(places, values, strict=True)}
+    for place in (0, 3) if node.op in _JOINS else ():
+        if place not in places and node.constant(place, "an operand").size != 1:
+            raise node.error("its constant operand must be a single number, not "
+                             f"{list(graph.constants[node.inputs[place]].shape)}")
+    for value, place in operands.values():
+        value.match(node, node.zero_point(place + 2, "an operand's zero point")[1])
+    if len(operands) > 1:
+        return _binary(operands, node, graph)
+    [(name, (value, _))] = operands.items()
+    table, unsigned = _signed(all_results(graph, node.operator, (name,), value.where.ndim, (value.unsigned,)))
+    value.through(node, lambda channels, size: VectorLayer(
+        node.name, _label(node), channels, size, table.astype(np.int32)), unsigned)
+    return value
+
+
+def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) -> Value:
+    # The one with more elements is operand A.
+    names = sorted(operands, key=lambda name: -operands[name][0].where.size)
+    (a, a_place), (b, b_place) = (operands[name] for name in names)
+    if a.where.ndim != b.where.ndim or a.batch != b.batch:
+        raise node.error("its operands must have as many dimensions and images each")
+    second = _second(a, b, node)
+    one_for_all = second.size != a.form(node)[1]
+    codes, unsigned = _signed(all_results(graph, node.operator, (names[0], names[1]), a.where.ndim,
+                                          (a.unsigned, b.unsigned), one_for_all))
+    tables = _tables(node, codes.astype(np.int64), (a_place, b_place), unsigned)
+    a.through(node, lambda channels, size: VectorLayer(
+        node.name, _label(node), channels, size, clamp=(int(codes.min()), int(codes.max())), **tables), unsigned,
+        second)
+    return a
+
+
+def _tables(node: Node, codes: np.ndarray, places: Sequence[int], unsigned: bool) -> dict:
+    """What a VectorLayer needs to make `codes` of all pairs."""
+    scales = [node.scale(place + 1, "an operand's scale") for place in places]
+    steps = [CODES.astype(np.int32) - node.zero_point(place + 2, "an operand's zero point")[0] for place in places]
+    scale, (zero, _) = node.scale(6, "the result's scale"), node.zero_point(7, "the result's zero point")
+    join = _JOINS.get(node.op) or node.attributes["join"]
+    with np.errstate(over="ignore"):
+        factor = scales[0] * scales[1] / scale
+        ratios = [item / scale for item in scales]
+    if not np.isfinite([factor, *ratios]).all():
+        raise node.error(f"scales {scales[0]} and {scales[1]} are too large for the result's, {scale}")
+    if join == "Mul":
+        return {"a_table": steps[0], "y_zero": zero,
+                "b_table": product_table(codes - zero, steps[0], steps[1].astype(np.float32) * factor)}
+    # ONNX Runtime rounds what has the zero point in it already, as the model has that.
+    shift = -SHIFT * unsigned
+    a, b = (step * np.float64(ratio) * (-1 if join == "Sub" and place else 1)
+            for step, ratio, place in zip(steps, ratios, places, strict=True))
+    a_table, b_table, unit = sum_tables(codes - shift, a + (zero - shift), b)
+    return {"a_table": a_table, "b_table": b_table, "factor": np.array([unit]), "y_zero": shift}
+
+
+def _second(a: Value, b: Value, node: Node) -> View:
+    """Where the codes are that go with those of `a`: as many, or one for each channel."""
+    channels, size = a.form(node)
+    where = a.where if a.view is not None else np.arange(a.where.size).reshape(a.where.shape)
+    if where.size != channels * prod(size):
+        raise node.error("takes a part of a feature map only")
+    if b.where.size < where.size:
+        where, size = where // prod(size), (1, 1)
+    elif b.view is None:
+        # The host puts each element to where its partner is.
+        order = np.argsort(where.reshape(-1))
+        b.shapers.append(lambda x: x.reshape(len(x), -1)[:, order])
+        b.where = where
+    found = b.where if b.view is not None or b.where is where else np.arange(b.where.size).reshape(b.where.shape)
+    fits = b.view is None or (b.view.channels, b.view.size) == (channels, size)
+    try:
+        fits = fits and bool((np.broadcast_to(found, where.shape) == where).all())
+    except ValueError:
+        fits = False
+    if not fits or b.where.size != channels * prod(size):
+        raise node.error("its operands' elements are at other places of their feature maps than each other")
+    return b.placed(channels, size)
+
+
+def _signed(codes: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The codes as the chip has them, int8, and whether the model has them as uint8."""
+    unsigned = codes.dtype == np.uint8
+    return (codes ^ np.uint8(SHIFT)).view(np.int8) if unsigned else codes, unsigned
+
+
+def _label(node: Node) -> str:
+    """The operators that it is made of."""
+    kinds = [op.kind for op in node.attributes.get("ops", ()) if op.kind != "DequantizeLinear"]
+    return "+".join(kinds[:-1] or kinds) or node.op

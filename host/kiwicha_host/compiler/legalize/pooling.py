@@ -1,0 +1,127 @@
+"""Windows: maxima and averages."""
+
+from math import prod
+
+import numpy as np
+
+from kiwicha.isa import Reduce
+
+from ..ir.layers import SHIFT, Pool, VectorLayer
+from .evaluate import CODES
+from .node import Node
+from .tables import neighbours
+from .value import Value, without_height
+
+__all__ = ["average_pool", "global_average_pool", "max_pool", "mean"]
+
+#: Sums stay below it.
+_SUMS = 1 << 31
+#: So many fractional bits may a quotient of scales have that gives rise to ties.
+_TIES = 8
+
+
+def max_pool(value: Value, node: Node) -> None:
+    node.only("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides")
+    value.pool(node, _window(value, node)[0])
+
+
+def _window(value: Value, node: Node) -> tuple[Pool, tuple[np.ndarray, np.ndarray]]:
+    """The window, and how many of its places are in the image, at each place of either axis."""
+    _, size = value.image(node)
+    kernel, strides, dilations = (node.pair(item) for item in ("kernel_shape", "strides", "dilations"))
+    out, pads = node.window(size, kernel, strides, dilations, ceil=bool(node.attributes.get("ceil_mode", 0)))
+    inside = []
+    for axis in range(2):
+        starts = np.arange(out[axis]) * strides[axis] - pads[axis]
+        taps = starts[:, None] + np.arange(kernel[axis]) * dilations[axis]
+        inside.append(((taps >= 0) & (taps < size[axis])).sum(1))
+        if not inside[axis].all():
+            raise node.error("a window lies in the padding alone; pads must be smaller")
+    return Pool(kernel, strides, dilations, pads, out), (inside[0], inside[1])
+
+
+def average_pool(value: Value, node: Node) -> None:
+    """ONNX Runtime's QLinearAveragePool."""
+    node.only("auto_pad", "ceil_mode", "channels_last", "count_include_pad", "kernel_shape", "pads", "strides")
+    node.one_of("channels_last", 0)
+    pool, inside = _window(value, node)
+    places, counts = prod(pool.kernel), np.unique(np.outer(*inside))
+    all_count = bool(node.attributes.get("count_include_pad", 0))
+    ratio, x_zero, y_zero = _ends(value, node)
+    # With a quotient like 1 or 3/4 many averages are at halves, and ONNX Runtime rounds those with the zero point.
+    bits = next((bits for bits in range(_TIES + 1) if not ratio * (1 << bits) % 1), 0)
+    tied = not ratio * (1 << bits) % 1 and not (all_count and counts[0] < places)
+    step, inner = (int(ratio * (1 << bits)), y_zero % 2 << bits) if tied else (1, 0)
+    factor = np.zeros(places + 1, np.float32)
+    for count in counts:
+        sums = np.arange(255 * count + 1) - (SHIFT + x_zero) * count
+        parts, zero = np.float32(places if all_count else count), np.float32(y_zero + SHIFT * value.unsigned)
+        wanted = np.rint(sums.astype(np.float32) / parts * ratio + zero) - zero + y_zero % 2 * tied
+        unit = np.float32(2.0 ** -bits) if tied else ratio
+        factor[count] = _factor(sums * step + inner * count, unit / parts, wanted)
+    table = (CODES.astype(np.int64) - x_zero) * step + inner
+    _append(value, node, pool, table, factor, y_zero - y_zero % 2 * tied)
+
+
+def _factor(sums: np.ndarray, factor: np.floating, wanted: np.ndarray) -> np.float32:
+    """A number near `factor` with which as many products as can be round to `wanted`."""
+    numbers, first = sums.astype(np.float32), np.array(factor, np.float32)
+    candidates = np.array([first, *neighbours(first)])
+    right = [(np.rint(numbers * candidates[0]) == wanted).sum()]
+    if right[0] < len(wanted):
+        right += [(np.rint(numbers * candidate) == wanted).sum() for candidate in candidates[1:]]
+    return candidates[np.argmax(right)]
+
+
+def global_average_pool(value: Value, node: Node) -> None:
+    """ONNX Runtime's QLinearGlobalAveragePool."""
+    node.only("channels_last")
+    node.one_of("channels_last", 0)
+    _average_of_all(value, node)
+
+
+def mean(value: Value, node: Node) -> None:
+    """ReduceMean over all places."""
+    rank, axes = value.where.ndim, node.attributes["axes"]
+    value.image(node)
+    if sorted(axis % rank for axis in axes) != list(range(2, rank)):
+        raise node.error(f"its axes must be those of height and width, not {axes}")
+    _average_of_all(value, node)
+    if not node.attributes["keepdims"]:
+        value.shape_with(node, lambda x: x.reshape(len(x), -1))
+
+
+def _average_of_all(value: Value, node: Node) -> None:
+    _, size = value.image(node)
+    places = prod(size)
+    ratio, x_zero, y_zero = _ends(value, node, places)
+    factor = np.zeros(places + 1, np.float32)
+    factor[-1] = ratio
+    pool = Pool(size, (1, 1), (1, 1), (0, 0), (1, 1))
+    _append(value, node, pool, CODES.astype(np.int64) - x_zero, factor, y_zero)
+
+
+def _ends(value: Value, node: Node, places: int = 1) -> tuple[np.float32, int, int]:
+    """From the operand's steps to `places` of the result's; both zero points."""
+    x_scale, y_scale = node.scale(1, "the input's scale"), node.scale(3, "the output's scale")
+    x_zero, unsigned = node.zero_point(2, "the input's zero point")
+    y_zero, y_unsigned = node.zero_point(4, "the output's zero point")
+    value.match(node, unsigned)
+    if unsigned != y_unsigned:
+        raise node.error("its input and output must be both int8 or both uint8")
+    with np.errstate(over="ignore"):
+        ratio = x_scale / (y_scale * np.float32(places))
+    if not np.isfinite(ratio):
+        raise node.error(f"its input's scale, {x_scale}, is too large for its output's, {y_scale}")
+    return ratio, x_zero, y_zero
+
+
+def _append(value: Value, node: Node, pool: Pool, table: np.ndarray, factor: np.ndarray, y_zero: int) -> None:
+    channels, size = value.image(node)
+    most = int(np.abs(table).max()) * prod(pool.kernel)
+    if most >= _SUMS:
+        raise node.error(f"sums up to {most} over its window do not fit in 32 bits")
+    flat = value.where.ndim == 3
+    value.append(VectorLayer(node.name, node.op, channels, size, table.astype(np.int32), pool=pool,
+                             reduce=Reduce.SUM, factor=factor, y_zero=y_zero),
+                 value.unsigned, without_height if flat else None)

@@ -1,0 +1,45 @@
+"""Averages of numbers that come from codes become averages of codes."""
+
+from collections.abc import Callable
+
+from ..ir.graph import Op
+from .codes import Codes, Work, is_sound
+
+__all__ = ["AVERAGES"]
+
+
+def _ends(work: Work, op: Op, made: Codes) -> tuple[str, ...] | None:
+    """Codes, scale and zero point of the operand, and the result's; None if the operand's are none."""
+    source = work.codes(op, 0)
+    if source is None or not is_sound(work.scalar(source.scale), work.scalar(source.zero)):
+        return None
+    if work.constants[source.zero].dtype != work.constants[made.zero].dtype:
+        return None
+    return source.name, source.scale, source.zero, made.scale, made.zero
+
+
+def _pool(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """ONNX Runtime's operators, which it makes of the pairs too; they know no dilations."""
+    ends, attributes = _ends(work, op, made), dict(op.attributes)
+    if ends is None or any(item != 1 for item in attributes.pop("dilations", ())):
+        return None
+    return Op(op.name, f"com.microsoft.QLinear{op.kind}", ends, (result,), attributes)
+
+
+def _mean(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """ReduceMean along axes that are known."""
+    ends, axes = _ends(work, op, made), op.attributes.get("axes")
+    if len(op.inputs) > 1 and op.inputs[1]:
+        array = work.array(op.inputs[1])
+        axes = None if array is None else array.reshape(-1).tolist()
+    source = work.maker(op.inputs[0])
+    if ends is None or not axes or source is None:
+        return None
+    ops = source, op, Op(f"{op.name}:codes", "QuantizeLinear", (op.outputs[0], made.scale, made.zero), (result,))
+    return Op(op.name, "kiwicha.QLinearReduceMean", (*ends, *filter(None, op.inputs[1:])), (result,),
+              {"axes": list(axes), "keepdims": op.attributes.get("keepdims", 1), "ops": ops})
+
+
+#: By the operator's kind: the operator on codes that makes the codes `result`, if there is one.
+AVERAGES: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
+    "AveragePool": _pool, "GlobalAveragePool": _pool, "ReduceMean": _mean}

@@ -1,0 +1,72 @@
+"""Layers as a page of numpy says them: what the chip's programs must make of a LayerGraph."""
+
+import numpy as np
+
+from kiwicha.isa import OperandUse, Reduce
+from kiwicha_host.compiler.ir.layers import Layer
+
+
+def run_layers(graph, arrays):
+    """The outputs of `graph` by name; `arrays` are its inputs by name, as the model takes them."""
+    images = len(next(iter(arrays.values())))
+    maps = [None if item.place else np.zeros((images, *item.size, item.channels), np.int8) for item in graph.maps]
+
+    def box(view):
+        view = graph.rooted(view)
+        (y, x), (dy, dx), (h, w) = view.origin, view.step, view.size
+        return maps[view.map][:, y:y + h * dy:dy, x:x + w * dx:dx, view.channel:view.channel + view.channels]
+
+    for item in graph.inputs:
+        box(graph.whole(item.map))[:] = graph.encode(item, arrays[item.name])
+    for layer, *views in zip(graph.layers, graph.sources, graph.targets, graph.seconds, strict=True):
+        source, target, second = views
+        a = box(source)
+        assert a.shape[1:] == (*layer.size, layer.channels)
+        b = None if second is None else box(second)
+        box(target)[:] = _convolution(layer, a) if isinstance(layer, Layer) else _vector(layer, a, b)
+    return {item.name: item.decode(box(item.view)) for item in graph.outputs}
+
+
+def _taps(x, pool_or_layer, kernel, size, outside):
+    """[N, y, x, channels, places of the window], `outside` where that is not in the image."""
+    (h, w), strides, dilations = x.shape[1:3], pool_or_layer.strides, pool_or_layer.dilations
+    rows, columns = ((np.arange(size[i])[:, None] * strides[i] - pool_or_layer.pads[i]
+                      + np.arange(kernel[i]) * dilations[i]) for i in range(2))
+    inside = ((rows >= 0) & (rows < h))[:, None, :, None] & ((columns >= 0) & (columns < w))[None, :, None, :]
+    taken = x[:, rows.clip(0, h - 1)[:, None, :, None], columns.clip(0, w - 1)[None, :, None, :]]
+    taken = np.where(inside[None, ..., None], taken, outside)
+    return np.moveaxis(taken.reshape(*taken.shape[:3], -1, taken.shape[-1]), 3, 4), inside.sum((2, 3))
+
+
+def _rounded(x, zero, clamp):
+    return (np.rint(x.astype(np.float32)) + np.float32(zero)).clip(*clamp).astype(np.int8)
+
+
+def _convolution(layer, a):
+    taps, _ = _taps(a.astype(np.int64), layer, layer.kernel, layer.conv_size, layer.x_zero)
+    sums = np.einsum("nyxcp,ocp->nyxo", taps, layer.weights.reshape(*layer.weights.shape[:2], -1).astype(np.int64))
+    sums = (sums + layer.bias).astype(np.int32)
+    codes = _rounded(sums.astype(np.float32) * layer.scale, layer.y_zero, layer.clamp)
+    pool = layer.pool
+    return codes if pool is None else _taps(codes, pool, pool.kernel, pool.size, -128)[0].max(-1)
+
+
+def _vector(layer, a, b):
+    words = layer.a_table.astype(np.int64)[a.view(np.uint8)]
+    assert layer.a_table.dtype == np.int32 and layer.factor.dtype == np.float32
+    factor = layer.factor[-1]
+    if layer.pool is not None:
+        assert b is None and len(layer.factor) == 1 + np.prod(layer.pool.kernel) * (layer.reduce == Reduce.SUM)
+        summed = layer.reduce == Reduce.SUM
+        taps, inside = _taps(words, layer.pool, layer.pool.kernel, layer.pool.size, 0 if summed else -1 << 40)
+        words, factor = (taps.sum(-1), layer.factor[inside][..., None]) if summed else (taps.max(-1), factor)
+    if layer.b_table is not None:
+        assert b.shape in (a.shape, (len(a), 1, 1, layer.channels))
+        second = layer.b_table[b.view(np.uint8)]
+        if layer.b_use == OperandUse.ADD:
+            words = words + second
+        else:
+            assert second.dtype == np.float32
+            factor = second
+    assert np.abs(words).max() < 1 << 31
+    return _rounded(words.astype(np.float32) * factor, layer.y_zero, layer.clamp)
