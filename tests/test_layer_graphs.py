@@ -22,6 +22,7 @@ SCALES = np.float32([0.5, 0.25, 0.1])
 
 class RandomGraph:
     """Operators on codes [2, channels, height, width], each of which takes what some before it made."""
+    KINDS = ("conv", "conv", "concat", "split", "slice", "pad", "pool", "clip", "resize", "depth", "space")
 
     def __init__(self, seed):
         self.rng = rng = np.random.default_rng(seed)
@@ -30,8 +31,7 @@ class RandomGraph:
         self.tensors = [self._input(name, *rng.integers(1, 9, 3)) for name in ("a", "b")[:rng.integers(1, 3)]]
         self.inputs = list(self.tensors)
         for _ in range(rng.integers(4, 12)):
-            getattr(self, rng.choice(["conv", "conv", "concat", "split", "slice", "pad", "pool", "clip", "resize",
-                                      "depth", "space"]))()
+            getattr(self, rng.choice(self.KINDS))()
         self.conv()     # what is for the chip at all
 
     def _input(self, name, channels, height, width):

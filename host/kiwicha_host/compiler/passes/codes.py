@@ -24,12 +24,21 @@ class Work:
 
     def __init__(self, graph: Graph):
         self.constants = dict(graph.constants)
+        self._types = graph.types
         self._maker = {name: op for op in graph.ops for name in op.outputs if name}
         self._used = {*graph.inputs, *self.constants, *self._maker}
         self._reads = Counter([*graph.outputs, *(name for op in graph.ops for name in op.reads)])
 
     def maker(self, name: str) -> Op | None:
         return self._maker.get(name)
+
+    def size(self, name: str, axis: int) -> int | None:
+        """A dimension of a tensor, if it is known."""
+        type_ = self._types.get(name)
+        if type_ is None or type_.shape is None or not -len(type_.shape) <= axis < len(type_.shape):
+            return None
+        size = type_.shape[axis]
+        return size if isinstance(size, int) else None
 
     def shared(self, op: Op) -> bool:
         """Whether more than one operator needs the result of `op`."""

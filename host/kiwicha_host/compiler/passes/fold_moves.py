@@ -44,7 +44,9 @@ def _part(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     """One output of a Split, whose sizes are known, as a Slice."""
     source, axis = work.codes(op, 0), op.attributes.get("axis", 0)
     sizes = work.array(op.inputs[1]) if len(op.inputs) > 1 and op.inputs[1] else op.attributes.get("split")
-    if sizes is None or source is None or not (
+    if sizes is None:
+        sizes = [work.size(name, axis) for name in op.outputs]
+    if any(size is None for size in sizes) or source is None or not (
             work.equal(source.scale, made.scale) and work.equal(source.zero, made.zero)):
         return None
     ends = np.cumsum(np.asarray(sizes, np.int64))
