@@ -244,10 +244,9 @@ def test_buffers_share_memory():
     assert allocate({}) == ({}, 0)
 
 
-@pytest.mark.parametrize("old, new, on_chip", [(0.25, 0.5, True), (0.875, 1.3, True), (0.1875, 0.21, False)])
-def test_new_steps_are_rounded_as_by_a_division(old, new, on_chip):
-    """ONNX Runtime divides: the plain quotient as a factor does for the first pair, another factor for the second,
-    and none for the third."""
+@pytest.mark.parametrize("old, new", [(0.25, 0.5), (0.875, 1.3), (0.1875, 0.21)])
+def test_new_steps_are_rounded_as_by_a_division(old, new):
+    """ONNX Runtime divides: the plain quotient as a factor does for the first pair alone."""
     codes = np.arange(-128, 128).astype(np.float32)
     quotient = np.rint(codes * np.float32(np.float32(old) / np.float32(new)))
     assert (quotient == np.rint(codes * np.float32(old) / np.float32(new))).all() == (old == 0.25)
@@ -264,7 +263,7 @@ def test_new_steps_are_rounded_as_by_a_division(old, new, on_chip):
     x = np.arange(-128, 128).astype(np.int8).reshape(1, 1, 16, 16)
     with load_model(model, CONFIGS["tiny"], "golden") as loaded:
         np.testing.assert_array_equal(loaded.run({"x": x})["y"], run_onnxruntime(model, x))
-        assert all(row.place == "chip" for row in loaded.placement) == on_chip
+        assert all(row.place == "chip" for row in loaded.placement)
 
 
 def test_a_refused_operator_leaves_nothing():

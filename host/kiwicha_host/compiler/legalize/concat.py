@@ -1,18 +1,16 @@
 """Concatenations: each operand has its place in one feature map."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from ..ir.layers import SHIFT, LayerGraph, View
+from ..ir.layers import SHIFT, LayerGraph, VectorLayer, View
+from .evaluate import CODES
 from .node import Node
 from .value import Value, copy_layer
 
 __all__ = ["concat", "qlinear_concat"]
-
-#: So many of the next larger and smaller factors are tried, for one that rounds as a division does.
-_FACTORS = 8
 
 
 def concat(values: Sequence[Value], node: Node) -> Value:
@@ -41,48 +39,13 @@ def qlinear_concat(values: Sequence[Value], node: Node) -> Value:
 
 def _requantized(value: Value, node: Node, old: tuple[np.float32, int], new: tuple[np.float32, int], unsigned: bool
                  ) -> Value:
-    """`value` in other steps, by a layer that multiplies by one."""
-    value, where, shapers = value.copy(), value.where, list(value.shapers)
-    channels, size, moved = *_form(value, node), value.view is not None
-    value.append(copy_layer(node, channels, size, bias=np.full(channels, -old[1], np.int32), y_zero=new[1],
-                            scale=np.full(channels, _factor(node, old, new), np.float32)), unsigned)
-    # An operand that the host has made is placed in the order of its elements.
-    value.where, value.shapers = where if moved else np.arange(where.size).reshape(where.shape), shapers
-    if not moved:
-        shape = where.shape[1:]
-        value.shapers = [lambda x: x.reshape(len(x), *shape)]
-    return value
-
-
-def _factor(node: Node, old: tuple[np.float32, int], new: tuple[np.float32, int]) -> np.float32:
-    """What to multiply with, for the same codes as those of ONNX Runtime, which dequantizes and divides."""
-    (x_scale, x_zero), (y_scale, y_zero) = old, new
-    steps = (np.arange(-128, 128) - x_zero).astype(np.float32)
+    """`value` in other steps: dequantized and divided, as by ONNX Runtime."""
+    value, ((x_scale, x_zero), (y_scale, y_zero)) = value.copy(), (old, new)
     with np.errstate(over="ignore", under="ignore"):
-        wanted = _codes(steps * x_scale / y_scale, y_zero)
-        factor = np.float32(x_scale / y_scale)
-        for candidate in (factor, *_neighbours(factor)):
-            if 0 < candidate < np.inf and (_codes(steps * candidate, y_zero) == wanted).all():
-                return candidate
-    raise node.error(f"no factor takes codes in steps of {x_scale} to steps of {y_scale} as a division does")
-
-
-def _neighbours(factor: np.float32) -> Iterator[np.float32]:
-    larger = smaller = factor
-    for _ in range(_FACTORS):
-        larger, smaller = np.nextafter(larger, np.float32(np.inf)), np.nextafter(smaller, np.float32(0))
-        yield from (larger, smaller)
-
-
-def _codes(numbers: np.ndarray, zero: int) -> np.ndarray:
-    return np.clip(np.rint(numbers) + np.float32(zero), -SHIFT, SHIFT - 1)
-
-
-def _form(value: Value, node: Node) -> tuple[int, tuple[int, int]]:
-    """Channels and size of the feature map that has its elements."""
-    if value.view is not None:
-        return value.view.channels, value.view.size
-    return (value.where.shape[1], (1, 1)) if value.where.ndim == 2 else value.image(node)
+        numbers = (CODES.astype(np.int32) - x_zero).astype(np.float32) * x_scale / y_scale
+    table = np.clip(np.rint(numbers) + np.float32(y_zero), -SHIFT, SHIFT - 1).astype(np.int32)
+    value.through(node, lambda channels, size: VectorLayer(node.name, "Copy", channels, size, table), unsigned)
+    return value
 
 
 def _joined(values: list[Value], node: Node) -> Value:
@@ -119,7 +82,7 @@ def _joined(values: list[Value], node: Node) -> Value:
 
 def _own(graph: LayerGraph, value: Value, node: Node, taken: set[int]) -> View:
     """All of a feature map that has no other place yet, nor is one of `taken`; `value` becomes that."""
-    moved, form = value.view is not None, _form(value, node)
+    moved, form = value.view is not None, value.form(node)
     view = value.placed(*form)
     if view != graph.whole(view.map) or graph.maps[view.map].place is not None or view.map in taken:
         copy = graph.new_map(*form)

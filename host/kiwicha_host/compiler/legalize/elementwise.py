@@ -17,6 +17,7 @@ __all__ = ["ELEMENTWISE_OPERATORS", "elementwise"]
 
 #: By kind, what takes both operands; codes, scale and zero point of each come first, the result's last.
 _JOINS = {"com.microsoft.QLinearAdd": "Add", "com.microsoft.QLinearMul": "Mul"}
+_CODES = ("QuantizeLinear", "DequantizeLinear")
 ELEMENTWISE_OPERATORS = (*_JOINS, "com.microsoft.QLinearSigmoid", "com.microsoft.QLinearLeakyRelu", ELEMENTWISE)
 
 
@@ -110,5 +111,5 @@ def _signed(codes: np.ndarray) -> tuple[np.ndarray, bool]:
 
 def _label(node: Node) -> str:
     """The operators that it is made of."""
-    kinds = [op.kind for op in node.attributes.get("ops", ()) if op.kind != "DequantizeLinear"]
-    return "+".join(kinds[:-1] or kinds) or node.op
+    kinds = [op.kind for op in node.attributes.get("ops", ())]
+    return "+".join(kind for kind in kinds if kind not in _CODES) or (kinds[-1] if kinds else node.op)

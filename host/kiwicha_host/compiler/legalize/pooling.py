@@ -33,6 +33,9 @@ def _window(value: Value, node: Node) -> tuple[Pool, tuple[np.ndarray, np.ndarra
     inside = []
     for axis in range(2):
         starts = np.arange(out[axis]) * strides[axis] - pads[axis]
+        if node.attributes.get("auto_pad", "").startswith("SAME") and starts[-1] + (
+                kernel[axis] - 1) * dilations[axis] + 2 < size[axis]:
+            raise node.error("auto_pad leaves out places at both ends, as strides are larger than the window")
         taps = starts[:, None] + np.arange(kernel[axis]) * dilations[axis]
         inside.append(((taps >= 0) & (taps < size[axis])).sum(1))
         if not inside[axis].all():

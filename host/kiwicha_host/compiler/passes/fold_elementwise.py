@@ -4,6 +4,7 @@ A function of one code has 256 results, and one of two has 65,536: whoever runs 
 stands for, its attribute ``ops``.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..ir.graph import Graph, Op, with_unique_names
@@ -33,9 +34,15 @@ _MOST = 64
 def fold_elementwise(graph: Graph) -> Graph:
     """The graph with :data:`ELEMENTWISE` in the place of functions between codes."""
     work = Work(graph)
-    folded = graph.with_ops(tuple(
-        (_folded(work, op) if op.kind == "QuantizeLinear" else None) or op for op in graph.ops))
-    return with_unique_names(remove_dead(folded))
+    ops, made = list[Op](), dict[str, Op]()
+    for op in graph.ops:
+        if op.kind == "QuantizeLinear":
+            op = _folded(work, op) or op
+        if op.kind == ELEMENTWISE:
+            op = _of_one(op, made, graph.outputs)
+            made[op.outputs[0]] = op
+        ops.append(op)
+    return with_unique_names(remove_dead(graph.with_ops(tuple(ops))))
 
 
 @dataclass
@@ -89,3 +96,23 @@ def _folded(work: Work, quantize: Op) -> Op | None:
     name = root.name if root.kind != "DequantizeLinear" else quantize.name
     return Op(name, ELEMENTWISE, (*inputs, *others), quantize.outputs,
               {"ops": (*function.ops, quantize), "join": function.join})
+
+
+def _of_one(op: Op, made: Mapping[str, Op], outputs: Sequence[str]) -> Op:
+    """`op` with the functions before it, if all are of the same codes: such as x * sigmoid(x).
+
+    What else needs the codes in between makes them anew.
+    """
+    operands = [op.inputs[place] for place in ((0, 3) if op.attributes["join"] else (0,))]
+    before = [made[name] for name in dict.fromkeys(operands)
+              if name in made and not made[name].attributes["join"] and name not in outputs]
+    inner = {item.outputs[0] for item in before}
+    roots = {name for name in operands if name not in inner} | {item.inputs[0] for item in before}
+    ops = {part.outputs[0]: part for item in (*before, op) for part in item.attributes["ops"]}
+    if not before or len(roots) > 1 or len(ops) > _MOST:
+        return op
+    end = 6 if op.attributes["join"] else 3
+    inputs = (*before[0].inputs[:3], *op.inputs[end:end + 2])
+    others = dict.fromkeys(name for item in (*before, op) for name in item.inputs)
+    return Op(op.name, ELEMENTWISE, (*inputs, *(name for name in others if name not in {*inputs, *inner})),
+              op.outputs, {"ops": tuple(ops.values()), "join": ""})

@@ -1,0 +1,318 @@
+"""Sums, products, functions and averages of codes as layers: ONNX Runtime's numbers, to the bit."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from layer_reference import run_layers
+from onnx import helper
+from test_layer_graphs import RandomGraph
+
+from bench.float_nets import Net
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.compiler.host import HostPart
+from kiwicha_host.compiler.ir.graph import Type
+from kiwicha_host.compiler.ir.layers import LayerGraph
+from kiwicha_host.compiler.legalize.to_layers import to_layers
+from kiwicha_host.compiler.optimize import optimize
+from kiwicha_host.compiler.partition import LayerSubgraph, partition
+
+DTYPES = pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+
+
+def onnxruntime_says(model, inputs):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    data = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, inputs)
+
+
+def check(model, inputs) -> LayerGraph:
+    """The layers of `model`, which are those of ONNX Runtime to the bit."""
+    layers = to_layers(optimize(model))
+    for (name, got), expected in zip(run_layers(layers, inputs).items(), onnxruntime_says(model, inputs),
+                                     strict=True):
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected, err_msg=name)
+    return layers
+
+
+class RandomVectors(RandomGraph):
+    """With what the vector unit does."""
+    KINDS = ("conv", "add", "add", "mul", "mul", "scaled", "average", "mean", "sigmoid", "leaky", "concat",
+             "slice", "pool", "clip", "resize", "space")
+
+    def ends(self, *operands):
+        """Names of codes, scales and zero points, the result's last, and what the result is like."""
+        like = None, None, self.rng.uniform(0.05, 0.5), self._zero()
+        names = [part for item in operands for part in (
+            item[0], self.constant(item[2], np.float32), self.constant(item[3], self.dtype))]
+        return [*names, self.constant(like[2], np.float32), self.constant(like[3], self.dtype)], like
+
+    def pair(self, op):
+        first = self.pick()
+        others = [item for item in self.tensors if item[1] == first[1]]
+        names, like = self.ends(first, others[self.rng.integers(len(others))])
+        self.add(op, names, [first[1]], like, "com.microsoft")
+
+    # The base class's `add` makes a node; as a kind of its own it is a sum.
+    def add(self, op=None, *rest, **attributes):
+        if op is None:
+            return self.pair("QLinearAdd")
+        return super().add(op, *rest, **attributes)
+
+    def mul(self):
+        self.pair("QLinearMul")
+
+    def scaled(self):
+        """One number for each channel, on either side."""
+        big = self.pick()
+        self.mean(big)
+        operands = [big, self.tensors[-1]]
+        names, like = self.ends(*(operands if self.rng.random() < 0.5 else operands[::-1]))
+        self.add(str(self.rng.choice(["QLinearMul", "QLinearAdd"])), names, [big[1]], like, "com.microsoft")
+
+    def mean(self, item=None):
+        item = item or self.pick()
+        names, like = self.ends(item)
+        self.add("QLinearGlobalAveragePool", names, [(item[1][0], 1, 1)], like, "com.microsoft", channels_last=0)
+
+    def average(self):
+        item, rng = self.pick(), self.rng
+        c, h, w = item[1]
+        kernel, stride = [int(rng.integers(1, min(4, size) + 1)) for size in (h, w)], int(rng.integers(1, 3))
+        pads = [int(rng.integers(0, (kernel[i % 2] + 1) // 2)) for i in range(4)]
+        size = [(side + pads[i] + pads[i + 2] - kernel[i]) // stride + 1 for i, side in enumerate((h, w))]
+        names, like = self.ends(item)
+        self.add("QLinearAveragePool", names, [(c, *size)], like, "com.microsoft", kernel_shape=kernel,
+                 strides=[stride] * 2, pads=pads, count_include_pad=int(rng.integers(2)), channels_last=0)
+
+    def function(self, op, **attributes):
+        item = self.pick()
+        names, like = self.ends(item)
+        self.add(op, names, [item[1]], like, "com.microsoft", **attributes)
+
+    def sigmoid(self):
+        self.function("QLinearSigmoid")
+
+    def leaky(self):
+        self.function("QLinearLeakyRelu", alpha=float(self.rng.uniform(0, 1)))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_graphs(seed):
+    graph = RandomVectors(seed)
+    model, values = graph.model(), graph.arrays(2)
+    expected = onnxruntime_says(model, values)
+    for part in partition(optimize(model)):
+        values |= run_layers(part.layers, values) if isinstance(part, LayerSubgraph) else HostPart(
+            part.graph, {name: Type.of(array) for name, array in values.items()}).run(values)
+    for item, wanted in zip(model.graph.output, expected, strict=True):
+        np.testing.assert_array_equal(values[item.name], wanted, err_msg=f"{item.name}, seed {seed}")
+
+
+def all_codes(dtype, copies=1):
+    """[1, copies, 16, 16]: each code."""
+    codes = np.arange(256).astype(np.uint8).view(dtype)
+    return np.broadcast_to(codes.reshape(16, 16), (1, copies, 16, 16)).copy()
+
+
+class Between(Net):
+    """Numbers that come from codes and become codes."""
+
+    def __init__(self, dtype, **shapes):
+        super().__init__(0, **shapes)
+        self.dtype = dtype
+
+    def numbers(self, name, scale=0.05, zero=3):
+        return self("DequantizeLinear", name, np.float32(scale), self.dtype(zero))
+
+    def codes(self, name, scale=0.04, zero=5):
+        return self("QuantizeLinear", name, np.float32(scale), self.dtype(zero))
+
+    def model(self, *outputs, opset=20):
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
+        value = helper.make_tensor_value_info
+        inputs = [value(name, kind, shape) for name, shape in self.shapes.items()]
+        graph = helper.make_graph(self._nodes, "net", inputs, [value(name, kind, None) for name in outputs],
+                                  self._constants)
+        return helper.make_model(graph, ir_version=9, opset_imports=[
+            helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)])
+
+
+FUNCTIONS = {
+    **{op: lambda net, x, op=op: net(op, x) for op in (
+        "Sigmoid", "Tanh", "LeakyRelu", "HardSwish", "HardSigmoid", "Elu", "Selu", "Softplus", "Gelu", "Erf",
+        "Mish", "Abs", "Neg", "Exp", "Sqrt", "Reciprocal", "Relu", "Identity")},
+    "requantized": lambda net, x: x,
+    "Pow": lambda net, x: net("Pow", x, np.float32(2)),
+    "Div": lambda net, x: net("Div", np.float32([[[1.5]]]), x),
+    "Clip": lambda net, x: net("Clip", x, np.float32(-1), np.float32(0.7)),
+    "swish": lambda net, x: net("Mul", x, net("Sigmoid", x)),
+    "codes between": lambda net, x: net("Mul", x, net.numbers(
+        net.codes(net("HardSigmoid", x), 0.004, 0), 0.004, 0)),
+    "codes of both": lambda net, x: net("Add", *(net.numbers(net.codes(net(op, x), 0.03, 1), 0.03, 1)
+                                                 for op in ("Tanh", "Elu"))),
+    "square": lambda net, x: net("Mul", x, x),
+    "chain": lambda net, x: net("Sub", net("Add", net("Tanh", x), np.float32(1)), np.float32(0.3)),
+    "gelu": lambda net, x: net("Mul", net("Mul", x, np.float32(0.5)), net("Add", net("Erf", net(
+        "Div", x, np.float32(2 ** 0.5))), np.float32(1))),
+    "quantized constant": lambda net, x: net("Add", x, net("DequantizeLinear", net.dtype(7), np.float32(0.1),
+                                                           net.dtype(0)))}
+
+
+@DTYPES
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_functions(function, dtype):
+    """Each code's result is what ONNX Runtime's own operators in floating point make of it."""
+    net = Between(dtype, x=["N", 1, 16, 16])
+    model = net.model(net.codes(FUNCTIONS[function](net, net.numbers("x"))))
+    [layer] = check(model, {"x": all_codes(dtype)}).layers
+    assert layer.b_table is None
+
+
+JOINS = {
+    "Add": lambda net, a, b: net("Add", a, b), "Sub": lambda net, a, b: net("Sub", a, b),
+    "Mul": lambda net, a, b: net("Mul", a, b), "Relu": lambda net, a, b: net("Relu", net("Add", a, b)),
+    "Clip": lambda net, a, b: net("Clip", net("Sub", a, b), np.float32(-1), np.float32(2))}
+
+
+@DTYPES
+@pytest.mark.parametrize("join", JOINS)
+@pytest.mark.parametrize("shapes", [((4, 16, 16), (4, 16, 16)), ((4, 16, 16), (4, 1, 1)), ((5, 1, 1), (5, 3, 2)),
+                                    ((6,), (6,)), ((3, 20), (3, 1))])
+def test_two_operands(shapes, join, dtype):
+    rng, info = np.random.default_rng(0), np.iinfo(dtype)
+    net = Between(dtype, **{name: ["N", *shape] for name, shape in zip("xy", shapes, strict=True)})
+    operands = net.numbers("x", 0.031, 40), net.numbers("y", 0.057, 9)
+    model = net.model(net.codes(JOINS[join](net, *operands), 0.1, 90))
+    arrays = {name: rng.integers(info.min, info.max, (2, *shape), dtype, endpoint=True)
+              for name, shape in zip("xy", shapes, strict=True)}
+    layers = check(model, arrays)
+    assert [layer.op for layer in layers.layers] == [
+        join if join in ("Add", "Sub", "Mul") else f"{'Add' if join == 'Relu' else 'Sub'}+{join}"]
+
+
+@DTYPES
+def test_the_same_tensor_twice(dtype):
+    """One operand, whose table is the diagonal of that of two."""
+    ends = np.float32(0.03), dtype(7)
+    net = Between(dtype, x=["N", 1, 16, 16])
+    model = net.model(net("QLinearMul", "x", *ends, "x", *ends, np.float32(0.1), dtype(2), domain="com.microsoft"))
+    [layer] = check(model, {"x": all_codes(dtype)}).layers
+    assert layer.b_table is None
+
+
+@DTYPES
+def test_constant_operands(dtype):
+    for op in ("QLinearAdd", "QLinearMul"):
+        for swapped in (False, True):
+            net, operands = Between(dtype, x=["N", 1, 16, 16]), [("x", np.float32(0.03), dtype(7)),
+                                                                 (dtype(9), np.float32(0.4), dtype(1))]
+            net_inputs = [part for item in (operands[::-1] if swapped else operands) for part in item]
+            model = net.model(net(op, *net_inputs, np.float32(0.1), dtype(2), domain="com.microsoft"))
+            assert len(check(model, {"x": all_codes(dtype)}).layers) == 1
+    model = net.model(net("QLinearAdd", "x", *operands[0][1:], np.full((1, 16), 3, dtype), *operands[1][1:],
+                          np.float32(0.1), dtype(2), domain="com.microsoft"))
+    with pytest.raises(CompileError, match=r"its constant operand must be a single number, not \[1, 16\]"):
+        to_layers(optimize(model))
+
+
+def test_an_operand_that_the_host_makes():
+    """Its codes are put where those of the other operand are: a product has places before channels."""
+    rng, ends = np.random.default_rng(0), (np.float32(0.1), np.int8(3))
+    net = Between(np.int8, x=["N", 6, 5], y=["N", 6, 8])
+    product = net("QLinearMatMul", "x", *ends, rng.integers(-9, 9, (5, 8), np.int8), np.float32(0.05), np.int8(0),
+                  *ends)
+    model = net.model(net("QLinearAdd", product, *ends, "y", *ends, *ends, domain="com.microsoft"))
+    arrays = {"x": rng.integers(-128, 128, (2, 6, 5), np.int8), "y": rng.integers(-128, 128, (2, 6, 8), np.int8)}
+    assert len(check(model, arrays).layers) == 2
+
+
+# Averages.
+
+@DTYPES
+@pytest.mark.parametrize("seed", range(12))
+def test_averages(seed, dtype):
+    """Windows with padding that counts or does not, over images and rows, in codes and between them."""
+    rng, info = np.random.default_rng(seed), np.iinfo(dtype)
+    flat = seed % 4 == 3
+    kernel = [int(item) for item in rng.integers(1, 5, 2 - flat)]
+    sides = [int(side + rng.integers(0, 6)) for side in kernel]
+    given = {"kernel_shape": kernel, "strides": [int(item) for item in rng.integers(1, 4, 2 - flat)],
+             "count_include_pad": int(rng.integers(2))}
+    if rng.random() < 0.3:
+        given["auto_pad"] = str(rng.choice(["SAME_UPPER", "SAME_LOWER", "VALID"]))
+    else:
+        given["ceil_mode"] = int(rng.integers(2))
+        given["pads"] = [int(rng.integers(0, size)) for size in kernel * 2]
+    ends = [(np.float32(rng.uniform(0.01, 1)), dtype(rng.integers(info.min, info.max))) for _ in range(2)]
+    net = Between(dtype, x=["N", 3, *sides])
+    if seed % 2 or flat:
+        made = net.codes(net("AveragePool", net.numbers("x", *ends[0]), **given), *ends[1])
+    else:
+        made = net("QLinearAveragePool", "x", *ends[0], *ends[1], channels_last=0, domain="com.microsoft", **given)
+    x = rng.integers(info.min, info.max, (2, 3, *sides), dtype, endpoint=True)
+    [layer] = check(net.model(made), {"x": x}).layers
+    assert layer.pool is not None
+
+
+@pytest.mark.parametrize("kernel, stride, on_chip", [(1, 3, False), (2, 3, True), (1, 4, True), (2, 5, True)])
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_strides_beyond_the_window(op, kernel, stride, on_chip):
+    """Where ONNX Runtime leaves out places at the beginning, too, a window would begin within the image."""
+    net = Between(np.int8, x=["N", 1, 1, 6])
+    model = net.model(net.codes(net(op, net.numbers("x"), kernel_shape=[1, kernel], strides=[1, stride],
+                                    auto_pad="SAME_UPPER"), 0.05, 3))
+    x = np.array([-8, 4, 2, 1, -2, 9], np.int8).reshape(1, 1, 1, 6)
+    if on_chip:
+        check(model, {"x": x})
+    else:
+        with pytest.raises(CompileError, match=f"{op} .*: auto_pad leaves out places at both ends"):
+            to_layers(optimize(model))
+
+
+@DTYPES
+@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize("window", [[2, 2], [1, 3], [2, 3]])
+def test_averages_that_lie_between_codes(window, zero, dtype):
+    """In equal steps that are powers of two, many averages are at halves: those go to even codes."""
+    info, net = np.iinfo(dtype), Between(dtype, x=["N", 3, 9, 12])
+    model = net.model(net.codes(net("AveragePool", net.numbers("x", 0.25, 5), kernel_shape=window), 0.25, zero))
+    x = np.random.default_rng(0).integers(info.min, info.max, (2, 3, 9, 12), dtype, endpoint=True)
+    check(model, {"x": x})
+
+
+@DTYPES
+@pytest.mark.parametrize("case", ["GlobalAveragePool", "ReduceMean", "attribute", "flat", "row"])
+def test_averages_of_all_places(case, dtype):
+    rng, info = np.random.default_rng(0), np.iinfo(dtype)
+    shape = (5, 24) if case == "row" else (5, 4, 6)
+    net = Between(dtype, x=["N", *shape])
+    x, axes = net.numbers("x", 0.31, 7), list(range(2, 1 + len(shape)))
+    if case in ("GlobalAveragePool", "row"):
+        y = net("GlobalAveragePool", x)
+    elif case == "ReduceMean":
+        y = net("ReduceMean", x, np.array([-1, 2]))
+    else:
+        y = net("ReduceMean", x, axes=axes, keepdims=int(case == "attribute"))
+    model = net.model(net.codes(y, 0.1173, 4), opset=17 if case in ("attribute", "flat") else 20)
+    [layer] = check(model, {"x": rng.integers(info.min, info.max, (40, *shape), dtype, endpoint=True)}).layers
+    assert layer.pool.kernel == ((1, 24) if case == "row" else (4, 6))
+
+
+@pytest.mark.parametrize("form", ["operators", "pairs"])
+@pytest.mark.parametrize("op, changes, why", [
+    ("Add", {"y": ["N", 3, 1, 4]}, "its operands' elements are at other places"),
+    ("Add", {"y": ["N", 1, 4, 4]}, "its operands' elements are at other places"),
+    ("Add", {"y": [1, 3, 4, 4]}, "its operands must have as many dimensions and images each")])
+def test_operands_that_do_not_fit(op, changes, why, form):
+    shapes = {"x": ["N", 3, 4, 4], "y": ["N", 3, 4, 4]} | changes
+    net = Between(np.int8, **shapes)
+    ends = np.float32(0.1), np.int8(2)
+    made = net.codes(net(op, net.numbers("x"), net.numbers("y"))) if form == "pairs" else net(
+        f"QLinear{op}", "x", *ends, "y", *ends, *ends, domain="com.microsoft")
+    model = net.model(net("MaxPool", made, kernel_shape=[2, 2]))
+    with pytest.raises(CompileError, match=why) as caught:
+        to_layers(optimize(model))
+    assert "\n" not in str(caught.value)
