@@ -8,11 +8,13 @@ from layer_reference import run_layers
 from onnx import helper
 from test_layer_graphs import RandomGraph
 
+from bench import one_step
 from bench.float_nets import Net
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.compiler.host import HostPart
 from kiwicha_host.compiler.ir.graph import Type
 from kiwicha_host.compiler.ir.layers import LayerGraph
+from kiwicha_host.compiler.legalize import tables
 from kiwicha_host.compiler.legalize.to_layers import to_layers
 from kiwicha_host.compiler.optimize import optimize
 from kiwicha_host.compiler.partition import LayerSubgraph, partition
@@ -191,6 +193,27 @@ def test_two_operands(shapes, join, dtype):
     layers = check(model, arrays)
     assert [layer.op for layer in layers.layers] == [
         join if join in ("Add", "Sub", "Mul") else f"{'Add' if join == 'Relu' else 'Sub'}+{join}"]
+
+
+def test_sums_are_onnxruntimes(monkeypatch):
+    """Fixed point alone makes one of these 65,536 sums the code next to ONNX Runtime's."""
+    ends = [(np.float32(scale), np.uint8(zero)) for scale, zero in (
+        (0.018568153, 143), (1.3324527, 239), (0.021664677, 71))]
+    net = Between(np.uint8, x=["N", 16, 64, 64], y=["N", 16, 64, 64])
+    model = net.model(net("QLinearAdd", "x", *ends[0], "y", *ends[1], *ends[2], domain="com.microsoft"))
+    codes = np.arange(256).astype(np.uint8)
+    arrays = {"x": np.repeat(codes, 256).reshape(1, 16, 64, 64), "y": np.tile(codes, 256).reshape(1, 16, 64, 64)}
+    check(model, arrays)
+    monkeypatch.setattr(tables, "_ROUNDS", 0)
+    [plain] = run_layers(to_layers(optimize(model)), arrays).values()
+    assert (plain != onnxruntime_says(model, arrays)[0]).sum() == 1
+
+
+@pytest.mark.parametrize("name, differ", [("sum", False), ("global average of 7x7", False), ("product", True)])
+def test_how_much_differs(name, differ):
+    """Products at halves, with an odd zero point, are what may."""
+    found = one_step.share(name, 4, simple=True)
+    assert (found.codes == 1 and 0 < found.largest < 0.03) if differ else found.codes == 0
 
 
 @DTYPES

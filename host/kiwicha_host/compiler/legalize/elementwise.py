@@ -24,6 +24,8 @@ ELEMENTWISE_OPERATORS = (*_JOINS, "com.microsoft.QLinearSigmoid", "com.microsoft
 def elementwise(values: Sequence[Value], node: Node, graph: Graph) -> Value:
     """What `node` makes of `values`, its computed operands in order; of a second one, the sum or the product."""
     places = [index for index, name in enumerate(node.inputs) if name and name not in graph.constants]
+    if not set(places) <= {0, 3}:
+        raise node.error("its scales and zero points must be constants")
     operands = {node.inputs[place]: (value, place) for place, value in zip(places, values, strict=True)}
     for place in (0, 3) if node.op in _JOINS else ():
         if place not in places and node.constant(place, "an operand").size != 1:

@@ -51,7 +51,7 @@ def all_results(graph: Graph, op: Op, names: tuple[str, ...], rank: int, unsigne
                  {domain: version for domain, version in graph.opsets.items() if domain != "kiwicha"})
     result = _computed(to_model(part).SerializeToString(), names, output, rank, unsigned, one_for_all)
     if result.shape != arrays[0].shape or result.dtype not in (np.int8, np.uint8):
-        raise Node(op, graph.constants).error(f"makes {Type.of(result)} of {Type.of(arrays[0])}")
+        raise Node(op, graph.constants).error(f"its result would be {Type.of(result)} for {Type.of(arrays[0])}")
     return result.reshape([256] * len(names)).T if one_for_all else result.reshape([256] * len(names))
 
 

@@ -1,5 +1,6 @@
 """Windows: maxima and averages."""
 
+from fractions import Fraction
 from math import prod
 
 import numpy as np
@@ -16,8 +17,8 @@ __all__ = ["average_pool", "global_average_pool", "max_pool", "mean"]
 
 #: Sums stay below it.
 _SUMS = 1 << 31
-#: So many fractional bits may a quotient of scales have that gives rise to ties.
-_TIES = 8
+#: The largest numerator and denominator of a quotient of scales that puts many averages at halves.
+_TIES = 255
 
 
 def max_pool(value: Value, node: Node) -> None:
@@ -51,16 +52,18 @@ def average_pool(value: Value, node: Node) -> None:
     places, counts = prod(pool.kernel), np.unique(np.outer(*inside))
     all_count = bool(node.attributes.get("count_include_pad", 0))
     ratio, x_zero, y_zero = _ends(value, node)
-    # With a quotient like 1 or 3/4 many averages are at halves, and ONNX Runtime rounds those with the zero point.
-    bits = next((bits for bits in range(_TIES + 1) if not ratio * (1 << bits) % 1), 0)
-    tied = not ratio * (1 << bits) % 1 and not (all_count and counts[0] < places)
-    step, inner = (int(ratio * (1 << bits)), y_zero % 2 << bits) if tied else (1, 0)
+    # With such a quotient many averages are at halves, and ONNX Runtime rounds those with the zero point in them.
+    quotient = Fraction(float(ratio)).limit_denominator(_TIES)
+    tied = quotient.numerator <= _TIES and np.float32(quotient) == ratio and not (all_count and counts[0] < places)
+    step, inner, unit = 1, 0, ratio
+    if tied:
+        step, inner = quotient.numerator, y_zero % 2 * quotient.denominator
+        unit = np.float32(1) / np.float32(quotient.denominator)
     factor = np.zeros(places + 1, np.float32)
     for count in counts:
         sums = np.arange(255 * count + 1) - (SHIFT + x_zero) * count
         parts, zero = np.float32(places if all_count else count), np.float32(y_zero + SHIFT * value.unsigned)
         wanted = np.rint(sums.astype(np.float32) / parts * ratio + zero) - zero + y_zero % 2 * tied
-        unit = np.float32(2.0 ** -bits) if tied else ratio
         factor[count] = _factor(sums * step + inner * count, unit / parts, wanted)
     table = (CODES.astype(np.int64) - x_zero) * step + inner
     _append(value, node, pool, table, factor, y_zero - y_zero % 2 * tied)
