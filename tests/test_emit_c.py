@@ -127,7 +127,7 @@ def test_several_outputs(tmp_path):
 
 
 def test_models_that_need_the_host(run, tmp_path, no_device):
-    model = NETS["swish"]()
+    model = NETS["vgg"]()
     quantized(model, tmp_path)
     np.save("x.npy", random_inputs(model, np.random.default_rng(0), 1)["x"])
     fails(run, 1, "only a model that is one program can be written as C; ", "run", "quantized.onnx", "x.npy",

@@ -202,11 +202,11 @@ def test_a_format(tmp_path):
 
 OPERATOR = {
     f"{HOST}/compiler/legalize/fused.py": [
-        instead("def max_pool(", """def min_constant(value: Value, node: Node) -> None:
+        instead("def max_constant(", """def min_constant(value: Value, node: Node) -> None:
     _clamp(value, node, -128, int(node.scalar(1, "the constant")))
 
 
-def max_pool(""")],
+def max_constant(""")],
     f"{HOST}/compiler/legalize/to_layers.py": [
         instead('    "MaxPool":', '    "Min": fused.min_constant,\n    "MaxPool":')],
 }
