@@ -235,10 +235,42 @@ def test_constant_operands(dtype):
             net_inputs = [part for item in (operands[::-1] if swapped else operands) for part in item]
             model = net.model(net(op, *net_inputs, np.float32(0.1), dtype(2), domain="com.microsoft"))
             assert len(check(model, {"x": all_codes(dtype)}).layers) == 1
-    model = net.model(net("QLinearAdd", "x", *operands[0][1:], np.full((1, 16), 3, dtype), *operands[1][1:],
-                          np.float32(0.1), dtype(2), domain="com.microsoft"))
-    with pytest.raises(CompileError, match=r"its constant operand must be a single number, not \[1, 16\]"):
+
+
+@DTYPES
+@pytest.mark.parametrize("form", ["operators", "pairs"])
+@pytest.mark.parametrize("shape, constant", [
+    ((5, 4, 3), (5, 1, 1)), ((5, 4, 3), (1, 5, 1, 1)), ((5, 4, 3), (1, 5, 4, 3)), ((7,), (7,)), ((7,), (1, 7))])
+def test_constants_of_several_elements(shape, constant, form, dtype):
+    """A number for each channel, or for each element, is an input of the chip's that never changes."""
+    rng, info = np.random.default_rng(0), np.iinfo(dtype)
+    known = rng.integers(info.min, info.max, constant, dtype, endpoint=True)
+    net, ends = Between(dtype, x=["N", *shape]), (np.float32(0.0317), dtype(7))
+    made = net.codes(net("Sub", net.numbers(known, *ends), net.numbers("x", 0.0531))) if form == "pairs" else net(
+        "QLinearMul", "x", *ends, known, *ends, np.float32(0.1), dtype(2), domain="com.microsoft")
+    layers = check(net.model(made), {"x": rng.integers(info.min, info.max, (3, *shape), dtype, endpoint=True)})
+    assert len(layers.layers) == 1 and len(layers.inputs) == 2
+
+
+@pytest.mark.parametrize("constant", [(4, 1), (1, 1, 4, 3), (2, 5, 4, 3), (1, 1, 5, 4, 3)])
+def test_constants_that_do_not_fit(constant):
+    net, ends = Between(np.int8, x=["N", 5, 4, 3]), (np.float32(0.03), np.int8(7))
+    made = net("QLinearMul", "x", *ends, np.ones(constant, np.int8), *ends, *ends, domain="com.microsoft")
+    model = net.model(made)
+    with pytest.raises(CompileError, match="its constant operand .* does not fit|at other places") as caught:
         to_layers(optimize(model))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_bias_of_a_product_in_numbers():
+    """As exporters write a layer: MatMul, whose sum with a row is in other codes."""
+    net, rng, ends = Between(np.uint8, x=["N", 6, 5]), np.random.default_rng(0), (np.float32(0.1), np.uint8(3))
+    weights = net("DequantizeLinear", rng.integers(-128, 128, (5, 8), np.int8), np.float32(0.02), np.int8(0))
+    product = net.numbers(net.codes(net("MatMul", net.numbers("x"), weights), *ends), *ends)
+    row = net.numbers(rng.integers(0, 256, 8, np.uint8), 0.02, 100)
+    model = net.model(net.codes(net("Add", product, row), 0.13, 77))
+    layers = check(model, {"x": rng.integers(0, 256, (2, 6, 5), np.uint8)})
+    assert [layer.op for layer in layers.layers] == ["QLinearMatMul", "Add"]
 
 
 def test_an_operand_that_the_host_makes():

@@ -5,7 +5,7 @@ from math import prod
 
 import numpy as np
 
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Type
 from ..ir.layers import SHIFT, VectorLayer, View
 from ..passes.fold_elementwise import ELEMENTWISE
 from .evaluate import CODES, all_results
@@ -22,15 +22,14 @@ ELEMENTWISE_OPERATORS = (*_JOINS, "com.microsoft.QLinearSigmoid", "com.microsoft
 
 
 def elementwise(values: Sequence[Value], node: Node, graph: Graph) -> Value:
-    """What `node` makes of `values`, its computed operands in order; of a second one, the sum or the product."""
+    """What `node` makes of `values`, its computed operands in order; of two operands, the sum or the product."""
     places = [index for index, name in enumerate(node.inputs) if name and name not in graph.constants]
     if not set(places) <= {0, 3}:
         raise node.error("its scales and zero points must be constants")
     operands = {node.inputs[place]: (value, place) for place, value in zip(places, values, strict=True)}
-    for place in (0, 3) if node.op in _JOINS else ():
+    for place in (0, 3) if _join(node) else ():
         if place not in places and node.constant(place, "an operand").size != 1:
-            raise node.error("its constant operand must be a single number, not "
-                             f"{list(graph.constants[node.inputs[place]].shape)}")
+            operands[node.inputs[place]] = _constant(node.constant(place, "an operand"), values[0], node), place
     for value, place in operands.values():
         value.match(node, node.zero_point(place + 2, "an operand's zero point")[1])
     if len(operands) > 1:
@@ -49,7 +48,7 @@ def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) ->
     if a.where.ndim != b.where.ndim or a.batch != b.batch:
         raise node.error("its operands must have as many dimensions and images each")
     second = _second(a, b, node)
-    one_for_all = second.size != a.form(node)[1]
+    one_for_all = b.where.shape[-1] < a.where.shape[-1]
     codes, unsigned = _signed(all_results(graph, node.operator, (names[0], names[1]), a.where.ndim,
                                           (a.unsigned, b.unsigned), one_for_all))
     tables = _tables(node, codes.astype(np.int64), (a_place, b_place), unsigned)
@@ -64,7 +63,7 @@ def _tables(node: Node, codes: np.ndarray, places: Sequence[int], unsigned: bool
     scales = [node.scale(place + 1, "an operand's scale") for place in places]
     steps = [CODES.astype(np.int32) - node.zero_point(place + 2, "an operand's zero point")[0] for place in places]
     scale, (zero, _) = node.scale(6, "the result's scale"), node.zero_point(7, "the result's zero point")
-    join = _JOINS.get(node.op) or node.attributes["join"]
+    join = _join(node)
     with np.errstate(over="ignore"):
         factor = scales[0] * scales[1] / scale
         ratios = [item / scale for item in scales]
@@ -79,6 +78,23 @@ def _tables(node: Node, codes: np.ndarray, places: Sequence[int], unsigned: bool
             for step, ratio, place in zip(steps, ratios, places, strict=True))
     a_table, b_table, unit = sum_tables(codes - shift, a + (zero - shift), b)
     return {"a_table": a_table, "b_table": b_table, "factor": np.array([unit]), "y_zero": shift}
+
+
+def _join(node: Node) -> str:
+    return _JOINS.get(node.op) or node.attributes.get("join", "")
+
+
+def _constant(codes: np.ndarray, other: Value, node: Node) -> Value:
+    """An operand that is the same for all images: the host makes it of any input, as often as there are images."""
+    shape = (*[1] * (other.where.ndim - codes.ndim), *codes.shape)
+    if codes.dtype not in (np.int8, np.uint8) or shape[0] != 1 or len(shape) != other.where.ndim:
+        raise node.error(f"its constant operand {Type.of(codes)} does not fit the other, of "
+                         f"{[other.batch or 'N', *other.where.shape[1:]]}")
+    value, (signed, unsigned) = other.copy(), _signed(codes)
+    value.view, value.layers, value.alone, value.unsigned = None, (), False, unsigned
+    value.where = np.arange(codes.size).reshape(shape)
+    value.shapers = [lambda x: np.broadcast_to(signed.reshape(shape), (len(x), *shape[1:]))]
+    return value
 
 
 def _second(a: Value, b: Value, node: Node) -> View:

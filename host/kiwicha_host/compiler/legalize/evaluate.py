@@ -28,10 +28,10 @@ def all_results(graph: Graph, op: Op, names: tuple[str, ...], rank: int, unsigne
 
     Parameters
     ----------
-    names : of its one or two operands that are computed
+    names : of its one or two operands
     rank : dimensions of the first
     unsigned : whether the model has them as uint8
-    one_for_all : an element of the second goes with several of the first, which may change the order in which ONNX
+    one_for_all : an element of the second goes with a row of the first, which may change the order in which ONNX
         Runtime adds them up
 
     Returns
@@ -45,7 +45,7 @@ def all_results(graph: Graph, op: Op, names: tuple[str, ...], rank: int, unsigne
     """
     [output] = op.outputs
     ops, arrays = tuple(unfold(op)), _operands(rank, unsigned, one_for_all)
-    read = {name for item in ops for name in item.reads}
+    read = {name for item in ops for name in item.reads} - {*names}
     part = Graph(names, (output,), ops, {name: array for name, array in graph.constants.items() if name in read},
                  {name: Type.of(array) for name, array in zip(names, arrays, strict=True)},
                  {domain: version for domain, version in graph.opsets.items() if domain != "kiwicha"})

@@ -16,7 +16,7 @@ __all__ = ["ELEMENTWISE", "fold_elementwise"]
 #: The operator. Its inputs are each operand's codes, scale and zero point, the result's scale and zero point, and
 #: all other constants; ``ops`` are what it stands for, ``join`` is "" or which of `_JOINS` takes both operands.
 ELEMENTWISE = "kiwicha.Elementwise"
-#: Of two operands that are computed.
+#: Of two operands, at least one of which is computed.
 _JOINS = ("Add", "Sub", "Mul")
 #: What may come after those: what follows from the limits of the codes.
 _LIMITS = ("Relu", "Clip", "Identity")
@@ -47,7 +47,7 @@ def fold_elementwise(graph: Graph) -> Graph:
 
 @dataclass
 class _Function:
-    """How numbers are made of codes: the operators, in order, and the codes by name."""
+    """How numbers are made of codes: the operators, in order, and the codes by name, but for single constants."""
     ops: list[Op] = field(default_factory=list)
     sources: dict[str, Codes] = field(default_factory=dict)
 
@@ -62,10 +62,8 @@ class _Function:
             codes = read(op)
             if codes is None or not is_sound(work.scalar(codes.scale), work.scalar(codes.zero)):
                 return False
-            if work.array(codes.name) is None:
+            if work.scalar(codes.name) is None:
                 self.sources.setdefault(codes.name, codes)
-            elif work.scalar(codes.name) is None:
-                return False
         elif op.kind not in _FUNCTIONS or not all(
                 self.takes(work, item, depth + 1) for item in filter(None, op.inputs)):
             return False
