@@ -10,6 +10,7 @@ from test_layer_graphs import RandomGraph
 
 from bench import one_step
 from bench.float_nets import Net
+from kiwicha_host import load_model
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.compiler.host import HostPart
 from kiwicha_host.compiler.ir.graph import Type
@@ -371,3 +372,25 @@ def test_operands_that_do_not_fit(op, changes, why, form):
     with pytest.raises(CompileError, match=why) as caught:
         to_layers(optimize(model))
     assert "\n" not in str(caught.value)
+
+
+HOSTS = {
+    "three axes": ((3, 4, 5, 6), lambda net, x: net("GlobalAveragePool", x), "not 5 dimensions"),
+    "an axis more": ((3, 5), lambda net, x: net("Mul", x, np.float32([[[[1.5]]]])), "its result would be"),
+    "channels": ((3, 9, 6), lambda net, x: net("ReduceMean", x, np.array([1])), "its axes must be those of"),
+    "nothing else": ((3, 5), lambda net, x: net("Tanh", x), "nothing that it leads to is for the chip"),
+    "rows": ((3, 9, 6), lambda net, x: net("Add", x, net("DequantizeLinear", np.ones((9, 6), net.dtype),
+                                                         np.float32(0.3), net.dtype(1))), "at other places")}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", HOSTS)
+def test_what_stays_the_hosts(case, dtype):
+    """The host runs what the model has, between codes."""
+    shape, function, why = HOSTS[case]
+    net, info = Between(dtype, x=["N", *shape]), np.iinfo(dtype)
+    model = net.model(net.codes(function(net, net.numbers("x")), 0.0713))
+    x = np.random.default_rng(0).integers(info.min, info.max, (2, *shape), dtype, endpoint=True)
+    with load_model(model, "tiny", "golden") as loaded:
+        np.testing.assert_array_equal(*loaded.run({"x": x}).values(), onnxruntime_says(model, {"x": x})[0])
+        assert [row.place for row in loaded.placement] == ["host"] and why in loaded.placement[0].why
