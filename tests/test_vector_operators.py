@@ -7,6 +7,7 @@ import pytest
 from layer_reference import run_layers
 from onnx import helper
 from test_layer_graphs import RandomGraph
+from test_network import CONFIGS
 
 from bench import one_step
 from bench.float_nets import Net
@@ -114,10 +115,20 @@ def test_random_graphs(seed):
         np.testing.assert_array_equal(values[item.name], wanted, err_msg=f"{item.name}, seed {seed}")
 
 
-def all_codes(dtype, copies=1):
-    """[1, copies, 16, 16]: each code."""
+@pytest.mark.parametrize("seed", range(40, 58))
+def test_random_graphs_as_programs(seed):
+    graph = RandomVectors(seed)
+    model, values = graph.model(), graph.arrays(2)
+    with load_model(model, list(CONFIGS.values())[seed % len(CONFIGS)], "golden") as loaded:
+        for (name, got), wanted in zip(loaded.run(values).items(), onnxruntime_says(model, values), strict=True):
+            np.testing.assert_array_equal(got, wanted, err_msg=f"{name}, seed {seed}")
+        assert any(row.place == "chip" for row in loaded.placement)
+
+
+def all_codes(dtype):
+    """[1, 1, 16, 16]: each code."""
     codes = np.arange(256).astype(np.uint8).view(dtype)
-    return np.broadcast_to(codes.reshape(16, 16), (1, copies, 16, 16)).copy()
+    return codes.reshape(1, 1, 16, 16)
 
 
 class Between(Net):
