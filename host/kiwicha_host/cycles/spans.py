@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
+from math import inf
 
 __all__ = ["Spans"]
 
@@ -34,9 +35,10 @@ class Spans:
             row.lasts.append(last)
             row.counts.append(count)
 
-    def last_of(self, memory: int, first: int, uses: int) -> int:
-        """When the last is made of `uses` of lower priority, one in a cycle, from cycle `first` on."""
-        last = first + uses - 1
+    def last_of(self, memory: int, first: int, uses: int, period: int = 1) -> int:
+        """When the last is made of `uses` of lower priority, each `period` cycles after the one before, from cycle
+        `first` on."""
+        last = first + (uses - 1) * period
         row = self._rows.get(memory)
         if row is None:
             return last
@@ -45,9 +47,11 @@ class Spans:
             if start > last:
                 break
             begin = max(start, first)
-            length, left = end - begin + 1, last - begin + 1
+            length, left = end - begin + 1, (last - begin) / period + 1
             share = min(1.0, row.counts[i] / (end - start + 1))
-            free = length * (1 - share)
+            # A use waits for a free cycle, and the next begins to count then.
+            slower = period - 1 + 1 / (1 - share) if share < 1 else inf
+            fit = length / slower
             # They fit in between, or go on after.
-            last = begin + round(left / (1 - share)) - 1 if left < free else last + round(length * share)
+            last = begin + round(left * slower) - 1 if left < fit else last + round(length - fit * period)
         return last

@@ -21,8 +21,9 @@ _DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1)
 
 @dataclass(slots=True)
 class _Prepared:
-    """An instruction whose parameters are in place from cycle `offered` on."""
+    """An instruction whose parameters are in place from cycle `fetched` on, and tables, too, from `offered` on."""
     fields: dict[str, Any]
+    fetched: int
     offered: int
     retire: Callable[[int], None]
 
@@ -61,17 +62,33 @@ class VectorModel:
         accepted(time)
         self._accepted += 1
         self._ready = None
-        self._prepared = _Prepared(item.fields, self._parameter_fetch(item.fields, time), retire)
+        offered = self._parameter_fetch(item.fields, time)
+        self._prepared = _Prepared(item.fields, offered, offered, retire)
         if not self._walking:
             self._start()
 
     def _start(self) -> None:
-        """The address generator takes the instruction that is prepared."""
+        """The instruction that is prepared goes on to the address generator, when its tables are loaded."""
         prepared = self._prepared
         assert prepared is not None
         self._prepared, self._walking = None, True
+        if prepared.fields["load_a"] or prepared.fields["load_b"]:
+            self._events.at(self._tables_loaded(prepared), lambda t: self._load(t, prepared))
+        else:
+            self._walk(prepared)
+
+    def _load(self, time: int, prepared: "_Prepared") -> None:
+        """The tables are loaded now, unless reads of MATMUL that were not known before came in between."""
+        prepared.offered = self._tables_loaded(prepared)
+        if prepared.offered > time:
+            self._events.at(prepared.offered, lambda t: self._load(t, prepared))
+        else:
+            self._walk(prepared)
+
+    def _walk(self, prepared: "_Prepared") -> None:
+        """The address generator takes an instruction."""
         dynamic_scale = prepared.fields["out_format"] in _DYNAMIC_SCALE
-        took = max(self._tables_loaded(prepared), self._address_generator_free)
+        took = max(prepared.offered, self._address_generator_free)
         if dynamic_scale != self._dynamic_scale:
             took = max(took, self._written + 1)
         self._dynamic_scale, self._ready = dynamic_scale, took + 1
@@ -84,26 +101,25 @@ class VectorModel:
             reads *= prepared.fields[f"count{level}"]
         self.busy += reads
         first = took + MEASURED["address_generator"]
-        fetches = self._fetches(prepared.fields, reads)
+        fetches = sum(self._fetched(prepared.fields, reads))
         first = max(first + _ahead(prepared.fields), self._last + 1)
         self._events.at(self._read(first, reads, fetches, prepared.fields),
                         lambda t: self._end(t, first, reads, fetches, prepared))
 
     def _tables_loaded(self, prepared: "_Prepared") -> int:
-        """When the instruction is offered: with tables to load, they come after all that was before has ended."""
+        """When the instruction is offered: its tables come after all that was before has ended."""
         tables = prepared.fields["load_a"] + prepared.fields["load_b"]
-        if not tables:
-            return prepared.offered
-        start = max(prepared.offered, self._ends[-1] + 1 if self._ends else 0)
-        return start + MEASURED["tables"] + TABLE_WORDS * tables
+        start = max(prepared.fetched, self._ends[-1] + 1 if self._ends else 0)
+        words = self._config.line_bytes // 4
+        last = self._matmul.reads.last_of(prepared.fields["table_line"] // self._config.bank_lines, start + 1,
+                                          TABLE_WORDS // words * tables, words)
+        return last + words - 1 + MEASURED["tables"]
 
-    def _fetches(self, fields: dict[str, Any], reads: int) -> int:
-        """Lines of operands that come from the scratchpad."""
-        pixels = fields["count2"] * fields["count3"]
-        lines = pixels if fields["b_use"] != OperandUse.NONE else 0
-        if fields["a_source"] == Source.TABLE:
-            lines += reads if fields["count0"] * fields["count1"] > 1 else reads // self._steps
-        return lines
+    def _fetched(self, fields: dict[str, Any], reads: int) -> tuple[int, int]:
+        """Lines of operands B and A that come from the scratchpad."""
+        window = fields["count0"] * fields["count1"] > 1
+        return (fields["count2"] * fields["count3"] if fields["b_use"] != OperandUse.NONE else 0,
+                (reads if window else reads // self._steps) if fields["a_source"] == Source.TABLE else 0)
 
     def _end(self, time: int, first: int, reads: int, fetches: int, prepared: "_Prepared") -> None:
         """The instruction's last read is now, unless sums that were not known before came in between."""
@@ -159,10 +175,13 @@ class VectorModel:
             half = fields["a_line"] // (self._config.accumulator_lines // 2)
             last = self._matmul.sums.last_of(half, first, reads)
         if fetches:
-            line = fields["a_line" if fields["a_source"] == Source.TABLE else "b_line"]
             ahead = _ahead(fields)
-            last = max(last, self._matmul.reads.last_of(line // self._config.bank_lines, first - ahead, fetches)
-                       + ahead)
+            asked = first - ahead
+            ends = asked + fetches - 1
+            for name, lines in zip(("b_line", "a_line"), self._fetched(fields, reads), strict=True):
+                bank = fields[name] // self._config.bank_lines
+                ends += self._matmul.reads.last_of(bank, asked, lines) - (asked + lines - 1) if lines else 0
+            last = max(last, ends + ahead)
         return last
 
 
