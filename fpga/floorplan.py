@@ -65,8 +65,8 @@ def array_sites(config: ChipConfig, part: str) -> dict[tuple[int, int], str]:
     The array's rows are cut into as few bands as fit, one per row of blocks; within a band, the multipliers of
     a cell are neighbours, and the next cell's come next. So activations take short steps to the right and sums
     short steps within a cell, but for the one from band to band. What a band leaves free is in its middle, for the
-    epilogue's multipliers. An array that is too wide for that follows the rows of blocks to and fro, cell by cell.
-    The portable multiplier needs no sites: the answer is empty.
+    vector unit's multipliers. An array that is too wide for that follows the rows of blocks to and fro, cell by
+    cell. The portable multiplier needs no sites: the answer is empty.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _named(pattern: re.Pattern, names: Iterable[str]) -> list[tuple[tuple[int, .
 
 
 def _lanes(names: list[str], free: list[list[str]]) -> dict[str, str]:
-    """The epilogue's multipliers: a lane's side by side, the lanes where most is free."""
+    """The vector unit's multipliers: a lane's side by side, the lanes where most is free."""
     placed: dict[str, str] = {}
     for _, lane in groupby(_named(_LANE, names), key=lambda item: item[0]):
         mine = [name for _, name in lane]

@@ -183,7 +183,7 @@ def test_time_line():
         "  fetch     ········  busy 0%, idle 100%",
         "  load      ███·····  busy 38%, idle 62%",
         "  matmul    ········  busy 0%, idle 100%",
-        "  epilogue  ········  busy 0%, idle 100%",
+        "  vector    ········  busy 0%, idle 100%",
         "  store     ······mm  busy 0%, idle 75%",
     ]
     assert all(f" {activity.name.lower()} " in legend for activity in Activity)

@@ -273,7 +273,7 @@ def test_a_whole_chip_becomes_a_netlist(tmp_path, monkeypatch):
     with pytest.raises(InterruptedError, match="far enough"):
         build.synthesise("ulx3s_85f", SMALLEST, out=tmp_path, clock_mhz=50)
     kinds = Counter(cell["type"] for cell in given["design"]["modules"]["kiwicha"]["cells"].values())
-    # The array's and the epilogue's multipliers; the RAM that is the chip's memory, and the chip's own.
+    # The array's and the vector unit's multipliers; the RAM that is the chip's memory, and the chip's own.
     assert kinds["MULT18X18D"] == 4 + 4 and kinds["DP16KD"] >= 32 + 6
     assert 2000 < kinds["LUT4"] < 40000 and 2000 < kinds["TRELLIS_FF"] < 40000 and kinds["EHXPLLL"] == 1
     sites = [cell["attributes"].get("BEL") for cell in blocks(given["design"])]

@@ -104,8 +104,8 @@ def test_busy_is_as_long_as_the_work(device):
     busy = fetch[fetch["activity"] == Activity.BUSY.value]
     assert (busy["end"] - busy["start"] == 1).all() and len(busy) == job.program_count
     store = trace.instructions(Unit.STORE)
-    epilogue = trace.instructions(Unit.VECTOR)
-    assert store["end"][-1] > epilogue["end"][-1] > trace.instructions(Unit.MATMUL)["end"][0]
+    vector = trace.instructions(Unit.VECTOR)
+    assert store["end"][-1] > vector["end"][-1] > trace.instructions(Unit.MATMUL)["end"][0]
 
 
 @pytest.mark.parametrize("limit", [5, 6, 100, 101])

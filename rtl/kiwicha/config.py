@@ -56,7 +56,7 @@ class ChipConfig:
     accumulator_lines: int = _param(1024, 16, 16384, power_of_two=True,
                                     doc="accumulator lines of `columns` int32 each, in two banks")
     vector_lanes: int = _param(4, 1, 8, power_of_two=True,
-                               doc="accumulators that the epilogue converts per cycle")
+                               doc="columns that the vector unit takes per cycle")
     queue_depth: int = _param(4, 1, 16, doc="instructions that wait in front of each unit")
     reads_in_flight: int = _param(16, 4, 64, power_of_two=True, doc="read bursts outstanding on the bus")
     writes_in_flight: int = _param(8, 2, 64, power_of_two=True, doc="write bursts outstanding on the bus")

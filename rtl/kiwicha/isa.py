@@ -395,7 +395,7 @@ _STATIC = (
     Register("VERSION", 0x004, Access.RO, "ISA version: major in the upper half, minor in the lower"),
     Register("ARRAY", 0x008, Access.RO, "the array's shape", _fields(
         ("rows", 0, 8, "array rows"), ("columns", 8, 8, "array columns"),
-        ("vector_lanes", 16, 8, "accumulators converted per cycle"),
+        ("vector_lanes", 16, 8, "columns that VECTOR takes per cycle"),
         ("line_bytes", 24, 8, "bytes per scratchpad line"))),
     Register("BUS", 0x00C, Access.RO, "the memory bus", _fields(
         ("bus_bytes", 0, 8, "bytes per beat"), ("address_width", 8, 8, "address bits"),

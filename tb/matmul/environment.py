@@ -173,7 +173,7 @@ class MatmulEnv:
         raise AssertionError(f"not quiet after {limit} cycles")
 
     async def read_all(self):
-        """The accumulators, through the epilogue's port."""
+        """The accumulators, through VECTOR's port."""
         words = []
         for line in range(self.config.accumulator_lines + READ_LATENCY + 1):
             port(self.dut, "read__request__valid").value = line < self.config.accumulator_lines

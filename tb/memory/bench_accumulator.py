@@ -1,4 +1,4 @@
-"""The accumulators: sums at one a cycle, the hazard distance, and the epilogue's reads, against numpy."""
+"""The accumulators: sums at one a cycle, the hazard distance, and VECTOR's reads, against numpy."""
 
 import cocotb
 import numpy as np
@@ -114,7 +114,7 @@ async def random_sums(dut, p_item, spread):
 
 @cocotb.test()
 async def one_sum_a_cycle(dut):
-    """REST lines in turn, each used again as early as may be, while the epilogue reads the other bank."""
+    """REST lines in turn, each used again as early as may be, while VECTOR reads the other bank."""
     model, random = await begin(dut, "turn")
     for cycle in range(600):
         bank = cycle // 100 % 2

@@ -40,7 +40,7 @@ class Accumulator(wiring.Component):
     -------
     i : In(accumulation(config))
     read : In(ReadPort)
-        For the epilogue. It waits while `i` uses the same bank, at most as long as that goes on.
+        For VECTOR. It waits while `i` uses the same bank, at most as long as that goes on.
     """
 
     def __init__(self, config: ChipConfig):
@@ -87,7 +87,7 @@ class Accumulator(wiring.Component):
             m.d.comb += [
                 ram.read.eq(Mux(mine, line, asked_line)),
                 ram.reads.eq(Mux(mine, i.add, self.read.request.valid & (asked_bank == number))),
-                # The epilogue may read this bank while `i` is fresh in the other one.
+                # VECTOR may read this bank while `i` is fresh in the other one.
                 ram.zero.eq(fresh & asked.valid & (asked.address[bits] == number)),
                 ram.write.enable.eq(summed.valid & (summed.address[bits] == number)),
                 ram.write.address.eq(summed.address[:bits]),
@@ -119,7 +119,7 @@ class Accumulator(wiring.Component):
             m.d.comb += [ram.write.data[bits].eq(total) for ram in lines]
 
     def _answer(self, m, lines, bank):
-        """The epilogue's answer, a multiplexer behind registers."""
+        """VECTOR's answer, a multiplexer behind registers."""
         valid = self.read.request.valid & self.read.request.ready
         m.d.comb += self.read.valid.eq(delay_valid(m, valid, "read_valid", READ_LATENCY))
         bank = delay(m, bank, "read_bank", READ_LATENCY - 1)

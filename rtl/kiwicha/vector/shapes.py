@@ -1,4 +1,4 @@
-"""What the parts of the epilogue say to one another, and the numbers that follow from a configuration."""
+"""What the parts of the vector unit say to one another, and the numbers that follow from a configuration."""
 
 from dataclasses import dataclass
 
@@ -106,7 +106,7 @@ def tag_layout(config: ChipConfig) -> data.StructLayout:
     return data.StructLayout({
         "set": range(PARAMETER_SETS),
         "step": Geometry.of(config).step_width,
-        "first": 1,         # opens a max-pool window
+        "first": 1,         # opens a window
         "last": 1,          # ends one
         **(scaled if config.block_scaled else {}),
     })
