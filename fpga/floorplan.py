@@ -27,6 +27,7 @@ _RAMS = ((0, 0), (2, 1), (4, 2), (6, 3))
 
 _CELL = re.compile(r"\.array\.cell_(\d+)_(\d+)\.")
 _LANE = re.compile(r"\.vector\.datapath\.lane(\d+)\.multiply\.")
+_TABLE = re.compile(r"\.vector\.datapath\.[ab]_table\.lane(\d+)\.memory\.")
 _SCRATCHPAD = re.compile(r"\.scratchpad\.bank(\d+)\.memory\.(\d+)\.(\d+)")
 _ACCUMULATOR = re.compile(r"\.accumulator\.bank(\d+)\.slice(\d+)\.memory\.(\d+)\.(\d+)")
 _MAIN = re.compile(r"\.ram\.lane(\d+)\.(\d+)\.(\d+)")
@@ -101,6 +102,7 @@ def _banded(bands: list[list[str]], rows: int, cells: int) -> dict[tuple[int, in
 
 def floorplan(cells: Iterable[str], array: dict[tuple[int, int], str], part: str) -> dict[str, str]:
     """A site for each of `cells`, the netlist's multipliers and block RAMs; what is not the chip's stays without.
+    Main memory goes to the bottom.
 
     Block RAMs have a plan on dies with four rows of them only: the 85F.
 
@@ -115,9 +117,16 @@ def floorplan(cells: Iterable[str], array: dict[tuple[int, int], str], part: str
     names = sorted(cells)
     placed = {name: array[key] for key, name in _named(_CELL, names) if key in array}
     taken = set(placed.values())
-    placed |= _lanes(names, [[site for site in band if site not in taken] for band in multiplier_sites(part)])
+    lanes = _lanes(names, [[site for site in band if site not in taken] for band in multiplier_sites(part)])
+    placed |= lanes
     rows = ram_sites(part)
-    return placed | _rams(names, rows) if len(rows) == 4 else placed
+    if len(rows) != 4:
+        return placed
+    rams = _memories(names, rows)
+    rams |= _tables(names, lanes, [site for row in rows for site in row if site not in set(rams.values())])
+    taken = set(rams.values())
+    rest = [site for row in (rows[3], rows[2], rows[1], rows[0]) for site in row if site not in taken]
+    return placed | rams | dict(zip((name for _, name in _named(_MAIN, names)), rest, strict=False))
 
 
 def _named(pattern: re.Pattern, names: Iterable[str]) -> list[tuple[tuple[int, ...], str]]:
@@ -137,18 +146,32 @@ def _lanes(names: list[str], free: list[list[str]]) -> dict[str, str]:
     return placed
 
 
-def _rams(names: list[str], rows: list[list[str]]) -> dict[str, str]:
-    """The scratchpad between the array's bands, the accumulators below its last, main memory at the bottom."""
+def _tables(names: list[str], lanes: dict[str, str], free: list[str]) -> dict[str, str]:
+    """Each lane's tables on the free sites that are nearest to its multipliers."""
+    near = {lane: _place_of(lanes[name]) for (lane,), name in _named(_LANE, names) if name in lanes}
+    placed: dict[str, str] = {}
+    for (lane,), name in _named(_TABLE, names):
+        if lane in near and free:
+            x, y = near[lane]
+            placed[name] = min(free, key=lambda site: abs(_place_of(site)[0] - x) + abs(_place_of(site)[1] - y))
+            free.remove(placed[name])
+    return placed
+
+
+def _place_of(site: str) -> tuple[int, int]:
+    x, y, _ = site.split("/")
+    return int(x[1:]), int(y[1:])
+
+
+def _memories(names: list[str], rows: list[list[str]]) -> dict[str, str]:
+    """The scratchpad between the array's bands, the accumulators below its last."""
     placed: dict[str, str] = {}
     # What has the same bits in all banks meets in one multiplexer.
     bits = sorted(((tuple(key), bank), name) for (bank, *key), name in _named(_SCRATCHPAD, names))
     slices = [[name for _, name in group] for _, group in groupby(bits, key=lambda item: item[0][0])]
     placed |= _spread(slices[::2], rows[0]) | _spread(slices[1::2], rows[1])
     sums = sorted(((part, *key, bank), name) for (bank, part, *key), name in _named(_ACCUMULATOR, names))
-    placed |= _spread([[name for _, name in sums]], rows[2])
-    taken = set(placed.values())
-    rest = [site for row in (rows[3], rows[2], rows[1], rows[0]) for site in row if site not in taken]
-    return placed | dict(zip((name for _, name in _named(_MAIN, names)), rest, strict=False))
+    return placed | _spread([[name for _, name in sums]], rows[2])
 
 
 def _spread(groups: Sequence[Sequence[str]], row: list[str]) -> dict[str, str]:
