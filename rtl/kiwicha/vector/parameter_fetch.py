@@ -2,18 +2,18 @@
 
 from typing import NamedTuple
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arith.order import total_order
 from ..config import ChipConfig
-from ..isa import ErrorCode, OperandUse, OutFormat, Reduce, ScaleMode, Source, Unit
+from ..isa import ErrorCode, ScaleMode, Unit
 from ..layouts import unit_layout
 from ..lib.delay import delay
 from ..memory.ports import LINE_ADDRESS, ReadPort
 from ..timing import PARAMETER_SETS
-from .shapes import Geometry, Size, prepared_layout, settings_layout
+from .fields import check_fields, write_settings
+from .shapes import Geometry, prepared_layout, settings_layout
 from .tables import TableLoader, table_write
 
 __all__ = ["ParameterFetch"]
@@ -126,7 +126,7 @@ class ParameterFetch(wiring.Component):
                     m.d.sync += [self.set.eq(self.set + 1), state.eq(_State.CHECK)]
             with m.Case(_State.CHECK):
                 m.d.comb += checking.eq(1)
-                self._check(m, fields, error, address)
+                check_fields(m, self._config, fields, error, address)
                 m.d.sync += state.eq(_State.FETCH)
             with m.Case(_State.FETCH):
                 with m.If(fetched & (awaited == 0)):
@@ -151,7 +151,9 @@ class ParameterFetch(wiring.Component):
             self.busy.eq(state != _State.TAKE),
             self.idle.eq((used == 0) & (awaited == 0) & (state == _State.TAKE)),
         ]
-        self._settings(m, fields, checking)
+        write_settings(m, self._config, fields, checking, self.settings, self.settings_enable)
+        if self._config.block_scaled:
+            m.d.comb += self.o.p.dynamic_scale.eq(self.settings.dynamic_scale)
         return m
 
     def _connect(self, m, loader, fields, arrived):
@@ -165,84 +167,6 @@ class ParameterFetch(wiring.Component):
             self.params.request.payload.eq(Mux(its.valid, its.payload, ours.payload)),
             ours.ready.eq(self.params.request.ready), its.ready.eq(self.params.request.ready),
         ]
-
-    def _check(self, m, fields, error, address):
-        """The first field without meaning, if any, to `error` and its value to `address`."""
-        counts = [fields[f"count{level}"] for level in range(4)]
-        integer = fields.out_format == OutFormat.INT32
-        has_float = Const(self._config.block_scaled, 1)
-        m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
-        with m.If(fields.out_format > self._last_format.value):
-            m.d.sync += address.eq(fields.out_format)
-        with m.Elif((fields.scale_mode > ScaleMode.COLUMN.value)
-                    | (integer & (fields.scale_mode != ScaleMode.NONE))):
-            m.d.sync += address.eq(fields.scale_mode)
-        with m.Elif(fields.float & (integer | ~has_float | (fields.reduce == Reduce.SUM))):
-            m.d.sync += address.eq(fields.float)
-        with m.Elif((fields.b_use > OperandUse.MULTIPLY.value)
-                    | ((fields.b_use == OperandUse.ADD) & fields.bias)
-                    | ((fields.b_use == OperandUse.MULTIPLY)
-                       & (integer | (fields.scale_mode != ScaleMode.NONE)))):
-            m.d.sync += address.eq(fields.b_use)
-        with m.Elif(self._bad_parts(fields)):
-            m.d.sync += address.eq(fields.parts)
-        with m.Elif((counts[0] != 0) & (counts[1] != 0) & (counts[2] != 0) & (counts[3] != 0)):
-            m.d.sync += error.eq(ErrorCode.NONE)
-
-    @property
-    def _last_format(self):
-        """The last format that this chip has: dynamic scales need a number of columns that divides a block."""
-        if not self._config.block_scaled:
-            return OutFormat.FP32
-        return OutFormat.E2M1 if Geometry.of(self._config).most_parts else OutFormat.BF16
-
-    def _dynamic_scale(self, fields):
-        """Whether results take a dynamic scale, for a format that this chip has."""
-        if self._last_format != OutFormat.E2M1:
-            return Const(0, 1)
-        return (fields.out_format == OutFormat.E4M3) | (fields.out_format == OutFormat.E2M1)
-
-    def _bad_parts(self, fields):
-        per_column = (fields.bias | (fields.scale_mode == ScaleMode.COLUMN)
-                      | (fields.b_use != OperandUse.NONE))
-        most = Geometry.of(self._config).most_parts
-        return self._dynamic_scale(fields) & ((fields.parts == 0) | (fields.parts > most)
-                                              | (per_column & (fields.parts != 1)))
-
-    def _settings(self, m, fields, checking):
-        """Bounds as keys; without `clamp`, those that every key is between. Made, compared, written: 3 cycles."""
-        integer = fields.out_format == OutFormat.INT32
-        low, high = (delay(m, Mux(integer, bound.as_signed(), total_order(bound)), name)
-                     for bound, name in ((fields.clamp_low, "low"), (fields.clamp_high, "high")))
-        checked, crossed = Signal(), Signal()
-        m.d.sync += [checked.eq(checking), crossed.eq(low > high), self.settings_enable.eq(checked)]
-        m.d.comb += [
-            # min(max(x, low), high) is `high` for every x if the bounds are the wrong way round.
-            self.settings.low.eq(Mux(fields.clamp, Mux(crossed, high, low), -(1 << 31))),
-            self.settings.high.eq(Mux(fields.clamp, high, (1 << 31) - 1)),
-            self.settings.integer.eq(integer),
-            self.settings.size.eq(self._size(fields)),
-            self.settings.zero_point.eq(fields.zero_point),
-            self.settings.table.eq(fields.a_source == Source.TABLE),
-            self.settings.sum.eq(fields.reduce == Reduce.SUM),
-            self.settings.add.eq(fields.b_use == OperandUse.ADD),
-            self.settings.multiply.eq(fields.b_use == OperandUse.MULTIPLY),
-        ]
-        if self._config.block_scaled:
-            m.d.comb += [
-                self.settings.float.eq(fields.float),
-                self.settings.dynamic_scale.eq(self._dynamic_scale(fields)),
-                self.settings.rule.eq(fields.scale_rule),
-                self.o.p.dynamic_scale.eq(self.settings.dynamic_scale),
-            ]
-
-    def _size(self, fields):
-        if not self._config.block_scaled:
-            return fields.out_format != OutFormat.INT8
-        return Mux(fields.out_format == OutFormat.BF16, Size.HALF.value,
-                   Mux(fields.out_format == OutFormat.E2M1, Size.NIBBLE.value,
-                       Mux((fields.out_format == OutFormat.INT8) | (fields.out_format == OutFormat.E4M3),
-                           Size.BYTE.value, Size.WORD.value)))
 
     def _awaited(self, m, arrived):
         """How many parameter lines have been asked for and have not come."""

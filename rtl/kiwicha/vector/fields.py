@@ -1,0 +1,95 @@
+"""Fields of VECTOR instructions: which have no meaning, and what the datapath needs of them."""
+
+from amaranth.hdl import Const, Mux, Signal
+
+from ..arith.order import total_order
+from ..isa import ErrorCode, OperandUse, OutFormat, Reduce, ScaleMode, Source
+from ..lib.delay import delay
+from .shapes import Geometry, Size
+
+__all__ = ["check_fields", "write_settings"]
+
+
+def check_fields(m, config, fields, error, address):
+    """The first field without meaning, if any, to `error` and its value to `address`."""
+    counts = [fields[f"count{level}"] for level in range(4)]
+    integer = fields.out_format == OutFormat.INT32
+    has_float = Const(config.block_scaled, 1)
+    m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
+    with m.If(fields.out_format > _last_format(config).value):
+        m.d.sync += address.eq(fields.out_format)
+    with m.Elif((fields.scale_mode > ScaleMode.COLUMN.value)
+                | (integer & (fields.scale_mode != ScaleMode.NONE))):
+        m.d.sync += address.eq(fields.scale_mode)
+    with m.Elif(fields.float & (integer | ~has_float | (fields.reduce == Reduce.SUM))):
+        m.d.sync += address.eq(fields.float)
+    with m.Elif((fields.b_use > OperandUse.MULTIPLY.value)
+                | ((fields.b_use == OperandUse.ADD) & fields.bias)
+                | ((fields.b_use == OperandUse.MULTIPLY)
+                   & (integer | (fields.scale_mode != ScaleMode.NONE)))):
+        m.d.sync += address.eq(fields.b_use)
+    with m.Elif(_bad_parts(config, fields)):
+        m.d.sync += address.eq(fields.parts)
+    with m.Elif((counts[0] != 0) & (counts[1] != 0) & (counts[2] != 0) & (counts[3] != 0)):
+        m.d.sync += error.eq(ErrorCode.NONE)
+
+
+def _last_format(config):
+    """The last format that this chip has: dynamic scales need a number of columns that divides a block."""
+    if not config.block_scaled:
+        return OutFormat.FP32
+    return OutFormat.E2M1 if Geometry.of(config).most_parts else OutFormat.BF16
+
+
+def _dynamic_scale(config, fields):
+    """Whether results take a dynamic scale, for a format that this chip has."""
+    if _last_format(config) != OutFormat.E2M1:
+        return Const(0, 1)
+    return (fields.out_format == OutFormat.E4M3) | (fields.out_format == OutFormat.E2M1)
+
+
+def _bad_parts(config, fields):
+    per_column = (fields.bias | (fields.scale_mode == ScaleMode.COLUMN)
+                  | (fields.b_use != OperandUse.NONE))
+    most = Geometry.of(config).most_parts
+    return _dynamic_scale(config, fields) & ((fields.parts == 0) | (fields.parts > most)
+                                          | (per_column & (fields.parts != 1)))
+
+
+def write_settings(m, config, fields, checking, settings, enable):
+    """What the datapath needs of an instruction, a cycle after `checking`.
+
+    Bounds are keys; without `clamp`, those that every key is between. Made, compared, written: 3 cycles.
+    """
+    integer = fields.out_format == OutFormat.INT32
+    low, high = (delay(m, Mux(integer, bound.as_signed(), total_order(bound)), name)
+                 for bound, name in ((fields.clamp_low, "low"), (fields.clamp_high, "high")))
+    checked, crossed = Signal(), Signal()
+    m.d.sync += [checked.eq(checking), crossed.eq(low > high), enable.eq(checked)]
+    m.d.comb += [
+        # min(max(x, low), high) is `high` for every x if the bounds are the wrong way round.
+        settings.low.eq(Mux(fields.clamp, Mux(crossed, high, low), -(1 << 31))),
+        settings.high.eq(Mux(fields.clamp, high, (1 << 31) - 1)),
+        settings.integer.eq(integer),
+        settings.size.eq(_size(config, fields)),
+        settings.zero_point.eq(fields.zero_point),
+        settings.table.eq(fields.a_source == Source.TABLE),
+        settings.sum.eq(fields.reduce == Reduce.SUM),
+        settings.add.eq(fields.b_use == OperandUse.ADD),
+        settings.multiply.eq(fields.b_use == OperandUse.MULTIPLY),
+    ]
+    if config.block_scaled:
+        m.d.comb += [
+            settings.float.eq(fields.float),
+            settings.dynamic_scale.eq(_dynamic_scale(config, fields)),
+            settings.rule.eq(fields.scale_rule),
+        ]
+
+
+def _size(config, fields):
+    if not config.block_scaled:
+        return fields.out_format != OutFormat.INT8
+    return Mux(fields.out_format == OutFormat.BF16, Size.HALF.value,
+               Mux(fields.out_format == OutFormat.E2M1, Size.NIBBLE.value,
+                   Mux((fields.out_format == OutFormat.INT8) | (fields.out_format == OutFormat.E4M3),
+                       Size.BYTE.value, Size.WORD.value)))

@@ -1,0 +1,171 @@
+"""The vector unit's loop nest, and the lines that follow it."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import ChipConfig
+from ..isa import OperandUse, Source
+from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
+from ..timing import PARAMETER_SETS
+from .shapes import Geometry, Size, prepared_layout, size_shape, tag_layout
+
+__all__ = ["OPERANDS", "Loops"]
+
+#: Whether a read takes operand A from the scratchpad, and operand B; whether their lines begin and end with it.
+OPERANDS = data.StructLayout(dict.fromkeys(("table", "a_begins", "a_ends", "second", "b_begins", "b_ends"), 1))
+
+
+class Loops(wiring.Component):
+    """The loop nest (window 0, window 1, step, part, pixel 2, pixel 3) and what follows it.
+
+    The lines of a pixel's results are a level below the pixels, whose iterations end where a step fills a line,
+    or with a part. Without block scaling there is no level of parts. Latency: the first read is there in the cycle
+    after `load`. Throughput: a read per cycle.
+
+    Members
+    -------
+    i : In(prepared_layout())
+    load : In(1)
+        Start over with `i`; without an instruction, what is loaded does not matter.
+    take : In(1)
+        `i` is one; only with `load`.
+    advance : In(1)
+        To the next read.
+    read, second, line : Out(signed(18))
+        The line of operand A to read, operand B's, and the line of results that it may complete.
+    operands : Out(OPERANDS)
+        What the read takes from the scratchpad.
+    line_end, end : Out(1)
+        It completes the line; it is the instruction's last.
+    tag : Out(tag_layout)
+    dynamic_scale : Out(1), scale : Out(signed(18)), scale_begins : Out(1)
+        Results take dynamic scales; the line of the pixel's; the pixel's is the first there. Only with block
+        scaling.
+    """
+
+    def __init__(self, config: ChipConfig):
+        self._config, self._geometry = config, Geometry.of(config)
+        pointer = signed(POINTER_WIDTH)
+        scaled = {"dynamic_scale": Out(1), "scale": Out(pointer), "scale_begins": Out(1)}
+        super().__init__({
+            "i": In(prepared_layout(config)), "load": In(1), "take": In(1), "advance": In(1),
+            "read": Out(pointer), "second": Out(pointer), "line": Out(pointer), "operands": Out(OPERANDS),
+            "line_end": Out(1), "end": Out(1),
+            "tag": Out(tag_layout(config)), **(scaled if config.block_scaled else {}),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        load, advance, scaled = self.load, self.advance, self._config.block_scaled
+        i = self.i.instruction
+        counts = [(i.count0, i.a_stride0), (i.count1, i.a_stride1), (self._geometry.steps, None),
+                  (i.count2, i.a_stride2), (i.count3, i.a_stride3)]
+        if scaled:
+            counts.insert(3, (Mux(self.i.dynamic_scale, i.parts, 1), i.part_stride))
+        set_ = Signal(range(PARAMETER_SETS), name="set")
+        size = Signal(size_shape(self._config), name="size")
+        column = Signal(self._geometry.step_width, name="column")       # number of the step
+        m.submodules.nest = nest = LoopNest(len(counts))
+        m.d.comb += [nest.counts[level].eq(count) for level, (count, _) in enumerate(counts)]
+        m.d.comb += [nest.load.eq(load), nest.advance.eq(advance | load)]
+        fills = self._fills(m, size, column)
+        self._follow_reads(m, nest, [stride for _, stride in counts])
+        self._follow_lines(m, nest, fills)
+        self._follow_operands(m, nest)
+        with m.If(load):
+            m.d.sync += [set_.eq(self.i.set), size.eq(self.i.size), column.eq(0)]
+        with m.Elif(advance & nest.carry[2:].any()):
+            m.d.sync += column.eq(Mux(nest.carry[2], column + 1, 0))
+        window_end = nest.last[:2].all()
+        m.d.comb += [
+            self.line_end.eq(window_end & (nest.last[2] | fills)), self.end.eq(nest.done),
+            self.tag.set.eq(set_), self.tag.step.eq(column), self.tag.first.eq(nest.first[:2].all()),
+            self.tag.last.eq(window_end),
+        ]
+        if scaled:
+            self._follow_scales(m, nest)
+        return m
+
+    def _follow_reads(self, m, nest, strides):
+        """Operand A's line: each step starts at the same one."""
+        stepping = [level for level, stride in enumerate(strides) if stride is not None]
+        held = Signal(data.ArrayLayout(signed(16), len(stepping)), name="a_strides")
+        m.submodules.read = read = Pointer(len(strides))
+        m.d.comb += [
+            *(read.strides[level].eq(held[own]) for own, level in enumerate(stepping)),
+            read.load.eq(self.load), read.advance.eq(self.advance | self.load),
+            read.base.eq(self.i.instruction.a_line),
+            read.carry.eq(nest.carry & ~self.load.replicate(len(strides))),
+            self.read.eq(read.value),
+        ]
+        with m.If(self.load):
+            m.d.sync += [held[own].eq(strides[level]) for own, level in enumerate(stepping)]
+
+    def _follow_operands(self, m, nest):
+        """Operand B's line, one for each pixel; and with which reads lines from the scratchpad begin and end."""
+        i = self.i.instruction
+        held = Signal(data.ArrayLayout(signed(16), 2), name="b_strides")
+        table, second = Signal(name="table"), Signal(name="has_second")
+        m.submodules.second = pointer = Pointer(2)
+        # A line serves all its steps, but not if each of them goes through a window.
+        alone = nest.first[:2].all() & nest.last[:2].all()
+        m.d.comb += [
+            pointer.load.eq(self.load), pointer.advance.eq(self.advance | self.load), pointer.base.eq(i.b_line),
+            pointer.strides.eq(held), pointer.carry.eq(nest.carry[-2:] & ~self.load.replicate(2)),
+            self.second.eq(pointer.value),
+            self.operands.table.eq(table), self.operands.second.eq(second),
+            self.operands.a_begins.eq(table & (~alone | nest.first[2])),
+            self.operands.a_ends.eq(~alone | nest.last[2]),
+            self.operands.b_begins.eq(second & nest.first[:3].all()),
+            self.operands.b_ends.eq(nest.last[:3].all()),
+        ]
+        with m.If(self.load):
+            m.d.sync += [held[0].eq(i.b_stride2), held[1].eq(i.b_stride3), table.eq(i.a_source == Source.TABLE),
+                         second.eq(i.b_use != OperandUse.NONE)]
+
+    def _follow_lines(self, m, nest, fills):
+        """The line of results: the next one where a step fills it, and where a part ends."""
+        i = self.i.instruction
+        held = Signal(data.ArrayLayout(signed(16), 3), name="out_strides")
+        m.submodules.line = line = Pointer(3)
+        carry = nest.carry[2] & fills
+        if self._config.block_scaled:
+            carry = carry | nest.carry[3]
+        m.d.comb += [
+            line.load.eq(self.load), line.advance.eq(self.advance | self.load), line.base.eq(i.out_line),
+            line.strides.eq(held),
+            line.carry.eq(Cat(carry, nest.carry[-2:]) & ~self.load.replicate(3)),
+            self.line.eq(line.value),
+        ]
+        with m.If(self.load):
+            m.d.sync += [own.eq(i[name]) for own, name in
+                         zip(held, ("out_step", "out_stride2", "out_stride3"), strict=True)]
+
+    def _fills(self, m, size, column):
+        """Whether this step fills a line before the last one."""
+        fills = Signal()
+        sizes = (Size.WORD, Size.HALF) if self._config.block_scaled else (Size.WORD,)
+        with m.Switch(size):
+            for each in sizes:
+                width = (self._geometry.slots_of(each) - 1).bit_length()
+                with m.Case(each.value):
+                    m.d.comb += fills.eq(column[:width].all() if width else 1)
+        return fills
+
+    def _follow_scales(self, m, nest):
+        """Lines of scales: a byte for each pixel."""
+        line_bytes = self._config.line_bytes
+        byte = Signal(range(line_bytes), name="scale_byte")
+        full = byte == line_bytes - 1
+        with m.If(self.take):
+            m.d.sync += [self.dynamic_scale.eq(self.i.dynamic_scale),
+                         self.scale.eq(self.i.instruction.scale_line), byte.eq(0)]
+        with m.Elif(self.advance & nest.carry[4:].any()):
+            m.d.sync += [byte.eq(byte + 1), self.scale.eq(self.scale + full)]
+        pixel_end = nest.last[:4].all()
+        m.d.comb += [
+            self.scale_begins.eq(self.dynamic_scale & pixel_end & (byte == 0)),
+            self.tag.end.eq(pixel_end),
+            self.tag.flush.eq(self.dynamic_scale & pixel_end & (full | nest.last[4:].all())),
+        ]
