@@ -344,7 +344,8 @@ def test_a_model_in_parts(run, tmp_path):
     status, out, err = run("run", path, "x.npy", "--config", "tiny", "--report", "r", "--json")
     assert (status, err) == (0, "")
     figures, page = json.loads(out), read(tmp_path / "r")
-    assert len(figures["layers"]) == page.count["circle"] - 1 > 8
+    # The roofline has those that multiply, and the whole run.
+    assert sum(layer["macs"] > 0 for layer in figures["layers"]) == page.count["circle"] - 1 > 8
     assert {"QLinearConv", "QLinearMatMul"} <= {layer["op"] for layer in figures["layers"]}
     assert sum(layer["macs"] for layer in figures["layers"]) == figures["macs"]
     assert {"Softmax", "the chip does not run Softmax"} <= set(page.texts["td"])
