@@ -171,6 +171,8 @@ FUNCTIONS = {
     "chain": lambda net, x: net("Sub", net("Add", net("Tanh", x), np.float32(1)), np.float32(0.3)),
     "gelu": lambda net, x: net("Mul", net("Mul", x, np.float32(0.5)), net("Add", net("Erf", net(
         "Div", x, np.float32(2 ** 0.5))), np.float32(1))),
+    "moved": lambda net, x: net("Flatten", net("Transpose", net("HardSwish", x), perm=[0, 2, 3, 1])),
+    "requantized and moved": lambda net, x: net("Reshape", x, np.array([0, 16, 16])),
     "quantized constant": lambda net, x: net("Add", x, net("DequantizeLinear", net.dtype(7), np.float32(0.1),
                                                            net.dtype(0)))}
 
@@ -183,6 +185,19 @@ def test_functions(function, dtype):
     model = net.model(net.codes(FUNCTIONS[function](net, net.numbers("x"))))
     [layer] = check(model, {"x": all_codes(dtype)}).layers
     assert layer.b_table is None
+
+
+@DTYPES
+def test_moved_results_that_are_needed_elsewhere(dtype):
+    """The numbers of a function whose codes are moved, too; and two that move the same numbers."""
+    net = Between(dtype, x=["N", 1, 16, 16])
+    moved = net("Flatten", net("HardSwish", net.numbers("x")))
+    model = net.model(net.codes(moved), net.codes(net("Reshape", moved, np.array([0, 2, 128])), 0.03, 1),
+                      net.codes(net("Softmax", moved), 0.004, 0))
+    inputs = {"x": all_codes(dtype)}
+    for got, expected in zip(load_model(model, config="tiny", device="golden").run(inputs).values(),
+                             onnxruntime_says(model, inputs), strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 JOINS = {

@@ -5,13 +5,14 @@ stands for, its attribute ``ops``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Codes, Work, is_sound, read
+from .fold_moves import REORDERS
 from .remove_dead import remove_dead
 
-__all__ = ["ELEMENTWISE", "fold_elementwise"]
+__all__ = ["ELEMENTWISE", "FUNCTIONS", "fold_elementwise"]
 
 #: The operator. Its inputs are each operand's codes, scale and zero point, the result's scale and zero point, and
 #: all other constants; ``ops`` are what it stands for, ``join`` is "" or which of `_JOINS` takes both operands.
@@ -21,7 +22,7 @@ _JOINS = ("Add", "Sub", "Mul")
 #: What may come after those: what follows from the limits of the codes.
 _LIMITS = ("Relu", "Clip", "Identity")
 #: Functions of numbers; their other operands are single constants.
-_FUNCTIONS = (
+FUNCTIONS = (
     *_JOINS, *_LIMITS, "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Cos", "Cosh",
     "Div", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max", "Min",
     "Mish", "Neg", "PRelu", "Pow", "Reciprocal", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh",
@@ -32,16 +33,18 @@ _MOST = 64
 
 
 def fold_elementwise(graph: Graph) -> Graph:
-    """The graph with :data:`ELEMENTWISE` in the place of functions between codes."""
+    """The graph with :data:`ELEMENTWISE` in the place of functions between codes.
+
+    Between a function and its QuantizeLinear numbers may change places: codes do then.
+    """
     work = Work(graph)
     ops, made = list[Op](), dict[str, Op]()
     for op in graph.ops:
-        if op.kind == "QuantizeLinear":
-            op = _folded(work, op) or op
-        if op.kind == ELEMENTWISE:
-            op = _of_one(op, made, graph.outputs)
-            made[op.outputs[0]] = op
-        ops.append(op)
+        first, *moves = _folded(work, op) if op.kind == "QuantizeLinear" else [op]
+        if first.kind == ELEMENTWISE:
+            first = _of_one(first, made, graph.outputs)
+            made[first.outputs[0]] = first
+        ops += [first, *moves]
     return with_unique_names(remove_dead(graph.with_ops(tuple(ops))))
 
 
@@ -64,7 +67,7 @@ class _Function:
                 return False
             if work.scalar(codes.name) is None:
                 self.sources.setdefault(codes.name, codes)
-        elif op.kind not in _FUNCTIONS or not all(
+        elif op.kind not in FUNCTIONS or not all(
                 self.takes(work, item, depth + 1) for item in filter(None, op.inputs)):
             return False
         self.ops.append(op)
@@ -80,20 +83,29 @@ class _Function:
         return join if pair and {*limits} <= {*_LIMITS, ""} else None
 
 
-def _folded(work: Work, quantize: Op) -> Op | None:
+def _folded(work: Work, quantize: Op) -> list[Op]:
+    """The function that makes the codes of `quantize`, and what puts these elsewhere; or `quantize`."""
     made, function = read(quantize), _Function()
     if made is None or not is_sound(work.scalar(made.scale), work.scalar(made.zero)):
-        return None
-    if not function.takes(work, made.name) or function.join is None:
-        return None
+        return [quantize]
+    numbers, moves = made.name, list[Op]()
+    while (move := work.maker(numbers)) is not None and move.kind in REORDERS:
+        numbers, moves = move.inputs[0], [move, *moves]
+    if not function.takes(work, numbers) or function.join is None:
+        return [quantize]
+    results = [*(work.fresh(f"{name}_codes") for name in (numbers, *(move.outputs[0] for move in moves[:-1]))),
+               *quantize.outputs] if moves else [*quantize.outputs]
+    last = replace(quantize, inputs=(numbers, *quantize.inputs[1:]), outputs=(results[0],))
+    moved = [replace(move, inputs=(source, *move.inputs[1:]), outputs=(result,))
+             for move, source, result in zip(moves, results, results[1:], strict=False)]
     ends = (name for item in function.sources.values() for name in (item.name, item.scale, item.zero))
     inputs = (*ends, made.scale, made.zero)
     others = dict.fromkeys(name for op in function.ops for name in op.reads
                            if name in work.constants and name not in inputs)
     root = function.ops[2 if function.join else -1]
     name = root.name if root.kind != "DequantizeLinear" else quantize.name
-    return Op(name, ELEMENTWISE, (*inputs, *others), quantize.outputs,
-              {"ops": (*function.ops, quantize), "join": function.join})
+    return [Op(name, ELEMENTWISE, (*inputs, *others), last.outputs,
+               {"ops": (*function.ops, last), "join": function.join}), *moved]
 
 
 def _of_one(op: Op, made: Mapping[str, Op], outputs: Sequence[str]) -> Op:

@@ -8,7 +8,11 @@ import numpy as np
 from ..ir.graph import Op
 from .codes import Codes, Work, is_sound, read
 
-__all__ = ["MOVES"]
+__all__ = ["MOVES", "REORDERS"]
+
+#: The same on codes as on the numbers that they stand for, which only change places.
+REORDERS = ("DepthToSpace", "Flatten", "Identity", "Reshape", "Slice", "SpaceToDepth", "Squeeze", "Transpose",
+            "Unsqueeze")
 
 
 def _move(work: Work, op: Op, made: Codes, result: str) -> Op | None:
@@ -76,8 +80,6 @@ def _pad(work: Work, op: Op, made: Codes, result: str) -> Op | None:
 #: By the operator's kind: the operator on codes that makes the codes `result`, if there is one.
 MOVES: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
     "Concat": _concat, "Pad": _pad, "Split": _part,
-    # The same on codes as on the numbers that they stand for.
+    # They choose among numbers.
     "Resize": _resize,
-    **dict.fromkeys(("DepthToSpace", "DequantizeLinear", "Flatten", "Identity", "MaxPool", "Reshape", "Slice",
-                     "SpaceToDepth", "Squeeze",
-                     "Transpose", "Unsqueeze"), _move)}
+    **dict.fromkeys((*REORDERS, "DequantizeLinear", "MaxPool"), _move)}
