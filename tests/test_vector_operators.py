@@ -200,6 +200,16 @@ def test_moved_results_that_are_needed_elsewhere(dtype):
         np.testing.assert_array_equal(got, expected)
 
 
+@DTYPES
+def test_functions_without_codes_behind_them(dtype):
+    """The chip runs these operators, but not between numbers: the reason says so."""
+    net = Between(dtype, x=["N", 1, 16, 16])
+    model = net.model(net.codes(net("GlobalAveragePool", net("HardSwish", net.numbers("x")))))
+    with load_model(model, config="tiny", device="golden") as loaded:
+        whys = {row.op: row.why for row in loaded.placement}
+    assert whys["HardSwish"] == whys["GlobalAveragePool"] == "computes in floating point; the chip needs codes"
+
+
 JOINS = {
     "Add": lambda net, a, b: net("Add", a, b), "Sub": lambda net, a, b: net("Sub", a, b),
     "Mul": lambda net, a, b: net("Mul", a, b), "Relu": lambda net, a, b: net("Relu", net("Add", a, b)),

@@ -6,13 +6,16 @@ from dataclasses import replace
 from ..errors import CompileError
 from ..ir.graph import Graph, Op
 from ..ir.layers import LayerCheck, LayerGraph
+from ..passes.fold_elementwise import FUNCTIONS
+from ..passes.fold_qdq import ON_CODES
 from .to_layers import SUPPORTED, LayerBuilder
 
-__all__ = ["Growth"]
+__all__ = ["USELESS", "Growth"]
 
 #: What the chip runs in another form.
-_FLOATS = ("Conv", "Gemm", "MatMul")
-_USELESS = "nothing that it leads to is for the chip"
+_FLOATS = frozenset((*ON_CODES, *FUNCTIONS))
+#: Why the host has operators for the sake of others of its own.
+USELESS = "nothing that it leads to is for the chip"
 
 
 class Growth:
@@ -81,7 +84,7 @@ class Growth:
                 except CompileError as error:
                     self.why[op.name] = str(error)
                 if op.kind == "DequantizeLinear":
-                    self.why[op.name] = _USELESS
+                    self.why[op.name] = USELESS
 
     def _prune(self) -> bool:
         """Leave to the host what it does better; whether what is left has to be grown anew."""
@@ -94,9 +97,9 @@ class Growth:
             is_output = any(name in self._graph.outputs for name in names)
             # Numbers are for the host's own operators, which know best what to do before they are codes again.
             if value.dequantized and not is_output and not (inside and all(inside)):
-                self.why[op.name] = _USELESS
+                self.why[op.name] = USELESS
             elif value.view is None and (is_output or not (inside and all(inside))):
-                self.why[op.name] = "the host needs its result too" if any(inside) else _USELESS
+                self.why[op.name] = "the host needs its result too" if any(inside) else USELESS
         dropped = self._ops.keys() & self.why.keys()
         made = {output for name in dropped for output in self._ops[name].outputs}
         for name in dropped:
@@ -111,7 +114,7 @@ class Growth:
             if any(layer.real_macs or layer.pool for layer in layers.layers):
                 yield ops, layers
             else:
-                self.why |= dict.fromkeys(names, _USELESS)
+                self.why |= dict.fromkeys(names, USELESS)
 
     def _components(self) -> list[tuple[Op, ...]]:
         of_tensor: dict[str, set[str]] = {}

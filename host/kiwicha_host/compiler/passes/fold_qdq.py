@@ -17,12 +17,14 @@ from .fold_averages import AVERAGES
 from .fold_moves import MOVES
 from .remove_dead import remove_dead
 
-__all__ = ["fold_qdq"]
+__all__ = ["ON_CODES", "fold_qdq"]
 
 #: How products are called that take codes; their weights' scales go along this axis.
 _PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1),
              "ConvTranspose": ("kiwicha.QLinearConvTranspose", 1)}
 _OTHERS = {**MOVES, **AVERAGES}
+#: The operators that may have a form that works on codes.
+ON_CODES = (*_PRODUCTS, *_OTHERS)
 #: The attributes of a ConvTranspose that the chip has a rule for.
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "pads", "strides")
 
