@@ -246,6 +246,39 @@ def test_sums_are_onnxruntimes(monkeypatch):
     assert (plain != onnxruntime_says(model, arrays)[0]).sum() == 1
 
 
+def all_pairs(first, second):
+    """[1, 16, 64, 64] each: all pairs of codes."""
+    codes = np.arange(256).astype(np.uint8)
+    return {"x": np.repeat(codes, 256).view(first).reshape(1, 16, 64, 64),
+            "y": np.tile(codes, 256).view(second).reshape(1, 16, 64, 64)}
+
+
+@DTYPES
+@pytest.mark.parametrize("zero", [4, 5])
+def test_sums_of_codes_of_two_types(zero, dtype):
+    """Numbers for ONNX Runtime, which adds the zero point after it has rounded: a half goes to the even number."""
+    net = Between(dtype, x=["N", 16, 64, 64], y=["N", 16, 64, 64])
+    model = net.model(net("QuantizeLinear", net("Add", net.numbers("x", 0.25, 7), net.numbers("y", 0.5, 9)),
+                          np.float32(0.5), (np.int8, np.uint8)[dtype == np.int8](zero)))
+    model.graph.output[0].type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(
+        np.dtype((np.int8, np.uint8)[dtype == np.int8]))
+    check(model, all_pairs(dtype, dtype))
+
+
+@pytest.mark.parametrize("op, scales", [("Add", (1, 1, 1e-30)), ("Mul", (1e3, 1e3, 1e-3)), ("Mul", (1, 1, 1e-38))])
+def test_results_beyond_integers(op, scales):
+    """ONNX Runtime's conversions overflow there: no tables make its results, and the host computes them."""
+    net = Between(np.int8, x=["N", 16, 64, 64], y=["N", 16, 64, 64])
+    ends = [(np.float32(scale), np.int8(3)) for scale in scales]
+    made = net(f"QLinear{op}", "x", *ends[0], "y", *ends[1], *ends[2], domain="com.microsoft")
+    model = net.model(net("MaxPool", made, kernel_shape=[1, 1]))
+    with pytest.raises(CompileError, match="scales .* are too large for the result's"):
+        to_layers(optimize(model))
+    arrays = all_pairs(np.int8, np.int8)
+    with load_model(model, "tiny", "golden") as loaded:
+        np.testing.assert_array_equal(*loaded.run(arrays).values(), onnxruntime_says(model, arrays)[0])
+
+
 @pytest.mark.parametrize("name, differ", [("sum", False), ("global average of 7x7", False), ("product", True)])
 def test_how_much_differs(name, differ):
     """Products at halves, with an odd zero point, are what may."""

@@ -1,7 +1,8 @@
 """Functions of the codes of one tensor or two, element by element."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) ->
     one_for_all = b.where.shape[-1] < a.where.shape[-1]
     codes, unsigned = _signed(all_results(graph, node.operator, (names[0], names[1]), a.where.ndim,
                                           (a.unsigned, b.unsigned), one_for_all))
-    tables = _tables(node, codes.astype(np.int64), (a_place, b_place), unsigned)
+    tables = _tables(node, codes, (a_place, b_place), unsigned)
     a.through(node, lambda channels, size: VectorLayer(
         node.name, _label(node), channels, size, clamp=(int(codes.min()), int(codes.max())), **tables), unsigned,
         second)
@@ -59,25 +60,52 @@ def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) ->
 
 
 def _tables(node: Node, codes: np.ndarray, places: Sequence[int], unsigned: bool) -> dict:
-    """What a VectorLayer needs to make `codes` of all pairs."""
+    """What a VectorLayer needs to make `codes` of all pairs, but for a few that become the next code."""
     scales = [node.scale(place + 1, "an operand's scale") for place in places]
-    steps = [CODES.astype(np.int32) - node.zero_point(place + 2, "an operand's zero point")[0] for place in places]
-    scale, (zero, _) = node.scale(6, "the result's scale"), node.zero_point(7, "the result's zero point")
-    join = _join(node)
-    with np.errstate(over="ignore"):
-        factor = scales[0] * scales[1] / scale
-        ratios = [item / scale for item in scales]
-    if not np.isfinite([factor, *ratios]).all():
+    scale = node.scale(6, "the result's scale")
+    found, wrong = dict[str, Any](), np.full(codes.shape, np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for tables in (_products if _join(node) == "Mul" else _sums)(node, codes, places, unsigned):
+            off = np.abs(_results(tables, codes.min(), codes.max()) - codes)
+            if np.count_nonzero(off) < np.count_nonzero(wrong):
+                found, wrong = tables, off
+            if not wrong.any():
+                break
+    if not (wrong <= 1).all():
         raise node.error(f"scales {scales[0]} and {scales[1]} are too large for the result's, {scale}")
-    if join == "Mul":
-        return {"a_table": steps[0], "y_zero": zero,
-                "b_table": product_table(codes - zero, steps[0], steps[1].astype(np.float32) * factor)}
-    # ONNX Runtime rounds what has the zero point in it already, as the model has that.
-    shift = -SHIFT * unsigned
-    a, b = (step * np.float64(ratio) * (-1 if join == "Sub" and place else 1)
-            for step, ratio, place in zip(steps, ratios, places, strict=True))
-    a_table, b_table, unit = sum_tables(codes - shift, a + (zero - shift), b)
-    return {"a_table": a_table, "b_table": b_table, "factor": np.array([unit]), "y_zero": shift}
+    return found
+
+
+def _steps(node: Node, place: int) -> tuple[np.ndarray, np.float32]:
+    """All codes of the operand at `place`, less its zero point; and its scale."""
+    zero, _ = node.zero_point(place + 2, "an operand's zero point")
+    return CODES.astype(np.int32) - zero, node.scale(place + 1, "an operand's scale")
+
+
+def _products(node: Node, codes: np.ndarray, places: Sequence[int], unsigned: bool) -> Iterator[dict[str, Any]]:
+    (a, a_scale), (b, b_scale) = (_steps(node, place) for place in places)
+    zero, _ = node.zero_point(7, "the result's zero point")
+    factors = b.astype(np.float32) * (a_scale * b_scale / node.scale(6, "the result's scale"))
+    if np.isfinite(factors).all():
+        yield {"a_table": a, "b_table": product_table(codes.astype(np.int64) - zero, a, factors), "y_zero": zero}
+
+
+def _sums(node: Node, codes: np.ndarray, places: Sequence[int], unsigned: bool) -> Iterator[dict[str, Any]]:
+    """QLinearAdd rounds what has the zero point in it already, as the model has that. Of codes of two types ONNX
+    Runtime makes numbers, whose zero point comes after."""
+    (zero, _), scale = node.zero_point(7, "the result's zero point"), node.scale(6, "the result's scale")
+    a, b = (step * np.float64(own / scale) * (-1 if _join(node) == "Sub" and place else 1)
+            for place in places for step, own in (_steps(node, place),))
+    for after in (-SHIFT * unsigned, zero) if np.isfinite([*a, *b]).all() else ():
+        a_table, b_table, unit = sum_tables(codes.astype(np.int64) - after, a + (zero - after), b)
+        yield {"a_table": a_table, "b_table": b_table, "factor": np.array([unit]), "y_zero": after}
+
+
+def _results(tables: dict[str, Any], low: int, high: int) -> np.ndarray:
+    """What a VectorLayer with such tables makes of all pairs."""
+    a, b = tables["a_table"][:, None], tables["b_table"]
+    numbers = (a + b).astype(np.float32) * tables["factor"] if "factor" in tables else a.astype(np.float32) * b
+    return (np.rint(numbers) + tables["y_zero"]).clip(low, high)
 
 
 def _join(node: Node) -> str:
