@@ -246,6 +246,16 @@ def test_sums_are_onnxruntimes(monkeypatch):
     assert (plain != onnxruntime_says(model, arrays)[0]).sum() == 1
 
 
+@pytest.mark.parametrize("shape", [(256, 1, 256), (256, 256, 1)])
+def test_sums_with_a_number_for_each_channel(shape):
+    """ONNX Runtime adds such a number in another order, wherever the channel's elements are."""
+    ends = [(np.float32(scale), np.int8(zero)) for scale, zero in ((0.3, 23), (0.8, 43), (1, 3))]
+    net = Between(np.int8, x=["N", *shape], y=["N", 256, 1, 1])
+    model = net.model(net("QLinearAdd", "y", *ends[1], "x", *ends[0], *ends[2], domain="com.microsoft"))
+    codes = np.arange(256).astype(np.uint8).view(np.int8)
+    check(model, {"x": np.tile(codes, 256).reshape(1, *shape), "y": codes.reshape(1, 256, 1, 1)})
+
+
 def all_pairs(first, second):
     """[1, 16, 64, 64] each: all pairs of codes."""
     codes = np.arange(256).astype(np.uint8)

@@ -49,7 +49,7 @@ def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) ->
     if a.where.ndim != b.where.ndim or a.batch != b.batch:
         raise node.error("its operands must have as many dimensions and images each")
     second = _second(a, b, node)
-    one_for_all = b.where.shape[-1] < a.where.shape[-1]
+    one_for_all = b.where.size < a.where.size
     codes, unsigned = _signed(all_results(graph, node.operator, (names[0], names[1]), a.where.ndim,
                                           (a.unsigned, b.unsigned), one_for_all))
     tables = _tables(node, codes, (a_place, b_place), unsigned)
