@@ -1,8 +1,8 @@
 """How often a result on the chip is the code next to ONNX Runtime's: ``python -m bench.one_step``.
 
 Sums and products of two tensors: all 65,536 pairs of codes. Averages: random codes. Each operator gets random
-scales and zero points, of int8 and of uint8 codes in turn; simple scales are whole multiples of one number, so
-that many results are at halves.
+scales and zero points, of int8 and of uint8 codes in turn. Simple scales are whole multiples of 1/64, so that many
+results are at halves; equal ones are one random number, as ONNX Runtime's quantizer gives them to AveragePool.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,9 @@ from kiwicha_host import open_device
 from kiwicha_host.compiler import compile_onnx
 from kiwicha_host.inference import infer
 
-__all__ = ["OPERATORS", "Share", "share"]
+__all__ = ["OPERATORS", "SCALES", "Share", "share"]
+
+SCALES = ("random", "simple", "equal")
 
 #: By name, what is asked: the operator, its attributes, and the shape of its operands.
 OPERATORS: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
@@ -38,12 +40,12 @@ class Share(NamedTuple):
     codes: int
 
 
-def share(name: str, sets: int, simple: bool = False, seed: int = 0) -> Share:
-    """One of :data:`OPERATORS`, on the golden machine."""
+def share(name: str, sets: int, kind: str = "random", seed: int = 0) -> Share:
+    """One of :data:`OPERATORS` with scales of one of the kinds :data:`SCALES`, on the golden machine."""
     rng, config, shares, codes = np.random.default_rng(seed), ChipConfig.preset("wide"), [], 0
     with open_device("golden", config) as device:
         for number in range(sets):
-            model, arrays = _case(rng, name, (np.int8, np.uint8)[number % 2], simple)
+            model, arrays = _case(rng, name, (np.int8, np.uint8)[number % 2], kind)
             outputs, _ = infer(device, compile_onnx(config, model), arrays)
             differences = np.abs(outputs["y"].astype(int) - _onnxruntime(model, arrays))
             shares.append((differences > 0).mean())
@@ -51,14 +53,16 @@ def share(name: str, sets: int, simple: bool = False, seed: int = 0) -> Share:
     return Share(sets, int(np.count_nonzero(shares)), float(np.mean(shares)), float(np.max(shares)), codes)
 
 
-def _case(rng: np.random.Generator, name: str, dtype: type, simple: bool
+def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
           ) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """A model of one operator, and its operands."""
     op, attributes, shape = OPERATORS[name]
     info, two = np.iinfo(dtype), op in ("QLinearAdd", "QLinearMul")
-    scales = (rng.integers(1, 20, 3) / 64 if simple else np.exp(rng.uniform(-4, 0, 3))).astype(np.float32)
+    scales = rng.integers(1, 20, 3) / 64 if kind == "simple" else np.exp(rng.uniform(-4, 0, 3))
+    scales = np.float32(scales if kind != "equal" else [scales[0]] * 3)
     if op == "QLinearMul":
-        scales[2] = scales[0] * scales[1] * (rng.integers(1, 100) if simple else np.float32(rng.uniform(1, 100)))
+        times = np.float32(rng.uniform(1, 100)) if kind == "random" else rng.integers(1, 100)
+        scales[2] = scales[0] * scales[1] * times
     zeros = rng.integers(info.min, info.max, 3, dtype, endpoint=True)
     known = {f"{what}{i}": item for what, items in (("s", scales), ("z", zeros)) for i, item in enumerate(items)}
     names = ["x", "s0", "z0", *(["y0", "s1", "z1"] if two else []), "s2", "z2"]
@@ -68,13 +72,13 @@ def _case(rng: np.random.Generator, name: str, dtype: type, simple: bool
                  helper.make_node("QuantizeLinear", ["b", "s2", "z2"], ["y"])]
     else:
         nodes = [helper.make_node(op, names, ["y"], domain="com.microsoft", **attributes)]
-    codes, kind = np.arange(256).astype(np.uint8).view(dtype), helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    codes, element = np.arange(256).astype(np.uint8).view(dtype), helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     arrays = {"x": np.repeat(codes, 256), "y0": np.tile(codes, 256)} if two else {
         "x": rng.integers(info.min, info.max, int(np.prod(shape)), dtype, endpoint=True)}
     value = helper.make_tensor_value_info
     constants = [numpy_helper.from_array(item, key) for key, item in known.items() if key in names]
-    graph = helper.make_graph(nodes, name, [value(item, kind, ["N", *shape]) for item in arrays],
-                              [value("y", kind, None)], constants)
+    graph = helper.make_graph(nodes, name, [value(item, element, ["N", *shape]) for item in arrays],
+                              [value("y", element, None)], constants)
     model = helper.make_model(graph, ir_version=8, opset_imports=[
         helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
     return model, {key: item.reshape(1, *shape) for key, item in arrays.items()}
@@ -89,10 +93,10 @@ def _onnxruntime(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> np.nd
 
 def main(sets: int = 200) -> None:
     print("operator              | scales | sets that differ | of all results | of one set's | codes")
-    for simple in (False, True):
+    for kind in SCALES:
         for name in OPERATORS:
-            found = share(name, sets, simple)
-            print(f"{name:21} | {('random', 'simple')[simple]} | {found.differing:3} of {found.sets:8} | "
+            found = share(name, sets, kind)
+            print(f"{name:21} | {kind:6} | {found.differing:3} of {found.sets:8} | "
                   f"{found.mean:14.4%} | {found.largest:12.2%} | {found.codes}", flush=True)
 
 

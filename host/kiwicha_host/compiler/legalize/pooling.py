@@ -17,6 +17,8 @@ __all__ = ["average_pool", "global_average_pool", "max_pool", "mean"]
 
 #: Sums stay below it.
 _SUMS = 1 << 31
+#: From such quotients of scales on, and such scales, ONNX Runtime's numbers and their conversion may overflow.
+_QUOTIENTS, _SCALES = 1 << 23, 2.0 ** 90
 #: The largest numerator and denominator of a quotient of scales that puts many averages at halves.
 _TIES = 255
 
@@ -117,7 +119,8 @@ def _ends(value: Value, node: Node, places: int = 1) -> tuple[np.float32, int, i
         raise node.error("its input and output must be both int8 or both uint8")
     with np.errstate(over="ignore"):
         ratio = x_scale / (y_scale * np.float32(places))
-    if not np.isfinite(ratio):
+        quotient = x_scale / y_scale
+    if quotient >= _QUOTIENTS or x_scale >= _SCALES:
         raise node.error(f"its input's scale, {x_scale}, is too large for its output's, {y_scale}")
     return ratio, x_zero, y_zero
 
