@@ -172,9 +172,9 @@ def expected(config, f, accumulator, scratchpad, tables):
                     continue
                 # A pixel whose last read cannot be made is not written at all.
                 within(scale_line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
-                lines, code = dynamic_scale_model(config, f, [bits for _, bits in results])
+                lines, byte = dynamic_scale_model(config, f, [bits for _, bits in results])
                 writes += [(line, data) for (line, _), data in zip(results, lines, strict=True)]
-                scales += bytes([code])
+                scales += bytes([byte])
                 if len(scales) == config.line_bytes or (i2, i3) == (f["count2"] - 1, f["count3"] - 1):
                     writes.append((scale_line, scales.ljust(config.line_bytes, b"\0")))
                     scales, scale_line = b"", scale_line + 1
