@@ -65,7 +65,7 @@ campaign: setup
 	$(RUN) -m bench.function_table
 	$(RUN) -m bench.functions
 
-# Every planted bug of every component of the control unit (tb/mutation.py), each to be seen by its own bench.
+# Every planted bug of every component that has them (tb/mutation.py), each to be seen by its own bench.
 mutants: setup
 	$(RUN) -m tb.mutation
 

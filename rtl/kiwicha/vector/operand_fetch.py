@@ -19,7 +19,7 @@ ORDERS = LINES = 16
 class OperandFetch(wiring.Component):
     """Two queues of lines, in the order in which they were ordered; operand B's go first, for they are fewer.
 
-    Latency 8 cycles from an order to its line, if the port is free; a line per cycle.
+    Latency 7 cycles from an order to its line, if the port is free; a line per cycle.
 
     Members
     -------
@@ -77,6 +77,6 @@ class OperandFetch(wiring.Component):
                      lines.i.valid.eq(came), lines.i.payload.eq(line)]
         # Lines that are asked for, or here.
         held = Signal(range(LINES + 1), name=f"held_{name}")
-        ordered, left = orders.o.valid & orders.o.ready, given.valid & given.ready
-        m.d.sync += held.eq(Mux(self.clear, 0, held + ordered - left))
+        # Orders are taken only if there are any.
+        m.d.sync += held.eq(Mux(self.clear, 0, held + orders.o.ready - (given.valid & given.ready)))
         return orders, orders.o.valid & (held != LINES)

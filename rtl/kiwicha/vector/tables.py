@@ -61,7 +61,7 @@ class TableLoader(wiring.Component):
     """Copies lines to tables, a word a cycle: table A's, then table B's.
 
     A line is asked for when the one before has as good as left, so that lines come as they are needed:
-    `TABLE_WORDS` cycles a table and :attr:`START` besides, if the port is free.
+    `TABLE_WORDS` cycles a table and 6 besides from `start` to the first word, if the port is free.
 
     Members
     -------
@@ -76,13 +76,10 @@ class TableLoader(wiring.Component):
     busy : Out(1)
         Until the last word has been written, or an error.
     failed : Out(1), address : Out(17)
-        The line that is asked for next does not exist; until `clear` or `start`.
+        The line that is asked for next does not exist; until `clear`.
     clear : In(1)
         Forget everything.
     """
-
-    #: Cycles from `start` to the first word.
-    START = 6
 
     def __init__(self, config: ChipConfig):
         self._config = config
@@ -114,8 +111,7 @@ class TableLoader(wiring.Component):
         ]
         with m.If(self.start):
             m.d.sync += [to_ask.eq(Mux(self.wanted.all(), 2 * lines, lines)), self.address.eq(self.first),
-                         index.eq(Mux(self.wanted[0], 0, TABLE_WORDS)), last.eq(self.wanted), pause.eq(0),
-                         self.failed.eq(0)]
+                         index.eq(Mux(self.wanted[0], 0, TABLE_WORDS)), last.eq(self.wanted)]
         with m.Else():
             with m.If((to_ask != 0) & ~exists):
                 m.d.sync += self.failed.eq(1)
