@@ -7,6 +7,7 @@ import numpy as np
 
 from kiwicha import ChipConfig
 from kiwicha.isa import TABLE_WORDS, Activity, OperandUse, OutFormat, Reduce, ScaleMode, Source
+from kiwicha.timing import READ_LATENCY
 from kiwicha.vector.unit import VectorUnit
 from tb import harness
 from tb.harness import Bench, cycles
@@ -204,7 +205,8 @@ async def operands_at_full_rate(dut):
             took = around.reads[-1] - around.reads[0] + 1
             # At the start some lines of A are asked for before the first of B is.
             assert took <= max(pixels * window * steps, fetches) + 4, f"{use}, {window}: {took} cycles"
-            assert around.reads[0] - around.fetches[0] <= 7
+            # B's first line, and A's in the next cycle; a line is there READ_LATENCY + 2 cycles after.
+            assert around.reads[0] - around.fetches[0] == READ_LATENCY + 2 + (use != OperandUse.NONE)
     # From an instruction to the next as well, whatever their operands.
     batch = [run_of(config, random, OutFormat.INT8, pixels, a_source=source, b_use=OperandUse.ADD, bias=0,
                     b_stride2=1, b_line=0) for source in (*Source, *Source)]

@@ -112,13 +112,15 @@ class Surroundings:
                 ready[name].value = int(value)
             await RisingEdge(self.clk)
             self.cycle += 1
-            if offered and get["control__i__ready"].value == 1:
+            taken = offered and get["control__i__ready"].value == 1
+            if taken:
                 assert not self.aborting, "an instruction taken during abort"
                 self.instructions.popleft()
                 offered = False
-            took = {}
+            took, waits = {}, {}
             for name, store in stores.items():
-                took[name] = now[name] and get[f"{name}__request__valid"].value == 1
+                asks = get[f"{name}__request__valid"].value == 1
+                took[name], waits[name] = now[name] and asks, asks and not now[name]
                 line = int(get[f"{name}__request__payload"].value) if took[name] else None
                 if took[name]:
                     assert line < len(store), f"{name} reads line {line}"
@@ -140,7 +142,7 @@ class Surroundings:
                 assert not was_aborting, "a write after abort"
                 self.writes.append((payload & 0xFFFF, (payload >> 16).to_bytes(self.config.line_bytes, "little")))
                 self.write_cycles.append(self.cycle)
-            self._watch(get, took, valid and now["write"])
+            self._watch(get, took, waits, taken or (valid and now["write"]))
 
     def _payloads(self):
         """A function that drives a payload; where there is none, a random one, which stays until there is."""
@@ -155,7 +157,7 @@ class Surroundings:
                 port(self.dut, name).value = self.random.getrandbits(bits)
         return drive
 
-    def _watch(self, get, took, wrote):
+    def _watch(self, get, took, waits, moves):
         activity = Activity(int(get["control__activity"].value))
         quiet = get["control__quiet"].value == 1
         self.activity.append(activity)
@@ -164,8 +166,12 @@ class Surroundings:
         assert activity == Activity.BUSY or not took["acc"], f"{activity} while it reads"
         if activity == Activity.BUSY:
             self.reads.append(self.cycle)
-        if any(took.values()) or wrote or get["control__retire"].value == 1:
-            assert get["control__progress"].value == 1, "progress is low while something moves"
+        elif waits["acc"] or waits["operand"]:
+            assert activity == Activity.PORT, f"{activity} while a port lets nothing through"
+        else:
+            assert activity != Activity.PORT or waits["params"], f"{activity} while no port is waited for"
+        moves = moves or any(took.values()) or activity == Activity.BUSY or get["control__retire"].value == 1
+        assert (get["control__progress"].value == 1) == moves, "progress must say whether anything moves"
         bits = int(get["control__error"].value)
         # Without an error the rest means nothing, and to take it apart in every cycle takes long.
         report = harness.unpack(ErrorReport, bits) if bits & 1 else None

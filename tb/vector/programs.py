@@ -185,7 +185,8 @@ def dynamic_scale_errors(config, make):
                     for parts in (0, most + 1, 127))
         yield make(out_format=form, **plain | {"bias": 1}, parts=2, part_stride=0)
         yield make(out_format=form, **plain | {"scale_mode": ScaleMode.COLUMN}, parts=2, part_stride=0)
-        yield make(out_format=form, **plain, b_use=OperandUse.ADD, parts=2, part_stride=0)
+        yield from (make(out_format=form, **plain, b_use=use, parts=2, part_stride=0)
+                    for use in (OperandUse.ADD, OperandUse.MULTIPLY))
         # In the middle of a pixel: its accumulators, or its lines.
         walk = {"out_format": form, "parts": min(4, most), **plain, "count2": 2 * config.line_bytes, "count3": 1}
         inside = {"a_stride2": 0, "out_line": 8, "out_stride2": 0, "out_step": 1}
