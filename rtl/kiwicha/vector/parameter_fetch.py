@@ -139,7 +139,7 @@ class ParameterFetch(wiring.Component):
             with m.Case(_State.LOAD):
                 with m.If(loader.failed):
                     m.d.sync += [error.eq(ErrorCode.SCRATCHPAD_RANGE), address.eq(loader.address)]
-                with m.If(~loader.busy & (awaited == 0)):
+                with m.If(~loader.busy):
                     m.d.sync += state.eq(_State.OFFER)
             with m.Case(_State.OFFER):
                 m.d.comb += self.o.valid.eq(1)
