@@ -142,7 +142,8 @@ class Surroundings:
                 assert not was_aborting, "a write after abort"
                 self.writes.append((payload & 0xFFFF, (payload >> 16).to_bytes(self.config.line_bytes, "little")))
                 self.write_cycles.append(self.cycle)
-            self._watch(get, took, waits, taken or (valid and now["write"]))
+            coming = any(line is not None for line in (*answers["params"], *answers["operand"]))
+            self._watch(get, took, waits, coming, taken or (valid and now["write"]))
 
     def _payloads(self):
         """A function that drives a payload; where there is none, a random one, which stays until there is."""
@@ -157,7 +158,7 @@ class Surroundings:
                 port(self.dut, name).value = self.random.getrandbits(bits)
         return drive
 
-    def _watch(self, get, took, waits, moves):
+    def _watch(self, get, took, waits, coming, moves):
         activity = Activity(int(get["control__activity"].value))
         quiet = get["control__quiet"].value == 1
         self.activity.append(activity)
@@ -170,6 +171,9 @@ class Surroundings:
             assert activity == Activity.PORT, f"{activity} while a port lets nothing through"
         else:
             assert activity != Activity.PORT or waits["params"], f"{activity} while no port is waited for"
+        # But before dynamic scales the datapath may have to run empty, whatever comes.
+        if coming and not self.aborting and not self.config.block_scaled:
+            assert activity != Activity.DRAIN, "DRAIN while lines are on their way here"
         moves = moves or any(took.values()) or activity == Activity.BUSY or get["control__retire"].value == 1
         assert (get["control__progress"].value == 1) == moves, "progress must say whether anything moves"
         bits = int(get["control__error"].value)
