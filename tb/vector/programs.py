@@ -56,10 +56,15 @@ def instruction(config, random, index=0, **fixed):
           [(f"a_stride{level}", f[f"count{level}"]) for level in range(4)] + parts, small)
     place(f, random, "out_line", config.scratchpad_lines,
           [("out_stride2", f["count2"]), ("out_stride3", f["count3"]), ("out_step", lines)], small)
-    place(f, random, "b_line", config.scratchpad_lines,
-          [("b_stride2", f["count2"]), ("b_stride3", f["count3"])], small)
-    table = 1024 // config.line_bytes * (f["load_a"] + f["load_b"])
-    f["table_line"] = random.randint(0, config.scratchpad_lines - table)
+    if f["b_use"] == OperandUse.NONE:       # what nobody looks at may be anything
+        f |= {"b_line": random.getrandbits(16), "b_stride2": random.randint(-1 << 15, (1 << 15) - 1),
+              "b_stride3": random.randint(-1 << 15, (1 << 15) - 1)}
+    else:
+        place(f, random, "b_line", config.scratchpad_lines,
+              [("b_stride2", f["count2"]), ("b_stride3", f["count3"])], small)
+    loads = f["load_a"] + f["load_b"]
+    f["table_line"] = (random.randint(0, config.scratchpad_lines - 1024 // config.line_bytes * loads) if loads else
+                       random.getrandbits(16))
     param = -(-4 * config.columns // config.line_bytes)
     half = config.scratchpad_lines // 2
     f["param_line"] = random.randint(half - 2 * param, config.scratchpad_lines - 2 * param)
