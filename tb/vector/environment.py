@@ -47,6 +47,7 @@ class Surroundings:
         self.activity = []
         self.aborting = self.abort_asked = False
         self.error = None
+        self.open = 0
 
     def fill(self):
         random = np.random.default_rng(self.random.getrandbits(64))
@@ -133,6 +134,8 @@ class Surroundings:
                 self.fetches.append(self.cycle)
             if get["control__retire"].value == 1:
                 self.retired.append(len(self.writes))
+            # Instructions between their being taken and their end.
+            self.open = 0 if self.aborting else self.open + taken - (get["control__retire"].value == 1)
             valid = get["write__request__valid"].value == 1
             payload = int(get["write__request__payload"].value) if valid else None
             if held is not None and not self.aborting:
@@ -167,7 +170,7 @@ class Surroundings:
         assert activity == Activity.BUSY or not took["acc"], f"{activity} while it reads"
         if activity == Activity.BUSY:
             self.reads.append(self.cycle)
-        elif waits["acc"] or waits["operand"]:
+        elif waits["acc"] or waits["operand"] or (waits["params"] and self.open == 1):
             assert activity == Activity.PORT, f"{activity} while a port lets nothing through"
         else:
             assert activity != Activity.PORT or waits["params"], f"{activity} while no port is waited for"
