@@ -380,7 +380,7 @@ def test_transposed_convolutions(shape, weights, attributes, per_channel, tmp_pa
     model = net.model(net("Relu", y))
     path = quantized(model, tmp_path, per_channel=per_channel and "group" not in attributes)
     loaded = check(path, random_inputs(model, np.random.default_rng(1), 2), 1)
-    assert "kiwicha.QLinearConvTranspose" in {row.op for row in loaded.placement}
+    assert "QLinearConvTranspose" in {row.op for row in loaded.placement}
 
 
 def test_transposed_convolutions_that_are_the_hosts(tmp_path):

@@ -165,7 +165,7 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
         whys = {name: why for subgraph in hosts for name, why in subgraph.why.items()}
         # The first that has a reason of its own.
         op = min((op for op in graph.ops if op.name in whys), key=lambda op: whys[op.name] == USELESS)
-        first = f"{op.kind} {op.name!r}: "
+        first = f"{op.label} {op.name!r}: "
         raise CompileError(f"{len(whys)} of {len(graph.ops)} operators would run on the host, the first of them "
                            f"{first}{whys[op.name].removeprefix(first)}")
     layers = sum(len(subgraph.layers.layers) for subgraph in subgraphs if isinstance(subgraph, LayerSubgraph))
@@ -195,8 +195,8 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
 def _outline(subgraph: Subgraph) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     if isinstance(subgraph, HostSubgraph):
         graph = subgraph.graph
-        return "host", tuple(f"{op.kind} {op.name}" for op in graph.ops), graph.inputs, graph.outputs
-    return "chip", tuple(f"{op.kind} {op.name}" for op in subgraph.ops), subgraph.inputs, subgraph.outputs
+        return "host", tuple(f"{op.label} {op.name}" for op in graph.ops), graph.inputs, graph.outputs
+    return "chip", tuple(f"{op.label} {op.name}" for op in subgraph.ops), subgraph.inputs, subgraph.outputs
 
 
 def _placement(graph: Graph, subgraphs: Sequence[Subgraph]) -> list[Placement]:
@@ -210,5 +210,5 @@ def _placement(graph: Graph, subgraphs: Sequence[Subgraph]) -> list[Placement]:
         else:
             chip |= {op.name: sum(layer.real_macs for layer in subgraph.layers.layers if layer.name == op.name)
                      for op in subgraph.ops}
-    return [Placement(op.name, op.kind, "chip", chip[op.name]) if op.name in chip else
-            Placement(op.name, op.kind, "host", macs(op, graph, {}), why[op.name]) for op in graph.ops]
+    return [Placement(op.name, op.label, "chip", chip[op.name]) if op.name in chip else
+            Placement(op.name, op.label, "host", macs(op, graph, {}), why[op.name]) for op in graph.ops]

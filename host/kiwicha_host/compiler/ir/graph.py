@@ -34,6 +34,9 @@ class Type:
         return Type(array.dtype.name, array.shape)
 
 
+_CODES = ("QuantizeLinear", "DequantizeLinear")
+
+
 @dataclass(frozen=True)
 class Op:
     """One operator.
@@ -57,6 +60,12 @@ class Op:
     def reads(self) -> tuple[str, ...]:
         """All tensors that it needs."""
         return (*filter(None, self.inputs), *self.captures)
+
+    @property
+    def label(self) -> str:
+        """The kind as people know it: of one that passes have made, the operators that it stands for."""
+        kinds = [op.kind for op in self.attributes.get("ops", ())] or [self.kind.removeprefix("kiwicha.")]
+        return "+".join(kind for kind in kinds if kind not in _CODES) or kinds[-1]
 
 
 @dataclass(frozen=True)

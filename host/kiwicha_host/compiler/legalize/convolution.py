@@ -37,7 +37,7 @@ def qlinear_conv(value: Value, node: Node) -> None:
     real_macs = weights.size * conv_size[0] * conv_size[1]
     weights = ungrouped(weights, group)
     value.append(Layer(
-        name=node.name, op=node.op, weights=weights, bias=folded_bias(bias, weights, x_zero), scale=scale,
+        name=node.name, op=node.label, weights=weights, bias=folded_bias(bias, weights, x_zero), scale=scale,
         x_zero=x_zero, y_zero=y_zero, size=size, conv_size=conv_size, strides=strides, dilations=dilations,
         pads=pads, real_macs=real_macs), unsigned=y_unsigned, shaper=without_height if flat else None)
 
@@ -69,7 +69,7 @@ def qlinear_conv_transpose(value: Value, node: Node) -> None:
         taps = dense[:, :, y.phase::strides[0], x.phase::strides[1]][:, :, ::-1, ::-1]
         taps = np.ascontiguousarray(taps) if taps.size else np.zeros((outputs, channels, 1, 1), dense.dtype)
         layers.append(value.graph.add(
-            Layer(name=node.name, op=node.op, weights=taps, bias=folded_bias(bias, taps, x_zero), scale=scale,
+            Layer(name=node.name, op=node.label, weights=taps, bias=folded_bias(bias, taps, x_zero), scale=scale,
                   x_zero=x_zero, y_zero=y_zero, size=(y.size, x.size), conv_size=(y.count, x.count),
                   pads=(y.pad, x.pad), real_macs=0 if layers else weights.size * size[0] * size[1]),
             View(0, channels, (y.size, x.size), origin=(y.skipped, x.skipped)).of(source),

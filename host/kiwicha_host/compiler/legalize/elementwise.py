@@ -18,7 +18,6 @@ __all__ = ["ELEMENTWISE_OPERATORS", "elementwise"]
 
 #: By kind, what takes both operands; codes, scale and zero point of each come first, the result's last.
 _JOINS = {"com.microsoft.QLinearAdd": "Add", "com.microsoft.QLinearMul": "Mul"}
-_CODES = ("QuantizeLinear", "DequantizeLinear")
 ELEMENTWISE_OPERATORS = (*_JOINS, "com.microsoft.QLinearSigmoid", "com.microsoft.QLinearLeakyRelu", ELEMENTWISE)
 
 
@@ -38,7 +37,7 @@ def elementwise(values: Sequence[Value], node: Node, graph: Graph) -> Value:
     [(name, (value, _))] = operands.items()
     table, unsigned = _signed(all_results(graph, node.operator, (name,), value.where.ndim, (value.unsigned,)))
     value.through(node, lambda channels, size: VectorLayer(
-        node.name, _label(node), channels, size, table.astype(np.int32)), unsigned)
+        node.name, node.label, channels, size, table.astype(np.int32)), unsigned)
     return value
 
 
@@ -54,7 +53,7 @@ def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) ->
                                           (a.unsigned, b.unsigned), one_for_all))
     tables = _tables(node, codes, (a_place, b_place), unsigned)
     a.through(node, lambda channels, size: VectorLayer(
-        node.name, _label(node), channels, size, clamp=(int(codes.min()), int(codes.max())), **tables), unsigned,
+        node.name, node.label, channels, size, clamp=(int(codes.min()), int(codes.max())), **tables), unsigned,
         second)
     return a
 
@@ -153,9 +152,3 @@ def _signed(codes: np.ndarray) -> tuple[np.ndarray, bool]:
     """The codes as the chip has them, int8, and whether the model has them as uint8."""
     unsigned = codes.dtype == np.uint8
     return (codes ^ np.uint8(SHIFT)).view(np.int8) if unsigned else codes, unsigned
-
-
-def _label(node: Node) -> str:
-    """The operators that it is made of."""
-    kinds = [op.kind for op in node.attributes.get("ops", ())]
-    return "+".join(kind for kind in kinds if kind not in _CODES) or (kinds[-1] if kinds else node.op)

@@ -37,6 +37,7 @@ class Node:
     def __init__(self, op: Op, constants: Mapping[str, np.ndarray]):
         self.operator = op
         self.op = op.kind
+        self.label = op.label
         self.name = op.name
         self.inputs = list(op.inputs)
         self.outputs = [item for item in op.outputs if item]
@@ -44,7 +45,7 @@ class Node:
         self._constants = constants
 
     def error(self, text: str) -> CompileError:
-        return CompileError(f"{self.op} {self.name!r}: {text}")
+        return CompileError(f"{self.label} {self.name!r}: {text}")
 
     def only(self, *known: str) -> None:
         """Refuse attributes other than `known`."""

@@ -131,6 +131,6 @@ def _append(value: Value, node: Node, pool: Pool, table: np.ndarray, factor: np.
     if most >= _SUMS:
         raise node.error(f"sums up to {most} over its window do not fit in 32 bits")
     flat = value.where.ndim == 3
-    value.append(VectorLayer(node.name, node.op, channels, size, table.astype(np.int32), pool=pool,
+    value.append(VectorLayer(node.name, node.label, channels, size, table.astype(np.int32), pool=pool,
                              reduce=Reduce.SUM, factor=factor, y_zero=y_zero),
                  value.unsigned, without_height if flat else None)

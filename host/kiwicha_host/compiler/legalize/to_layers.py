@@ -89,7 +89,8 @@ class LayerBuilder:
         """
         node = Node(op, self._graph.constants)
         if op.kind not in SUPPORTED:
-            raise node.error(f"not supported; the chip runs {', '.join(SUPPORTED)}")
+            known = [kind for kind in SUPPORTED if not kind.startswith("kiwicha.")]
+            raise node.error(f"not supported; the chip runs {', '.join(known)}")
         names = [name for name in node.inputs if name and name not in self._graph.constants]
         if not names:
             takes = next((item for item in self._graph.ops if set(item.inputs) & set(op.outputs)), op)
