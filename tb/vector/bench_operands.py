@@ -29,7 +29,9 @@ class Fetching:
     def forget(self):
         #: Of each operand: (cycle, address) not asked for, (first cycle, line) to come, and lines held.
         self.ordered, self.due = {"a": deque(), "b": deque()}, {"a": deque(), "b": deque()}
-        self.held, self.may_ask, self.asked = dict.fromkeys("ab", 0), [], None
+        self.held, self.may_ask = dict.fromkeys("ab", 0), []
+        #: Addresses that are offered to the port, or will be next; and whether there was room for another.
+        self.asked, self.free = deque(), True
 
     async def step(self, orders="", ready=True, takes="ab", clear=False):
         """One cycle; gives the names of the operands of which a line was taken."""
@@ -62,18 +64,18 @@ class Fetching:
         return taken
 
     def _requests(self, ready):
-        if self.asked is None and self.may_ask:
-            self.asked = self.ordered[self.may_ask[0]].popleft()
+        if self.free and self.may_ask:
+            self.asked.append(self.ordered[self.may_ask[0]].popleft())
             self.held[self.may_ask[0]] += 1
             self.most = max(self.most, min(self.held.values()))
-        assert port(self.dut, "port__request__valid").value == (self.asked is not None)
+        self.free = len(self.asked) < 2
+        assert port(self.dut, "port__request__valid").value == bool(self.asked)
         line = None
-        if self.asked is not None:
-            assert port(self.dut, "port__request__payload").value == self.asked
+        if self.asked:
+            assert port(self.dut, "port__request__payload").value == self.asked[0]
             if ready:
                 line = self.random.getrandbits(BITS)
-                self.due["ab"[self.asked >> 15]].append((self.cycle + READ_LATENCY + 2, line))
-                self.asked = None
+                self.due["ab"[self.asked.popleft() >> 15]].append((self.cycle + READ_LATENCY + 2, line))
         self.answers.append(line)
 
     def _line(self, name, takes):
@@ -96,7 +98,8 @@ async def lines_come_in_order(dut):
     for mood in range(24):
         p = {name: env.random.choice((0, 0.3, 0.8, 1)) for name in ("a", "b", "take_a", "take_b")}
         p |= {"ready": env.random.choice((0.1, 0.6, 1, 1)), "clear": env.random.choice((0, 0, 0.1))}
-        if mood == 12:      # until nothing fits any more
+        if mood == 12:      # from nothing on, until nothing fits any more
+            await env.step(ready=False, takes="", clear=True)
             p = {"a": 1, "b": 1, "take_a": 0, "take_b": 0, "ready": 1, "clear": 0}
         for _ in range(80):
             does = [name for name in p if env.random.random() < p[name]]

@@ -110,7 +110,7 @@ async def missing_lines_and_clear(dut):
     await harness.start(dut)
     random = harness.rng("tables")
     for stop in (*range(16), 40, 41, 42, 43, 44):
-        for first in (random.randrange(LAST // 2), LAST - random.randrange(5), 0xFFFF):
+        for first in (random.randrange(LAST // 2), LAST - random.randrange(5), LAST + 1, 0xFFFF):
             await Loading(dut, random, random.choice((1, 2, 3)), first).run(random.choice((1, 0.5)), stop)
 
 

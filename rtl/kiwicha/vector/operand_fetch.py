@@ -1,7 +1,7 @@
 """Fetches the operands that come from the scratchpad, ahead of the steps that take them."""
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
@@ -45,25 +45,26 @@ class OperandFetch(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         request = self.port.request
-        asks, for_b = Signal(), Signal()
-        accepted, free = asks & request.ready, ~asks | request.ready
-        m.d.comb += request.valid.eq(asks)
+        # Its `ready` is a register: that of the port hangs on all who go first.
+        m.submodules.asked = asked = Queue(data.StructLayout({"line": LINE_ADDRESS, "for_b": 1}), 2)
+        accepted, free = request.valid & request.ready, asked.i.ready
+        m.d.comb += [
+            request.valid.eq(asked.o.valid), request.payload.eq(asked.o.p.line), asked.o.ready.eq(request.ready),
+            asked.clear.eq(self.clear),
+        ]
         # An answer goes to either operand's lines, from a register.
         came = delay_valid(m, accepted & ~self.clear, "came", 1)
         for cycle in range(READ_LATENCY):
             came = delay_valid(m, came & ~self.clear, f"came_{cycle}_", 1)
-        came_b, line = delay(m, for_b, "came_b", READ_LATENCY + 1), delay(m, self.port.data, "line")
+        came_b, line = delay(m, asked.o.p.for_b, "came_b", READ_LATENCY + 1), delay(m, self.port.data, "line")
         orders_a, wants_a = self._operand(m, "a", came & ~came_b, line)
         orders_b, wants_b = self._operand(m, "b", came & came_b, line)
         m.d.comb += [
             self.room.eq((orders_a.level < ORDERS - 2) & (orders_b.level < ORDERS - 2)),
             orders_a.o.ready.eq(free & wants_a & ~wants_b), orders_b.o.ready.eq(free & wants_b),
+            asked.i.valid.eq(wants_a | wants_b), asked.i.p.for_b.eq(wants_b),
+            asked.i.p.line.eq(Mux(wants_b, orders_b.o.payload, orders_a.o.payload)),
         ]
-        with m.If(free):
-            m.d.sync += [asks.eq(wants_a | wants_b), for_b.eq(wants_b),
-                         request.payload.eq(Mux(wants_b, orders_b.o.payload, orders_a.o.payload))]
-        with m.If(self.clear):
-            m.d.sync += asks.eq(0)
         return m
 
     def _operand(self, m, name, came, line):

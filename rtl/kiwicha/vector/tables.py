@@ -97,6 +97,7 @@ class TableLoader(wiring.Component):
         lines = TABLE_WORDS // words
         to_ask = Signal(range(2 * lines + 1))
         pause = Signal(range(words))            # cycles until the next line may be asked for
+        asks = Signal()                         # for a line; a register, for the scratchpad's arbitration follows
         index = Signal(range(2 * TABLE_WORDS))  # of the next word
         last = Signal(2)                        # tables that are still to be ended
         line = Signal(8 * self._config.line_bytes, reset_less=True)
@@ -104,21 +105,23 @@ class TableLoader(wiring.Component):
         request = self.request
         exists = self.address < self._config.scratchpad_lines
         m.d.comb += [
-            request.valid.eq((to_ask != 0) & (pause == 0) & exists), request.payload.eq(self.address),
+            request.valid.eq(asks), request.payload.eq(self.address),
             self.write.enable.eq(Cat(~index[-1], index[-1]) & (left != 0).replicate(2)),
             self.write.address.eq(index), self.write.data.eq(line),
             self.busy.eq((last != 0) & ~self.failed),
         ]
         with m.If(self.start):
             m.d.sync += [to_ask.eq(Mux(self.wanted.all(), 2 * lines, lines)), self.address.eq(self.first),
-                         index.eq(Mux(self.wanted[0], 0, TABLE_WORDS)), last.eq(self.wanted)]
+                         index.eq(Mux(self.wanted[0], 0, TABLE_WORDS)), last.eq(self.wanted),
+                         asks.eq(self.first < self._config.scratchpad_lines)]
         with m.Else():
             with m.If((to_ask != 0) & ~exists):
                 m.d.sync += self.failed.eq(1)
             with m.If(request.valid & request.ready):
-                m.d.sync += [to_ask.eq(to_ask - 1), self.address.eq(self.address + 1), pause.eq(words - 1)]
+                m.d.sync += [to_ask.eq(to_ask - 1), self.address.eq(self.address + 1), pause.eq(words - 1),
+                             asks.eq(0)]
             with m.Elif(pause != 0):
-                m.d.sync += pause.eq(pause - 1)
+                m.d.sync += [pause.eq(pause - 1), asks.eq((pause == 1) & (to_ask != 0) & exists)]
             with m.If(left != 0):
                 m.d.sync += [left.eq(left - 1), line.eq(line >> 32), index.eq(index + 1)]
                 with m.If(index[:-1].all()):
@@ -126,5 +129,5 @@ class TableLoader(wiring.Component):
             with m.If(self.arrived & (last != 0)):
                 m.d.sync += [line.eq(self.line), left.eq(words)]
         with m.If(self.clear):
-            m.d.sync += [to_ask.eq(0), last.eq(0), left.eq(0), self.failed.eq(0)]
+            m.d.sync += [to_ask.eq(0), asks.eq(0), last.eq(0), left.eq(0), self.failed.eq(0)]
         return m
