@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In
 from fpga.word_bus import WordBus
 from kiwicha.bus.axi import AxiRead, AxiWrite, Resp
 from kiwicha.config import ChipConfig
+from kiwicha.lib.delay import copies, delay, delay_valid
 from kiwicha.lib.stream import Queue
 
 __all__ = ["Ram"]
@@ -58,14 +59,19 @@ class Ram(wiring.Component):
         self._write_address = Signal(range(depth))
         self._write_data = Signal(self.config.bus_width)
         self._strobe = Signal(self.config.bus_bytes)
+        # The blocks lie all over the die: an address for each half of them, on the way for a cycle of its own.
+        addresses = copies(m, self._write_address, "write_address_of_half", 2)
+        strobe = delay_valid(m, self._strobe, "strobe_late", 1)
+        write_data = delay(m, self._write_data, "write_data_late")
         out = Signal(self.config.bus_width)
         for i in range(self.config.bus_bytes):
             # The program promises not to depend on collisions, so no logic is spent on them.
             memory = Memory(shape=8, depth=depth, init=[], attrs={"no_rw_check": 1})
             m.submodules[f"lane{i}"] = memory
             write, read = memory.write_port(), memory.read_port()
-            m.d.comb += [write.addr.eq(self._write_address), write.data.eq(self._write_data.word_select(i, 8)),
-                         write.en.eq(self._strobe[i]), read.addr.eq(self._address), read.en.eq(self._reads),
+            m.d.comb += [write.addr.eq(addresses[2 * i // self.config.bus_bytes]),
+                         write.data.eq(write_data.word_select(i, 8)), write.en.eq(strobe[i]),
+                         read.addr.eq(self._address), read.en.eq(self._reads),
                          out.word_select(i, 8).eq(read.data)]
         # The output of a block RAM is late: straight into a register.
         m.d.sync += self._data.eq(out)

@@ -18,9 +18,9 @@ def delay(m, value, name, cycles=1):
 
 
 def delay_valid(m, valid, name, cycles):
-    """*valid*, a bit that means something from the first cycle on, *cycles* later: as :func:`delay`, but reset."""
+    """*valid*, bits that mean something from the first cycle on, *cycles* later: as :func:`delay`, but reset."""
     for cycle in range(cycles):
-        register = Signal(name=f"{name}{cycle}")
+        register = Signal.like(valid, name=f"{name}{cycle}", init=0)
         m.d.sync += register.eq(valid)
         valid = register
     return valid
@@ -29,7 +29,7 @@ def delay_valid(m, valid, name, cycles):
 def copies(m, value, name, count):
     """*value* a cycle later, in *count* registers: one for each part of something wide.
 
-    They start with different values, so that yosys does not merge them; there are 2 to the bits of *value* such.
+    yosys merges bits that start alike: it keeps as many as there are different values, two of each bit at most.
     """
     registers = [Signal.like(value, name=f"{name}_{i}", init=i % (1 << len(value)), reset_less=True)
                  for i in range(count)]
