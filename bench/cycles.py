@@ -128,7 +128,19 @@ def compare(name: str, latency: int, items: Iterator[Case]) -> Iterator[tuple[Ca
             yield case, measured, model, took
 
 
-def unit_programs(line: int) -> dict[str, list[tuple[Unit, dict]]]:
+def _function_programs(result: dict) -> dict[str, list[tuple[Unit, dict]]]:
+    """The same of what only a chip with functions does."""
+    words = result | {"a_source": 2, "a_stride2": 4, "b_use": 1, "b_words": 1, "b_line": 512, "b_stride2": 4}
+    row = result | {"a_source": 1, "row": 1, "count2": 6, "count3": 5, "a_stride3": 6}
+    function = result | {"a_source": 2, "out_format": 2, "float": 1, "function": 1, "count2": 12}
+    kinds = {"words": words, "row": row, "function": function,
+             "row with function": row | {"out_format": 2, "function": 2},
+             "function of a window": function | {"count0": 3}}
+    programs = {f"VECTOR, {name}": [(Unit.VECTOR, fields)] for name, fields in kinds.items()}
+    return programs | {"VECTOR, in turn": [(Unit.VECTOR, fields) for fields in (row, row, function, words, row)]}
+
+
+def unit_programs(line: int, functions: bool) -> dict[str, list[tuple[Unit, dict]]]:
     """Programs of one or a few instructions, which show each constant of the model alone; `line` bytes a line."""
     transfer = {"address": 65536, "row_bytes": 64, "rows": 1, "planes": 1, "segment_bytes": line,
                 "segment_line_stride": 1}
@@ -165,6 +177,8 @@ def unit_programs(line: int) -> dict[str, list[tuple[Unit, dict]]]:
                                                                      "reduce": 1})]
     programs["VECTOR, operand B"] = [(Unit.VECTOR, result | operands | {
         "a_source": 0, "count2": 60, "load_a": 0, "load_b": 0})]
+    if functions:
+        programs |= _function_programs(result)
     programs["all four"] = [(unit, fields | {"signal": 1 << i, "wait": 1 << i >> 1 if i else 0})
                             for i, (unit, fields) in enumerate(kinds.items())]
     return programs
@@ -172,7 +186,7 @@ def unit_programs(line: int) -> dict[str, list[tuple[Unit, dict]]]:
 
 def unit_cases(config: ChipConfig) -> Iterator[Case]:
     """:func:`unit_programs` as jobs."""
-    for name, program in unit_programs(config.line_bytes).items():
+    for name, program in unit_programs(config.line_bytes, config.functions).items():
         code = b"".join(encode(unit, **fields) for unit, fields in program)
         memory = np.zeros(1 << 17, np.uint8)
         memory[:len(code)] = np.frombuffer(code, np.uint8)

@@ -167,6 +167,7 @@ def constants():
     modules = {**vars(formats), **vars(isa)}
     for prefix, enumeration in (("UNIT", isa.Unit), ("ERROR", isa.ErrorCode), ("ACTIVITY", isa.Activity),
                                 ("SOURCE", isa.Source), ("OPERAND_USE", isa.OperandUse), ("REDUCE", isa.Reduce),
+                                ("RESULT_FUNCTION", isa.ResultFunction),
                                 ("OUT_FORMAT", isa.OutFormat), ("SCALE_RULE", isa.ScaleRule),
                                 ("SCALE_MODE", isa.ScaleMode), ("ELEMENT_FORMAT", formats.ElementFormat)):
         assert modules.pop(enumeration.__name__) is enumeration

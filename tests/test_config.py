@@ -118,7 +118,7 @@ def test_widths_follow_from_the_formats(formats, operand, product, block):
 
 def test_integers_of_numpy_are_integers():
     config = ChipConfig(name="tiny", **{item.name: np.int64(getattr(PRESETS["tiny"], item.name))
-                                        if isinstance(getattr(PRESETS["tiny"], item.name), int)
+                                        if type(getattr(PRESETS["tiny"], item.name)) is int
                                         else getattr(PRESETS["tiny"], item.name)
                                         for item in dataclasses.fields(ChipConfig) if item.name != "name"})
     assert config == PRESETS["tiny"] and config.to_toml() == PRESETS["tiny"].to_toml()

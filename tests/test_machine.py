@@ -126,7 +126,8 @@ def operands(f, pad, acc, tables, bias, scale, i2, i3, part=0):
 
 def random_vector_operands(rng, lines):
     """Fields of A, B and the tables; scratchpad operands begin in `lines`, tables anywhere and beyond."""
-    f = {"a_source": rng.choice(list(Source)), "b_use": rng.choice(list(OperandUse)),
+    f = {"a_source": rng.choice([Source.ACCUMULATOR, Source.TABLE]),
+         "b_use": rng.choice([OperandUse.NONE, OperandUse.ADD, OperandUse.MULTIPLY]),
          "reduce": rng.choice(list(Reduce)), "load_a": int(rng.random() < 0.3), "load_b": int(rng.random() < 0.3),
          "table_line": rng.choice([rng.randrange(260), rng.randrange(400), 384 - 128 * rng.randrange(2)]),
          "b_line": rng.choice(lines), "b_stride2": rng.randint(-3, 5), "b_stride3": rng.randint(-3, 5)}

@@ -57,6 +57,8 @@ class ChipConfig:
                                     doc="accumulator lines of `columns` int32 each, in two banks")
     vector_lanes: int = _param(4, 1, 8, power_of_two=True,
                                doc="columns that the vector unit takes per cycle")
+    functions: bool = _param(False, doc="the vector unit takes 32-bit words, reduces rows, and has exp2, 1/x "
+                                        "and 1/sqrt(x)")
     queue_depth: int = _param(4, 1, 16, doc="instructions that wait in front of each unit")
     reads_in_flight: int = _param(16, 4, 64, power_of_two=True, doc="read bursts outstanding on the bus")
     writes_in_flight: int = _param(8, 2, 64, power_of_two=True, doc="write bursts outstanding on the bus")
@@ -69,6 +71,9 @@ class ChipConfig:
         for item in dataclasses.fields(self):
             if item.type in (int, "int"):
                 object.__setattr__(self, item.name, _checked_int(item, getattr(self, item.name)))
+            elif item.type in (bool, "bool"):
+                if not isinstance(getattr(self, item.name), bool):
+                    raise ConfigError(f"{item.name} must be true or false, not {shown(getattr(self, item.name))}")
             elif item.metadata["choices"]:
                 _check_choice(item, getattr(self, item.name))
         self._check_formats()
@@ -134,6 +139,11 @@ class ChipConfig:
     def block_scaled(self) -> bool:
         """Whether the chip takes scales: it has a floating-point format, and so FP32 accumulators."""
         return any(FORMATS[name].is_float for name in self.formats)
+
+    @property
+    def vector_floats(self) -> bool:
+        """Whether the vector unit adds FP32 numbers."""
+        return self.block_scaled or self.functions
 
     @property
     def operand_width(self) -> int:
@@ -232,6 +242,8 @@ class ChipConfig:
     def to_toml(self) -> str:
         """TOML text that :meth:`from_toml` reads back to an equal configuration."""
         def literal(value: Any) -> str:
+            if isinstance(value, bool):
+                return str(value).lower()
             if isinstance(value, str):
                 return f'"{value}"'
             if isinstance(value, tuple):
@@ -284,11 +296,11 @@ PRESETS: dict[str, ChipConfig] = {config.name: config for config in (
                bank_lines=512, accumulator_lines=256, vector_lanes=2, queue_depth=2, reads_in_flight=4,
                writes_in_flight=4),
     ChipConfig(name="small", rows=8, columns=8, formats=_ALL, bus_width=64, scratchpad_banks=4, bank_lines=1024,
-               accumulator_lines=512, vector_lanes=2, reads_in_flight=8, writes_in_flight=4),
+               accumulator_lines=512, vector_lanes=2, functions=True, reads_in_flight=8, writes_in_flight=4),
     ChipConfig(name="ulx3s_85f", rows=16, columns=16, formats=("int8", "int4"), multiplier="ecp5_packed",
                bus_width=128),
     ChipConfig(name="ulx3s_85f_fp8", rows=16, columns=8, formats=_ALL, multiplier="ecp5", bus_width=128,
                accumulator_lines=512, vector_lanes=2),
     ChipConfig(name="wide", rows=16, columns=16, formats=_ALL, bus_width=128, scratchpad_banks=8, bank_lines=4096,
-               accumulator_lines=4096, queue_depth=8, reads_in_flight=32, writes_in_flight=16),
+               accumulator_lines=4096, functions=True, queue_depth=8, reads_in_flight=32, writes_in_flight=16),
 )}

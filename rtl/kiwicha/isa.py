@@ -12,8 +12,8 @@ from .formats import FORMATS, DocumentedEnum, ElementFormat
 
 __all__ = ["Access", "Activity", "COMMON_FIELDS", "COUNTER_BASE", "ErrorCode", "Field", "INSTRUCTIONS",
            "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OperandUse", "OutFormat", "PAGE_BITS", "REGISTERS",
-           "REGISTER_ADDRESS_WIDTH", "Reduce", "Register", "RegisterField", "SEMAPHORES", "SEMAPHORE_MAX",
-           "ScaleMode", "ScaleRule", "Source", "TABLE_WORDS", "Unit", "counter_address"]
+           "REGISTER_ADDRESS_WIDTH", "Reduce", "Register", "RegisterField", "ResultFunction", "SEMAPHORES",
+           "SEMAPHORE_MAX", "ScaleMode", "ScaleRule", "Source", "TABLE_WORDS", "Unit", "counter_address"]
 
 INSTRUCTION_BYTES = 64
 #: Counting semaphores, all zero when a program starts; an instruction names them by bit masks.
@@ -96,6 +96,7 @@ class Source(DocumentedEnum):
     """Where the vector unit's operand A comes from."""
     ACCUMULATOR = 0
     TABLE = 1, "bytes of the scratchpad, each through table A"
+    WORDS = 2, "words of 32 bits in the scratchpad; only in a chip with `functions`"
 
 
 class OperandUse(DocumentedEnum):
@@ -103,12 +104,21 @@ class OperandUse(DocumentedEnum):
     NONE = 0
     ADD = 1, "in place of the bias"
     MULTIPLY = 2, "in place of the scale"
+    INDEX = 3, "subtracted from A's bytes before their table; only in a chip with `functions`"
 
 
 class Reduce(DocumentedEnum):
     """How the vector unit makes one result of a window."""
     MAXIMUM = 0
     SUM = 1, "of operand A, int32, modulo 2^32"
+
+
+class ResultFunction(DocumentedEnum):
+    """What the vector unit makes of a result; all but NONE only in a chip with `functions`."""
+    NONE = 0
+    EXP2 = 1
+    RECIPROCAL = 2
+    RSQRT = 3
 
 
 @dataclass(frozen=True)
@@ -251,6 +261,13 @@ they are loaded: `load_a` and `load_b` load table A, then B, from the lines from
 first pixel and after the instruction before has ended. No line of operands may be written by this instruction
 before it has been read, nor by one of VECTOR that it does not wait for.
 
+A chip with `functions` also has these. Operand A from WORDS, and B with `b_words`, are ceil(4 * columns / line
+bytes) consecutive lines of 32-bit words each. With `b_use` INDEX, byte x of A and y of B (the byte, or the lowest
+of its word) give word (x - y) mod 256 of table A. With `row`, the results of all columns and of all iterations of
+level 2 become one, their maximum or their sum by `reduce`, which goes to every column of the line at `out_line +
+i3 * out_stride3`; in the last iteration only the first `tail` columns count (0: all). Results are INT32 then, or
+FP32 if they are a maximum. `function` is taken of an FP32 result last of all.
+
 E4M3 and E2M1 make `parts` * columns results of each pixel, part j from A's lines `j * part_stride` further on,
 to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale by
 `scale_rule`. The scales of all pixels, in order, are the bytes of the lines from `scale_line` on; the rest of
@@ -275,15 +292,19 @@ the last line is zero. Every part has the same bias, scale and operand B, so the
     Field("scale", 40, 32, "FP32 factor for SCALAR, as its bits"),
     Field("clamp_low", 44, 32, "lower bound: FP32 bits; int32 if out_format is INT32"),
     Field("clamp_high", 48, 32, "upper bound: the same"),
-    Field("a_source", 52, 1, "ACCUMULATOR or TABLE", enum=Source),
-    Field("b_use", 52, 2, "NONE, ADD (in place of `bias`) or MULTIPLY (in place of a scale)", bit=3,
+    Field("a_source", 52, 2, "ACCUMULATOR, TABLE or WORDS", enum=Source),
+    Field("b_use", 52, 2, "NONE, ADD (in place of `bias`), MULTIPLY (in place of a scale) or INDEX", bit=3,
           enum=OperandUse),
     Field("reduce", 52, 1, "MAXIMUM or SUM", bit=5, enum=Reduce),
+    Field("row", 52, 1, "one result of all columns and all of level 2: INT32, or FP32 with MAXIMUM", bit=6),
     Field("load_a", 53, 1, "load table A"),
     Field("load_b", 53, 1, "load table B", bit=1),
+    Field("b_words", 53, 1, "operand B is words of 32 bits rather than bytes of table B", bit=2),
+    Field("function", 53, 2, "NONE, EXP2, RECIPROCAL or RSQRT, FP32 only", bit=3, enum=ResultFunction),
     Field("table_line", 54, 16, "first scratchpad line of the tables to load"),
     Field("b_line", 56, 16, "first scratchpad line of B"),
-    *_levels("b_stride", 58, "lines of B from one iteration of level {} to the next", levels=(2, 3))))
+    *_levels("b_stride", 58, "lines of B from one iteration of level {} to the next", levels=(2, 3)),
+    Field("tail", 62, 6, "with `row`: columns that count in the last iteration of level 2; 0: all")))
 
 INSTRUCTIONS = {item.unit: item for item in (LOAD, MATMUL, VECTOR, STORE)}
 
@@ -385,7 +406,7 @@ def _fields(*rows: tuple[str, int, int, str]) -> tuple[RegisterField, ...]:
 
 
 ID_VALUE = int.from_bytes(b"KIWI", "big")
-VERSION_VALUE = 0x0002_0000
+VERSION_VALUE = 0x0002_0001
 COUNTER_BASE = 0x100
 #: The part of an address's lower half that says which page.
 _PAGES = WORD >> PAGE_BITS << PAGE_BITS
@@ -406,6 +427,8 @@ _STATIC = (
         ("queue_depth", 24, 8, "instructions queued per unit"))),
     Register("ACCUMULATOR", 0x014, Access.RO, "accumulator lines"),
     Register("FORMATS", 0x018, Access.RO, f"one bit per element format: {', '.join(FORMATS)}"),
+    Register("FEATURES", 0x01C, Access.RO, "what a chip may have", _fields(
+        ("functions", 0, 1, "VECTOR takes words, reduces rows, and has functions"),)),
     Register("CONTROL", 0x020, Access.WO, "write ones to act", _fields(
         ("start", 0, 1, "run the program; ignored while busy"),
         ("abort", 1, 1, "end the running program with error ABORTED"))),

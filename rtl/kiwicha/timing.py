@@ -96,6 +96,8 @@ LANE_CLAMP = LANE_KEY + 1
 LANE_MAXIMUM = LANE_CLAMP + 2
 LANE_RESULT = LANE_MAXIMUM + 1
 LANE_OUT = LANE_RESULT + FLOAT_TO_INT8
+#: A step's results to the first of them with its function, besides a cycle for each.
+RESULT_FUNCTIONS = FLOAT_FUNCTION + 1
 #: A step that completes a line to that line.
 LINE_PACKER = 1
 
@@ -122,6 +124,11 @@ def block_quantizer(config: ChipConfig) -> int:
     return tree + 1 + BLOCK_SCALE + 2 + FLOAT_TO_ELEMENT
 
 
+def row_reducer(config: ChipConfig) -> int:
+    """The last step of a row to its result: a tree over the step's values, and one value for all steps so far."""
+    return 1 + (config.vector_lanes - 1).bit_length() + 1
+
+
 def vector_latency(config: ChipConfig) -> int:
     """The acceptance of a line's last read to its write."""
     return READ_LATENCY + column_select(config) + LANE_OUT + LINE_PACKER + 1
@@ -131,6 +138,16 @@ def dynamic_scale_latency(config: ChipConfig) -> int:
     """With dynamic scales: the acceptance of a pixel's last read to the write of its first line."""
     return (READ_LATENCY + column_select(config) + LANE_RESULT + block_quantizer(config) + steps(config) - 1
             + LINE_PACKER + 1)
+
+
+def late_latency(config: ChipConfig, row: bool, function: bool) -> int:
+    """A row's last read, or with a function a step's, to the write of its last line."""
+    latency = READ_LATENCY + column_select(config) + LANE_RESULT + 1 + LINE_PACKER + 1
+    if row:
+        latency += row_reducer(config) + steps(config) - 1
+    if function:
+        latency += RESULT_FUNCTIONS + (1 if row else config.vector_lanes)
+    return latency
 
 
 # LOAD and STORE.

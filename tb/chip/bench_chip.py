@@ -193,6 +193,6 @@ BENCHES = [
     _bench("small", ChipConfig.preset("small"), 8),
     _bench("oblong", ChipConfig(name="oblong", rows=3, columns=6, multiplier="ecp5_packed", bus_width=64,
                                 scratchpad_banks=2, bank_lines=512, accumulator_lines=64, vector_lanes=1,
-                                queue_depth=1, reads_in_flight=4, writes_in_flight=2), 8),
+                                functions=True, queue_depth=1, reads_in_flight=4, writes_in_flight=2), 8),
     _bench("ulx3s_85f", ChipConfig.preset("ulx3s_85f"), 4),
 ]

@@ -17,6 +17,7 @@ from kiwicha.isa import (
     OperandUse,
     OutFormat,
     Reduce,
+    ResultFunction,
     ScaleMode,
     ScaleRule,
     Source,
@@ -44,6 +45,11 @@ def visited(base: int, counts: list[int], strides: list[int]) -> list[int]:
     for count, stride in zip(counts, strides, strict=False):
         lines = [line + i * stride for i in range(count) for line in lines]
     return lines
+
+
+def shortened(region: Region, lines: int) -> Region:
+    """Where the first of so many lines may be, if they are to lie in `region`."""
+    return Region(region.base, region.size - max(0, lines - 1))
 
 
 class _Generator:
@@ -182,7 +188,15 @@ class _Generator:
         rng, config = self.rng, self.config
         source, b_use, reduce, fields = Source.ACCUMULATOR, OperandUse.NONE, Reduce.MAXIMUM, {}
         if self.has_tables and rng.random() < 0.7:
-            source, b_use, reduce = (rng.choice(list(enum)) for enum in (Source, OperandUse, Reduce))
+            sources = [Source.ACCUMULATOR, Source.TABLE]
+            uses = [OperandUse.NONE, OperandUse.ADD, OperandUse.MULTIPLY]
+            if config.functions:
+                sources, uses, fields = list(Source), list(OperandUse), self.functions(out_format)
+            source, b_use, reduce = (rng.choice(choices) for choices in (sources, uses, list(Reduce)))
+            if fields.get("row") and out_format == OutFormat.FP32:
+                reduce = Reduce.MAXIMUM
+            if b_use == OperandUse.INDEX and source != Source.TABLE:
+                b_use = OperandUse.NONE
             loads = rng.choice((0, 0, 1, 2, 3))
             if 0 < loads.bit_count() * self.table_lines <= self.params.size:
                 fields |= self.tables(loads)
@@ -194,18 +208,28 @@ class _Generator:
             or (mode == ScaleMode.COLUMN and parts > 1))]
         mode = rng.choice(modes)
         a, b = rng.choice(self.accs if source == Source.ACCUMULATOR else pads), rng.choice(pads)
-        a_line, a_strides = self.walk(a, [*counts, parts])
-        b_line, b_strides = self.walk(b, counts[2:])
-        needed = ceil_div(4 * config.columns, config.line_bytes) * (bias + (mode == ScaleMode.COLUMN))
+        words = ceil_div(4 * config.columns, config.line_bytes)
+        a_line, a_strides = self.walk(shortened(a, words * (source == Source.WORDS)), [*counts, parts])
+        b_line, b_strides = self.walk(shortened(b, words * fields.get("b_words", 0)), counts[2:])
+        needed = words * (bias + (mode == ScaleMode.COLUMN))
         fields |= {
             "a_source": source, "b_use": b_use, "reduce": reduce, "bias": bias, "scale_mode": mode,
             "param_line": self.params.base + rng.randrange(self.params.size - needed + 1), "a_line": a_line,
             **{f"a_stride{i}": value for i, value in enumerate(a_strides[:4])}, "part_stride": a_strides[4],
             "b_line": b_line, "b_stride2": b_strides[0], "b_stride3": b_strides[1],
-            "float": int(config.block_scaled and out_format != OutFormat.INT32 and reduce != Reduce.SUM
+            "float": int(config.vector_floats and out_format != OutFormat.INT32 and reduce != Reduce.SUM
                          and rng.random() < 0.7)}
         reads = [(a, True), (b, b_use != OperandUse.NONE), (self.params, needed or "table_line" in fields)]
         return list(dict.fromkeys(region for region, is_read in reads if is_read)), fields
+
+    def functions(self, out_format: OutFormat) -> dict:
+        """Fields of a VECTOR that only a chip with functions has."""
+        rng, fields = self.rng, {"b_words": self.rng.randrange(2)}
+        if out_format in (OutFormat.INT32, OutFormat.FP32) and rng.random() < 0.5:
+            fields |= {"row": 1, "tail": rng.randint(0, self.config.columns)}
+        if out_format == OutFormat.FP32 and rng.random() < 0.6:
+            fields["function"] = rng.choice(list(ResultFunction))
+        return fields
 
     def tables(self, loads: int) -> dict:
         """Fields of a VECTOR that loads table A (bit 0 of `loads`), B (bit 1) or both."""

@@ -194,7 +194,8 @@ async def operands_at_full_rate(dut):
     random = harness.rng("operand instructions")
     config, pixels = around.config, 60
     steps = -(-config.columns // config.vector_lanes)
-    for use in OperandUse:
+    sources = list(Source) if config.functions else [Source.ACCUMULATOR, Source.TABLE]
+    for use in OperandUse if config.functions else (OperandUse.NONE, OperandUse.ADD, OperandUse.MULTIPLY):
         for window in (1, 3):
             reduce = random.choice(list(Reduce)) if window > 1 else Reduce.MAXIMUM
             await around.run([run_of(config, random, OutFormat.INT8, pixels, window, a_source=Source.TABLE,
@@ -209,7 +210,7 @@ async def operands_at_full_rate(dut):
             assert around.reads[0] - around.fetches[0] == READ_LATENCY + 2 + (use != OperandUse.NONE)
     # From an instruction to the next as well, whatever their operands.
     batch = [run_of(config, random, OutFormat.INT8, pixels, a_source=source, b_use=OperandUse.ADD, bias=0,
-                    b_stride2=1, b_line=0) for source in (*Source, *Source)]
+                    b_stride2=1, b_line=0) for source in sources * 2]
     await around.run(batch)
     assert np.diff(around.reads).max() <= 12, np.diff(around.reads).max()
 
@@ -230,6 +231,7 @@ def shape_bench(columns, lanes, bus_width, testcase=(), formats=("int8",), **mor
                         vector_lanes=lanes, scratchpad_banks=2, formats=formats,
                         **{"bank_lines": 256, "accumulator_lines": 64, **more})
     name = f"vector_{columns}_{lanes}_{config.line_bytes}{'_scaled' if config.block_scaled else ''}"
+    name += "_functions" if config.functions else ""
     return Bench(module=__name__, name=name, build=lambda: VectorUnit(config), testcase=testcase,
                  params={"config": config})
 
@@ -249,6 +251,10 @@ BENCHES = [
     shape_bench(4, 2, 64, **SCALED),
     shape_bench(8, 2, 64, **SCALED),
     shape_bench(16, 4, 128, **SCALED),
+    shape_bench(4, 2, 64, functions=True),
+    shape_bench(32, 8, 64, functions=True),
+    shape_bench(5, 1, 64, functions=True, testcase=["random_instructions", "errors_then_a_good_end"]),
+    shape_bench(16, 4, 128, functions=True, **SCALED),
     # The most parts, a line of each in every cycle, and lanes beyond the last column; and no scales at all.
     shape_bench(2, 4, 128, testcase=["random_instructions", "extremes", "stalled_output_keeps_everything"],
                 **SCALED),

@@ -1,8 +1,12 @@
-"""What results of the vector unit are, in numpy; independent of the hardware and of the host's reference."""
+"""What results of the vector unit are, in numpy; independent of the hardware and of the host's reference.
+
+But for exp2, reciprocal and rsqrt: the benches of :mod:`tb.arith` hold those to the host's.
+"""
 
 import numpy as np
 
-from kiwicha.isa import ErrorCode, OperandUse, OutFormat, Reduce, ScaleMode, ScaleRule, Source
+from kiwicha.isa import ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, ScaleRule, Source
+from kiwicha_host.golden import functions
 
 __all__ = ["DYNAMIC_SCALE", "NAN", "expected", "formats", "order", "result_lines"]
 
@@ -78,9 +82,8 @@ def maxima(f, acc, bias, scale):
     return keys.astype(np.int32).view(np.uint32) if f["out_format"] == OutFormat.INT32 else unorder(keys)
 
 
-def model(config, f, acc, bias, scale):
-    """The lines of one pixel, from its window's accumulators [elements, columns]."""
-    bits = maxima(f, acc, bias, scale)
+def converted(config, f, bits):
+    """The lines of one pixel, from the bits of its results."""
     if f["out_format"] == OutFormat.INT8:
         real = bits.view(np.float32).astype(np.float64)
         steps = np.rint(np.clip(np.where(np.isnan(real), 0, real), -1e6, 1e6)) + f["zero_point"]
@@ -125,50 +128,32 @@ def expected(config, f, accumulator, scratchpad, tables):
 
     `tables`, uint32 [2, 256], become those that the instruction leaves.
     """
-    writes, reads = [], 0
+    writes = []
     try:
         check_fields(config, f)
         bias, scale = parameters(config, f, scratchpad)
         load_tables(config, f, scratchpad, tables)
-        from_table = f["a_source"] == Source.TABLE
-        depth, code = ((config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE) if from_table else
-                       (config.accumulator_lines, ErrorCode.ACCUMULATOR_RANGE))
-        steps = -(-config.columns // config.vector_lanes)
-        dynamic_scale = f["out_format"] in DYNAMIC_SCALE
         scales, scale_line = b"", f["scale_line"]
         for i3 in range(f["count3"]):
+            row = []
             for i2 in range(f["count2"]):
                 results = []
-                for part in range(f["parts"] if dynamic_scale else 1):
-                    origin = (f["a_line"] + i2 * f["a_stride2"] + i3 * f["a_stride3"]
-                              + part * f["part_stride"])
-                    lines = [origin + i0 * f["a_stride0"] + i1 * f["a_stride1"]
-                             for i1 in range(f["count1"]) for i0 in range(f["count0"])]
-                    within(lines[0], depth, code)
-                    if f["b_use"] != OperandUse.NONE:
-                        second = f["b_line"] + i2 * f["b_stride2"] + i3 * f["b_stride3"]
-                        within(second, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
-                        words = tables[1][scratchpad[second, :config.columns]]
-                        if f["b_use"] == OperandUse.ADD:
-                            bias = words.view(np.int32)
-                        else:
-                            scale = words.view(np.float32)
-                    for line in lines:
-                        within(line, depth, code)
-                    a = (tables[0][scratchpad[lines, :config.columns]].view(np.int32) if from_table else
-                         accumulator[lines])
-                    reads += len(lines) * steps
-                    first = f["out_line"] + i2 * f["out_stride2"] + i3 * f["out_stride3"]
-                    if dynamic_scale:
-                        line = first + part * f["out_step"]
-                        within(line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
-                        results.append((line, maxima(f, a, bias, scale)))
-                        continue
-                    for number, data in enumerate(model(config, f, a, bias, scale)):
-                        line = first + number * f["out_step"]
-                        within(line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
-                        writes.append((line, data))
-                if not dynamic_scale:
+                for part in range(f["parts"] if f["out_format"] in DYNAMIC_SCALE else 1):
+                    place = Place(config, f, i2, i3, part)
+                    done, fault = place.lines_until_fault()
+                    if fault is None or done:
+                        stores = scratchpad, accumulator, tables
+                        results.append((place.first, maxima(f, *place.operands(*stores, bias, scale))))
+                    if f["row"]:
+                        row += [bits for _, bits in results]
+                        if place.row_ends and fault is None:
+                            writes += as_lines(config, f, place.first, row_bits(config, f, row))
+                    elif f["out_format"] not in DYNAMIC_SCALE:
+                        lines = as_lines(config, f, *results[0]) if done else []
+                        writes += [lines[number] for number in done]
+                    if fault is not None:
+                        raise fault
+                if f["out_format"] not in DYNAMIC_SCALE:
                     continue
                 # A pixel whose last read cannot be made is not written at all.
                 within(scale_line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
@@ -179,8 +164,111 @@ def expected(config, f, accumulator, scratchpad, tables):
                     writes.append((scale_line, scales.ljust(config.line_bytes, b"\0")))
                     scales, scale_line = b"", scale_line + 1
     except Fault as fault:
-        return writes, fault.args, reads
-    return writes, None, reads
+        return writes, fault.args, None
+    steps = -(-config.columns // config.vector_lanes)
+    parts = f["parts"] if f["out_format"] in DYNAMIC_SCALE else 1
+    return writes, None, steps * parts * np.prod([f[f"count{level}"] for level in range(4)], dtype=int)
+
+
+class Place:
+    """A pixel, or one of its parts: the lines that it takes, and makes."""
+
+    def __init__(self, config, f, i2, i3, part):
+        self.config, self.f = config, f
+        origin = f["a_line"] + i2 * f["a_stride2"] + i3 * f["a_stride3"] + part * f["part_stride"]
+        self.window = [origin + i0 * f["a_stride0"] + i1 * f["a_stride1"]
+                       for i1 in range(f["count1"]) for i0 in range(f["count0"])]
+        self.second = f["b_line"] + i2 * f["b_stride2"] + i3 * f["b_stride3"]
+        self.row_ends = i2 == f["count2"] - 1
+        self.first = (f["out_line"] + (0 if f["row"] else i2 * f["out_stride2"]) + i3 * f["out_stride3"]
+                      + part * f["out_step"])
+        self.words = -(-4 * config.columns // config.line_bytes)
+
+    def lines_until_fault(self):
+        """Numbers of result lines that are complete before the first line that does not exist; and that fault.
+
+        Lines of words come in turn: A's, of a window's first place; B's; A's of other places; then results.
+        """
+        done = []
+        try:
+            for k in range(self.words):
+                self.check_operands(k)
+                for number in self.results_with(k):
+                    line = self.first + number * self.f["out_step"]
+                    within(line, self.config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+                    done.append(number)
+        except Fault as fault:
+            return done, fault
+        return done, None
+
+    def check_operands(self, k):
+        f, config = self.f, self.config
+        from_scratchpad = f["a_source"] != Source.ACCUMULATOR
+        depth, code = ((config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE) if from_scratchpad else
+                       (config.accumulator_lines, ErrorCode.ACCUMULATOR_RANGE))
+        a_words = f["a_source"] == Source.WORDS
+        for number, line in enumerate(self.window):
+            if k == 0 or a_words:
+                within(line + k * a_words, depth, code)
+            if number == 0 and (k == 0 or f["b_words"]) and f["b_use"] != OperandUse.NONE:
+                within(self.second + k, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+
+    def results_with(self, k):
+        """Lines of results that are complete with the k-th line of words."""
+        f, last = self.f, k == self.words - 1
+        if f["out_format"] in DYNAMIC_SCALE:
+            return [0] if last else []
+        if f["row"] and not self.row_ends:
+            return []
+        size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(f["out_format"], 4)
+        return range(k * size // 4, result_lines(self.config, f["out_format"]) if last else (k + 1) * size // 4)
+
+    def operands(self, scratchpad, accumulator, tables, bias, scale):
+        """A of the window [places, columns], bias and scale."""
+        f, columns = self.f, self.config.columns
+        index = 0
+        if f["b_use"] != OperandUse.NONE:
+            words = (self.words_at(scratchpad, self.second) if f["b_words"] else
+                     tables[1][scratchpad[self.second, :columns]])
+            if f["b_use"] == OperandUse.ADD:
+                bias = words.view(np.int32)
+            elif f["b_use"] == OperandUse.MULTIPLY:
+                scale = words.view(np.float32)
+            else:
+                index = words & 255 if f["b_words"] else scratchpad[self.second, :columns]
+        if f["a_source"] == Source.WORDS:
+            return np.array([self.words_at(scratchpad, line) for line in self.window]).view(np.int32), bias, scale
+        if f["a_source"] == Source.ACCUMULATOR:
+            return accumulator[self.window], bias, scale
+        codes = scratchpad[self.window, :columns].astype(int) - index
+        return tables[0][codes % 256].view(np.int32), bias, scale
+
+    def words_at(self, scratchpad, line):
+        """The words of the lines from `line` on; anything for those that do not exist."""
+        lines = np.clip(np.arange(line, line + self.words), 0, len(scratchpad) - 1)
+        return scratchpad[lines].reshape(-1)[:4 * self.config.columns].view(np.uint32)
+
+
+def row_bits(config, f, row):
+    """One result of those of all lines of a row, as bits, for each column."""
+    last = row[-1][:f["tail"] or config.columns]
+    values = np.concatenate([*row[:-1], last])
+    if f["reduce"] == Reduce.SUM:
+        result = np.uint32(int(values.astype(np.int64).sum()) % (1 << 32))
+    elif f["out_format"] == OutFormat.INT32:
+        result = values.view(np.int32).max().view(np.uint32)
+    else:
+        result = values[np.argmax(order(values))]
+    return np.full(config.columns, result, np.uint32)
+
+
+def as_lines(config, f, first, bits):
+    """A pixel's lines, from the bits of its results."""
+    if f["function"] != ResultFunction.NONE:
+        function = {ResultFunction.EXP2: functions.exp2, ResultFunction.RECIPROCAL: functions.reciprocal,
+                    ResultFunction.RSQRT: functions.rsqrt}[f["function"]]
+        bits = function(bits.view(np.float32)).view(np.uint32)
+    return [(first + number * f["out_step"], data) for number, data in enumerate(converted(config, f, bits))]
 
 
 def check_fields(config, f):
@@ -190,10 +278,19 @@ def check_fields(config, f):
     for wrong, value in (
             (form not in formats(config), form),
             (not isinstance(mode, ScaleMode) or (form == OutFormat.INT32 and mode != ScaleMode.NONE), mode),
-            (f["float"] and (form == OutFormat.INT32 or not config.block_scaled or f["reduce"] == Reduce.SUM),
-             f["float"]),
+            (f["float"] and (form == OutFormat.INT32 or not (config.block_scaled or config.functions)
+                             or f["reduce"] == Reduce.SUM), f["float"]),
+            (f["a_source"] not in ({*Source} if config.functions else {Source.ACCUMULATOR, Source.TABLE}),
+             f["a_source"]),
             (not isinstance(use, OperandUse) or (use == OperandUse.ADD and f["bias"])
-             or (use == OperandUse.MULTIPLY and (form == OutFormat.INT32 or mode != ScaleMode.NONE)), use),
+             or (use == OperandUse.MULTIPLY and (form == OutFormat.INT32 or mode != ScaleMode.NONE))
+             or (use == OperandUse.INDEX and not (config.functions and f["a_source"] == Source.TABLE)), use),
+            (f["b_words"] and not config.functions, f["b_words"]),
+            (f["row"] and not (config.functions and (
+                form == OutFormat.INT32 or (form == OutFormat.FP32 and f["reduce"] == Reduce.MAXIMUM))), f["row"]),
+            (f["function"] != ResultFunction.NONE and not (config.functions and form == OutFormat.FP32),
+             f["function"]),
+            (f["row"] and f["tail"] > config.columns, f["tail"]),
             (form in DYNAMIC_SCALE
              and (not 1 <= f["parts"] <= 128 // config.columns or (f["parts"] > 1 and per_column)),
              f["parts"]),

@@ -1,13 +1,13 @@
 """Instructions for the vector unit: random ones, ones with an error, and the values at which results turn."""
 
-from kiwicha.isa import OperandUse, OutFormat, Reduce, ScaleMode, ScaleRule, Source
+from kiwicha.isa import OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, ScaleRule, Source
 from tb.vector.model import DYNAMIC_SCALE, NAN, formats, order, result_lines
 
 __all__ = ["FLOATS", "INTS", "PLAIN", "errors", "instruction", "run_of"]
 
 #: Accumulators, and nothing of what came with operands from the scratchpad.
 PLAIN = {"a_source": Source.ACCUMULATOR, "b_use": OperandUse.NONE, "reduce": Reduce.MAXIMUM, "load_a": 0,
-         "load_b": 0}
+         "load_b": 0, "b_words": 0, "row": 0, "function": ResultFunction.NONE, "tail": 0}
 
 FLOATS = [0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x007FFFFF, 0x00800000, 0x2F800000, 0x3F800000,
           0xBF800000, 0x3F000000, 0x3EAAAAAB, 0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, NAN, 0xFFC00001,
@@ -25,9 +25,13 @@ def instruction(config, random, index=0, **fixed):
          "count2": random.choice([1, 2, 3, 7]), "count3": random.choice([1, 1, 2, 3]),
          "float": int(config.block_scaled and random.random() < 0.7), "scale_rule": random.choice(list(ScaleRule)),
          "parts": random.choice([0, 1, 127]), "part_stride": random.randint(-9, 9),
-         "scale_line": random.getrandbits(16), "a_source": random.choice(list(Source)),
-         "b_use": random.choice([OperandUse.NONE, *OperandUse]), "reduce": random.choice(list(Reduce)),
-         "load_a": int(random.random() < 0.1), "load_b": int(random.random() < 0.1)}
+         "scale_line": random.getrandbits(16), "a_source": random.choice([Source.ACCUMULATOR, Source.TABLE]),
+         "b_use": random.choice([OperandUse.NONE, OperandUse.NONE, OperandUse.ADD, OperandUse.MULTIPLY]),
+         "reduce": random.choice(list(Reduce)), "load_a": int(random.random() < 0.1),
+         "load_b": int(random.random() < 0.1), "b_words": 0, "row": 0, "function": ResultFunction.NONE,
+         "tail": random.getrandbits(6)}
+    if config.functions:
+        f |= with_functions(config, random, fixed)
     f |= fixed
     if f["out_format"] == OutFormat.INT32:
         f["scale_mode"], f["float"] = fixed.get("scale_mode", ScaleMode.NONE), fixed.get("float", 0)
@@ -51,16 +55,20 @@ def instruction(config, random, index=0, **fixed):
         parts = [("part_stride", lines)]
         place(f, random, "scale_line", config.scratchpad_lines,
               [("", -(-f["count2"] * f["count3"] // config.line_bytes))], [1])
-    depth = config.scratchpad_lines if f["a_source"] == Source.TABLE else config.accumulator_lines
-    place(f, random, "a_line", depth,
+    depth = config.accumulator_lines if f["a_source"] == Source.ACCUMULATOR else config.scratchpad_lines
+    words = result_lines(config, OutFormat.INT32) - 1       # lines of words beyond the first
+    place(f, random, "a_line", depth - words * (f["a_source"] == Source.WORDS),
           [(f"a_stride{level}", f[f"count{level}"]) for level in range(4)] + parts, small)
+    if f["row"]:
+        f |= {"out_stride2": random.randint(-1 << 15, (1 << 15) - 1)}
     place(f, random, "out_line", config.scratchpad_lines,
-          [("out_stride2", f["count2"]), ("out_stride3", f["count3"]), ("out_step", lines)], small)
+          [("out_stride2", 1 if f["row"] else f["count2"]), ("out_stride3", f["count3"]), ("out_step", lines)],
+          small)
     if f["b_use"] == OperandUse.NONE:       # what nobody looks at may be anything
         f |= {"b_line": random.getrandbits(16), "b_stride2": random.randint(-1 << 15, (1 << 15) - 1),
               "b_stride3": random.randint(-1 << 15, (1 << 15) - 1)}
     else:
-        place(f, random, "b_line", config.scratchpad_lines,
+        place(f, random, "b_line", config.scratchpad_lines - words * f["b_words"],
               [("b_stride2", f["count2"]), ("b_stride3", f["count3"])], small)
     loads = f["load_a"] + f["load_b"]
     f["table_line"] = (random.randint(0, config.scratchpad_lines - 1024 // config.line_bytes * loads) if loads else
@@ -80,10 +88,27 @@ def instruction(config, random, index=0, **fixed):
     return f | fixed
 
 
+def with_functions(config, random, fixed):
+    """Fields of what only a chip with functions has."""
+    form = fixed.get("out_format", random.choice([*formats(config), OutFormat.INT32, OutFormat.FP32]))
+    f = {"out_format": form, "a_source": random.choice(list(Source)), "b_use": random.choice(list(OperandUse)),
+         "reduce": random.choice(list(Reduce)), "float": int(random.random() < 0.6),
+         "b_words": random.getrandbits(1)}
+    if form in (OutFormat.INT32, OutFormat.FP32) and random.random() < 0.5:
+        f |= {"row": 1, "tail": random.choice([0, 1, config.columns, random.randint(0, config.columns)])}
+        if form == OutFormat.FP32:
+            f["reduce"] = Reduce.MAXIMUM
+    if form == OutFormat.FP32 and random.random() < 0.5:
+        f["function"] = random.choice(list(ResultFunction))
+    return f
+
+
 def operands(f, random, fixed):
     """Leave out what does not go together, unless it is `fixed`."""
     if f["out_format"] == OutFormat.INT32 and f["b_use"] == OperandUse.MULTIPLY:
         f["b_use"] = fixed.get("b_use", OperandUse.ADD)
+    if f["b_use"] == OperandUse.INDEX and f["a_source"] != Source.TABLE:
+        f["b_use"] = fixed.get("b_use", OperandUse.NONE)
     if f["b_use"] == OperandUse.ADD:
         f["bias"] = fixed.get("bias", 0)
     if f["b_use"] == OperandUse.MULTIPLY:
@@ -123,7 +148,8 @@ def errors(config, random):
                 if value not in {form.value for form in formats(config)})
     yield make(float=1, out_format=OutFormat.INT32, scale_mode=ScaleMode.NONE)
     if not config.block_scaled:
-        yield from (make(float=1, out_format=form, scale_mode=ScaleMode.NONE) for form in formats(config))
+        yield from (make(float=1, out_format=form, scale_mode=ScaleMode.NONE) for form in formats(config)
+                    if form == OutFormat.INT32 or not config.functions)
     yield make(scale_mode=3, out_format=OutFormat.INT8)
     yield from (make(out_format=OutFormat.INT32, scale_mode=mode) for mode in (1, 2, 3))
     yield from (make(**(good | {f"count{level}": 0})) for level in range(4))
@@ -146,6 +172,8 @@ def errors(config, random):
         yield make(**good, out_format=OutFormat.FP32, out_line=pad - 2, out_stride2=0, out_stride3=0, out_step=2)
         yield make(**good, out_format=OutFormat.INT32, out_line=0, out_stride2=0, out_stride3=0, out_step=-1)
     yield from operand_errors(config, make)
+    if config.functions:
+        yield from function_errors(config, make)
     # The bias fits and the scale does not; then the bias does not.
     mode = {"out_format": OutFormat.FP32, "scale_mode": ScaleMode.COLUMN, "bias": 1}
     yield make(**good, **mode, param_line=pad - lines)
@@ -157,7 +185,13 @@ def operand_errors(config, make):
     """Uses of operand B that do not go together; lines of A, of B and of tables that do not exist."""
     pad, int8 = config.scratchpad_lines, {"out_format": OutFormat.INT8, "scale_mode": ScaleMode.NONE, "bias": 0}
     table = 1024 // config.line_bytes
-    yield make(**int8, b_use=3)
+    if not config.functions:
+        yield make(**int8, b_use=OperandUse.INDEX)
+        yield make(**int8, a_source=Source.WORDS)
+        yield make(**int8, b_words=1)
+        yield make(**int8 | {"out_format": OutFormat.INT32}, row=1)
+        yield from (make(**int8 | {"out_format": OutFormat.FP32}, function=function)
+                    for function in list(ResultFunction)[1:])
     yield make(**int8 | {"bias": 1}, b_use=OperandUse.ADD)
     yield from (make(**int8 | {"scale_mode": mode}, b_use=OperandUse.MULTIPLY)
                 for mode in (ScaleMode.SCALAR, ScaleMode.COLUMN))
@@ -179,6 +213,34 @@ def operand_errors(config, make):
     for loads, line in (({"load_a": 1}, pad - table + 1), ({"load_b": 1}, pad - 1),
                         ({"load_a": 1, "load_b": 1}, pad - table)):
         yield make(**int8, **loads, table_line=line)
+
+
+def function_errors(config, make):
+    """The same, of what only a chip with functions has."""
+    pad, lines = config.scratchpad_lines, result_lines(config, OutFormat.INT32)
+    int32 = {"out_format": OutFormat.INT32, "scale_mode": ScaleMode.NONE, "bias": 0}
+    fp32 = int32 | {"out_format": OutFormat.FP32}
+    yield make(**int32, a_source=3)
+    yield from (make(**int32, a_source=source, b_use=OperandUse.INDEX) for source in (Source.ACCUMULATOR,
+                                                                                      Source.WORDS))
+    yield make(**fp32, row=1, reduce=Reduce.SUM)
+    yield from (make(**int32 | {"out_format": form}, row=1) for form in formats(config)
+                if form not in (OutFormat.INT32, OutFormat.FP32))
+    yield from (make(**int32 | {"out_format": form}, function=ResultFunction.RSQRT) for form in formats(config)
+                if form != OutFormat.FP32)
+    yield make(**int32, row=1, tail=config.columns + 1)
+    good = fp32 | {"count0": 2, "count1": 1, "count2": 3, "count3": 2}
+    words = good | {"a_source": Source.WORDS, "a_stride0": 0, "a_stride1": 0, "a_stride2": 0, "a_stride3": 0}
+    second = {"b_use": OperandUse.ADD, "b_words": 1, "b_stride2": 0, "b_stride3": 0}
+    yield make(**words | {"a_line": pad - lines + 1})
+    yield make(**words | {"a_line": pad - lines - 1, "a_stride2": 1})
+    yield make(**good, **second | {"b_line": pad - lines + 1})
+    yield make(**words, a_line=pad - lines + 1, **second | {"b_line": pad - lines + 1})
+    # In the last iteration of a row, and in the middle of the second one.
+    row = words | {"row": 1, "a_line": 8}
+    yield make(**row | {"out_line": pad - 1, "out_stride3": 1, "out_step": 1})
+    yield make(**row | {"out_line": pad - lines + 1, "out_stride3": 0, "out_step": 1})
+    yield make(**row | {"a_stride3": -8, "a_stride2": -1})
 
 
 def dynamic_scale_errors(config, make):

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kiwicha import ChipConfig
-from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, ScaleMode, Source
-from kiwicha.timing import PARAMETER_SETS, READ_LATENCY, steps, word_lines
+from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, ResultFunction, ScaleMode, Source
+from kiwicha.timing import PARAMETER_SETS, READ_LATENCY, late_latency, steps, word_lines
 
 from .events import Events
 from .issue_queue import Instruction
@@ -28,6 +28,18 @@ class _Prepared:
     retire: Callable[[int], None]
 
 
+class _Way(NamedTuple):
+    """How results leave the datapath; another way waits until all of one have left."""
+    dynamic_scale: bool
+    row: bool
+    function: bool
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "_Way":
+        return cls(fields["out_format"] in _DYNAMIC_SCALE, bool(fields["row"]),
+                   fields["function"] != ResultFunction.NONE)
+
+
 class VectorModel:
     """Implements :class:`.issue_queue.UnitModel`."""
 
@@ -41,7 +53,7 @@ class VectorModel:
         self._walking = False
         self._address_generator_free = 0                    # the address generator takes an instruction
         self._written = -1                                  # the last line was
-        self._dynamic_scale = False
+        self._way = _Way(False, False, False)
         self._accepted = 0
         self._ends: list[int] = []
         self._last = -1                                     # read of the instruction before
@@ -87,15 +99,15 @@ class VectorModel:
 
     def _walk(self, prepared: "_Prepared") -> None:
         """The address generator takes an instruction."""
-        dynamic_scale = prepared.fields["out_format"] in _DYNAMIC_SCALE
+        way = _Way.of(prepared.fields)
         took = max(prepared.offered, self._address_generator_free)
-        if dynamic_scale != self._dynamic_scale:
+        if way != self._way:
             took = max(took, self._written + 1)
-        self._dynamic_scale, self._ready = dynamic_scale, took + 1
+        self._way, self._ready = way, took + 1
         if self._waiting is not None:
             call, self._waiting = self._waiting, None
             self._events.at(took + 1, call)
-        parts = prepared.fields["parts"] if dynamic_scale else 1
+        parts = prepared.fields["parts"] if way.dynamic_scale else 1
         reads = parts * self._steps
         for level in range(4):
             reads *= prepared.fields[f"count{level}"]
@@ -118,8 +130,11 @@ class VectorModel:
     def _fetched(self, fields: dict[str, Any], reads: int) -> tuple[int, int]:
         """Lines of operands B and A that come from the scratchpad."""
         window = fields["count0"] * fields["count1"] > 1
-        return (fields["count2"] * fields["count3"] if fields["b_use"] != OperandUse.NONE else 0,
-                (reads if window else reads // self._steps) if fields["a_source"] == Source.TABLE else 0)
+        b = fields["count2"] * fields["count3"] * (self._word_lines if fields["b_words"] else 1)
+        a = reads if window else reads // self._steps * (
+            self._word_lines if fields["a_source"] == Source.WORDS else 1)
+        return (b if fields["b_use"] != OperandUse.NONE else 0,
+                a if fields["a_source"] != Source.ACCUMULATOR else 0)
 
     def _end(self, time: int, first: int, reads: int, fetches: int, prepared: "_Prepared") -> None:
         """The instruction's last read is now, unless sums that were not known before came in between."""
@@ -133,7 +148,9 @@ class VectorModel:
             self._note_fetches(first - ahead, last - ahead, fetches, prepared.fields)
         self._address_generator_free = (last - ahead - MEASURED["address_generator"]
                                         + MEASURED["address_generator_period"])
-        if self._dynamic_scale:
+        if self._way.row or self._way.function:
+            self._written = last + late_latency(self._config, self._way.row, self._way.function)
+        elif self._way.dynamic_scale:
             # The lines of a pixel, and one of scales after them.
             self._written = (last + self._timing.dynamic_scale
                              + (prepared.fields["parts"] - 1) * self._steps + 1)
@@ -147,13 +164,13 @@ class VectorModel:
 
     def _note_fetches(self, first: int, last: int, fetches: int, fields: dict[str, Any]) -> None:
         """Tell STORE when its bank is taken."""
-        line = fields["a_line" if fields["a_source"] == Source.TABLE else "b_line"]
+        line = fields["a_line" if fields["a_source"] != Source.ACCUMULATOR else "b_line"]
         self.reads.add(line // self._config.bank_lines, first, max(first, last), fetches)
 
     def _note_writes(self, first: int, fields: dict[str, Any], reads: int) -> None:
         """Tell LOAD when its bank is taken."""
         wide = fields["out_format"] in (OutFormat.INT32, OutFormat.FP32)
-        pixels = fields["count2"] * fields["count3"]
+        pixels = fields["count3"] * (1 if self._way.row else fields["count2"])
         lines = pixels * (self._word_lines if wide else 1)
         self.writes.add(fields["out_line"] // self._config.bank_lines, first, self._written, min(lines, reads))
 
@@ -181,12 +198,16 @@ class VectorModel:
             for name, lines in zip(("b_line", "a_line"), self._fetched(fields, reads), strict=True):
                 bank = fields[name] // self._config.bank_lines
                 ends += self._matmul.reads.last_of(bank, asked, lines) - (asked + lines - 1) if lines else 0
-            last = max(last, ends + ahead)
+            last = max(last, ends + MEASURED["operand"])
+        if self._way.function and not self._way.row:
+            # Each step's results go through the function one by one.
+            made = reads // (fields["count0"] * fields["count1"])
+            last = max(last, first + reads - 1 + (made - 1) * (self._config.vector_lanes - 1))
         return last
 
 
 def _ahead(fields: dict[str, Any]) -> int:
     """Cycles from the order of a line of operands to the read that takes it, besides those of accumulators."""
-    a, b = fields["a_source"] == Source.TABLE, fields["b_use"] != OperandUse.NONE
+    a, b = fields["a_source"] != Source.ACCUMULATOR, fields["b_use"] != OperandUse.NONE
     # B's line goes before A's.
     return MEASURED["operand"] + (a and b) if a or b else 0

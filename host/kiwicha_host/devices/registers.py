@@ -85,6 +85,9 @@ class RegisterFile:
                     yield item.name, got, expected
         if (got := self.read("ACCUMULATOR")) != config.accumulator_lines:
             yield "accumulator_lines", got, config.accumulator_lines
+        functions = bool(REGISTERS["FEATURES"].field("functions").of(self.read("FEATURES")))
+        if functions != config.functions:
+            yield "functions", str(functions).lower(), str(config.functions).lower()
         formats = self.read("FORMATS")
         got_formats = [item for i, item in enumerate(FORMATS) if formats >> i & 1]
         if set(got_formats) != set(config.formats):

@@ -114,8 +114,13 @@ def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray 
     if clamp_to is not None:
         x = clamp(x, *clamp_to)
     if window:
-        x = x.max(axis=window) if out_format == OutFormat.INT32 else _from_order(total_order(x).max(axis=window))
+        x = x.max(axis=window) if out_format == OutFormat.INT32 else maximum(x, window)
     return quantize(x, zero_point) if out_format == OutFormat.INT8 else x
+
+
+def maximum(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+    """The maximum of FP32 numbers over the given axes, in total order."""
+    return _from_order(total_order(x).max(axis=axis))
 
 
 def requantize_scale(x_scale: np.floating, w_scale: np.floating | np.ndarray, y_scale: np.floating) -> np.ndarray:

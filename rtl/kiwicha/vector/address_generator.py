@@ -18,11 +18,12 @@ class AddressGenerator(wiring.Component):
     """One read of operand A per cycle, and one line order with the read that completes a line.
 
     Reads and lines pass a register, where it is known whether they exist, so that no range check delays the
-    loops. An instruction's first read comes two cycles after the last read of the one before; but one whose
-    results take dynamic scales and one whose results do not wait for each other's last write. Errors are found
-    as lines are reached: ACCUMULATOR_RANGE at a read, or SCRATCHPAD_RANGE if it is one of the scratchpad; then
-    for operand B; SCRATCHPAD_RANGE at the read that completes the line. A line of scales is checked at the last
-    read of the first pixel with a scale there, after that pixel's lines.
+    loops. An instruction's first read comes two cycles after the last read of the one before; but where the
+    results of two leave the datapath by different ways, the second waits for the first's last write. Errors are
+    found as lines are reached: ACCUMULATOR_RANGE at a read, or SCRATCHPAD_RANGE if it is one of the scratchpad;
+    then for operand B; SCRATCHPAD_RANGE at the read that completes the line, of a row's with the last iteration of
+    level 2. A line of scales is checked at the last read of the first pixel with a scale there, after that pixel's
+    lines.
 
     Members
     -------
@@ -37,7 +38,7 @@ class AddressGenerator(wiring.Component):
     room : In(1)
         Three more of each of these will find room, as of a cycle ago; their `ready` is not looked at.
     settled : In(1)
-        All that was asked for has been written; only with block scaling.
+        All that was asked for has been written.
     clear : In(1)
         Forget everything, a failure too.
     busy : Out(1)
@@ -45,7 +46,7 @@ class AddressGenerator(wiring.Component):
     pending : Out(1)
         A read has not gone: it may be one of before the instruction that failed.
     waits : Out(1)
-        An instruction waits for `settled`; only with block scaling.
+        An instruction waits for `settled`.
     failed : Out(1)
         The instruction had an error, at once or on the way; nothing more happens until `clear`.
     code, index, address
@@ -54,13 +55,14 @@ class AddressGenerator(wiring.Component):
 
     def __init__(self, config: ChipConfig):
         self._config = config
-        scaled = {"scales": Out(stream.Signature(LINE_ADDRESS)), "settled": In(1), "waits": Out(1)}
+        scaled = {"scales": Out(stream.Signature(LINE_ADDRESS))}
         super().__init__({
             "i": In(stream.Signature(prepared_layout(config))),
             "requests": Out(stream.Signature(request_layout(config))),
             "orders": Out(stream.Signature(line_order(config))),
             "a": Out(stream.Signature(LINE_ADDRESS)), "b": Out(stream.Signature(LINE_ADDRESS)),
-            "room": In(1), "clear": In(1), "busy": Out(1), "pending": Out(1), "failed": Out(1),
+            "room": In(1), "settled": In(1), "waits": Out(1), "clear": In(1),
+            "busy": Out(1), "pending": Out(1), "failed": Out(1),
             "code": Out(ErrorCode), "index": Out(INDEX_WIDTH), "address": Out(signed(POINTER_WIDTH)),
             **(scaled if config.block_scaled else {}),
         })
@@ -72,15 +74,16 @@ class AddressGenerator(wiring.Component):
         # The read that comes next, with the line that it may complete.
         held = Signal(data.StructLayout({
             "read": loops.read.shape(), "second": loops.second.shape(), "line": loops.line.shape(),
-            "tag": loops.tag.shape(), "operands": loops.operands.shape(), "line_end": 1, "end": 1,
-            "bad_read": 1, "bad": 1, "wrong_address": signed(POINTER_WIDTH),
+            "tag": loops.tag.shape(), "way": loops.way.shape(), "operands": loops.operands.shape(),
+            "line_end": 1, "end": 1, "bad_read": 1, "bad": 1, "wrong_address": signed(POINTER_WIDTH),
         }), reset_less=True)
         valid, wrong, good_read = Signal(), Signal(), Signal()
         take, advance, takes = Signal(), Signal(), ~walking & ~self.failed
         bad_scale, wrong_line, may_take = Const(0, 1), loops.line, Const(1, 1)
-        if self._config.block_scaled:
-            may_take = (self.i.p.dynamic_scale == loops.dynamic_scale) | (self.settled & ~valid)
+        if len(loops.way.as_value()):
+            may_take = (self.i.p.way.as_value() == loops.way.as_value()) | (self.settled & ~valid)
             m.d.comb += self.waits.eq(takes & self.i.valid & ~may_take)
+        if self._config.block_scaled:
             bad_scale, wrong_line = self._scales(m, loops, valid & ~held.bad)
         m.d.comb += [
             loops.i.eq(self.i.p), loops.load.eq(~walking), loops.take.eq(take), loops.advance.eq(advance),
@@ -90,7 +93,7 @@ class AddressGenerator(wiring.Component):
             good_read.eq(valid & ~held.bad),
             self.requests.valid.eq(good_read),
             self.requests.p.address.eq(held.read), self.requests.p.tag.eq(held.tag),
-            self.requests.p.table.eq(held.operands.table), self.requests.p.a_ends.eq(held.operands.a_ends),
+            self.requests.p.fetched.eq(held.operands.fetched), self.requests.p.a_ends.eq(held.operands.a_ends),
             self.requests.p.second.eq(held.operands.second), self.requests.p.b_ends.eq(held.operands.b_ends),
             self.a.valid.eq(good_read & held.operands.a_begins), self.a.payload.eq(held.read),
             self.b.valid.eq(good_read & held.operands.b_begins), self.b.payload.eq(held.second),
@@ -99,6 +102,8 @@ class AddressGenerator(wiring.Component):
             self.orders.p.last.eq(held.end),
             self.busy.eq(walking | valid), self.pending.eq(valid),
         ]
+        if self._config.functions:
+            m.d.comb += self.requests.p.slow.eq(held.way.function & ~held.way.row)
         self._check(m, loops, held, bad_scale, wrong_line)
         m.d.sync += valid.eq(advance)
         self._report(m, held, takes, wrong)
@@ -125,16 +130,16 @@ class AddressGenerator(wiring.Component):
 
     def _check(self, m, loops, held, bad_scale, wrong_line):
         """The loops' read and line a cycle later, and whether they exist."""
-        lines, table = self._config.scratchpad_lines, loops.operands.table
-        outside = Mux(table, ~_within(loops.read, lines), ~_within(loops.read, self._config.accumulator_lines))
+        lines, fetched = self._config.scratchpad_lines, loops.operands.fetched
+        outside = Mux(fetched, ~_within(loops.read, lines), ~_within(loops.read, self._config.accumulator_lines))
         bad_second = loops.operands.second & ~_within(loops.second, lines)
         bad_line = loops.line_end & ~_within(loops.line, lines)
         m.d.sync += [
             held.read.eq(loops.read), held.second.eq(loops.second), held.line.eq(loops.line),
-            held.tag.eq(loops.tag), held.operands.eq(loops.operands),
+            held.tag.eq(loops.tag), held.way.eq(loops.way), held.operands.eq(loops.operands),
             held.line_end.eq(loops.line_end), held.end.eq(loops.end),
             held.wrong_address.eq(Mux(outside, loops.read, Mux(bad_second, loops.second, wrong_line))),
-            held.bad_read.eq(outside & ~table),
+            held.bad_read.eq(outside & ~fetched),
             held.bad.eq(outside | bad_second | bad_line | bad_scale),
         ]
 

@@ -2,17 +2,19 @@
 
 from typing import NamedTuple
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
+from ..isa import ResultFunction
 from ..lib.delay import Delay, delay, delay_valid
 from ..timing import PARAMETER_SETS, READ_LATENCY
 from .block_quantizer import BlockQuantizer
 from .columns import ColumnParameters, ColumnSelect
 from .lane import Lane
+from .late_results import LateResults
 from .line_packer import LinePacker
 from .shapes import Geometry, Size, settings_layout, tag_layout
 from .tables import OperandTable, table_write
@@ -34,7 +36,8 @@ class Datapath(wiring.Component):
 
     Latency READ_LATENCY + ColumnSelect.latency + Lane.OUT + Assemble.LATENCY cycles from an accepted read to
     its line, one read per cycle. Results that take dynamic scales go through :class:`.BlockQuantizer` instead of
-    to the lanes' end; both kinds must not be here at once.
+    to the lanes' end, those of rows or with a function
+    through :class:`.LateResults`: results of two such ways must not be here at once.
 
     Members
     -------
@@ -90,20 +93,23 @@ class Datapath(wiring.Component):
             m.d.comb += [words.set.eq(tag.set), words.step.eq(tag.step)]
         lanes = [Lane(self._config) for _ in range(self._config.vector_lanes)]
         at_result, at_out = self._control(m, lanes, stages, start)
-        a_words, b_words, b_late = self._table_words(m, stages[0], select.latency)
+        a_words, b_words, b_late = self._operand_words(m, stages, select.latency)
         for index, lane in enumerate(lanes):
             m.submodules[f"lane{index}"] = lane
             word = slice(32 * index, 32 * index + 32)
             m.d.comb += [
-                lane.a.eq(Mux(self._at_start.table, a_words[word], select.o[word])),
+                lane.a.eq(Mux(self._at_start.fetched, a_words[word], select.o[word])),
                 lane.bias.eq(Mux(self._at_start.add, b_words[word], bias.o[word])),
                 lane.scale.eq(Mux(self._at_scale.multiply, b_late[word], scale.o[word])),
                 line_packer.word[index].eq(lane.word), line_packer.byte[index].eq(lane.byte),
             ]
             if self._config.block_scaled:
                 m.d.comb += line_packer.half[index].eq(lane.half)
+        late = [at_out.dynamic_scale] if self._config.block_scaled else []
+        if self._config.functions:
+            late += [at_out.row, at_out.function != ResultFunction.NONE]
         m.d.comb += [
-            line_packer.valid.eq(stages[-1].valid & stages[-1].tag.last),
+            line_packer.valid.eq(stages[-1].valid & stages[-1].tag.last & ~Cat(late).any()),
             line_packer.step.eq(stages[-1].tag.step),
             line_packer.size.eq(at_out.size),
             self.result.eq(line_packer.line),
@@ -113,21 +119,44 @@ class Datapath(wiring.Component):
         landed = Signal()
         m.d.sync += [landed.eq(stages[-1].valid), flight.eq(flight + self.read - landed)]
         m.d.comb += self.idle.eq(flight == 0)
+        at_end = stages[start + Lane.RESULT]
         if self._config.block_scaled:
-            self._quantize(m, line_packer, lanes, stages[start + Lane.RESULT], at_result, at_out)
+            self._quantize(m, line_packer, lanes, at_end, at_result)
+        if self._config.functions:
+            self._finish(m, line_packer, lanes, at_end, at_result)
         return m
 
-    def _table_words(self, m, stage, after):
+    def _words_of(self, line, step):
+        """The 32-bit words that a step takes of a line of them."""
+        geometry = Geometry.of(self._config)
+        return line.word_select(step[:geometry.slot_width], 32 * geometry.lanes)
+
+    def _index(self, m, tag):
+        """Operand B's bytes go off those of A."""
+        lanes = self._config.vector_lanes
+        words, taken = self._words_of(self.b_line, tag.step), self.b_line.word_select(tag.step, 8 * lanes)
+        offset = Cat(Mux(tag.b_words, words.word_select(lane, 32)[:8], taken.word_select(lane, 8))
+                     for lane in range(lanes))
+        m.d.comb += m.submodules.a_table.offset.eq(offset & tag.index.replicate(8 * lanes))
+
+    def _operand_words(self, m, stages, after):
         """Words of operands A and B, READ_LATENCY + `after` cycles after the read; and B's when lanes multiply."""
         words = []
         for index, (name, line) in enumerate((("a", self.a_line), ("b", self.b_line))):
             m.submodules[f"{name}_table"] = table = OperandTable(self._config)
             m.d.comb += [
-                table.read.eq(stage.valid), table.line.eq(line), table.step.eq(stage.tag.step),
+                table.read.eq(stages[0].valid), table.line.eq(line), table.step.eq(stages[0].tag.step),
                 table.write.enable.eq(self.table.enable[index]), table.write.address.eq(self.table.address),
                 table.write.data.eq(self.table.data),
             ]
-            words.append(delay(m, table.o, f"{name}_words", after))
+            if self._config.functions:
+                taken = delay(m, self._words_of(line, stages[0].tag.step), f"{name}_taken", READ_LATENCY)
+                words.append(Mux(stages[READ_LATENCY].tag[f"{name}_words"], taken, table.o))
+            else:
+                words.append(table.o)
+        if self._config.functions:
+            self._index(m, stages[0].tag)
+        words = [delay(m, word, f"{name}_late", after) for name, word in zip("ab", words, strict=True)]
         m.submodules.b_late = late = Delay(len(words[1]), Lane.SCALE)
         m.d.comb += late.i.eq(words[1])
         return *words, late.o
@@ -156,11 +185,11 @@ class Datapath(wiring.Component):
                 lane.integer_result.eq(at_result.integer),
                 lane.zero_point.eq(at_result.zero_point),
             ]
-        if self._config.block_scaled:
+        if self._config.vector_floats:
             m.d.comb += [lane.float.eq(self._at_scale.float) for lane in lanes]
         return at_result, at_out
 
-    def _quantize(self, m, line_packer, lanes, stage, settings, at_out):
+    def _quantize(self, m, line_packer, lanes, stage, settings):
         """Results that take dynamic scales leave the lanes at `stage`, and come back to `line_packer`."""
         m.submodules.quantize = quantize = BlockQuantizer(self._config)
         tag = stage.tag
@@ -176,8 +205,6 @@ class Datapath(wiring.Component):
             self.scales.eq(quantize.scales),
             self.scales_done.eq(quantize.scales_done),
         ]
-        with m.If(at_out.dynamic_scale):
-            m.d.comb += line_packer.valid.eq(0)
         with m.If(quantize.o_valid):
             m.d.comb += [
                 line_packer.valid.eq(1),
@@ -187,6 +214,25 @@ class Datapath(wiring.Component):
             ]
         m.d.comb += [nibble.eq(code) for nibble, code in zip(line_packer.nibble, quantize.element, strict=True)]
         with m.If(~quantize.idle):
+            m.d.comb += self.idle.eq(0)
+
+    def _finish(self, m, line_packer, lanes, stage, settings):
+        """Results of rows, and those that a function is taken of, leave the lanes at `stage` as well."""
+        m.submodules.late_results = late = LateResults(self._config)
+        tag = stage.tag
+        m.d.comb += [
+            late.valid.eq(stage.valid & tag.last), late.step.eq(tag.step),
+            *(key.eq(lane.key) for key, lane in zip(late.key, lanes, strict=True)),
+            *(word.eq(lane.result) for word, lane in zip(late.word, lanes, strict=True)),
+            late.begins.eq(tag.row_begins), late.ends.eq(tag.row_ends), late.tail.eq(tag.row_tail),
+            late.sum.eq(settings.sum), late.limit.eq(settings.tail), late.integer.eq(settings.integer),
+            late.row.eq(settings.row), late.function.eq(settings.function),
+        ]
+        with m.If(late.o_valid):
+            m.d.comb += [line_packer.valid.eq(1), line_packer.step.eq(late.o_step),
+                         line_packer.size.eq(Size.WORD.value),
+                         *(word.eq(own) for word, own in zip(line_packer.word, late.o, strict=True))]
+        with m.If(~late.idle):
             m.d.comb += self.idle.eq(0)
 
     def _parameters(self, m, name):

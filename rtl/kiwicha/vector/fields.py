@@ -3,7 +3,7 @@
 from amaranth.hdl import Const, Mux, Signal
 
 from ..arith.order import total_order
-from ..isa import ErrorCode, OperandUse, OutFormat, Reduce, ScaleMode, Source
+from ..isa import ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, Source
 from ..lib.delay import delay
 from .shapes import Geometry, Size
 
@@ -14,7 +14,9 @@ def check_fields(m, config, fields, error, address):
     """The first field without meaning, if any, to `error` and its value to `address`."""
     counts = [fields[f"count{level}"] for level in range(4)]
     integer = fields.out_format == OutFormat.INT32
-    has_float = Const(config.block_scaled, 1)
+    has_float, functions = Const(config.vector_floats, 1), Const(config.functions, 1)
+    last_source, last_use = ((Source.WORDS, OperandUse.INDEX) if config.functions else
+                             (Source.TABLE, OperandUse.MULTIPLY))
     m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
     with m.If(fields.out_format > _last_format(config).value):
         m.d.sync += address.eq(fields.out_format)
@@ -23,11 +25,24 @@ def check_fields(m, config, fields, error, address):
         m.d.sync += address.eq(fields.scale_mode)
     with m.Elif(fields.float & (integer | ~has_float | (fields.reduce == Reduce.SUM))):
         m.d.sync += address.eq(fields.float)
-    with m.Elif((fields.b_use > OperandUse.MULTIPLY.value)
+    with m.Elif(fields.a_source > last_source.value):
+        m.d.sync += address.eq(fields.a_source)
+    with m.Elif((fields.b_use > last_use.value)
                 | ((fields.b_use == OperandUse.ADD) & fields.bias)
                 | ((fields.b_use == OperandUse.MULTIPLY)
-                   & (integer | (fields.scale_mode != ScaleMode.NONE)))):
+                   & (integer | (fields.scale_mode != ScaleMode.NONE)))
+                | ((fields.b_use == OperandUse.INDEX) & (fields.a_source != Source.TABLE))):
         m.d.sync += address.eq(fields.b_use)
+    with m.Elif(fields.b_words & ~functions):
+        m.d.sync += address.eq(fields.b_words)
+    with m.Elif(fields.row & ~(functions & (integer | ((fields.out_format == OutFormat.FP32)
+                                                      & (fields.reduce == Reduce.MAXIMUM))))):
+        m.d.sync += address.eq(fields.row)
+    with m.Elif((fields.function != ResultFunction.NONE)
+                & ~(functions & (fields.out_format == OutFormat.FP32))):
+        m.d.sync += address.eq(fields.function)
+    with m.Elif(fields.row & (fields.tail > config.columns)):
+        m.d.sync += address.eq(fields.tail)
     with m.Elif(_bad_parts(config, fields)):
         m.d.sync += address.eq(fields.parts)
     with m.Elif((counts[0] != 0) & (counts[1] != 0) & (counts[2] != 0) & (counts[3] != 0)):
@@ -73,14 +88,20 @@ def write_settings(m, config, fields, checking, settings, enable):
         settings.integer.eq(integer),
         settings.size.eq(_size(config, fields)),
         settings.zero_point.eq(fields.zero_point),
-        settings.table.eq(fields.a_source == Source.TABLE),
+        settings.fetched.eq(fields.a_source != Source.ACCUMULATOR),
         settings.sum.eq(fields.reduce == Reduce.SUM),
         settings.add.eq(fields.b_use == OperandUse.ADD),
         settings.multiply.eq(fields.b_use == OperandUse.MULTIPLY),
     ]
+    if config.vector_floats:
+        m.d.comb += settings.float.eq(fields.float)
+    if config.functions:
+        m.d.comb += [
+            settings.row.eq(fields.row), settings.function.eq(fields.function),
+            settings.tail.eq(Mux(fields.tail == 0, config.columns, fields.tail)),
+        ]
     if config.block_scaled:
         m.d.comb += [
-            settings.float.eq(fields.float),
             settings.dynamic_scale.eq(_dynamic_scale(config, fields)),
             settings.rule.eq(fields.scale_rule),
         ]

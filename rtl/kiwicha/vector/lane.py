@@ -32,7 +32,7 @@ class Lane(wiring.Component):
     at OUT        the other results are there
     ============  =============================================================================
 
-    FP32 accumulators and BF16 come with block scaling only.
+    BF16 comes with block scaling only, and `float` with that or functions.
 
     Members
     -------
@@ -42,7 +42,7 @@ class Lane(wiring.Component):
     again : In(1)
         The sum of the step before takes the place of the bias.
     float : In(1)
-        A and bias are FP32, at SCALE; only with block scaling.
+        A and bias are FP32, at SCALE.
     scale : In(32)
     integer_key : In(1)
         INT32, at KEY.
@@ -60,6 +60,8 @@ class Lane(wiring.Component):
         BF16; only with block scaling.
     result : Out(32)
         The word, at RESULT.
+    key : Out(signed(32))
+        The same as a key, or INT32.
     """
 
     SCALE, KEY, CLAMP = timing.LANE_SCALE, timing.LANE_KEY, timing.LANE_CLAMP
@@ -67,14 +69,13 @@ class Lane(wiring.Component):
 
     def __init__(self, config: ChipConfig):
         self._config = config
-        self._block_scaled = config.block_scaled
-        scaled = {"float": In(1), "half": Out(16)}
         super().__init__({
             "a": In(signed(32)), "bias": In(signed(32)), "adds": In(1), "again": In(1),
             "scale": In(32), "integer_key": In(1), "low": In(signed(32)), "high": In(signed(32)), "valid": In(1),
             "starts": In(1), "integer_result": In(1), "zero_point": In(signed(8)),
-            "word": Out(32), "byte": Out(signed(8)), "result": Out(32),
-            **(scaled if config.block_scaled else {}),
+            "word": Out(32), "byte": Out(signed(8)), "result": Out(32), "key": Out(signed(32)),
+            **({"float": In(1)} if config.vector_floats else {}),
+            **({"half": Out(16)} if config.block_scaled else {}),
         })
 
     def elaborate(self, platform):
@@ -103,6 +104,7 @@ class Lane(wiring.Component):
             m.d.sync += maximum.eq(clamped)
 
         m.d.comb += [
+            self.key.eq(maximum),
             self.result.eq(Mux(self.integer_result, maximum.as_unsigned(), total_order(maximum))),
             to_int8.i.eq(self.result),
             to_int8.zero_point.eq(self.zero_point),
@@ -110,7 +112,7 @@ class Lane(wiring.Component):
             beside.i.eq(self.result),
             self.word.eq(beside.o),
         ]
-        if self._block_scaled:
+        if self._config.block_scaled:
             m.submodules.to_bf16 = to_bf16 = FloatToBf16()
             m.submodules.beside_half = half = Delay(16, self.OUT - self.RESULT - FloatToBf16.LATENCY)
             m.d.comb += [to_bf16.i.eq(self.result), half.i.eq(to_bf16.o), self.half.eq(half.o)]
@@ -118,7 +120,7 @@ class Lane(wiring.Component):
 
     def _sum(self, m, converted):
         """A plus bias in FP32, at SCALE."""
-        if not self._block_scaled:
+        if not self._config.vector_floats:
             return converted
         m.submodules.add = add = FloatAdd()
         if FloatAdd.LATENCY != self.SCALE:

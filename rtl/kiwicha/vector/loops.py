@@ -8,12 +8,12 @@ from ..config import ChipConfig
 from ..isa import OperandUse, Source
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from ..timing import PARAMETER_SETS
-from .shapes import Geometry, Size, prepared_layout, size_shape, tag_layout
+from .shapes import Geometry, Size, prepared_layout, size_shape, tag_layout, way_layout
 
 __all__ = ["OPERANDS", "Loops"]
 
 #: Whether a read takes operand A from the scratchpad, and operand B; whether their lines begin and end with it.
-OPERANDS = data.StructLayout(dict.fromkeys(("table", "a_begins", "a_ends", "second", "b_begins", "b_ends"), 1))
+OPERANDS = data.StructLayout(dict.fromkeys(("fetched", "a_begins", "a_ends", "second", "b_begins", "b_ends"), 1))
 
 
 class Loops(wiring.Component):
@@ -39,20 +39,22 @@ class Loops(wiring.Component):
     line_end, end : Out(1)
         It completes the line; it is the instruction's last.
     tag : Out(tag_layout)
-    dynamic_scale : Out(1), scale : Out(signed(18)), scale_begins : Out(1)
-        Results take dynamic scales; the line of the pixel's; the pixel's is the first there. Only with block
-        scaling.
+    way : Out(way_layout())
+        The instruction's; until the next one is taken.
+    scale : Out(signed(18)), scale_begins : Out(1)
+        The line of the pixel's scale; the pixel's is the first there. Only with block scaling.
     """
 
     def __init__(self, config: ChipConfig):
         self._config, self._geometry = config, Geometry.of(config)
         pointer = signed(POINTER_WIDTH)
-        scaled = {"dynamic_scale": Out(1), "scale": Out(pointer), "scale_begins": Out(1)}
+        scaled = {"scale": Out(pointer), "scale_begins": Out(1)}
         super().__init__({
             "i": In(prepared_layout(config)), "load": In(1), "take": In(1), "advance": In(1),
             "read": Out(pointer), "second": Out(pointer), "line": Out(pointer), "operands": Out(OPERANDS),
             "line_end": Out(1), "end": Out(1),
-            "tag": Out(tag_layout(config)), **(scaled if config.block_scaled else {}),
+            "tag": Out(tag_layout(config)), "way": Out(way_layout(config)),
+            **(scaled if config.block_scaled else {}),
         })
 
     def elaborate(self, platform):
@@ -62,13 +64,20 @@ class Loops(wiring.Component):
         counts = [(i.count0, i.a_stride0), (i.count1, i.a_stride1), (self._geometry.steps, None),
                   (i.count2, i.a_stride2), (i.count3, i.a_stride3)]
         if scaled:
-            counts.insert(3, (Mux(self.i.dynamic_scale, i.parts, 1), i.part_stride))
+            counts.insert(3, (Mux(self.i.way.dynamic_scale, i.parts, 1), i.part_stride))
         set_ = Signal(range(PARAMETER_SETS), name="set")
         size = Signal(size_shape(self._config), name="size")
         column = Signal(self._geometry.step_width, name="column")       # number of the step
         m.submodules.nest = nest = LoopNest(len(counts))
         m.d.comb += [nest.counts[level].eq(count) for level, (count, _) in enumerate(counts)]
         m.d.comb += [nest.load.eq(load), nest.advance.eq(advance | load)]
+        # Of several lines of words, the one that this step takes.
+        self._a_offset = self._b_offset = 0
+        if self._config.functions:
+            line = column[self._geometry.slot_width:]
+            self._a_offset, self._b_offset = (Mux(words, line, 0)
+                                              for words in (self.tag.a_words, self.tag.b_words))
+            self._slot = column[:self._geometry.slot_width]
         fills = self._fills(m, size, column)
         self._follow_reads(m, nest, [stride for _, stride in counts])
         self._follow_lines(m, nest, fills)
@@ -77,12 +86,15 @@ class Loops(wiring.Component):
             m.d.sync += [set_.eq(self.i.set), size.eq(self.i.size), column.eq(0)]
         with m.Elif(advance & nest.carry[2:].any()):
             m.d.sync += column.eq(Mux(nest.carry[2], column + 1, 0))
-        window_end = nest.last[:2].all()
+        window_end, line_end = nest.last[:2].all(), Signal()
         m.d.comb += [
-            self.line_end.eq(window_end & (nest.last[2] | fills)), self.end.eq(nest.done),
+            line_end.eq(window_end & (nest.last[2] | fills)), self.end.eq(nest.done),
+            self.line_end.eq(line_end & (~self.way.row | nest.last[-2]) if self._config.functions else line_end),
             self.tag.set.eq(set_), self.tag.step.eq(column), self.tag.first.eq(nest.first[:2].all()),
             self.tag.last.eq(window_end),
         ]
+        with m.If(self.take):
+            m.d.sync += self.way.eq(self.i.way)
         if scaled:
             self._follow_scales(m, nest)
         return m
@@ -97,7 +109,7 @@ class Loops(wiring.Component):
             read.load.eq(self.load), read.advance.eq(self.advance | self.load),
             read.base.eq(self.i.instruction.a_line),
             read.carry.eq(nest.carry & ~self.load.replicate(len(strides))),
-            self.read.eq(read.value),
+            self.read.eq(read.value + self._a_offset),
         ]
         with m.If(self.load):
             m.d.sync += [held[own].eq(strides[level]) for own, level in enumerate(stepping)]
@@ -106,23 +118,42 @@ class Loops(wiring.Component):
         """Operand B's line, one for each pixel; and with which reads lines from the scratchpad begin and end."""
         i = self.i.instruction
         held = Signal(data.ArrayLayout(signed(16), 2), name="b_strides")
-        table, second = Signal(name="table"), Signal(name="has_second")
+        fetched, second = Signal(name="fetched"), Signal(name="has_second")
+        a_begins, a_ends, b_begins, b_ends = [nest.first[2], nest.last[2]] * 2
+        if self._config.functions:
+            a_begins, a_ends, b_begins, b_ends = self._follow_words(m, nest)
         m.submodules.second = pointer = Pointer(2)
         # A line serves all its steps, but not if each of them goes through a window.
         alone = nest.first[:2].all() & nest.last[:2].all()
         m.d.comb += [
             pointer.load.eq(self.load), pointer.advance.eq(self.advance | self.load), pointer.base.eq(i.b_line),
             pointer.strides.eq(held), pointer.carry.eq(nest.carry[-2:] & ~self.load.replicate(2)),
-            self.second.eq(pointer.value),
-            self.operands.table.eq(table), self.operands.second.eq(second),
-            self.operands.a_begins.eq(table & (~alone | nest.first[2])),
-            self.operands.a_ends.eq(~alone | nest.last[2]),
-            self.operands.b_begins.eq(second & nest.first[:3].all()),
-            self.operands.b_ends.eq(nest.last[:3].all()),
+            self.second.eq(pointer.value + self._b_offset),
+            self.operands.fetched.eq(fetched), self.operands.second.eq(second),
+            self.operands.a_begins.eq(fetched & (~alone | a_begins)),
+            self.operands.a_ends.eq(~alone | a_ends),
+            self.operands.b_begins.eq(second & nest.first[:2].all() & b_begins),
+            self.operands.b_ends.eq(nest.last[:2].all() & b_ends),
         ]
         with m.If(self.load):
-            m.d.sync += [held[0].eq(i.b_stride2), held[1].eq(i.b_stride3), table.eq(i.a_source == Source.TABLE),
-                         second.eq(i.b_use != OperandUse.NONE)]
+            m.d.sync += [held[0].eq(i.b_stride2), held[1].eq(i.b_stride3),
+                         fetched.eq(i.a_source != Source.ACCUMULATOR), second.eq(i.b_use != OperandUse.NONE)]
+
+    def _follow_words(self, m, nest):
+        """Whether a step begins a line of operand A, and ends it, and the same of B; and what is a row's."""
+        i, tag = self.i.instruction, self.tag
+        words = Signal(2, name="words")
+        index = Signal(name="is_index")
+        with m.If(self.load):
+            m.d.sync += [words.eq(Cat(i.a_source == Source.WORDS, i.b_words)),
+                         index.eq(i.b_use == OperandUse.INDEX)]
+        m.d.comb += [
+            tag.a_words.eq(words[0]), tag.b_words.eq(words[1]), tag.index.eq(index),
+            tag.row_tail.eq(nest.last[-2]), tag.row_begins.eq(nest.first[2] & nest.first[-2]),
+            tag.row_ends.eq(nest.last[2] & nest.last[-2]),
+        ]
+        return [each for own in words for each in (nest.first[2] | (own & ~self._slot.any()),
+                                                   nest.last[2] | (own & self._slot.all()))]
 
     def _follow_lines(self, m, nest, fills):
         """The line of results: the next one where a step fills it, and where a part ends."""
@@ -141,6 +172,9 @@ class Loops(wiring.Component):
         with m.If(self.load):
             m.d.sync += [own.eq(i[name]) for own, name in
                          zip(held, ("out_step", "out_stride2", "out_stride3"), strict=True)]
+            if self._config.functions:
+                with m.If(i.row):
+                    m.d.sync += held[1].eq(0)
 
     def _fills(self, m, size, column):
         """Whether this step fills a line before the last one."""
@@ -159,13 +193,12 @@ class Loops(wiring.Component):
         byte = Signal(range(line_bytes), name="scale_byte")
         full = byte == line_bytes - 1
         with m.If(self.take):
-            m.d.sync += [self.dynamic_scale.eq(self.i.dynamic_scale),
-                         self.scale.eq(self.i.instruction.scale_line), byte.eq(0)]
+            m.d.sync += [self.scale.eq(self.i.instruction.scale_line), byte.eq(0)]
         with m.Elif(self.advance & nest.carry[4:].any()):
             m.d.sync += [byte.eq(byte + 1), self.scale.eq(self.scale + full)]
-        pixel_end = nest.last[:4].all()
+        pixel_end, dynamic_scale = nest.last[:4].all(), self.way.dynamic_scale
         m.d.comb += [
-            self.scale_begins.eq(self.dynamic_scale & pixel_end & (byte == 0)),
+            self.scale_begins.eq(dynamic_scale & pixel_end & (byte == 0)),
             self.tag.end.eq(pixel_end),
-            self.tag.flush.eq(self.dynamic_scale & pixel_end & (full | nest.last[4:].all())),
+            self.tag.flush.eq(dynamic_scale & pixel_end & (full | nest.last[4:].all())),
         ]

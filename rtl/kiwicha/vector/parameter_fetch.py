@@ -7,7 +7,7 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import ErrorCode, ScaleMode, Unit
+from ..isa import ErrorCode, ResultFunction, ScaleMode, Unit
 from ..layouts import unit_layout
 from ..lib.delay import delay
 from ..memory.ports import LINE_ADDRESS, ReadPort
@@ -48,10 +48,11 @@ class ParameterFetch(wiring.Component):
 
     Errors do not stop anything here. They are handed on with the instruction, as its `code`, so that they are
     told after everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not;
-    an unknown `scale_mode`, or a scale for INT32; `float` for INT32, for a sum, or without block scaling; an
-    unknown `b_use`, or one beside what it takes the place of; with a dynamic scale, `parts` of zero, too many,
-    or more than one with parameters per column; or a count of zero, looked for in this order; SCRATCHPAD_RANGE
-    for a parameter line, or then one of tables.
+    an unknown `scale_mode`, or a scale for INT32; `float` for INT32, for a sum, or in a chip without FP32
+    additions; an unknown `a_source`; an unknown `b_use`, one beside what it takes the place of, or an index
+    without a table; `b_words`; `row` or `function` with another format, or in a chip without; a `tail` of too many
+    columns; with a dynamic scale, `parts` of zero, too many, or more than one with parameters per column; or a
+    count of zero, looked for in this order; SCRATCHPAD_RANGE for a parameter line, or then one of tables.
 
     Members
     -------
@@ -152,8 +153,11 @@ class ParameterFetch(wiring.Component):
             self.idle.eq((used == 0) & (awaited == 0) & (state == _State.TAKE)),
         ]
         write_settings(m, self._config, fields, checking, self.settings, self.settings_enable)
+        way = self.o.p.way
         if self._config.block_scaled:
-            m.d.comb += self.o.p.dynamic_scale.eq(self.settings.dynamic_scale)
+            m.d.comb += way.dynamic_scale.eq(self.settings.dynamic_scale)
+        if self._config.functions:
+            m.d.comb += [way.row.eq(fields.row), way.function.eq(fields.function != ResultFunction.NONE)]
         return m
 
     def _connect(self, m, loader, fields, arrived):
@@ -216,7 +220,7 @@ class ParameterFetch(wiring.Component):
 
         words = self._config.line_bytes // 4
         constant = Mux(fields.scale_mode == ScaleMode.SCALAR, fields.scale, ONE)
-        no_bias = Mux(fields.float, MINUS_ZERO, 0)[:32].replicate(words) if self._config.block_scaled else 0
+        no_bias = Mux(fields.float, MINUS_ZERO, 0)[:32].replicate(words) if self._config.vector_floats else 0
         m.d.comb += [
             self.bias.eq(Mux(fields.bias, arrived.data, no_bias)),
             self.bias_line.eq(Mux(fields.bias, coming, to_fill - 1)),

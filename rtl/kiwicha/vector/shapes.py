@@ -7,13 +7,13 @@ from amaranth.lib import data, enum
 
 from ..config import ChipConfig
 from ..formats import MAX_BLOCK
-from ..isa import ErrorCode, ScaleRule, Unit
+from ..isa import ErrorCode, ResultFunction, ScaleRule, Unit
 from ..layouts import unit_layout
 from ..memory.ports import LINE_ADDRESS
 from ..timing import PARAMETER_SETS, steps, word_lines
 
 __all__ = ["Geometry", "Size", "line_order", "prepared_layout", "request_layout", "settings_layout",
-           "size_shape", "tag_layout"]
+           "size_shape", "tag_layout", "way_layout"]
 
 
 class Size(enum.Enum, shape=2):
@@ -81,19 +81,23 @@ def settings_layout(config: ChipConfig) -> data.StructLayout:
     """What the datapath needs to know of an instruction besides bias and scale.
 
     The bounds are keys that compare as integers; `size` is that of the results, and `integer` says that they are
-    INT32. Operand A comes from `table` A or else the accumulators, and a window's is a `sum` or else the
-    maximum; operand B's words `add` to it, or `multiply`. With block scaling, `float` says that accumulators are
-    FP32, and `dynamic_scale` that results take a dynamic scale, by `rule`.
+    INT32. Operand A is `fetched` from the scratchpad or else the accumulators, and a window's is a `sum` or else
+    the maximum; operand B's words `add` to it, or `multiply`. `float` says that A and bias are FP32, and with
+    block scaling `dynamic_scale` that results take a dynamic scale, by `rule`. With functions, `row` and
+    `function` are the instruction's, and in the last iteration of a row the first `tail` columns count.
     """
-    scaled = {"float": 1, "dynamic_scale": 1, "rule": ScaleRule}
+    scaled = {"dynamic_scale": 1, "rule": ScaleRule}
+    functions = {"row": 1, "function": ResultFunction, "tail": range(config.columns + 1)}
     return data.StructLayout({
         "low": signed(32),
         "high": signed(32),
         "integer": 1,
         "size": size_shape(config),
         "zero_point": signed(8),
-        "table": 1, "sum": 1, "add": 1, "multiply": 1,
+        "fetched": 1, "sum": 1, "add": 1, "multiply": 1,
+        **({"float": 1} if config.vector_floats else {}),
         **(scaled if config.block_scaled else {}),
+        **(functions if config.functions else {}),
     })
 
 
@@ -103,23 +107,40 @@ def tag_layout(config: ChipConfig) -> data.StructLayout:
         "end": 1,           # the last step of a pixel
         "flush": 1,         # the pixel's scale ends a line of scales
     }
+    functions = {
+        "a_words": 1,       # operand A is words rather than bytes of the table
+        "b_words": 1,
+        "index": 1,         # operand B is subtracted from A's bytes
+        "row_begins": 1,    # the first step of a row
+        "row_ends": 1,      # the last one
+        "row_tail": 1,      # one of a row's last lines
+    }
     return data.StructLayout({
         "set": range(PARAMETER_SETS),
         "step": Geometry.of(config).step_width,
         "first": 1,         # opens a window
         "last": 1,          # ends one
         **(scaled if config.block_scaled else {}),
+        **(functions if config.functions else {}),
     })
 
 
 def request_layout(config: ChipConfig) -> data.StructLayout:
     """One accumulator line to read, and which of its columns for what.
 
-    With `table`, it is the next line of operand A instead; with `second`, there is one of operand B to it. The
-    lines are done with after a step that says `a_ends`, and `b_ends`.
+    With `fetched`, it is the next line of operand A instead; with `second`, there is one of operand B to it. The
+    lines are done with after a step that says `a_ends`, and `b_ends`. After one that is `slow`, the function takes
+    a cycle for each lane.
     """
     return data.StructLayout({"address": LINE_ADDRESS, "tag": tag_layout(config),
-                              "table": 1, "a_ends": 1, "second": 1, "b_ends": 1})
+                              "fetched": 1, "a_ends": 1, "second": 1, "b_ends": 1,
+                              **({"slow": 1} if config.functions else {})})
+
+
+def way_layout(config: ChipConfig) -> data.StructLayout:
+    """By which of several ways results leave the datapath; before another one is taken, it runs empty."""
+    return data.StructLayout({**({"dynamic_scale": 1} if config.block_scaled else {}),
+                              **({"row": 1, "function": 1} if config.functions else {})})
 
 
 def prepared_layout(config: ChipConfig) -> data.StructLayout:
@@ -128,7 +149,7 @@ def prepared_layout(config: ChipConfig) -> data.StructLayout:
         "instruction": unit_layout(Unit.VECTOR),
         "set": range(PARAMETER_SETS),
         "size": size_shape(config),
-        **({"dynamic_scale": 1} if config.block_scaled else {}),
+        "way": way_layout(config),
         "code": ErrorCode,
         "address": signed(LINE_ADDRESS + 2),
     })

@@ -31,6 +31,8 @@ class OperandTable(wiring.Component):
         `line` and `step` are those of a read.
     line : In(line)
     step : In
+    offset : In(lanes * 8)
+        Goes off the bytes, modulo 256; only with functions.
     o : Out(lanes * 32)
     write : In(struct)
         `data` to `address` if `enable`; not while a read is on its way.
@@ -38,8 +40,10 @@ class OperandTable(wiring.Component):
 
     def __init__(self, config: ChipConfig):
         self._geometry = geometry = Geometry.of(config)
+        self._has_offset = config.functions
         super().__init__({
             "read": In(1), "line": In(8 * geometry.line_bytes), "step": In(geometry.step_width),
+            **({"offset": In(8 * geometry.lanes)} if config.functions else {}),
             "o": Out(32 * geometry.lanes),
             "write": In(data.StructLayout({"enable": 1, "address": _WORD, "data": 32})),
         })
@@ -50,8 +54,11 @@ class OperandTable(wiring.Component):
         taken = self.line.word_select(self.step, 8 * lanes)
         for lane in range(lanes):
             m.submodules[f"lane{lane}"] = ram = Ram(32, TABLE_WORDS)
+            byte = taken.word_select(lane, 8)
+            if self._has_offset:
+                byte = (byte - self.offset.word_select(lane, 8))[:8]
             m.d.comb += [
-                ram.read.eq(taken.word_select(lane, 8)), ram.reads.eq(self.read), ram.write.eq(self.write),
+                ram.read.eq(byte), ram.reads.eq(self.read), ram.write.eq(self.write),
                 self.o.word_select(lane, 32).eq(ram.o),
             ]
         return m

@@ -31,7 +31,8 @@ REQUESTS = 16
 class VectorUnit(wiring.Component):
     """Runs VECTOR instructions (:data:`kiwicha.isa.VECTOR`) of a chip of `config`.
 
-    One line of operand A is read per cycle, for each pixel `steps` = ceil(columns / lanes) times its window.
+    One line of operand A is read per cycle, for each pixel `steps` = ceil(columns / lanes) times its window; with
+    a function of each result, a step's takes a cycle for each lane.
     Lines of the scratchpad are fetched ahead, one per cycle, and without a window each but once; an
     instruction's first takes some cycles more than an accumulator line. From a line's last read to its write
     :attr:`latency` cycles pass. The next instruction is prepared meanwhile; if that is done in time, its first
@@ -92,6 +93,7 @@ class VectorUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, control = self._config, self.control
+        self._pausing = Const(0, 1)
         # Registered: `write.request.valid` hangs on it, and with that the arbitration of every scratchpad bank.
         clear = Signal()
         m.d.sync += clear.eq(control.abort)
@@ -122,6 +124,7 @@ class VectorUnit(wiring.Component):
             # There is always room: a line has its order before its reads are made.
             lines.i.valid.eq(datapath.done),
             lines.i.payload.eq(datapath.result),
+            address_generator.settled.eq(orders.level == 0),
             parameter_fetch.hold.eq(address_generator.failed | control.abort),
             parameter_fetch.free.eq(control.retire),
             *(part.clear.eq(clear) for part in (parameter_fetch, address_generator, operands, requests, orders,
@@ -134,7 +137,10 @@ class VectorUnit(wiring.Component):
             written, empty, scales_room = self._write_scaled(m, address_generator, datapath, orders, lines, clear)
             room.append(scales_room)
         else:
-            written, empty = self._write(m, orders, lines, clear), orders.level == 0
+            written = self._write(m, orders, lines, clear)
+            # An error leaves the orders of a row that is not written.
+            empty = (orders.level == 0) if not config.functions else (
+                (lines.level == 0) & (address_generator.failed | (orders.level == 0)))
         m.d.sync += address_generator.room.eq(Cat(room).all())
         self._report(m, parameter_fetch, address_generator,
                      empty & datapath.idle & (requests.level == 0) & ~address_generator.pending,
@@ -145,15 +151,26 @@ class VectorUnit(wiring.Component):
         """The next read is made as soon as all that it takes is there; says when."""
         what, acc = requests.p, self.acc.request
         read, second = Signal(name="read"), ~what.second | operands.b_line.valid
+        if self._config.functions:
+            second = second & self._pace(m, read & what.slow & what.tag.last)
         m.d.comb += [
-            acc.valid.eq(requests.valid & ~what.table & second),
+            acc.valid.eq(requests.valid & ~what.fetched & second),
             acc.payload.eq(what.address),
-            requests.ready.eq(second & Mux(what.table, operands.a_line.valid, acc.ready)),
+            requests.ready.eq(second & Mux(what.fetched, operands.a_line.valid, acc.ready)),
             read.eq(requests.valid & requests.ready),
-            operands.a_line.ready.eq(read & what.table & what.a_ends),
+            operands.a_line.ready.eq(read & what.fetched & what.a_ends),
             operands.b_line.ready.eq(read & what.second & what.b_ends),
         ]
         return read
+
+    def _pace(self, m, slow):
+        """Whether a step may be read: after a `slow` one, its results go through the function one by one."""
+        lanes = self._config.vector_lanes
+        self._pausing = Signal()
+        left = Signal(range(lanes))
+        m.d.sync += [left.eq(Mux(slow, lanes - 1, left - (left != 0))),
+                     self._pausing.eq(Mux(slow, lanes > 1, left > 1))]
+        return ~self._pausing
 
     def _write(self, m, orders, lines, clear):
         """Lines leave in order, each to where its order says; says when one does."""
@@ -188,7 +205,6 @@ class VectorUnit(wiring.Component):
             # There is always room here, too.
             scales.i.valid.eq(datapath.scales_done),
             scales.i.payload.eq(datapath.scales),
-            address_generator.settled.eq(orders.level == 0),
             request.valid.eq(Mux(flush, scales.o.valid, lines.o.valid) & ~clear),
             request.p.address.eq(Mux(flush, scale_orders.o.payload, orders.o.p.address)),
             request.p.data.eq(Mux(flush, scales.o.payload, lines.o.payload)),
@@ -230,9 +246,9 @@ class VectorUnit(wiring.Component):
             m.d.comb += control.activity.eq(Activity.BUSY)
         with m.Elif(waits):
             m.d.comb += control.activity.eq(Activity.PORT)
-        with m.Elif(address_generator.busy & ~address_generator.room):
+        with m.Elif((address_generator.busy & ~address_generator.room) | self._pausing):
             m.d.comb += control.activity.eq(Activity.QUEUE)
-        with m.Elif(address_generator.waits if self._config.block_scaled else Const(0, 1)):
+        with m.Elif(address_generator.waits):
             m.d.comb += control.activity.eq(Activity.DRAIN)
         with m.Elif(parameter_fetch.busy | address_generator.busy | reads):
             m.d.comb += control.activity.eq(Activity.OPERAND)

@@ -6,87 +6,114 @@ import numpy as np
 
 from kiwicha import ChipConfig
 from kiwicha.formats import MAX_BLOCK
-from kiwicha.isa import TABLE_WORDS, ErrorCode, OperandUse, OutFormat, Reduce, ScaleMode, Source
+from kiwicha.isa import TABLE_WORDS, ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, Source
 
-from .. import numerics
+from .. import functions, numerics
 from ..block import quantize_block
-from .access import Fault, Lines, Memory, State, need, raise_first, walk
+from .access import Fault, Memory, State, need
+from .vector_lines import DYNAMIC_SCALE, VectorLines
 
 __all__ = ["vector"]
 
-#: Results of so few bits that they take a dynamic scale.
-_DYNAMIC_SCALE = {OutFormat.E4M3: "e4m3", OutFormat.E2M1: "e2m1"}
+_FUNCTIONS = {ResultFunction.EXP2: functions.exp2, ResultFunction.RECIPROCAL: functions.reciprocal,
+              ResultFunction.RSQRT: functions.rsqrt}
 
 
 def vector(state: State, memory: Memory, f: dict[str, Any]) -> None:
     config, out_format = state.config, f["out_format"]
-    counts, a_strides = ([f[f"{name}{level}"] for level in (3, 2, 1, 0)] for name in ("count", "a_stride"))
-    _check(config, f, counts)
-    dynamic_scale = out_format in _DYNAMIC_SCALE
-    parts = f["parts"] if dynamic_scale else 1
-    size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
-    steps = parts if dynamic_scale else -(-size * config.columns // config.line_bytes)
-    pixel_counts, counts = counts[:2], [*counts[:2], parts, *counts[2:]]
-    a_strides = [*a_strides[:2], f["part_stride"], *a_strides[2:]]
-    out_counts, out_strides = [*pixel_counts, steps], [f["out_stride3"], f["out_stride2"], f["out_step"]]
-    b_strides = [f["b_stride3"], f["b_stride2"]]
-
+    _check(config, f)
     bias, scale = _parameters(state, f)
     _load_tables(state, f)
-    scratchpad = ErrorCode.SCRATCHPAD_RANGE, config.scratchpad_lines
-    reads = Lines(*(scratchpad if f["a_source"] == Source.TABLE else
-                    (ErrorCode.ACCUMULATOR_RANGE, config.accumulator_lines)), f["a_line"], counts, a_strides)
-    seconds = Lines(*scratchpad, f["b_line"], pixel_counts, b_strides)
-    writes = Lines(*scratchpad, f["out_line"], out_counts, out_strides)
-    # A pixel's (or part's) whole window comes before its result, and its B with the first of A.
-    raise_first(*(((*index, 0), reads.fault(index)) for index in (reads.astray(),) if index),
-                *(((*index, 0, 0, 0, 1), seconds.fault(index)) for index in (seconds.astray(),)
-                  if index and f["b_use"] != OperandUse.NONE),
-                *(((*index[:2], dynamic_scale * index[2], 1 << 32), writes.fault(index))
-                  for index in (writes.astray(),) if index),
-                *(_astray_dynamic_scale(config, f, parts) if dynamic_scale else ()))
-
+    lines = VectorLines(config, f)
+    lines.check()
     clamp_to = None
     if f["clamp"]:
         bounds = np.array([f["clamp_low"], f["clamp_high"]], np.uint32)
         clamp_to = tuple(bounds.view(np.int32 if out_format == OutFormat.INT32 else np.float32))
-    lines = walk(f["out_line"], out_counts, out_strides).reshape(-1, steps)
-    origins = walk(f["a_line"], counts[:3], a_strides[:3]).reshape(-1, parts)
-    b_lines = walk(f["b_line"], pixel_counts, b_strides).reshape(-1)
-    window = walk(0, counts[3:], a_strides[3:]).reshape(-1)
-    # So many pixels at a time, for memory's sake; their scales fill whole lines.
-    pixels = config.line_bytes * max(1, (1 << 20) // (parts * len(window) * config.columns * config.line_bytes))
-    for start in range(0, len(origins), pixels):
-        a = _operand(state, f, origins[start:start + pixels, :, None] + window)
-        if f["b_use"] != OperandUse.NONE:
-            b = state.tables[1][state.scratchpad[b_lines[start:start + pixels, None, None], :config.columns]]
-            if f["b_use"] == OperandUse.ADD:
-                bias = b.view(np.float32 if f["float"] else np.int32)
-            else:
-                scale = b.view(np.float32)
+    a_lines, b_lines, out_lines = lines.a(), lines.b(), lines.out()
+    row = f["count2"] if f["row"] else 1
+    # So many pixels at a time, for memory's sake: whole rows, and their scales fill whole lines.
+    pixels = row * config.line_bytes * max(1, (1 << 20) // (a_lines[0].size * row * config.columns
+                                                            * config.line_bytes))
+    for start in range(0, len(a_lines), pixels):
+        some = slice(start, start + pixels)
+        b = _second(state, f, b_lines[some])
+        a = _operand(state, f, a_lines[some], b)
+        if f["b_use"] == OperandUse.ADD:
+            bias = b.view(np.float32 if f["float"] else np.int32)
+        elif f["b_use"] == OperandUse.MULTIPLY:
+            scale = b.view(np.float32)
         if f["reduce"] == Reduce.SUM:
             a = a.sum(axis=2, keepdims=True, dtype=np.int32)
         result = numerics.epilogue(a, bias, scale, out_format, clamp_to, f["zero_point"], window=(2,))
-        where = lines[start:start + pixels].reshape(-1)
-        if dynamic_scale:
-            data, scales = _dynamic_scale(config, f, result)
-            # A line of scales follows the last pixel that it is about.
-            after = np.minimum(np.arange(1, len(scales) + 1) * config.line_bytes, len(result)) * parts
-            where = np.insert(where, after, f["scale_line"] + start // config.line_bytes + np.arange(len(scales)))
-            data = np.insert(data, after, scales, axis=0)
-        else:
-            raw = numerics.to_bf16(result) if out_format == OutFormat.BF16 else result
-            data = _pad(raw, steps * config.line_bytes).reshape(-1, config.line_bytes)
-        state.scratchpad[where] = data
+        if f["row"]:
+            result = _reduced(config, f, result.reshape(-1, row, config.columns))
+        if f["function"] != ResultFunction.NONE:
+            result = _FUNCTIONS[f["function"]](result)
+        _write(state, f, start, out_lines[start // row:(start + pixels) // row], result)
 
 
-def _operand(state: State, f: dict[str, Any], lines: np.ndarray) -> np.ndarray:
-    """A of the given lines: int32 or float32 [..., columns]."""
-    if f["a_source"] == Source.TABLE:
-        words = state.tables[0][state.scratchpad[lines, :state.config.columns]].view(np.int32)
+def _write(state: State, f: dict[str, Any], start: int, lines: np.ndarray, result: np.ndarray) -> None:
+    """Results of the pixels from number `start` on to `lines`, [pixels, lines]."""
+    config, steps, where = state.config, lines.shape[1], lines.reshape(-1)
+    if f["out_format"] in DYNAMIC_SCALE:
+        data, scales = _dynamic_scale(config, f, result)
+        # A line of scales follows the last pixel that it is about.
+        after = np.minimum(np.arange(1, len(scales) + 1) * config.line_bytes, len(result)) * steps
+        where = np.insert(where, after, f["scale_line"] + start // config.line_bytes + np.arange(len(scales)))
+        data = np.insert(data, after, scales, axis=0)
     else:
-        words = state.accumulator[lines]
+        raw = numerics.to_bf16(result) if f["out_format"] == OutFormat.BF16 else result
+        data = _pad(raw, steps * config.line_bytes).reshape(-1, config.line_bytes)
+    state.scratchpad[where] = data
+
+
+def _second(state: State, f: dict[str, Any], lines: np.ndarray) -> np.ndarray:
+    """B of the given lines [pixels, word lines]: uint32 [pixels, 1, 1, columns]."""
+    if f["b_use"] == OperandUse.NONE:
+        return np.zeros((1, 1, 1, 1), np.uint32)
+    if f["b_words"]:
+        words = _words(state, lines)
+    else:
+        words = state.scratchpad[lines[:, 0], :state.config.columns]
+        if f["b_use"] != OperandUse.INDEX:
+            words = state.tables[1][words]
+    return words.astype(np.uint32)[:, None, None]
+
+
+def _operand(state: State, f: dict[str, Any], lines: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """A of `lines` [pixels, parts, word lines, window]: int32 or float32 [pixels, parts, window, columns]."""
+    columns = state.config.columns
+    if f["a_source"] == Source.TABLE:
+        index = state.scratchpad[lines[:, :, 0], :columns]
+        if f["b_use"] == OperandUse.INDEX:
+            index = index - b.astype(np.uint8)
+        words = state.tables[0][index].view(np.int32)
+    elif f["a_source"] == Source.WORDS:
+        words = _words(state, lines.transpose(0, 1, 3, 2)).view(np.int32)
+    else:
+        words = state.accumulator[lines[:, :, 0]]
     return words.view(np.float32) if f["float"] else words
+
+
+def _words(state: State, lines: np.ndarray) -> np.ndarray:
+    """The words of the given lines [..., word lines]: uint32 [..., columns]."""
+    raw = np.ascontiguousarray(state.scratchpad[lines]).reshape(*lines.shape[:-1], -1)
+    return raw.view(np.uint32)[..., :state.config.columns]
+
+
+def _reduced(config: ChipConfig, f: dict[str, Any], result: np.ndarray) -> np.ndarray:
+    """Results of rows, int32 or float32 [rows, pixels, columns], to that of each row: [rows, columns]."""
+    counts = np.ones(result.shape[1:], bool)
+    counts[-1, f["tail"] or config.columns:] = False
+    values = result[:, counts]
+    if f["reduce"] == Reduce.SUM:
+        reduced = values.sum(axis=1, dtype=np.int32)
+    elif result.dtype == np.int32:
+        reduced = values.max(axis=1)
+    else:
+        reduced = numerics.maximum(values, axis=(1,))
+    return np.repeat(reduced[:, None], config.columns, axis=1)
 
 
 def _load_tables(state: State, f: dict[str, Any]) -> None:
@@ -99,41 +126,47 @@ def _load_tables(state: State, f: dict[str, Any]) -> None:
             line += count
 
 
-def _check(config: ChipConfig, f: dict[str, Any], counts: list[int]) -> None:
+def _check(config: ChipConfig, f: dict[str, Any]) -> None:
     """FIELD for what has no meaning, or none on this chip."""
     form, scale_mode = f["out_format"], f["scale_mode"]
-    dynamic_scale, columns = form in _DYNAMIC_SCALE, config.columns
-    need(getattr(form, "value", form), isinstance(form, OutFormat)
-          and (config.block_scaled or form not in (OutFormat.BF16, *_DYNAMIC_SCALE))
-          and not (dynamic_scale and columns & (columns - 1)))
-    number = getattr(scale_mode, "value", scale_mode)
-    need(number, isinstance(scale_mode, ScaleMode) and (form != OutFormat.INT32 or number == 0))
-    b_use, has_sum = f["b_use"], f["reduce"] == Reduce.SUM
-    need(f["float"], not f["float"] or (config.block_scaled and form != OutFormat.INT32 and not has_sum))
-    need(getattr(b_use, "value", b_use), isinstance(b_use, OperandUse)
-         and not (b_use == OperandUse.ADD and f["bias"])
-         and not (b_use == OperandUse.MULTIPLY and (number or form == OutFormat.INT32)))
+    dynamic_scale, columns = form in DYNAMIC_SCALE, config.columns
+    has_sum, is_integer = f["reduce"] == Reduce.SUM, form == OutFormat.INT32
+    _need_known(form, OutFormat, (config.block_scaled or form not in (OutFormat.BF16, *DYNAMIC_SCALE))
+                and not (dynamic_scale and columns & (columns - 1)))
+    _need_known(scale_mode, ScaleMode, not is_integer or scale_mode == ScaleMode.NONE)
+    need(f["float"], not f["float"] or (config.vector_floats and not is_integer and not has_sum))
+    _need_known(f["a_source"], Source, config.functions or f["a_source"] != Source.WORDS)
+    _check_second(config, f)
+    need(f["row"], not f["row"] or (config.functions and (is_integer or (form == OutFormat.FP32 and not has_sum))))
+    _need_known(f["function"], ResultFunction,
+                f["function"] == ResultFunction.NONE or (config.functions and form == OutFormat.FP32))
+    need(f["tail"], not f["row"] or f["tail"] <= columns)
     if dynamic_scale:
-        per_column = bool(f["bias"]) or scale_mode == ScaleMode.COLUMN or b_use != OperandUse.NONE
+        per_column = bool(f["bias"]) or scale_mode == ScaleMode.COLUMN or f["b_use"] != OperandUse.NONE
         need(f["parts"], 1 <= f["parts"] <= MAX_BLOCK // columns and not (f["parts"] > 1 and per_column))
-    for count in reversed(counts):
-        need(count, count >= 1)
+    for level in range(4):
+        need(f[f"count{level}"], f[f"count{level}"] >= 1)
 
 
-def _astray_dynamic_scale(config: ChipConfig, f: dict[str, Any], parts: int):
-    """The first line of dynamic scales that does not exist, as its place in the order and as an error."""
-    last = f["scale_line"] + (f["count2"] * f["count3"] - 1) // config.line_bytes
-    line = max(f["scale_line"], config.scratchpad_lines)
-    if line <= last:
-        # It is met with the first pixel whose scale goes there, after that pixel's own lines.
-        pixel = divmod((line - f["scale_line"]) * config.line_bytes, f["count2"])
-        yield (*pixel, parts, 0), Fault(ErrorCode.SCRATCHPAD_RANGE, line)
+def _check_second(config: ChipConfig, f: dict[str, Any]) -> None:
+    """The same of what says where operand B comes from and what becomes of it."""
+    use = f["b_use"]
+    taken = {OperandUse.ADD: bool(f["bias"]),
+             OperandUse.MULTIPLY: f["scale_mode"] != ScaleMode.NONE or f["out_format"] == OutFormat.INT32,
+             OperandUse.INDEX: not config.functions or f["a_source"] != Source.TABLE}
+    _need_known(use, OperandUse, not taken.get(use))
+    need(f["b_words"], config.functions or not f["b_words"])
+
+
+def _need_known(value: Any, kind: type, good: bool) -> None:
+    """A member of an enumeration, which is good here."""
+    need(getattr(value, "value", value), isinstance(value, kind) and good)
 
 
 def _dynamic_scale(config: ChipConfig, f: dict[str, Any], result: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """float32 [pixels, parts, columns] to lines of elements and lines of the scales of all pixels."""
     pixels, parts, columns = result.shape
-    codes, scales = quantize_block(result.reshape(pixels, -1), _DYNAMIC_SCALE[f["out_format"]], parts * columns,
+    codes, scales = quantize_block(result.reshape(pixels, -1), DYNAMIC_SCALE[f["out_format"]], parts * columns,
                                    f["scale_rule"].name.lower())
     if f["out_format"] == OutFormat.E2M1:
         codes = codes[:, ::2] | codes[:, 1::2] << 4

@@ -1,0 +1,91 @@
+"""Results that are not a lane's alone: those of rows, and those that a function is taken of."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..arith.order import total_order
+from ..config import ChipConfig
+from ..isa import ResultFunction
+from ..lib.delay import delay
+from .result_functions import ResultFunctions, RowWriter
+from .row_reducer import RowReducer
+from .shapes import Geometry
+
+__all__ = ["LateResults"]
+
+#: Steps and rows that are here at most: fewer than its latency in cycles.
+_MAX_OPEN = 64
+
+
+class LateResults(wiring.Component):
+    """From a step's results to the words that are written instead.
+
+    Of a row, once per row, the same in all columns; else of each step, with its function. From the last step of a
+    row, or from a step, to the first words :attr:`RowReducer.latency`, the latency of :class:`.ResultFunctions`
+    and 1 cycle pass, of which those that there is no need for do not count. A row or not, a function or none: the
+    choice may change only while it is `idle`.
+
+    Members
+    -------
+    valid : In(1)
+        A step's results are here.
+    key : In(array of signed(32)), word : In(array of 32)
+        They, as integers that compare, and as they are.
+    step, begins, ends, tail, sum, limit : In
+        As :class:`.RowReducer` has them.
+    integer : In(1)
+        They are INT32, not FP32.
+    row : In(1), function : In(ResultFunction)
+        What to make of them.
+    o_valid : Out(1), o : Out(array of 32), o_step : Out
+        Words for a step.
+    idle : Out(1)
+        Nothing is here but a row that has not ended, and the last words have been here two cycles ago.
+    """
+
+    def __init__(self, config: ChipConfig):
+        self._config, geometry = config, Geometry.of(config)
+        lanes = geometry.lanes
+        super().__init__({
+            "valid": In(1), "key": In(data.ArrayLayout(signed(32), lanes)),
+            "word": In(data.ArrayLayout(32, lanes)),
+            "step": In(geometry.step_width), "begins": In(1), "ends": In(1), "tail": In(1), "sum": In(1),
+            "limit": In(range(geometry.columns + 1)), "integer": In(1), "row": In(1),
+            "function": In(ResultFunction),
+            "o_valid": Out(1), "o": Out(data.ArrayLayout(32, lanes)), "o_step": Out(geometry.step_width),
+            "idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.reducer = reducer = RowReducer(self._config)
+        m.submodules.functions = functions = ResultFunctions(self._config)
+        m.submodules.writer = writer = RowWriter(self._config)
+        m.d.comb += [
+            reducer.valid.eq(self.valid & self.row), reducer.value.eq(self.key),
+            *(getattr(reducer, name).eq(getattr(self, name)) for name in
+              ("step", "begins", "ends", "tail", "limit", "sum")),
+            self.o_valid.eq(writer.o_valid), self.o.eq(writer.o), self.o_step.eq(writer.o_step),
+        ]
+        # A row's result has the function that came with its steps.
+        row_function, is_integer = (delay(m, value, name, reducer.latency) for value, name in
+                                    ((self.function, "row_function"), (self.integer, "row_is_integer")))
+        row_word = Mux(is_integer, reducer.o.as_unsigned(), total_order(reducer.o))
+        takes, row_takes = self.function != ResultFunction.NONE, row_function != ResultFunction.NONE
+        m.d.comb += [
+            functions.valid.eq(Mux(reducer.o_valid, row_takes, self.valid & ~self.row & takes)),
+            functions.single.eq(reducer.o_valid), functions.step.eq(self.step),
+            functions.function.eq(Mux(reducer.o_valid, row_function, self.function)),
+            functions.word.eq(self.word), functions.word[0].eq(Mux(reducer.o_valid, row_word, self.word[0])),
+            writer.valid.eq(functions.o_valid | (reducer.o_valid & ~row_takes)),
+            writer.row.eq(functions.o_single | ~functions.o_valid), writer.step.eq(functions.o_step),
+            *(word.eq(Mux(functions.o_valid, own, row_word))
+              for word, own in zip(writer.word, functions.o, strict=True)),
+        ]
+        under_way = Signal(range(_MAX_OPEN))
+        begun, ended = self.valid & Mux(self.row, self.ends, takes), Signal()
+        # By then the line is where it is seen.
+        m.d.sync += [ended.eq(writer.ends), under_way.eq(under_way + begun - ended)]
+        m.d.comb += self.idle.eq(under_way == 0)
+        return m

@@ -1,0 +1,115 @@
+"""The golden machine's VECTOR with words, rows and functions, against the benches' model of the unit."""
+
+import random
+
+import numpy as np
+import pytest
+from machine_jobs import make_job
+
+from kiwicha import ChipConfig
+from kiwicha.isa import ErrorCode, OutFormat, ResultFunction, Unit
+from kiwicha_host import DeviceError
+from kiwicha_host.assembler import encode
+from kiwicha_host.golden import Machine, functions
+from tb.vector.model import expected
+from tb.vector.programs import errors, instruction
+
+#: Of a line of words each step fills all, or a part; the last line of words is full, or not.
+SHAPES = [(4, 2, 64, ("int8",)), (5, 1, 64, ("int8",)), (7, 2, 128, ("int8",)), (32, 8, 64, ("int8",)),
+          (8, 2, 64, ("int8", "e4m3", "e2m1")), (16, 4, 128, ("int8", "e2m1"))]
+
+
+def chip(columns, lanes, bus_width, formats, **more):
+    return ChipConfig(rows=4, columns=columns, vector_lanes=lanes, bus_width=bus_width, formats=formats,
+                      scratchpad_banks=2, bank_lines=256, accumulator_lines=64, **{"functions": True, **more})
+
+
+def filled(config, seed):
+    """A machine of random numbers, of which many are near 1 as FP32."""
+    machine, data = Machine(config), np.random.default_rng(seed)
+    words = machine.scratchpad.view(np.uint32)
+    for numbers in (words, machine.accumulator.view(np.uint32), machine.tables):
+        near_one = data.integers(0, 1 << 32, numbers.shape) & 0x81FFFFFF | 0x3E000000
+        small = data.integers(-300, 300, numbers.shape) % (1 << 32)
+        any_ = data.integers(0, 1 << 32, numbers.shape)
+        kind = data.choice(3, numbers.shape, p=[0.5, 0.4, 0.1])
+        numbers[:] = np.choose(kind, [near_one, small, any_])
+    return machine
+
+
+def run(machine, fields):
+    """The error that an instruction ends with, or None."""
+    try:
+        machine.run(make_job(encode(Unit.VECTOR, **{name: value for name, value in fields.items()
+                                                    if name != "index"})))
+    except DeviceError as error:
+        return error.code, error.address
+    return None
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_random_instructions(shape):
+    config, seed = chip(*shape), 3
+    rng = random.Random(seed)
+    for number in range(120):
+        machine = filled(config, (seed, number))
+        fields = instruction(config, rng)
+        before = machine.scratchpad.copy()
+        tables = machine.tables.copy()
+        writes, fault, _ = expected(config, fields, machine.accumulator, before, tables)
+        assert fault is None
+        for line, data in writes:
+            before[line] = np.frombuffer(data, np.uint8)
+        assert run(machine, fields) is None
+        np.testing.assert_array_equal(machine.scratchpad, before, err_msg=f"instruction {number}: {fields}")
+        np.testing.assert_array_equal(machine.tables, tables)
+
+
+@pytest.mark.parametrize("functions", [True, False])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_errors(shape, functions):
+    config = chip(*shape, functions=functions)
+    seen = set()
+    for number, fields in enumerate(errors(config, random.Random(4))):
+        machine = filled(config, number)
+        _, fault, _ = expected(config, fields, machine.accumulator, machine.scratchpad, machine.tables.copy())
+        assert fault is not None
+        code, address = run(machine, fields)
+        assert (code, address) == (fault[0], fault[1] % (1 << 64)), f"error {number}: {fields}"
+        seen.add(code)
+    assert seen == {ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE, ErrorCode.ACCUMULATOR_RANGE}
+
+
+def row(machine, values, **fields):
+    """The result of a row of FP32 or int32 values, which are to fill whole words lines."""
+    columns = machine.config.columns
+    machine.scratchpad.reshape(-1)[:4 * len(values)] = values.view(np.uint8)
+    lines = 4 * columns // machine.config.line_bytes
+    walk = {"count0": 1, "count1": 1, "count2": len(values) // columns, "count3": 1, "a_stride2": lines}
+    assert run(machine, {"a_source": 2, "row": 1, "out_line": 400, "out_step": 1, **walk, **fields}) is None
+    return machine.scratchpad[400:400 + lines].reshape(-1).view(values.dtype)
+
+
+def test_specials_of_a_row():
+    """NaN is above all, so it is the maximum; masked elements are not there at all."""
+    machine = Machine(chip(4, 2, 64, ("int8",)))
+    fields = {"out_format": OutFormat.FP32, "float": 1}
+    values = np.array([1, 2, np.nan, 3, -np.inf, -5, 0, 9], np.float32)
+    assert np.isnan(row(machine, values, **fields)).all()
+    values[2] = -0.0
+    assert (row(machine, values, **fields) == 9).all() and (row(machine, values, **fields, tail=2) == 3).all()
+    values[:] = -np.inf
+    assert (row(machine, values, **fields) == -np.inf).all()
+    total = np.full(8, (1 << 31) - 1, np.int32)
+    assert (row(machine, total, out_format=OutFormat.INT32, reduce=1) == -8).all()      # modulo 2^32
+
+
+@pytest.mark.parametrize("function", list(ResultFunction)[1:], ids=lambda function: function.name)
+def test_functions_are_those_of_the_contract(function):
+    machine = Machine(chip(4, 2, 64, ("int8",)))
+    values = np.array([0.75, -3, 7, np.inf], np.float32)
+    machine.scratchpad.reshape(-1)[:16] = values.view(np.uint8)
+    fields = {f"count{level}": 1 for level in range(4)} | {"a_source": 2, "float": 1, "function": function}
+    assert run(machine, fields | {"out_format": OutFormat.FP32, "out_line": 9, "out_step": 1}) is None
+    golden = getattr(functions, function.name.lower())(values)
+    np.testing.assert_array_equal(machine.scratchpad[9:11].reshape(-1).view(np.uint32), golden.view(np.uint32))
