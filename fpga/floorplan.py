@@ -27,7 +27,7 @@ _RAMS = ((0, 0), (2, 1), (4, 2), (6, 3))
 
 _CELL = re.compile(r"\.array\.cell_(\d+)_(\d+)\.")
 _LANE = re.compile(r"\.vector\.datapath\.lane(\d+)\.multiply\.")
-_TABLE = re.compile(r"\.vector\.datapath\.[ab]_table\.lane(\d+)\.memory\.")
+_TABLE = re.compile(r"\.vector\.datapath\.operands\.[ab]_table\.lane(\d+)\.memory\.")
 _SCRATCHPAD = re.compile(r"\.scratchpad\.bank(\d+)\.memory\.(\d+)\.(\d+)")
 _ACCUMULATOR = re.compile(r"\.accumulator\.bank(\d+)\.slice(\d+)\.memory\.(\d+)\.(\d+)")
 _MAIN = re.compile(r"\.ram\.lane(\d+)\.(\d+)\.(\d+)")

@@ -73,7 +73,7 @@ def blocks(rows=16, cells=8, lanes=4, lines=15, banks=4, slices=4, memories=16):
               for q in range(cells)),
             *(f"system.chip.vector.datapath.lane{i}.multiply.product{j}" for i in range(lanes)
               for j in ("00", "01", "10", "11")),
-            *(f"system.chip.vector.datapath.{table}_table.lane{i}.memory.0.0" for i in range(lanes)
+            *(f"system.chip.vector.datapath.operands.{table}_table.lane{i}.memory.0.0" for i in range(lanes)
               for table in "ab"),
             *(f"system.chip.scratchpad.bank{i}.memory.0.{j}" for i in range(banks) for j in range(lines)),
             *(f"system.chip.accumulator.bank{i}.slice{j}.memory.0.{k}" for i in range(2) for j in range(slices)
@@ -97,8 +97,8 @@ def test_plan_of_a_whole_chip():
     assert {y_of(site) for name, site in placed.items() if ".accumulator." in name} == {70}
     for i in range(4):
         lane = y_of(placed[f"system.chip.vector.datapath.lane{i}.multiply.product00"])
-        assert all(abs(y_of(placed[f"system.chip.vector.datapath.{table}_table.lane{i}.memory.0.0"]) - lane) <= 12
-                   for table in "ab")
+        tables = (f"system.chip.vector.datapath.operands.{table}_table.lane{i}.memory.0.0" for table in "ab")
+        assert all(abs(y_of(placed[table]) - lane) <= 12 for table in tables)
 
 
 @pytest.mark.parametrize("change", [{"lines": 40}, {"slices": 20}, {"memories": 40}, {"lanes": 9}, {"lines": 1},

@@ -97,6 +97,7 @@ class Source(DocumentedEnum):
     ACCUMULATOR = 0
     TABLE = 1, "bytes of the scratchpad, each through table A"
     WORDS = 2, "words of 32 bits in the scratchpad; only in a chip with `functions`"
+    BYTES = 3, "bytes of the scratchpad, int8, as they are; only in a chip with `functions`"
 
 
 class OperandUse(DocumentedEnum):
@@ -262,11 +263,12 @@ first pixel and after the instruction before has ended. No line of operands may 
 before it has been read, nor by one of VECTOR that it does not wait for.
 
 A chip with `functions` also has these. Operand A from WORDS, and B with `b_words`, are ceil(4 * columns / line
-bytes) consecutive lines of 32-bit words each. With `b_use` INDEX, byte x of A and y of B (the byte, or the lowest
-of its word) give word (x - y) mod 256 of table A. With `row`, the results of all columns and of all iterations of
-level 2 become one, their maximum or their sum by `reduce`, which goes to every column of the line at `out_line +
-i3 * out_stride3`; in the last iteration only the first `tail` columns count (0: all). Results are INT32 then, or
-FP32 if they are a maximum. `function` is taken of an FP32 result last of all.
+bytes) consecutive lines of 32-bit words each; A from BYTES is int8, and not for `float`. With `b_use` INDEX, byte
+x of A and y of B (the byte, or the lowest of its word) give word (x - y) mod 256 of table A. With `row`, the
+results of all columns and of all iterations of level 2 become one, their maximum or their sum by `reduce`, which
+goes to every column of the line at `out_line + i3 * out_stride3`; in the last iteration only the first `tail`
+columns count (0: all). Results are INT32 then, or FP32 if they are a maximum. `function` is taken of an FP32
+result last of all.
 
 E4M3 and E2M1 make `parts` * columns results of each pixel, part j from A's lines `j * part_stride` further on,
 to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale by
@@ -292,7 +294,7 @@ the last line is zero. Every part has the same bias, scale and operand B, so the
     Field("scale", 40, 32, "FP32 factor for SCALAR, as its bits"),
     Field("clamp_low", 44, 32, "lower bound: FP32 bits; int32 if out_format is INT32"),
     Field("clamp_high", 48, 32, "upper bound: the same"),
-    Field("a_source", 52, 2, "ACCUMULATOR, TABLE or WORDS", enum=Source),
+    Field("a_source", 52, 2, "ACCUMULATOR, TABLE, WORDS or BYTES", enum=Source),
     Field("b_use", 52, 2, "NONE, ADD (in place of `bias`), MULTIPLY (in place of a scale) or INDEX", bit=3,
           enum=OperandUse),
     Field("reduce", 52, 1, "MAXIMUM or SUM", bit=5, enum=Reduce),

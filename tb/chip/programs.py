@@ -217,8 +217,8 @@ class _Generator:
             "param_line": self.params.base + rng.randrange(self.params.size - needed + 1), "a_line": a_line,
             **{f"a_stride{i}": value for i, value in enumerate(a_strides[:4])}, "part_stride": a_strides[4],
             "b_line": b_line, "b_stride2": b_strides[0], "b_stride3": b_strides[1],
-            "float": int(config.vector_floats and out_format != OutFormat.INT32 and reduce != Reduce.SUM
-                         and rng.random() < 0.7)}
+            "float": int(config.vector_floats and source != Source.BYTES and out_format != OutFormat.INT32
+                         and reduce != Reduce.SUM and rng.random() < 0.7)}
         reads = [(a, True), (b, b_use != OperandUse.NONE), (self.params, needed or "table_line" in fields)]
         return list(dict.fromkeys(region for region, is_read in reads if is_read)), fields
 

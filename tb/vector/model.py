@@ -240,6 +240,8 @@ class Place:
             return np.array([self.words_at(scratchpad, line) for line in self.window]).view(np.int32), bias, scale
         if f["a_source"] == Source.ACCUMULATOR:
             return accumulator[self.window], bias, scale
+        if f["a_source"] == Source.BYTES:
+            return scratchpad[self.window, :columns].view(np.int8).astype(np.int32), bias, scale
         codes = scratchpad[self.window, :columns].astype(int) - index
         return tables[0][codes % 256].view(np.int32), bias, scale
 
@@ -279,7 +281,7 @@ def check_fields(config, f):
             (form not in formats(config), form),
             (not isinstance(mode, ScaleMode) or (form == OutFormat.INT32 and mode != ScaleMode.NONE), mode),
             (f["float"] and (form == OutFormat.INT32 or not (config.block_scaled or config.functions)
-                             or f["reduce"] == Reduce.SUM), f["float"]),
+                             or f["reduce"] == Reduce.SUM or f["a_source"] == Source.BYTES), f["float"]),
             (f["a_source"] not in ({*Source} if config.functions else {Source.ACCUMULATOR, Source.TABLE}),
              f["a_source"]),
             (not isinstance(use, OperandUse) or (use == OperandUse.ADD and f["bias"])

@@ -113,6 +113,8 @@ def operands(f, random, fixed):
         f["bias"] = fixed.get("bias", 0)
     if f["b_use"] == OperandUse.MULTIPLY:
         f["scale_mode"] = fixed.get("scale_mode", ScaleMode.NONE)
+    if f["a_source"] == Source.BYTES:
+        f["float"] = fixed.get("float", 0)
     if f["float"]:
         f["reduce"] = fixed.get("reduce", Reduce.MAXIMUM)
 
@@ -187,7 +189,7 @@ def operand_errors(config, make):
     table = 1024 // config.line_bytes
     if not config.functions:
         yield make(**int8, b_use=OperandUse.INDEX)
-        yield make(**int8, a_source=Source.WORDS)
+        yield from (make(**int8, float=0, a_source=source) for source in (Source.WORDS, Source.BYTES))
         yield make(**int8, b_words=1)
         yield make(**int8 | {"out_format": OutFormat.INT32}, row=1)
         yield from (make(**int8 | {"out_format": OutFormat.FP32}, function=function)
@@ -220,7 +222,7 @@ def function_errors(config, make):
     pad, lines = config.scratchpad_lines, result_lines(config, OutFormat.INT32)
     int32 = {"out_format": OutFormat.INT32, "scale_mode": ScaleMode.NONE, "bias": 0}
     fp32 = int32 | {"out_format": OutFormat.FP32}
-    yield make(**int32, a_source=3)
+    yield make(**fp32, a_source=Source.BYTES, float=1)
     yield from (make(**int32, a_source=source, b_use=OperandUse.INDEX) for source in (Source.ACCUMULATOR,
                                                                                       Source.WORDS))
     yield make(**fp32, row=1, reduce=Reduce.SUM)

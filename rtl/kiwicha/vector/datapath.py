@@ -16,8 +16,9 @@ from .columns import ColumnParameters, ColumnSelect
 from .lane import Lane
 from .late_results import LateResults
 from .line_packer import LinePacker
+from .operand_words import OperandWords
 from .shapes import Geometry, Size, settings_layout, tag_layout
-from .tables import OperandTable, table_write
+from .tables import table_write
 
 __all__ = ["Datapath"]
 
@@ -93,7 +94,7 @@ class Datapath(wiring.Component):
             m.d.comb += [words.set.eq(tag.set), words.step.eq(tag.step)]
         lanes = [Lane(self._config) for _ in range(self._config.vector_lanes)]
         at_result, at_out = self._control(m, lanes, stages, start)
-        a_words, b_words, b_late = self._operand_words(m, stages, select.latency)
+        a_words, b_words, b_late = self._operand_words(m, select.latency)
         for index, lane in enumerate(lanes):
             m.submodules[f"lane{index}"] = lane
             word = slice(32 * index, 32 * index + 32)
@@ -126,40 +127,15 @@ class Datapath(wiring.Component):
             self._finish(m, line_packer, lanes, at_end, at_result)
         return m
 
-    def _words_of(self, line, step):
-        """The 32-bit words that a step takes of a line of them."""
-        geometry = Geometry.of(self._config)
-        return line.word_select(step[:geometry.slot_width], 32 * geometry.lanes)
-
-    def _index(self, m, tag):
-        """Operand B's bytes go off those of A."""
-        lanes = self._config.vector_lanes
-        words, taken = self._words_of(self.b_line, tag.step), self.b_line.word_select(tag.step, 8 * lanes)
-        offset = Cat(Mux(tag.b_words, words.word_select(lane, 32)[:8], taken.word_select(lane, 8))
-                     for lane in range(lanes))
-        m.d.comb += m.submodules.a_table.offset.eq(offset & tag.index.replicate(8 * lanes))
-
-    def _operand_words(self, m, stages, after):
+    def _operand_words(self, m, after):
         """Words of operands A and B, READ_LATENCY + `after` cycles after the read; and B's when lanes multiply."""
-        words = []
-        for index, (name, line) in enumerate((("a", self.a_line), ("b", self.b_line))):
-            m.submodules[f"{name}_table"] = table = OperandTable(self._config)
-            m.d.comb += [
-                table.read.eq(stages[0].valid), table.line.eq(line), table.step.eq(stages[0].tag.step),
-                table.write.enable.eq(self.table.enable[index]), table.write.address.eq(self.table.address),
-                table.write.data.eq(self.table.data),
-            ]
-            if self._config.functions:
-                taken = delay(m, self._words_of(line, stages[0].tag.step), f"{name}_taken", READ_LATENCY)
-                words.append(Mux(stages[READ_LATENCY].tag[f"{name}_words"], taken, table.o))
-            else:
-                words.append(table.o)
-        if self._config.functions:
-            self._index(m, stages[0].tag)
-        words = [delay(m, word, f"{name}_late", after) for name, word in zip("ab", words, strict=True)]
-        m.submodules.b_late = late = Delay(len(words[1]), Lane.SCALE)
-        m.d.comb += late.i.eq(words[1])
-        return *words, late.o
+        m.submodules.operands = operands = OperandWords(self._config)
+        m.d.comb += [getattr(operands, name).eq(getattr(self, name)) for name in
+                     ("read", "tag", "a_line", "b_line", "table")]
+        a, b = (delay(m, words, name, after) for words, name in ((operands.a, "a_words"), (operands.b, "b_words")))
+        m.submodules.b_late = late = Delay(len(b), Lane.SCALE)
+        m.d.comb += late.i.eq(b)
+        return a, b, late.o
 
     def _control(self, m, lanes, stages, start):
         """What lanes do by their instructions' settings; those at the lanes' result and at their end."""

@@ -15,7 +15,7 @@ def check_fields(m, config, fields, error, address):
     counts = [fields[f"count{level}"] for level in range(4)]
     integer = fields.out_format == OutFormat.INT32
     has_float, functions = Const(config.vector_floats, 1), Const(config.functions, 1)
-    last_source, last_use = ((Source.WORDS, OperandUse.INDEX) if config.functions else
+    last_source, last_use = ((Source.BYTES, OperandUse.INDEX) if config.functions else
                              (Source.TABLE, OperandUse.MULTIPLY))
     m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
     with m.If(fields.out_format > _last_format(config).value):
@@ -23,7 +23,8 @@ def check_fields(m, config, fields, error, address):
     with m.Elif((fields.scale_mode > ScaleMode.COLUMN.value)
                 | (integer & (fields.scale_mode != ScaleMode.NONE))):
         m.d.sync += address.eq(fields.scale_mode)
-    with m.Elif(fields.float & (integer | ~has_float | (fields.reduce == Reduce.SUM))):
+    with m.Elif(fields.float & (integer | ~has_float | (fields.reduce == Reduce.SUM)
+                                | (fields.a_source == Source.BYTES))):
         m.d.sync += address.eq(fields.float)
     with m.Elif(fields.a_source > last_source.value):
         m.d.sync += address.eq(fields.a_source)

@@ -142,13 +142,12 @@ class Loops(wiring.Component):
     def _follow_words(self, m, nest):
         """Whether a step begins a line of operand A, and ends it, and the same of B; and what is a row's."""
         i, tag = self.i.instruction, self.tag
-        words = Signal(2, name="words")
-        index = Signal(name="is_index")
+        words, (bytes_, index) = Signal(2, name="words"), Signal(2, name="bytes_and_index")
         with m.If(self.load):
             m.d.sync += [words.eq(Cat(i.a_source == Source.WORDS, i.b_words)),
-                         index.eq(i.b_use == OperandUse.INDEX)]
+                         bytes_.eq(i.a_source == Source.BYTES), index.eq(i.b_use == OperandUse.INDEX)]
         m.d.comb += [
-            tag.a_words.eq(words[0]), tag.b_words.eq(words[1]), tag.index.eq(index),
+            Cat(tag.a_words, tag.b_words).eq(words), tag.a_bytes.eq(bytes_), tag.index.eq(index),
             tag.row_tail.eq(nest.last[-2]), tag.row_begins.eq(nest.first[2] & nest.first[-2]),
             tag.row_ends.eq(nest.last[2] & nest.last[-2]),
         ]

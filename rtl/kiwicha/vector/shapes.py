@@ -108,7 +108,8 @@ def tag_layout(config: ChipConfig) -> data.StructLayout:
         "flush": 1,         # the pixel's scale ends a line of scales
     }
     functions = {
-        "a_words": 1,       # operand A is words rather than bytes of the table
+        "a_words": 1,       # operand A is words rather than bytes
+        "a_bytes": 1,       # its bytes are int8 rather than the table's
         "b_words": 1,
         "index": 1,         # operand B is subtracted from A's bytes
         "row_begins": 1,    # the first step of a row

@@ -89,6 +89,8 @@ def _operand(state: State, f: dict[str, Any], lines: np.ndarray, b: np.ndarray) 
         if f["b_use"] == OperandUse.INDEX:
             index = index - b.astype(np.uint8)
         words = state.tables[0][index].view(np.int32)
+    elif f["a_source"] == Source.BYTES:
+        words = state.scratchpad[lines[:, :, 0], :columns].view(np.int8).astype(np.int32)
     elif f["a_source"] == Source.WORDS:
         words = _words(state, lines.transpose(0, 1, 3, 2)).view(np.int32)
     else:
@@ -134,8 +136,9 @@ def _check(config: ChipConfig, f: dict[str, Any]) -> None:
     _need_known(form, OutFormat, (config.block_scaled or form not in (OutFormat.BF16, *DYNAMIC_SCALE))
                 and not (dynamic_scale and columns & (columns - 1)))
     _need_known(scale_mode, ScaleMode, not is_integer or scale_mode == ScaleMode.NONE)
-    need(f["float"], not f["float"] or (config.vector_floats and not is_integer and not has_sum))
-    _need_known(f["a_source"], Source, config.functions or f["a_source"] != Source.WORDS)
+    need(f["float"], not f["float"] or (config.vector_floats and not is_integer and not has_sum
+                                        and f["a_source"] != Source.BYTES))
+    _need_known(f["a_source"], Source, config.functions or f["a_source"] not in (Source.WORDS, Source.BYTES))
     _check_second(config, f)
     need(f["row"], not f["row"] or (config.functions and (is_integer or (form == OutFormat.FP32 and not has_sum))))
     _need_known(f["function"], ResultFunction,
