@@ -11,7 +11,7 @@ from ... import arguments
 from ..errors import CompileError
 
 __all__ = ["FeatureMap", "Input", "Layer", "LayerCheck", "LayerGraph", "Output", "Pool", "SHIFT", "HostFunction",
-           "VectorLayer", "View"]
+           "SoftmaxLayer", "VectorLayer", "View"]
 
 #: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
 SHIFT = 128
@@ -127,6 +127,15 @@ class VectorLayer:
     @property
     def out_size(self) -> tuple[int, int]:
         return self.pool.size if self.pool else self.size
+
+
+@dataclass(frozen=True)
+class SoftmaxLayer(VectorLayer):
+    """Softmax over the channels of each place.
+
+    Of a code that is `d` less than the largest of its place, the exponential is word number `-d & 255` of A's
+    table; `factor` has the result's scale. The sum of all exponentials of a place is below 2^31.
+    """
 
 
 #: Raises :exc:`CompileError` for a layer that the chip is too small for.

@@ -5,7 +5,7 @@ import numpy as np
 from ..ir.layers import Layer
 from .constants import folded_bias, scales_of, weights_of
 from .node import Node
-from .value import Value
+from .value import Value, as_rows
 
 __all__ = ["qgemm", "qlinear_matmul"]
 
@@ -63,12 +63,8 @@ def _matmul(value: Value, node: Node, weights: np.ndarray, bias: np.ndarray, out
             if (np.diff(order) != 1).any():
                 weights = weights[order]
         kernels = weights.T.reshape(outputs, channels, *size)
-    shape = value.where.shape[1:-1]
-
-    def as_rows(x: np.ndarray) -> np.ndarray:
-        return x.reshape(len(x), outputs, -1).transpose(0, 2, 1).reshape(len(x), *shape, outputs)
-
+    rows = as_rows(value.where.shape[1:-1], outputs)
     value.append(Layer(name=node.name, op=node.op, weights=kernels, bias=folded_bias(bias, kernels, x_zero),
                        scale=scale, x_zero=x_zero, y_zero=y_zero, size=size, conv_size=conv_size,
                        real_macs=weights.size * conv_size[0] * conv_size[1]),
-                 unsigned=y_unsigned, shaper=as_rows)
+                 unsigned=y_unsigned, shaper=rows)

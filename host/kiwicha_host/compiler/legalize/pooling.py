@@ -13,7 +13,7 @@ from .node import Node
 from .tables import neighbours
 from .value import Value, without_height
 
-__all__ = ["average_pool", "global_average_pool", "max_pool", "mean"]
+__all__ = ["average_pool", "ends", "global_average_pool", "max_pool", "mean"]
 
 #: Sums stay below it.
 _SUMS = 1 << 31
@@ -53,7 +53,7 @@ def average_pool(value: Value, node: Node) -> None:
     pool, inside = _window(value, node)
     places, counts = prod(pool.kernel), np.unique(np.outer(*inside))
     all_count = bool(node.attributes.get("count_include_pad", 0))
-    ratio, x_zero, y_zero = _ends(value, node)
+    ratio, x_zero, y_zero = _steps(value, node)
     # With such a quotient many averages are at halves, and ONNX Runtime rounds those with the zero point in them.
     quotient = Fraction(float(ratio)).limit_denominator(_TIES)
     tied = quotient.numerator <= _TIES and np.float32(quotient) == ratio and not (all_count and counts[0] < places)
@@ -102,21 +102,27 @@ def mean(value: Value, node: Node) -> None:
 def _average_of_all(value: Value, node: Node) -> None:
     _, size = value.image(node)
     places = prod(size)
-    ratio, x_zero, y_zero = _ends(value, node, places)
+    ratio, x_zero, y_zero = _steps(value, node, places)
     factor = np.zeros(places + 1, np.float32)
     factor[-1] = ratio
     pool = Pool(size, (1, 1), (1, 1), (0, 0), (1, 1))
     _append(value, node, pool, CODES.astype(np.int64) - x_zero, factor, y_zero)
 
 
-def _ends(value: Value, node: Node, places: int = 1) -> tuple[np.float32, int, int]:
-    """From the operand's steps to `places` of the result's; both zero points."""
+def ends(value: Value, node: Node) -> tuple[np.float32, np.float32, int, int]:
+    """Scales of the operand and of the result; both zero points."""
     x_scale, y_scale = node.scale(1, "the input's scale"), node.scale(3, "the output's scale")
     x_zero, unsigned = node.zero_point(2, "the input's zero point")
     y_zero, y_unsigned = node.zero_point(4, "the output's zero point")
     value.match(node, unsigned)
     if unsigned != y_unsigned:
         raise node.error("its input and output must be both int8 or both uint8")
+    return x_scale, y_scale, x_zero, y_zero
+
+
+def _steps(value: Value, node: Node, places: int = 1) -> tuple[np.float32, int, int]:
+    """From the operand's steps to `places` of the result's; both zero points."""
+    x_scale, y_scale, x_zero, y_zero = ends(value, node)
     with np.errstate(over="ignore"):
         ratio = x_scale / (y_scale * np.float32(places))
         quotient = x_scale / y_scale

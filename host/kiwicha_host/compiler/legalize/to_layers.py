@@ -21,6 +21,7 @@ from .convolution import qlinear_conv, qlinear_conv_transpose
 from .elementwise import ELEMENTWISE_OPERATORS, elementwise
 from .matmul import qgemm, qlinear_matmul
 from .node import Node
+from .softmax import qlinear_softmax
 from .value import LARGEST, Value
 
 __all__ = ["SUPPORTED", "LayerBuilder", "to_layers"]
@@ -238,6 +239,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "com.microsoft.QLinearAveragePool": pooling.average_pool,
     "com.microsoft.QLinearGlobalAveragePool": pooling.global_average_pool,
     "kiwicha.QLinearReduceMean": pooling.mean,
+    "com.microsoft.QLinearSoftmax": qlinear_softmax,
     "Flatten": moves.flatten,
     "Reshape": moves.reshape,
     "Transpose": moves.transpose,
@@ -258,8 +260,8 @@ _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
 }
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
-          "constants, MaxPool, averages, functions of one tensor, sums and products of two, and what moves "
-          "elements")
+          "constants, MaxPool, averages, softmax, functions of one tensor, sums and products of two, and what "
+          "moves elements")
 #: What a model may consist of.
 SUPPORTED = (*_OPERATORS, *_CONCATS, *ELEMENTWISE_OPERATORS, "Split")
 #: Those that take numbers as well as codes.

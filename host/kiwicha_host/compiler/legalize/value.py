@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import CompileError
-from ..ir.layers import HostFunction, Input, Layer, LayerGraph, Pool, VectorLayer, View
+from ..ir.layers import HostFunction, Input, Layer, LayerGraph, Pool, SoftmaxLayer, VectorLayer, View
 from .node import Node
 
-__all__ = ["LARGEST", "Value", "copy_layer", "without_height"]
+__all__ = ["LARGEST", "Value", "as_rows", "copy_layer", "without_height"]
 
 #: Elements of one image, for which a table is made.
 LARGEST = 1 << 28
@@ -215,7 +215,13 @@ class Value:
 
 def _may_pool(layer: Layer | VectorLayer) -> bool:
     """Whether a window may become part of it."""
-    return layer.pool is None and not (isinstance(layer, VectorLayer) and layer.b_table is not None)
+    return layer.pool is None and not isinstance(layer, SoftmaxLayer) and not (
+        isinstance(layer, VectorLayer) and layer.b_table is not None)
+
+
+def as_rows(shape: tuple[int, ...], outputs: int) -> HostFunction:
+    """[N, outputs, H, W] as [N, *shape, outputs]."""
+    return lambda x: x.reshape(len(x), outputs, -1).transpose(0, 2, 1).reshape(len(x), *shape, outputs)
 
 
 @cache

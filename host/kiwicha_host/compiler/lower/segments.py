@@ -6,13 +6,14 @@ import numpy as np
 
 from kiwicha import ChipConfig
 
-from ..ir.layers import Layer, LayerGraph, VectorLayer
+from ..ir.layers import Layer, LayerGraph, SoftmaxLayer, VectorLayer
 from .conv.plan import ConvPlan, plan_layer
 from .conv.resident import Resident
 from .conv.streamed import Streamed
 from .feature_maps import FeatureMaps
 from .geometry import Strides
 from .vector.plan import VectorPlan
+from .vector.softmax import StreamedSoftmax
 from .vector.streamed import StreamedVector
 
 __all__ = ["Plan", "Segment", "check_layer", "packed_weights", "plans_of", "segments_of"]
@@ -30,7 +31,7 @@ def check_layer(config: ChipConfig, layer: Layer | VectorLayer) -> None:
     if isinstance(layer, VectorLayer):
         source, target = (Strides.dense(layer.channels, size) for size in (layer.size, layer.out_size))
         second = None if layer.b_table is None else source
-        StreamedVector(config, 0, VectorPlan(config, layer, source, second, target), 0)
+        _streamed_vector(config, 0, VectorPlan(config, layer, source, second, target), 0)
 
 
 def plans_of(config: ChipConfig, graph: LayerGraph, maps: FeatureMaps) -> list[Plan]:
@@ -58,10 +59,16 @@ def segments_of(config: ChipConfig, plans: list[Plan], maps: FeatureMaps, memory
     while first < len(plans):
         plan = plans[first]
         segments.append(
-            StreamedVector(config, first, plan, memory_latency) if isinstance(plan, VectorPlan) else
+            _streamed_vector(config, first, plan, memory_latency) if isinstance(plan, VectorPlan) else
             _resident(config, first, plans, maps) or Streamed.best(config, first, plan, memory_latency, budget))
         first += len(segments[-1].plans)
     return segments
+
+
+def _streamed_vector(config: ChipConfig, first: int, plan: VectorPlan, memory_latency: int) -> StreamedVector:
+    """A layer of the vector unit, alone."""
+    kind = StreamedSoftmax if isinstance(plan.layer, SoftmaxLayer) else StreamedVector
+    return kind(config, first, plan, memory_latency)
 
 
 def _resident(config: ChipConfig, first: int, plans: list[Plan], maps: FeatureMaps) -> Resident | None:

@@ -25,6 +25,7 @@ class Work:
     def __init__(self, graph: Graph):
         self.constants = dict(graph.constants)
         self._types = graph.types
+        self.opsets = graph.opsets
         self._maker = {name: op for op in graph.ops for name in op.outputs if name}
         self._used = {*graph.inputs, *self.constants, *self._maker}
         self._reads = Counter([*graph.outputs, *(name for op in graph.ops for name in op.reads)])

@@ -1,11 +1,11 @@
-"""Averages of numbers that come from codes become averages of codes."""
+"""Averages and softmax of numbers that come from codes become those of codes."""
 
 from collections.abc import Callable
 
 from ..ir.graph import Op
 from .codes import Codes, Work, is_sound
 
-__all__ = ["AVERAGES"]
+__all__ = ["OF_MANY"]
 
 
 def _ends(work: Work, op: Op, made: Codes) -> tuple[str, ...] | None:
@@ -40,6 +40,17 @@ def _mean(work: Work, op: Op, made: Codes, result: str) -> Op | None:
               {"axes": list(axes), "keepdims": op.attributes.get("keepdims", 1), "ops": ops})
 
 
-#: By the operator's kind: the operator on codes that makes the codes `result`, if there is one.
-AVERAGES: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
-    "AveragePool": _pool, "GlobalAveragePool": _pool, "ReduceMean": _mean}
+def _softmax(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """ONNX Runtime's operator, which it makes of the pair too."""
+    ends, opset = _ends(work, op, made), work.opsets.get("", 1)
+    if ends is None or set(op.attributes) - {"axis"}:
+        return None
+    # Before opset 13 all dimensions from `axis` on were one.
+    axis = op.attributes.get("axis", -1 if opset >= 13 else 1)
+    return Op(op.name, "com.microsoft.QLinearSoftmax", ends, (result,), {"axis": axis, "opset": opset})
+
+
+#: By the kind of an operator whose results are each of many elements: the operator on codes that makes the codes
+#: `result`, if there is one.
+OF_MANY: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
+    "AveragePool": _pool, "GlobalAveragePool": _pool, "ReduceMean": _mean, "Softmax": _softmax}

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Codes, Work, is_sound, read
-from .fold_averages import AVERAGES
+from .fold_averages import OF_MANY
 from .fold_moves import MOVES
 from .remove_dead import remove_dead
 
@@ -22,7 +22,7 @@ __all__ = ["ON_CODES", "fold_qdq"]
 #: How products are called that take codes; their weights' scales go along this axis.
 _PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1),
              "ConvTranspose": ("kiwicha.QLinearConvTranspose", 1)}
-_OTHERS = {**MOVES, **AVERAGES}
+_OTHERS = {**MOVES, **OF_MANY}
 #: The operators that may have a form that works on codes.
 ON_CODES = (*_PRODUCTS, *_OTHERS)
 #: The attributes of a ConvTranspose that the chip has a rule for.
@@ -32,8 +32,8 @@ _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "
 def fold_qdq(graph: Graph) -> Graph:
     """The graph with QLinearConv, QLinearMatMul and com.microsoft.QGemm in the place of Conv, MatMul and Gemm.
 
-    MaxPool, averages and what only moves elements work on codes then, and so does a Relu or Clip behind any of
-    them. What fits no rule stays as it is.
+    MaxPool, averages, softmax and what only moves elements work on codes then, and so does a Relu or Clip behind
+    any of them. What fits no rule stays as it is.
     """
     work = Work(graph)
     ops: list[Op] = []

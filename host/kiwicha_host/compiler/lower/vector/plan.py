@@ -1,20 +1,23 @@
 """A layer of the vector unit on one configuration: its tables, and the places that it walks over."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
 from kiwicha import ChipConfig
 from kiwicha.isa import TABLE_WORDS, OperandUse, Reduce
+from kiwicha.timing import word_lines
 
 from ...errors import CompileError
-from ...ir.layers import Pool, VectorLayer
+from ...ir.layers import Pool, SoftmaxLayer, VectorLayer
 from ...program.memory_map import ceil_div
 from ..geometry import Rect, Strides, Window, bound, covered, windows
 
-__all__ = ["Box", "VectorPlan"]
+__all__ = ["Box", "SOFTMAX_PASSES", "VectorPlan"]
 
+#: The largest code of a row, the sum of its exponentials, and the results.
+SOFTMAX_PASSES = 3
 _TABLE_BYTES = 4 * TABLE_WORDS
 
 
@@ -28,6 +31,8 @@ class Box:
     size, out_size : of operand A and of the result, (y, x)
     source, second, target : of operand A, of B if that is another, and of the result
     pool : the window
+    passes : how often each result's operands are gone through
+    row_lines : lines of each place besides, if all its channels must be there at once; else 0
     """
     images: int
     channels: int
@@ -37,6 +42,8 @@ class Box:
     second: Strides | None
     target: Strides
     pool: Pool | None
+    passes: int = 1
+    row_lines: int = 0
 
     @property
     def taps(self) -> int:
@@ -63,7 +70,7 @@ class Box:
     def flat(self) -> "Box":
         """The same with fewer dimensions, as far as operands and result are alike without gaps: what follows each
         other in memory is more channels of one place."""
-        if self.pool is not None:
+        if self.pool is not None or self.row_lines:
             return self
         images, channels, (h, w) = self.images, self.channels, self.size
         views = [view for view in (self.source, self.second, self.target) if view is not None]
@@ -100,8 +107,11 @@ class VectorPlan:
     def box(self, images: int) -> Box:
         """What it does for so many images."""
         layer = self.layer
-        return Box(images, layer.channels, layer.size, layer.out_size, self.source, self.second, self.target,
-                   layer.pool).flat()
+        box = Box(images, layer.channels, layer.size, layer.out_size, self.source, self.second, self.target,
+                  layer.pool)
+        if isinstance(layer, SoftmaxLayer):
+            box = replace(box, passes=SOFTMAX_PASSES, row_lines=2 * word_lines(self.config))
+        return box.flat()
 
     def factor(self, places: int) -> np.float32:
         """The factor of a result whose window has so many places in A."""

@@ -14,7 +14,7 @@ from . import tiles
 from .plan import Box, VectorPlan
 from .tiles import Tile, Tiling
 
-__all__ = ["StreamedVector"]
+__all__ = ["StreamedVector", "Work"]
 
 
 class StreamedVector:
@@ -30,17 +30,23 @@ class StreamedVector:
         self.config, self.first, self.plans = config, first, [plan]
         self._memory_latency = memory_latency
         self._room = config.scratchpad_lines - plan.weight_lines
-        needed = tiles.least_lines(plan.box(1)) + plan.weight_lines
+        box = plan.box(1)
+        needed = tiles.least(config, box).lines(box) + plan.weight_lines
         if needed > config.scratchpad_lines:
             raise TooLarge(config, plan.layer, needed, config.scratchpad_lines,
                            "scratchpad lines for one block of channels of one place of its result")
+
+    @property
+    def _work(self) -> type["Work"]:
+        """What works on tiles."""
+        return Work
 
     def emit(self, emitter: Emitter, images: int, at: Addresses) -> None:
         """Instructions for `images` images."""
         plan = self.plans[0]
         box = plan.box(images)
         tiling = tiles.choose(self.config, box, self._room, self._memory_latency)
-        work = _Work(emitter, plan, box, tiling, self.first, self._room, at)
+        work = self._work(emitter, plan, box, tiling, self.first, self._room, at)
         emitter.layer = self.first
         work.load_tables()
         parts = list(tiling.tiles(self.config, box))
@@ -53,7 +59,7 @@ class StreamedVector:
                 work.load(parts[number + tiling.slots], number + tiling.slots)
 
 
-class _Work:
+class Work:
     """The instructions of tiles, the first of which computes first; tile `number` has a slot in turn."""
 
     def __init__(self, emitter: Emitter, plan: VectorPlan, box: Box, tiling: Tiling, layer: int, room: int,
@@ -62,6 +68,7 @@ class _Work:
         self._columns, self._slots = plan.config.columns, tiling.slots
         self._b_offset, self._in = tiling.a_lines(box), tiling.a_lines(box) + tiling.b_lines(box)
         self._out = tiling.out_lines
+        self._rows = tiling.row_lines(box)
         self._tables_to_load = {"load_a": 1, "load_b": int(plan.layer.b_use != OperandUse.NONE),
                                 "table_line": room}
 

@@ -14,7 +14,7 @@ from ..product.estimate import VECTOR_OVERHEAD
 from ..product.spans import Span, split
 from .plan import Box
 
-__all__ = ["Tile", "Tiling", "choose", "least_lines"]
+__all__ = ["Tile", "Tiling", "choose", "least"]
 
 #: More tiles than so many at once in the scratchpad do not help.
 _MOST_SLOTS = 4
@@ -72,7 +72,10 @@ class Tiling:
         return self.images * self.blocks * self.h * self.w
 
     def lines(self, box: Box) -> int:
-        return self.a_lines(box) + self.b_lines(box) + self.out_lines
+        return self.a_lines(box) + self.b_lines(box) + self.out_lines + self.row_lines(box)
+
+    def row_lines(self, box: Box) -> int:
+        return self.images * self.h * self.w * box.row_lines
 
     def tiles(self, config: ChipConfig, box: Box) -> Iterator[Tile]:
         (height, width), blocks = box.out_size, ceil_div(box.channels, config.columns)
@@ -82,12 +85,9 @@ class Tiling:
             yield Tile(images, part, out, box.covered(out))
 
 
-_LEAST = Tiling(1, 1, 1, 1)
-
-
-def least_lines(box: Box) -> int:
-    """Lines of the smallest tile."""
-    return _LEAST.lines(box)
+def least(config: ChipConfig, box: Box) -> Tiling:
+    """The smallest tile."""
+    return Tiling(1, ceil_div(box.channels, config.columns) if box.row_lines else 1, 1, 1)
 
 
 def choose(config: ChipConfig, box: Box, room: int, memory_latency: int) -> Tiling:
@@ -100,12 +100,13 @@ def choose(config: ChipConfig, box: Box, room: int, memory_latency: int) -> Tili
 def _candidates(config: ChipConfig, box: Box, room: int) -> Iterator[Tiling]:
     (height, width), blocks = box.out_size, ceil_div(box.channels, config.columns)
     sizes = [(h, width) for h in _parts(height)] + [(1, w) for w in _parts(width)[1:]]
-    for (h, w), part in product(sizes, _parts(blocks)):
+    smallest = least(config, box)
+    for (h, w), part in product(sizes, [blocks] if box.row_lines else _parts(blocks)):
         whole = (part, h, w) == (blocks, height, width)
         for images in _parts(box.images) if whole else [1]:
             tiling = Tiling(images, part, h, w)
             lines = tiling.lines(box)
-            if lines <= room and (lines <= _MOST_LINES or tiling == _LEAST):
+            if lines <= room and (lines <= _MOST_LINES or tiling == smallest):
                 yield replace(tiling, slots=min(_MOST_SLOTS, room // lines))
 
 
@@ -130,7 +131,9 @@ def _cycles(config: ChipConfig, box: Box, tiling: Tiling, runs: tuple[int, int],
     instructions = prod((run + part - 1) / part for run, part in zip(runs, parts, strict=True)) * (
         prod(counts[:2]) if box.pool else 1)
     steps = ceil_div(config.columns, config.vector_lanes)
-    vector = tiling.out_lines * box.taps * steps + instructions * VECTOR_OVERHEAD
+    if box.row_lines:
+        instructions += tiling.images * tiling.h * tiling.w
+    vector = tiling.out_lines * box.taps * steps * box.passes + instructions * VECTOR_OVERHEAD
     if tiling.slots == 1:
         return tiles * (load + memory_latency + vector + store)
     # With two slots a LOAD begins when the VECTOR before last has ended, and waits for the memory then.

@@ -1,0 +1,37 @@
+"""Softmax of codes."""
+
+import numpy as np
+
+from ..ir.layers import SoftmaxLayer
+from .node import Node
+from .pooling import ends
+from .value import Value, as_rows
+
+__all__ = ["qlinear_softmax"]
+
+#: Sums of exponentials stay below 2^31, and each of them below 2^23, as in ONNX Runtime.
+_SUMS, _LARGEST = (1 << 31) - 1, (1 << 23) - 1
+#: From here on, the axis is one alone.
+_ONE_AXIS = 13
+
+
+def qlinear_softmax(value: Value, node: Node) -> None:
+    """ONNX Runtime's QLinearSoftmax: exponentials are integers, from a table, and so is the result's scale."""
+    node.only("axis", "opset")
+    rank, axis, opset = value.where.ndim, node.attributes.get("axis", -1), node.attributes.get("opset", 0)
+    if not -rank <= axis < rank or axis % rank != rank - 1 or rank < 2:
+        raise node.error(f"takes the last of several axes, not {axis} of {rank}" + (
+            "; before opset 13, all axes from there on are one" if opset < _ONE_AXIS else ""))
+    x_scale, y_scale, _, y_zero = ends(value, node)
+    features = value.where.shape[-1]
+    if features > _SUMS // 256 or not y_scale <= 1:
+        raise node.error(f"{features} elements in a row, or a result's scale of {y_scale}, are too much")
+    largest = min(_SUMS // features, _LARGEST)
+    distances = np.arange(-255, 1)
+    table = np.zeros(256, np.int32)
+    table[distances & 255] = np.rint(largest * np.exp(distances * np.float64(x_scale)))
+    shape = value.where.shape[1:-1]
+    size, _ = value.rows(node)
+    factor = np.array([1 / np.floor(np.float32(1) / y_scale)], np.float32)
+    value.append(SoftmaxLayer(node.name, node.label, features, size, table, factor=factor, y_zero=y_zero),
+                 value.unsigned, as_rows(shape, features))
