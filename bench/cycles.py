@@ -130,7 +130,7 @@ def compare(name: str, latency: int, items: Iterator[Case]) -> Iterator[tuple[Ca
 
 def _function_programs(result: dict) -> dict[str, list[tuple[Unit, dict]]]:
     """The same of what only a chip with functions does."""
-    words = result | {"a_source": 2, "a_stride2": 4, "b_use": 1, "b_words": 1, "b_line": 512, "b_stride2": 4}
+    words = result | {"a_source": 2, "a_stride2": 4, "b_use": 1, "b_source": 1, "b_line": 512, "b_stride2": 4}
     row = result | {"a_source": 1, "row": 1, "count2": 6, "count3": 5, "a_stride3": 6}
     function = result | {"a_source": 2, "out_format": 2, "float": 1, "function": 1, "count2": 12}
     kinds = {"words": words, "row": row, "function": function,

@@ -166,7 +166,8 @@ def constants():
                 if name.isupper() and not name.startswith("_") and isinstance(value, int))
     modules = {**vars(formats), **vars(isa)}
     for prefix, enumeration in (("UNIT", isa.Unit), ("ERROR", isa.ErrorCode), ("ACTIVITY", isa.Activity),
-                                ("SOURCE", isa.Source), ("OPERAND_USE", isa.OperandUse), ("REDUCE", isa.Reduce),
+                                ("SOURCE", isa.Source), ("SECOND_SOURCE", isa.SecondSource),
+                                ("OPERAND_USE", isa.OperandUse), ("REDUCE", isa.Reduce),
                                 ("RESULT_FUNCTION", isa.ResultFunction),
                                 ("OUT_FORMAT", isa.OutFormat), ("SCALE_RULE", isa.ScaleRule),
                                 ("SCALE_MODE", isa.ScaleMode), ("ELEMENT_FORMAT", formats.ElementFormat)):

@@ -13,7 +13,8 @@ from .formats import FORMATS, DocumentedEnum, ElementFormat
 __all__ = ["Access", "Activity", "COMMON_FIELDS", "COUNTER_BASE", "ErrorCode", "Field", "INSTRUCTIONS",
            "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OperandUse", "OutFormat", "PAGE_BITS", "REGISTERS",
            "REGISTER_ADDRESS_WIDTH", "Reduce", "Register", "RegisterField", "ResultFunction", "SEMAPHORES",
-           "SEMAPHORE_MAX", "ScaleMode", "ScaleRule", "Source", "TABLE_WORDS", "Unit", "counter_address"]
+           "SEMAPHORE_MAX", "ScaleMode", "ScaleRule", "SecondSource", "Source", "TABLE_WORDS", "Unit",
+           "counter_address"]
 
 INSTRUCTION_BYTES = 64
 #: Counting semaphores, all zero when a program starts; an instruction names them by bit masks.
@@ -98,6 +99,13 @@ class Source(DocumentedEnum):
     TABLE = 1, "bytes of the scratchpad, each through table A"
     WORDS = 2, "words of 32 bits in the scratchpad; only in a chip with `functions`"
     BYTES = 3, "bytes of the scratchpad, int8, as they are; only in a chip with `functions`"
+
+
+class SecondSource(DocumentedEnum):
+    """Where the vector unit's operand B comes from; only TABLE in a chip without `functions`."""
+    TABLE = 0, "bytes of the scratchpad, each through table B"
+    WORDS = 1, "words of 32 bits in the scratchpad"
+    ROW = 2, "one word for all columns and all of level 2, a line's first"
 
 
 class OperandUse(DocumentedEnum):
@@ -262,13 +270,14 @@ they are loaded: `load_a` and `load_b` load table A, then B, from the lines from
 first pixel and after the instruction before has ended. No line of operands may be written by this instruction
 before it has been read, nor by one of VECTOR that it does not wait for.
 
-A chip with `functions` also has these. Operand A from WORDS, and B with `b_words`, are ceil(4 * columns / line
-bytes) consecutive lines of 32-bit words each; A from BYTES is int8, and not for `float`. With `b_use` INDEX, byte
-x of A and y of B (the byte, or the lowest of its word) give word (x - y) mod 256 of table A. With `row`, the
-results of all columns and of all iterations of level 2 become one, their maximum or their sum by `reduce`, which
-goes to every column of the line at `out_line + i3 * out_stride3`; in the last iteration only the first `tail`
-columns count (0: all). Results are INT32 then, or FP32 if they are a maximum. `function` is taken of an FP32
-result last of all.
+A chip with `functions` also has these. Operands from WORDS are ceil(4 * columns / line bytes) consecutive lines
+of 32-bit words each; A from BYTES is int8, and not for `float`. B from a ROW, such as the result of one, is line
+`b_line + i3 * b_stride3`, whose first word serves all columns and all of level 2. With `b_use` INDEX, byte x of A
+and y of B (the byte, or the lowest of its word) give word (x - y) mod 256 of table A. With `row`, the results of
+all columns and of all iterations of level 2 become one, their maximum or their sum by `reduce`, which goes to
+every column of the line at `out_line + i3 * out_stride3`; in the last iteration only the first `tail` columns
+count (0: all). Results are INT32 then, or FP32 if they are a maximum. `function` is taken of an FP32 result last
+of all.
 
 E4M3 and E2M1 make `parts` * columns results of each pixel, part j from A's lines `j * part_stride` further on,
 to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale by
@@ -301,8 +310,8 @@ the last line is zero. Every part has the same bias, scale and operand B, so the
     Field("row", 52, 1, "one result of all columns and all of level 2: INT32, or FP32 with MAXIMUM", bit=6),
     Field("load_a", 53, 1, "load table A"),
     Field("load_b", 53, 1, "load table B", bit=1),
-    Field("b_words", 53, 1, "operand B is words of 32 bits rather than bytes of table B", bit=2),
-    Field("function", 53, 2, "NONE, EXP2, RECIPROCAL or RSQRT, FP32 only", bit=3, enum=ResultFunction),
+    Field("b_source", 53, 2, "TABLE, WORDS or ROW", bit=2, enum=SecondSource),
+    Field("function", 53, 2, "NONE, EXP2, RECIPROCAL or RSQRT, FP32 only", bit=4, enum=ResultFunction),
     Field("table_line", 54, 16, "first scratchpad line of the tables to load"),
     Field("b_line", 56, 16, "first scratchpad line of B"),
     *_levels("b_stride", 58, "lines of B from one iteration of level {} to the next", levels=(2, 3)),

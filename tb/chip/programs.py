@@ -20,6 +20,7 @@ from kiwicha.isa import (
     ResultFunction,
     ScaleMode,
     ScaleRule,
+    SecondSource,
     Source,
     Unit,
 )
@@ -210,7 +211,8 @@ class _Generator:
         a, b = rng.choice(self.accs if source == Source.ACCUMULATOR else pads), rng.choice(pads)
         words = ceil_div(4 * config.columns, config.line_bytes)
         a_line, a_strides = self.walk(shortened(a, words * (source == Source.WORDS)), [*counts, parts])
-        b_line, b_strides = self.walk(shortened(b, words * fields.get("b_words", 0)), counts[2:])
+        b_words = words * (fields.get("b_source") == SecondSource.WORDS)
+        b_line, b_strides = self.walk(shortened(b, b_words), counts[2:])
         needed = words * (bias + (mode == ScaleMode.COLUMN))
         fields |= {
             "a_source": source, "b_use": b_use, "reduce": reduce, "bias": bias, "scale_mode": mode,
@@ -224,7 +226,7 @@ class _Generator:
 
     def functions(self, out_format: OutFormat) -> dict:
         """Fields of a VECTOR that only a chip with functions has."""
-        rng, fields = self.rng, {"b_words": self.rng.randrange(2)}
+        rng, fields = self.rng, {"b_source": self.rng.choice(list(SecondSource))}
         if out_format in (OutFormat.INT32, OutFormat.FP32) and rng.random() < 0.5:
             fields |= {"row": 1, "tail": rng.randint(0, self.config.columns)}
         if out_format == OutFormat.FP32 and rng.random() < 0.6:

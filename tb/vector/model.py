@@ -5,7 +5,17 @@ But for exp2, reciprocal and rsqrt: the benches of :mod:`tb.arith` hold those to
 
 import numpy as np
 
-from kiwicha.isa import ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, ScaleRule, Source
+from kiwicha.isa import (
+    ErrorCode,
+    OperandUse,
+    OutFormat,
+    Reduce,
+    ResultFunction,
+    ScaleMode,
+    ScaleRule,
+    SecondSource,
+    Source,
+)
 from kiwicha_host.golden import functions
 
 __all__ = ["DYNAMIC_SCALE", "NAN", "expected", "formats", "order", "result_lines"]
@@ -178,7 +188,8 @@ class Place:
         origin = f["a_line"] + i2 * f["a_stride2"] + i3 * f["a_stride3"] + part * f["part_stride"]
         self.window = [origin + i0 * f["a_stride0"] + i1 * f["a_stride1"]
                        for i1 in range(f["count1"]) for i0 in range(f["count0"])]
-        self.second = f["b_line"] + i2 * f["b_stride2"] + i3 * f["b_stride3"]
+        own_line = f["b_source"] != SecondSource.ROW
+        self.second = f["b_line"] + i2 * f["b_stride2"] * own_line + i3 * f["b_stride3"]
         self.row_ends = i2 == f["count2"] - 1
         self.first = (f["out_line"] + (0 if f["row"] else i2 * f["out_stride2"]) + i3 * f["out_stride3"]
                       + part * f["out_step"])
@@ -210,7 +221,7 @@ class Place:
         for number, line in enumerate(self.window):
             if k == 0 or a_words:
                 within(line + k * a_words, depth, code)
-            if number == 0 and (k == 0 or f["b_words"]) and f["b_use"] != OperandUse.NONE:
+            if number == 0 and (k == 0 or f["b_source"] == SecondSource.WORDS) and f["b_use"] != OperandUse.NONE:
                 within(self.second + k, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
 
     def results_with(self, k):
@@ -228,14 +239,17 @@ class Place:
         f, columns = self.f, self.config.columns
         index = 0
         if f["b_use"] != OperandUse.NONE:
-            words = (self.words_at(scratchpad, self.second) if f["b_words"] else
-                     tables[1][scratchpad[self.second, :columns]])
+            words = (tables[1][scratchpad[self.second, :columns]] if f["b_source"] == SecondSource.TABLE else
+                     self.words_at(scratchpad, self.second))
+            if f["b_source"] == SecondSource.ROW:
+                words = np.full(columns, words[0])
             if f["b_use"] == OperandUse.ADD:
                 bias = words.view(np.int32)
             elif f["b_use"] == OperandUse.MULTIPLY:
                 scale = words.view(np.float32)
             else:
-                index = words & 255 if f["b_words"] else scratchpad[self.second, :columns]
+                index = (scratchpad[self.second, :columns] if f["b_source"] == SecondSource.TABLE else
+                         words & 255)
         if f["a_source"] == Source.WORDS:
             return np.array([self.words_at(scratchpad, line) for line in self.window]).view(np.int32), bias, scale
         if f["a_source"] == Source.ACCUMULATOR:
@@ -287,7 +301,7 @@ def check_fields(config, f):
             (not isinstance(use, OperandUse) or (use == OperandUse.ADD and f["bias"])
              or (use == OperandUse.MULTIPLY and (form == OutFormat.INT32 or mode != ScaleMode.NONE))
              or (use == OperandUse.INDEX and not (config.functions and f["a_source"] == Source.TABLE)), use),
-            (f["b_words"] and not config.functions, f["b_words"]),
+            (f["b_source"] not in ({*SecondSource} if config.functions else {SecondSource.TABLE}), f["b_source"]),
             (f["row"] and not (config.functions and (
                 form == OutFormat.INT32 or (form == OutFormat.FP32 and f["reduce"] == Reduce.MAXIMUM))), f["row"]),
             (f["function"] != ResultFunction.NONE and not (config.functions and form == OutFormat.FP32),

@@ -1,13 +1,13 @@
 """Instructions for the vector unit: random ones, ones with an error, and the values at which results turn."""
 
-from kiwicha.isa import OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, ScaleRule, Source
+from kiwicha.isa import OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, ScaleRule, SecondSource, Source
 from tb.vector.model import DYNAMIC_SCALE, NAN, formats, order, result_lines
 
 __all__ = ["FLOATS", "INTS", "PLAIN", "errors", "instruction", "run_of"]
 
 #: Accumulators, and nothing of what came with operands from the scratchpad.
 PLAIN = {"a_source": Source.ACCUMULATOR, "b_use": OperandUse.NONE, "reduce": Reduce.MAXIMUM, "load_a": 0,
-         "load_b": 0, "b_words": 0, "row": 0, "function": ResultFunction.NONE, "tail": 0}
+         "load_b": 0, "b_source": SecondSource.TABLE, "row": 0, "function": ResultFunction.NONE, "tail": 0}
 
 FLOATS = [0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x007FFFFF, 0x00800000, 0x2F800000, 0x3F800000,
           0xBF800000, 0x3F000000, 0x3EAAAAAB, 0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, NAN, 0xFFC00001,
@@ -28,8 +28,8 @@ def instruction(config, random, index=0, **fixed):
          "scale_line": random.getrandbits(16), "a_source": random.choice([Source.ACCUMULATOR, Source.TABLE]),
          "b_use": random.choice([OperandUse.NONE, OperandUse.NONE, OperandUse.ADD, OperandUse.MULTIPLY]),
          "reduce": random.choice(list(Reduce)), "load_a": int(random.random() < 0.1),
-         "load_b": int(random.random() < 0.1), "b_words": 0, "row": 0, "function": ResultFunction.NONE,
-         "tail": random.getrandbits(6)}
+         "load_b": int(random.random() < 0.1), "b_source": SecondSource.TABLE, "row": 0,
+         "function": ResultFunction.NONE, "tail": random.getrandbits(6)}
     if config.functions:
         f |= with_functions(config, random, fixed)
     f |= fixed
@@ -59,6 +59,8 @@ def instruction(config, random, index=0, **fixed):
     words = result_lines(config, OutFormat.INT32) - 1       # lines of words beyond the first
     place(f, random, "a_line", depth - words * (f["a_source"] == Source.WORDS),
           [(f"a_stride{level}", f[f"count{level}"]) for level in range(4)] + parts, small)
+    if f["b_source"] == SecondSource.ROW:
+        f.setdefault("b_stride2", random.randint(-1 << 15, (1 << 15) - 1))
     if f["row"]:
         f |= {"out_stride2": random.randint(-1 << 15, (1 << 15) - 1)}
     place(f, random, "out_line", config.scratchpad_lines,
@@ -68,8 +70,9 @@ def instruction(config, random, index=0, **fixed):
         f |= {"b_line": random.getrandbits(16), "b_stride2": random.randint(-1 << 15, (1 << 15) - 1),
               "b_stride3": random.randint(-1 << 15, (1 << 15) - 1)}
     else:
-        place(f, random, "b_line", config.scratchpad_lines - words * f["b_words"],
-              [("b_stride2", f["count2"]), ("b_stride3", f["count3"])], small)
+        place(f, random, "b_line", config.scratchpad_lines - words * (f["b_source"] == SecondSource.WORDS),
+              [("b_stride2", 1 if f["b_source"] == SecondSource.ROW else f["count2"]), ("b_stride3", f["count3"])],
+              small)
     loads = f["load_a"] + f["load_b"]
     f["table_line"] = (random.randint(0, config.scratchpad_lines - 1024 // config.line_bytes * loads) if loads else
                        random.getrandbits(16))
@@ -93,7 +96,7 @@ def with_functions(config, random, fixed):
     form = fixed.get("out_format", random.choice([*formats(config), OutFormat.INT32, OutFormat.FP32]))
     f = {"out_format": form, "a_source": random.choice(list(Source)), "b_use": random.choice(list(OperandUse)),
          "reduce": random.choice(list(Reduce)), "float": int(random.random() < 0.6),
-         "b_words": random.getrandbits(1)}
+         "b_source": random.choice(list(SecondSource))}
     if form in (OutFormat.INT32, OutFormat.FP32) and random.random() < 0.5:
         f |= {"row": 1, "tail": random.choice([0, 1, config.columns, random.randint(0, config.columns)])}
         if form == OutFormat.FP32:
@@ -190,7 +193,7 @@ def operand_errors(config, make):
     if not config.functions:
         yield make(**int8, b_use=OperandUse.INDEX)
         yield from (make(**int8, float=0, a_source=source) for source in (Source.WORDS, Source.BYTES))
-        yield make(**int8, b_words=1)
+        yield from (make(**int8, b_source=source) for source in (SecondSource.WORDS, SecondSource.ROW))
         yield make(**int8 | {"out_format": OutFormat.INT32}, row=1)
         yield from (make(**int8 | {"out_format": OutFormat.FP32}, function=function)
                     for function in list(ResultFunction)[1:])
@@ -223,6 +226,7 @@ def function_errors(config, make):
     int32 = {"out_format": OutFormat.INT32, "scale_mode": ScaleMode.NONE, "bias": 0}
     fp32 = int32 | {"out_format": OutFormat.FP32}
     yield make(**fp32, a_source=Source.BYTES, float=1)
+    yield make(**fp32, b_source=3)
     yield from (make(**int32, a_source=source, b_use=OperandUse.INDEX) for source in (Source.ACCUMULATOR,
                                                                                       Source.WORDS))
     yield make(**fp32, row=1, reduce=Reduce.SUM)
@@ -233,7 +237,7 @@ def function_errors(config, make):
     yield make(**int32, row=1, tail=config.columns + 1)
     good = fp32 | {"count0": 2, "count1": 1, "count2": 3, "count3": 2}
     words = good | {"a_source": Source.WORDS, "a_stride0": 0, "a_stride1": 0, "a_stride2": 0, "a_stride3": 0}
-    second = {"b_use": OperandUse.ADD, "b_words": 1, "b_stride2": 0, "b_stride3": 0}
+    second = {"b_use": OperandUse.ADD, "b_source": SecondSource.WORDS, "b_stride2": 0, "b_stride3": 0}
     yield make(**words | {"a_line": pad - lines + 1})
     yield make(**words | {"a_line": pad - lines - 1, "a_stride2": 1})
     yield make(**good, **second | {"b_line": pad - lines + 1})

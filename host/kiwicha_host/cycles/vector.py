@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kiwicha import ChipConfig
-from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, ResultFunction, ScaleMode, Source
+from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, ResultFunction, ScaleMode, SecondSource, Source
 from kiwicha.timing import PARAMETER_SETS, READ_LATENCY, late_latency, steps, word_lines
 
 from .events import Events
@@ -130,7 +130,8 @@ class VectorModel:
     def _fetched(self, fields: dict[str, Any], reads: int) -> tuple[int, int]:
         """Lines of operands B and A that come from the scratchpad."""
         window = fields["count0"] * fields["count1"] > 1
-        b = fields["count2"] * fields["count3"] * (self._word_lines if fields["b_words"] else 1)
+        b = fields["count3"] * {SecondSource.ROW: 1, SecondSource.WORDS: fields["count2"] * self._word_lines}.get(
+            fields["b_source"], fields["count2"])
         a = reads if window else reads // self._steps * (
             self._word_lines if fields["a_source"] == Source.WORDS else 1)
         return (b if fields["b_use"] != OperandUse.NONE else 0,

@@ -3,7 +3,7 @@
 from amaranth.hdl import Const, Mux, Signal
 
 from ..arith.order import total_order
-from ..isa import ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, Source
+from ..isa import ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, SecondSource, Source
 from ..lib.delay import delay
 from .shapes import Geometry, Size
 
@@ -34,8 +34,8 @@ def check_fields(m, config, fields, error, address):
                    & (integer | (fields.scale_mode != ScaleMode.NONE)))
                 | ((fields.b_use == OperandUse.INDEX) & (fields.a_source != Source.TABLE))):
         m.d.sync += address.eq(fields.b_use)
-    with m.Elif(fields.b_words & ~functions):
-        m.d.sync += address.eq(fields.b_words)
+    with m.Elif(fields.b_source > (SecondSource.ROW if config.functions else SecondSource.TABLE).value):
+        m.d.sync += address.eq(fields.b_source)
     with m.Elif(fields.row & ~(functions & (integer | ((fields.out_format == OutFormat.FP32)
                                                       & (fields.reduce == Reduce.MAXIMUM))))):
         m.d.sync += address.eq(fields.row)

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import OperandUse, Source
+from ..isa import OperandUse, SecondSource, Source
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from ..timing import PARAMETER_SETS
 from .shapes import Geometry, Size, prepared_layout, size_shape, tag_layout, way_layout
@@ -75,8 +75,8 @@ class Loops(wiring.Component):
         self._a_offset = self._b_offset = 0
         if self._config.functions:
             line = column[self._geometry.slot_width:]
-            self._a_offset, self._b_offset = (Mux(words, line, 0)
-                                              for words in (self.tag.a_words, self.tag.b_words))
+            self._a_offset = Mux(self.tag.a_words, line, 0)
+            self._b_offset = Mux(self.tag.b_words & ~self.tag.b_row, line, 0)
             self._slot = column[:self._geometry.slot_width]
         fills = self._fills(m, size, column)
         self._follow_reads(m, nest, [stride for _, stride in counts])
@@ -136,23 +136,29 @@ class Loops(wiring.Component):
             self.operands.b_ends.eq(nest.last[:2].all() & b_ends),
         ]
         with m.If(self.load):
-            m.d.sync += [held[0].eq(i.b_stride2), held[1].eq(i.b_stride3),
+            own_line = i.b_source != SecondSource.ROW if self._config.functions else 1
+            m.d.sync += [held[0].eq(Mux(own_line, i.b_stride2, 0)), held[1].eq(i.b_stride3),
                          fetched.eq(i.a_source != Source.ACCUMULATOR), second.eq(i.b_use != OperandUse.NONE)]
 
     def _follow_words(self, m, nest):
         """Whether a step begins a line of operand A, and ends it, and the same of B; and what is a row's."""
         i, tag = self.i.instruction, self.tag
-        words, (bytes_, index) = Signal(2, name="words"), Signal(2, name="bytes_and_index")
+        flags = Cat(tag.a_words, tag.a_bytes, tag.b_words, tag.b_row, tag.index)
+        held = Signal(len(flags), name="sources")
         with m.If(self.load):
-            m.d.sync += [words.eq(Cat(i.a_source == Source.WORDS, i.b_words)),
-                         bytes_.eq(i.a_source == Source.BYTES), index.eq(i.b_use == OperandUse.INDEX)]
+            m.d.sync += held.eq(Cat(i.a_source == Source.WORDS, i.a_source == Source.BYTES,
+                                    i.b_source != SecondSource.TABLE, i.b_source == SecondSource.ROW,
+                                    i.b_use == OperandUse.INDEX))
         m.d.comb += [
-            Cat(tag.a_words, tag.b_words).eq(words), tag.a_bytes.eq(bytes_), tag.index.eq(index),
+            flags.eq(held),
             tag.row_tail.eq(nest.last[-2]), tag.row_begins.eq(nest.first[2] & nest.first[-2]),
             tag.row_ends.eq(nest.last[2] & nest.last[-2]),
         ]
-        return [each for own in words for each in (nest.first[2] | (own & ~self._slot.any()),
-                                                   nest.last[2] | (own & self._slot.all()))]
+        first, last = nest.first[2], nest.last[2]
+        slot_first, slot_last = ~self._slot.any(), self._slot.all()
+        return (first | (tag.a_words & slot_first), last | (tag.a_words & slot_last),
+                Mux(tag.b_row, first & nest.first[-2], first | (tag.b_words & slot_first)),
+                Mux(tag.b_row, last & nest.last[-2], last | (tag.b_words & slot_last)))
 
     def _follow_lines(self, m, nest, fills):
         """The line of results: the next one where a step fills it, and where a part ends."""

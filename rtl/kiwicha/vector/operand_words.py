@@ -56,7 +56,8 @@ class OperandWords(wiring.Component):
         """Words and bytes as they are; and B's bytes, which go off those of A."""
         lanes, tag = self._config.vector_lanes, self.tag
         slot = tag.step[:self._geometry.slot_width]
-        a, b = (line.word_select(slot, 32 * lanes) for line in (self.a_line, self.b_line))
+        a = self.a_line.word_select(slot, 32 * lanes)
+        b = Mux(tag.b_row, self.b_line[:32].replicate(lanes), self.b_line.word_select(slot, 32 * lanes))
         a_bytes, b_bytes = (line.word_select(tag.step, 8 * lanes) for line in (self.a_line, self.b_line))
         wide, offset = [], []
         for lane in range(lanes):

@@ -50,9 +50,10 @@ class ParameterFetch(wiring.Component):
     told after everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not;
     an unknown `scale_mode`, or a scale for INT32; `float` for INT32, for a sum, or in a chip without FP32
     additions; an unknown `a_source`; an unknown `b_use`, one beside what it takes the place of, or an index
-    without a table; `b_words`; `row` or `function` with another format, or in a chip without; a `tail` of too many
-    columns; with a dynamic scale, `parts` of zero, too many, or more than one with parameters per column; or a
-    count of zero, looked for in this order; SCRATCHPAD_RANGE for a parameter line, or then one of tables.
+    without a table; an unknown `b_source`; `row` or `function` with another format, or in a chip without; a `tail`
+    of too many columns; with a dynamic scale, `parts` of zero, too many, or more than one with parameters per
+    column; or a count of zero, looked for in this order; SCRATCHPAD_RANGE for a parameter line, or then one of
+    tables.
 
     Members
     -------

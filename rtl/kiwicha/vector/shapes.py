@@ -111,6 +111,7 @@ def tag_layout(config: ChipConfig) -> data.StructLayout:
         "a_words": 1,       # operand A is words rather than bytes
         "a_bytes": 1,       # its bytes are int8 rather than the table's
         "b_words": 1,
+        "b_row": 1,         # the first of a line for all
         "index": 1,         # operand B is subtracted from A's bytes
         "row_begins": 1,    # the first step of a row
         "row_ends": 1,      # the last one

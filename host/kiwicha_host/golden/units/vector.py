@@ -6,7 +6,17 @@ import numpy as np
 
 from kiwicha import ChipConfig
 from kiwicha.formats import MAX_BLOCK
-from kiwicha.isa import TABLE_WORDS, ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, Source
+from kiwicha.isa import (
+    TABLE_WORDS,
+    ErrorCode,
+    OperandUse,
+    OutFormat,
+    Reduce,
+    ResultFunction,
+    ScaleMode,
+    SecondSource,
+    Source,
+)
 
 from .. import functions, numerics
 from ..block import quantize_block
@@ -72,7 +82,9 @@ def _second(state: State, f: dict[str, Any], lines: np.ndarray) -> np.ndarray:
     """B of the given lines [pixels, word lines]: uint32 [pixels, 1, 1, columns]."""
     if f["b_use"] == OperandUse.NONE:
         return np.zeros((1, 1, 1, 1), np.uint32)
-    if f["b_words"]:
+    if f["b_source"] == SecondSource.ROW:
+        words = _words(state, lines)[..., :1].repeat(state.config.columns, axis=-1)
+    elif f["b_source"] == SecondSource.WORDS:
         words = _words(state, lines)
     else:
         words = state.scratchpad[lines[:, 0], :state.config.columns]
@@ -158,7 +170,7 @@ def _check_second(config: ChipConfig, f: dict[str, Any]) -> None:
              OperandUse.MULTIPLY: f["scale_mode"] != ScaleMode.NONE or f["out_format"] == OutFormat.INT32,
              OperandUse.INDEX: not config.functions or f["a_source"] != Source.TABLE}
     _need_known(use, OperandUse, not taken.get(use))
-    need(f["b_words"], config.functions or not f["b_words"])
+    _need_known(f["b_source"], SecondSource, config.functions or f["b_source"] == SecondSource.TABLE)
 
 
 def _need_known(value: Any, kind: type, good: bool) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import ErrorCode, OperandUse, OutFormat, Source
+from kiwicha.isa import ErrorCode, OperandUse, OutFormat, SecondSource, Source
 
 from .access import Fault, Lines, raise_first, walk
 
@@ -30,7 +30,8 @@ class VectorLines:
                                                  ((3, 2), (1, 0)))
         self.word_lines = -(-4 * config.columns // config.line_bytes)
         self.a_lines = self.word_lines if f["a_source"] == Source.WORDS else 1
-        self.b_lines = self.word_lines if f["b_words"] else 1
+        self.b_lines = self.word_lines if f["b_source"] == SecondSource.WORDS else 1
+        self._b_strides = [f["b_stride3"], 0 if f["b_source"] == SecondSource.ROW else f["b_stride2"], 1]
         size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(f["out_format"], 4)
         #: Lines of a pixel's results, or of a row's.
         self.steps = self.parts if self.dynamic_scale else -(-size * config.columns // config.line_bytes)
@@ -47,9 +48,8 @@ class VectorLines:
 
     def b(self) -> np.ndarray:
         """[pixels, word lines]"""
-        f = self._f
-        return walk(f["b_line"], [*self.pixel_counts, self.b_lines],
-                    [f["b_stride3"], f["b_stride2"], 1]).reshape(-1, self.b_lines)
+        lines = walk(self._f["b_line"], [*self.pixel_counts, self.b_lines], self._b_strides)
+        return lines.reshape(-1, self.b_lines)
 
     def out(self) -> np.ndarray:
         """[pixels or rows, lines]"""
@@ -75,8 +75,7 @@ class VectorLines:
         reads = Lines(*(scratchpad if f["a_source"] != Source.ACCUMULATOR else
                         (ErrorCode.ACCUMULATOR_RANGE, self._config.accumulator_lines)),
                       f["a_line"], self._a_counts, self._a_strides)
-        seconds = Lines(*scratchpad, f["b_line"], [*self.pixel_counts, self.b_lines],
-                        [f["b_stride3"], f["b_stride2"], 1])
+        seconds = Lines(*scratchpad, f["b_line"], [*self.pixel_counts, self.b_lines], self._b_strides)
         writes = Lines(*scratchpad, f["out_line"], [*self._out_counts, self.steps], self._out_strides)
         # Places in the order are (level 3, level 2, part, line of words, ...): B comes with the first of a line's
         # window, and a result when the last line is read that it is made of.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, Source, Unit
+from kiwicha.isa import OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, SecondSource, Source, Unit
 from kiwicha.timing import word_lines
 
 from ...errors import CompileError
@@ -47,7 +47,8 @@ class _SoftmaxWork(Work):
         row = {"count0": 1, "count1": 1, "count2": blocks, "count3": places, "row": 1, "a_line": line,
                "a_stride2": 1, "a_stride3": blocks, "out_stride3": words, "out_step": 1,
                "out_format": OutFormat.INT32, "tail": self._box.channels % config.columns}
-        less = {"a_source": Source.TABLE, "b_use": OperandUse.INDEX, "b_words": 1, "b_line": largest}
+        less = {"a_source": Source.TABLE, "b_use": OperandUse.INDEX, "b_source": SecondSource.ROW,
+                "b_line": largest}
         scale = int(np.float32(layer.factor[-1]).view(np.uint32))
         add = self._emitter.add
         add(Unit.VECTOR, reads=[key], writes=[tops], **row | {"a_source": Source.BYTES, "out_line": largest},
