@@ -2,7 +2,8 @@
 
 Sums and products of two tensors: all 65,536 pairs of codes. Averages: random codes. Each operator gets random
 scales and zero points, of int8 and of uint8 codes in turn. Simple scales are whole multiples of 1/64, so that many
-results are at halves; equal ones are one random number, as ONNX Runtime's quantizer gives them to AveragePool.
+results are at halves; equal ones are one random number, as ONNX Runtime's quantizer gives them to AveragePool. A
+softmax's result has a scale of 1/512 to 1/64, and simple ones are 1 / n.
 """
 
 from typing import NamedTuple
@@ -27,7 +28,8 @@ OPERATORS: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
     "average of 3x3": ("QLinearAveragePool", {"kernel_shape": [3, 3]}, (16, 34, 34)),
     "average of 2x2": ("QLinearAveragePool", {"kernel_shape": [2, 2]}, (16, 33, 33)),
     "global average of 7x7": ("QLinearGlobalAveragePool", {}, (2000, 7, 7)),
-    "mean of 7x7": ("ReduceMean", {"axes": [2, 3]}, (2000, 7, 7))}
+    "mean of 7x7": ("ReduceMean", {"axes": [2, 3]}, (2000, 7, 7)),
+    "softmax of 197": ("QLinearSoftmax", {"axis": -1, "opset": 13}, (300, 197))}
 
 
 class Share(NamedTuple):
@@ -63,6 +65,8 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     if op == "QLinearMul":
         times = np.float32(rng.uniform(1, 100)) if kind == "random" else rng.integers(1, 100)
         scales[2] = scales[0] * scales[1] * times
+    if op == "QLinearSoftmax":
+        scales[2] = np.float32(1 / rng.integers(64, 512) if kind == "simple" else rng.uniform(1 / 512, 1 / 64))
     zeros = rng.integers(info.min, info.max, 3, dtype, endpoint=True)
     known = {f"{what}{i}": item for what, items in (("s", scales), ("z", zeros)) for i, item in enumerate(items)}
     names = ["x", "s0", "z0", *(["y0", "s1", "z1"] if two else []), "s2", "z2"]

@@ -3,7 +3,8 @@
 import numpy as np
 
 from kiwicha.isa import OperandUse, Reduce
-from kiwicha_host.compiler.ir.layers import Layer
+from kiwicha_host.compiler.ir.layers import Layer, SoftmaxLayer
+from kiwicha_host.golden.functions import reciprocal
 
 
 def run_layers(graph, arrays):
@@ -23,7 +24,8 @@ def run_layers(graph, arrays):
         a = box(source)
         assert a.shape[1:] == (*layer.size, layer.channels)
         b = None if second is None else box(second)
-        box(target)[:] = _convolution(layer, a) if isinstance(layer, Layer) else _vector(layer, a, b)
+        box(target)[:] = (_convolution(layer, a) if isinstance(layer, Layer) else
+                          _softmax(layer, a) if isinstance(layer, SoftmaxLayer) else _vector(layer, a, b))
     return {item.name: item.decode(box(item.view)) for item in graph.outputs}
 
 
@@ -49,6 +51,15 @@ def _convolution(layer, a):
     codes = _rounded(sums.astype(np.float32) * layer.scale, layer.y_zero, layer.clamp)
     pool = layer.pool
     return codes if pool is None else _taps(codes, pool, pool.kernel, pool.size, -128)[0].max(-1)
+
+
+def _softmax(layer, a):
+    distances = a.astype(int) - a.max(axis=-1, keepdims=True)
+    words = layer.a_table.astype(np.int64)[distances % 256]
+    total = words.sum(axis=-1, keepdims=True)
+    assert layer.a_table.min() >= 0 and total.max() < 1 << 31
+    each = reciprocal(total.astype(np.float32) * layer.factor[-1])
+    return _rounded(words.astype(np.float32) * each, layer.y_zero, layer.clamp)
 
 
 def _vector(layer, a, b):

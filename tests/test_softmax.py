@@ -1,0 +1,102 @@
+"""Softmax of codes as a layer: ONNX Runtime's numbers."""
+
+import numpy as np
+import pytest
+from code_nets import DTYPES, Between, check, onnxruntime_says
+
+from kiwicha import ChipConfig
+from kiwicha_host import load_model
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.compiler.ir.layers import SoftmaxLayer
+from kiwicha_host.compiler.legalize.to_layers import to_layers
+from kiwicha_host.compiler.optimize import optimize
+
+SHAPES = [(1,), (7,), (3, 33), (2, 3, 16), (5, 1, 4), (19, 197), (1, 1000)]
+#: Rows fill lines, or not; one tile holds few rows, or many.
+CHIPS = [ChipConfig(name="few", rows=4, columns=4, bus_width=64, scratchpad_banks=2, bank_lines=256,
+                    accumulator_lines=64, vector_lanes=1, functions=True),
+         ChipConfig(name="odd", rows=3, columns=6, bus_width=64, scratchpad_banks=4, bank_lines=512,
+                    accumulator_lines=64, vector_lanes=2, functions=True),
+         ChipConfig.preset("wide")]
+
+
+def softmax(dtype, shape, x_scale=0.1, y_scale=1 / 256, zero=0, **given):
+    net = Between(dtype, x=["N", *shape])
+    return net, net.codes(net("Softmax", net.numbers("x", x_scale, 3), **given), y_scale, zero)
+
+
+@DTYPES
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rows(shape, seed, dtype):
+    """Of any length and scale, with rows of one code, and of very different ones."""
+    rng, info = np.random.default_rng(seed), np.iinfo(dtype)
+    scale = float(np.exp(rng.uniform(-5, 1)))
+    net, made = softmax(dtype, shape, scale, float(rng.uniform(1 / 400, 1 / 100)),
+                        int(rng.integers(info.min, info.max)), axis=-1)
+    x = rng.integers(info.min, info.max, (2, *shape), dtype, endpoint=True)
+    x[0, ..., :] = info.min if seed % 2 else info.max
+    x[1] = np.where(rng.random(x[1].shape) < 0.5, x[1], x[1] // 4)
+    [layer] = check(net.model(made), {"x": x}).layers
+    assert isinstance(layer, SoftmaxLayer)
+
+
+@pytest.mark.parametrize("config", CHIPS, ids=lambda config: config.name)
+def test_on_chips_of_many_shapes(config):
+    rng = np.random.default_rng(1)
+    for shape in ((3, 33), (2, 3, 16), (40, 197)):
+        net, made = softmax(np.uint8, shape, axis=-1)
+        model, x = net.model(made), rng.integers(0, 256, (2, *shape)).astype(np.uint8)
+        with load_model(model, config, "golden", strict=True) as loaded:
+            [got] = loaded.run({"x": x}).values()
+        np.testing.assert_array_equal(got, onnxruntime_says(model, {"x": x})[0])
+
+
+def test_between_products():
+    """With what comes before and after it, one program: the shape of attention's middle."""
+    rng = np.random.default_rng(2)
+    net = Between(np.uint8, x=["N", 12, 20])
+    first, second = (net("DequantizeLinear", rng.integers(-100, 100, size).astype(np.int8), np.float32(0.01),
+                         np.int8(0)) for size in ((20, 24), (24, 8)))
+    scores = net.numbers(net.codes(net("MatMul", net.numbers("x"), first), 0.06, 120), 0.06, 120)
+    parts = net.numbers(net.codes(net("Softmax", scores, axis=-1), 1 / 256, 0), 1 / 256, 0)
+    model = net.model(net.codes(net("MatMul", parts, second), 0.003, 128))
+    x = rng.integers(0, 256, (3, 12, 20)).astype(np.uint8)
+    layers = check(model, {"x": x}).layers
+    assert [type(layer).__name__ for layer in layers] == ["Layer", "SoftmaxLayer", "Layer"]
+    with load_model(model, "wide", "golden", strict=True) as loaded:
+        [got] = loaded.run({"x": x}).values()
+    np.testing.assert_array_equal(got, onnxruntime_says(model, {"x": x})[0])
+
+
+@pytest.mark.parametrize("opset, given, wrong", [
+    (20, {"axis": 1}, "takes the last of several axes, not 1 of 3$"),
+    (12, {"axis": 1}, "not 1 of 3; before opset 13, all axes from there on are one"),
+    (12, {}, "not 1 of 3; before opset 13")])
+def test_other_axes_are_the_hosts(opset, given, wrong):
+    net, made = softmax(np.uint8, (3, 5), **given)
+    with pytest.raises(CompileError, match=wrong):
+        to_layers(optimize(net.model(made, opset=opset)))
+
+
+def test_the_last_axis_before_opset_13():
+    net, made = softmax(np.int8, (3, 5), axis=2)
+    x = np.random.default_rng(3).integers(-128, 128, (2, 3, 5)).astype(np.int8)
+    check(net.model(made, opset=12), {"x": x})
+
+
+def test_without_functions_it_is_the_hosts():
+    net, made = softmax(np.uint8, (3, 5), axis=-1)
+    model, x = net.model(made), np.arange(15, dtype=np.uint8).reshape(1, 3, 5)
+    with load_model(model, "tiny", "golden") as loaded:
+        [got] = loaded.run({"x": x}).values()
+        assert "needs a chip with functions; configuration 'tiny' has none" in str(loaded.placement)
+    np.testing.assert_array_equal(got, onnxruntime_says(model, {"x": x})[0])
+    with pytest.raises(CompileError, match="needs a chip with functions"):
+        load_model(model, "tiny", "golden", strict=True)
+
+
+def test_rows_that_do_not_fit_say_so():
+    net, made = softmax(np.uint8, (2, 40000), axis=-1)
+    with pytest.raises(CompileError, match="scratchpad lines for one block"):
+        load_model(net.model(made), CHIPS[0], "golden", strict=True)
