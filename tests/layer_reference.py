@@ -3,8 +3,8 @@
 import numpy as np
 
 from kiwicha.isa import OperandUse, Reduce
-from kiwicha_host.compiler.ir.layers import Layer, SoftmaxLayer
-from kiwicha_host.golden.functions import reciprocal
+from kiwicha_host.compiler.ir.layers import Layer, LayerNormLayer, SoftmaxLayer
+from kiwicha_host.golden.functions import reciprocal, rsqrt
 
 
 def run_layers(graph, arrays):
@@ -25,7 +25,8 @@ def run_layers(graph, arrays):
         assert a.shape[1:] == (*layer.size, layer.channels)
         b = None if second is None else box(second)
         box(target)[:] = (_convolution(layer, a) if isinstance(layer, Layer) else
-                          _softmax(layer, a) if isinstance(layer, SoftmaxLayer) else _vector(layer, a, b))
+                          _softmax(layer, a) if isinstance(layer, SoftmaxLayer) else
+                          _layer_norm(layer, a) if isinstance(layer, LayerNormLayer) else _vector(layer, a, b))
     return {item.name: item.decode(box(item.view)) for item in graph.outputs}
 
 
@@ -60,6 +61,19 @@ def _softmax(layer, a):
     assert layer.a_table.min() >= 0 and total.max() < 1 << 31
     each = reciprocal(total.astype(np.float32) * layer.factor[-1])
     return _rounded(words.astype(np.float32) * each, layer.y_zero, layer.clamp)
+
+
+def _layer_norm(layer, a):
+    codes = a.astype(np.int64) - layer.x_zero
+    total, squares = (values.sum(axis=-1, keepdims=True) for values in (codes, codes ** 2 * layer.square_unit))
+    squares = squares + round(layer.epsilon * layer.channels * layer.square_unit)
+    assert squares.max() < 1 << 31
+    less_mean = total.astype(np.float32) * np.float32(-1 / layer.channels)
+    less_mean_square = squares.astype(np.float32) * np.float32(-1 / (layer.channels * layer.square_unit))
+    variance = (less_mean_square + less_mean * less_mean) * np.float32(-1)
+    inverse = rsqrt(np.maximum(variance, np.float32(max(layer.epsilon, 0.25 / layer.channels))))
+    numbers = (codes.astype(np.float32) + less_mean) * inverse
+    return _rounded((numbers + layer.shift) * layer.gain, layer.y_zero, layer.clamp)
 
 
 def _vector(layer, a, b):

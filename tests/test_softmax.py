@@ -98,5 +98,5 @@ def test_without_functions_it_is_the_hosts():
 
 def test_rows_that_do_not_fit_say_so():
     net, made = softmax(np.uint8, (2, 40000), axis=-1)
-    with pytest.raises(CompileError, match="scratchpad lines for one block"):
+    with pytest.raises(CompileError, match="scratchpad lines for all channels of one place"):
         load_model(net.model(made), CHIPS[0], "golden", strict=True)

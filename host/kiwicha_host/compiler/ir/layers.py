@@ -10,8 +10,8 @@ from kiwicha.isa import OperandUse, Reduce
 from ... import arguments
 from ..errors import CompileError
 
-__all__ = ["FeatureMap", "Input", "Layer", "LayerCheck", "LayerGraph", "Output", "Pool", "SHIFT", "HostFunction",
-           "SoftmaxLayer", "VectorLayer", "View"]
+__all__ = ["FeatureMap", "Input", "Layer", "LayerCheck", "LayerGraph", "LayerNormLayer", "Output", "Pool", "SHIFT",
+           "HostFunction", "SoftmaxLayer", "VectorLayer", "View"]
 
 #: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
 SHIFT = 128
@@ -136,6 +136,32 @@ class SoftmaxLayer(VectorLayer):
     Of a code that is `d` less than the largest of its place, the exponential is word number `-d & 255` of A's
     table; `factor` has the result's scale. The sum of all exponentials of a place is below 2^31.
     """
+
+
+@dataclass(frozen=True)
+class LayerNormLayer(VectorLayer):
+    """Layer normalization over the channels of each place.
+
+    Codes less `x_zero` have a mean and a variance. Of such a one less the mean, over the root of variance plus
+    `epsilon`, the result is (that + shift) * gain, rounded, plus the zero point, clamped. A's table has codes less
+    `x_zero` as FP32.
+
+    Parameters
+    ----------
+    x_zero : zero point of A
+    epsilon : in steps of A, squared
+    shift, gain : float32 [channels]
+    """
+    x_zero: int = 0
+    epsilon: float = 0.0
+    shift: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    gain: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @property
+    def square_unit(self) -> int:
+        """Squares and epsilon are summed in steps of 1 / that: a power of two, so that sums stay below 2^31."""
+        largest = self.channels * (max(127 - self.x_zero, 128 + self.x_zero) ** 2 + self.epsilon) + 1
+        return 1 << int(np.log2((1 << 31) / largest))
 
 
 #: Raises :exc:`CompileError` for a layer that the chip is too small for.

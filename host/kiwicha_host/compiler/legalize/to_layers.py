@@ -19,6 +19,7 @@ from . import fused, moves, pooling, resample
 from .concat import concat, qlinear_concat
 from .convolution import qlinear_conv, qlinear_conv_transpose
 from .elementwise import ELEMENTWISE_OPERATORS, elementwise
+from .layer_norm import layer_norm
 from .matmul import qgemm, qlinear_matmul
 from .node import Node
 from .softmax import qlinear_softmax
@@ -239,6 +240,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "com.microsoft.QLinearAveragePool": pooling.average_pool,
     "com.microsoft.QLinearGlobalAveragePool": pooling.global_average_pool,
     "kiwicha.QLinearReduceMean": pooling.mean,
+    "kiwicha.QLinearLayerNormalization": layer_norm,
     "com.microsoft.QLinearSoftmax": qlinear_softmax,
     "Flatten": moves.flatten,
     "Reshape": moves.reshape,
@@ -260,8 +262,8 @@ _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
 }
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
-          "constants, MaxPool, averages, softmax, functions of one tensor, sums and products of two, and what "
-          "moves elements")
+          "constants, MaxPool, averages, softmax, layer normalization, functions of one tensor, sums and "
+          "products of two, and what moves elements")
 #: What a model may consist of.
 SUPPORTED = (*_OPERATORS, *_CONCATS, *ELEMENTWISE_OPERATORS, "Split")
 #: Those that take numbers as well as codes.

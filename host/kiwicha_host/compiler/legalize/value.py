@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import CompileError
-from ..ir.layers import HostFunction, Input, Layer, LayerGraph, Pool, SoftmaxLayer, VectorLayer, View
+from ..ir.layers import (
+    HostFunction,
+    Input,
+    Layer,
+    LayerGraph,
+    LayerNormLayer,
+    Pool,
+    SoftmaxLayer,
+    VectorLayer,
+    View,
+)
 from .node import Node
 
 __all__ = ["LARGEST", "Value", "as_rows", "copy_layer", "without_height"]
@@ -215,7 +225,7 @@ class Value:
 
 def _may_pool(layer: Layer | VectorLayer) -> bool:
     """Whether a window may become part of it."""
-    return layer.pool is None and not isinstance(layer, SoftmaxLayer) and not (
+    return layer.pool is None and not isinstance(layer, SoftmaxLayer | LayerNormLayer) and not (
         isinstance(layer, VectorLayer) and layer.b_table is not None)
 
 

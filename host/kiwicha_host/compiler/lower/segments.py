@@ -6,12 +6,13 @@ import numpy as np
 
 from kiwicha import ChipConfig
 
-from ..ir.layers import Layer, LayerGraph, SoftmaxLayer, VectorLayer
+from ..ir.layers import Layer, LayerGraph, LayerNormLayer, SoftmaxLayer, VectorLayer
 from .conv.plan import ConvPlan, plan_layer
 from .conv.resident import Resident
 from .conv.streamed import Streamed
 from .feature_maps import FeatureMaps
 from .geometry import Strides
+from .vector.layer_norm import LayerNormPlan, StreamedLayerNorm
 from .vector.plan import VectorPlan
 from .vector.softmax import StreamedSoftmax
 from .vector.streamed import StreamedVector
@@ -31,14 +32,14 @@ def check_layer(config: ChipConfig, layer: Layer | VectorLayer) -> None:
     if isinstance(layer, VectorLayer):
         source, target = (Strides.dense(layer.channels, size) for size in (layer.size, layer.out_size))
         second = None if layer.b_table is None else source
-        _streamed_vector(config, 0, VectorPlan(config, layer, source, second, target), 0)
+        _streamed_vector(config, 0, _vector_plan(config, layer, source, second, target), 0)
 
 
 def plans_of(config: ChipConfig, graph: LayerGraph, maps: FeatureMaps) -> list[Plan]:
     """A plan for each layer."""
     return [plan_layer(config, layer, maps.arranged(number), maps.source(number), maps.target(number))
             if isinstance(layer, Layer) else
-            VectorPlan(config, layer, maps.source(number), maps.second(number), maps.target(number))
+            _vector_plan(config, layer, maps.source(number), maps.second(number), maps.target(number))
             for number, layer in enumerate(graph.layers)]
 
 
@@ -65,10 +66,16 @@ def segments_of(config: ChipConfig, plans: list[Plan], maps: FeatureMaps, memory
     return segments
 
 
+def _vector_plan(config: ChipConfig, layer: VectorLayer, source: Strides, second: Strides | None, target: Strides
+                 ) -> VectorPlan:
+    kind = LayerNormPlan if isinstance(layer, LayerNormLayer) else VectorPlan
+    return kind(config, layer, source, second, target)
+
+
 def _streamed_vector(config: ChipConfig, first: int, plan: VectorPlan, memory_latency: int) -> StreamedVector:
     """A layer of the vector unit, alone."""
-    kind = StreamedSoftmax if isinstance(plan.layer, SoftmaxLayer) else StreamedVector
-    return kind(config, first, plan, memory_latency)
+    kinds = {SoftmaxLayer: StreamedSoftmax, LayerNormLayer: StreamedLayerNorm}
+    return kinds.get(type(plan.layer), StreamedVector)(config, first, plan, memory_latency)
 
 
 def _resident(config: ChipConfig, first: int, plans: list[Plan], maps: FeatureMaps) -> Resident | None:

@@ -1,6 +1,8 @@
-"""Averages and softmax of numbers that come from codes become those of codes."""
+"""Averages, softmax and norms of numbers that come from codes become those of codes."""
 
 from collections.abc import Callable
+
+import numpy as np
 
 from ..ir.graph import Op
 from .codes import Codes, Work, is_sound
@@ -50,7 +52,38 @@ def _softmax(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     return Op(op.name, "com.microsoft.QLinearSoftmax", ends, (result,), {"axis": axis, "opset": opset})
 
 
+def _layer_norm(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """LayerNormalization whose scale and bias are constants, or codes of constants."""
+    ends, source, others = _ends(work, op, made), work.maker(op.inputs[0]), [*filter(None, op.inputs[1:])]
+    factors = [item for name in others if (item := _numbers(work, name)) is not None]
+    if ends is None or source is None or len(factors) < len(others) or len([*filter(None, op.outputs)]) > 1:
+        return None
+    names = [work.constant(f"{name}_numbers", item) for name, item in zip(others, factors, strict=True)]
+    makers = [maker for name in others if (maker := work.maker(name)) is not None]
+    ops = source, *makers, op, Op(f"{op.name}:codes", "QuantizeLinear", (op.outputs[0], made.scale, made.zero),
+                                  (result,))
+    reads = dict.fromkeys(name for item in (*makers, op) for name in item.inputs if name in work.constants)
+    return Op(op.name, "kiwicha.QLinearLayerNormalization", (*ends, *names, *reads), (result,),
+              {"axis": -1, **op.attributes, "biased": len(names) > 1, "ops": ops})
+
+
+def _numbers(work: Work, name: str) -> np.ndarray | None:
+    """A vector of constants, float32, or what a DequantizeLinear makes of one."""
+    maker = work.maker(name)
+    if maker is None:
+        array = work.array(name)
+        return array if array is not None and array.dtype == np.float32 else None
+    if maker.kind != "DequantizeLinear" or {*maker.attributes} - {"axis"}:
+        return None
+    codes, scale, *zero = (work.array(item) for item in filter(None, maker.inputs))
+    if codes is None or scale is None or scale.dtype != np.float32 or codes.ndim != 1:
+        return None
+    zeros = np.zeros(1, np.int64) if not zero else zero[0]
+    return None if zeros is None else (codes.astype(np.int64) - zeros.astype(np.int64)).astype(np.float32) * scale
+
+
 #: By the kind of an operator whose results are each of many elements: the operator on codes that makes the codes
 #: `result`, if there is one.
 OF_MANY: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
-    "AveragePool": _pool, "GlobalAveragePool": _pool, "ReduceMean": _mean, "Softmax": _softmax}
+    "AveragePool": _pool, "GlobalAveragePool": _pool, "LayerNormalization": _layer_norm, "ReduceMean": _mean,
+    "Softmax": _softmax}

@@ -6,18 +6,20 @@ from math import prod
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import TABLE_WORDS, OperandUse, Reduce
+from kiwicha.isa import TABLE_WORDS, Reduce
 from kiwicha.timing import word_lines
 
 from ...errors import CompileError
-from ...ir.layers import Pool, SoftmaxLayer, VectorLayer
+from ...ir.layers import LayerNormLayer, Pool, SoftmaxLayer, VectorLayer
 from ...program.memory_map import ceil_div
 from ..geometry import Rect, Strides, Window, bound, covered, windows
 
-__all__ = ["Box", "SOFTMAX_PASSES", "VectorPlan"]
+__all__ = ["Box", "VectorPlan"]
 
 #: The largest code of a row, the sum of its exponentials, and the results.
 SOFTMAX_PASSES = 3
+#: Sums; sums of squares; numbers in units of the deviation; the results.
+LAYER_NORM_PASSES = 4
 _TABLE_BYTES = 4 * TABLE_WORDS
 
 
@@ -109,8 +111,12 @@ class VectorPlan:
         layer = self.layer
         box = Box(images, layer.channels, layer.size, layer.out_size, self.source, self.second, self.target,
                   layer.pool)
+        words = word_lines(self.config)
         if isinstance(layer, SoftmaxLayer):
-            box = replace(box, passes=SOFTMAX_PASSES, row_lines=2 * word_lines(self.config))
+            box = replace(box, passes=SOFTMAX_PASSES, row_lines=2 * words)
+        elif isinstance(layer, LayerNormLayer):
+            box = replace(box, passes=LAYER_NORM_PASSES,
+                          row_lines=(3 + ceil_div(layer.channels, self.config.columns)) * words)
         return box.flat()
 
     def factor(self, places: int) -> np.float32:
@@ -122,11 +128,17 @@ class VectorPlan:
     # Tables.
 
     @property
-    def weight_bytes(self) -> int:
-        return _TABLE_BYTES * (2 if self.layer.b_use != OperandUse.NONE else 1)
+    def has_b_table(self) -> bool:
+        return self.layer.b_table is not None or isinstance(self.layer, LayerNormLayer)
 
-    #: Any chip would have to read them.
-    constant_bytes = weight_bytes
+    @property
+    def weight_bytes(self) -> int:
+        return _TABLE_BYTES * (2 if self.has_b_table else 1)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Any chip would have to read them."""
+        return self.weight_bytes
 
     @property
     def weight_lines(self) -> int:

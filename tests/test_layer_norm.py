@@ -1,0 +1,98 @@
+"""Layer normalization of codes as a layer, against ONNX Runtime's numbers."""
+
+import numpy as np
+import pytest
+from code_nets import DTYPES, Between, onnxruntime_says
+from layer_reference import run_layers
+from test_softmax import CHIPS
+
+from kiwicha_host import load_model
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.compiler.ir.layers import LayerNormLayer
+from kiwicha_host.compiler.legalize.to_layers import to_layers
+from kiwicha_host.compiler.optimize import optimize
+
+SHAPES = [(7,), (3, 33), (2, 3, 16), (19, 192), (2, 768)]
+
+
+def layer_norm(dtype, shape, rng, *, zero=3, scale=0.05, gain=None, bias=True, **given):
+    features = shape[-1]
+    gain = rng.normal(1, 0.3, features).astype(np.float32) if gain is None else gain
+    factors = [gain] + [rng.normal(0, 0.3, features).astype(np.float32)] * bias
+    net = Between(dtype, x=["N", *shape])
+    return net, net.codes(net("LayerNormalization", net.numbers("x", scale, zero), *factors, **given), 0.03, 5)
+
+
+def codes(rng, dtype, shape, middle, spread):
+    info = np.iinfo(dtype)
+    return np.clip(rng.normal(middle, spread, (2, *shape)), info.min, info.max).astype(dtype)
+
+
+def result(model, config, x):
+    with load_model(model, config, "golden", strict=True) as loaded:
+        [got] = loaded.run({"x": x}).values()
+    return got
+
+
+@DTYPES
+@pytest.mark.parametrize("seed, spread, far", [(0, 40, 0), (1, 3, 2), (2, 0, 0), (3, 100, 30), (4, 10, 20),
+                                               (5, 3, 90)])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rows(shape, seed, spread, far, dtype):
+    """As a page of numpy says, and within a step of ONNX Runtime: hardly ever, but where the mean is far from zero
+    and the codes are close to each other."""
+    rng, info = np.random.default_rng(seed), np.iinfo(dtype)
+    zero = int(rng.integers(info.min + 100, info.max - 100))
+    net, made = layer_norm(dtype, shape, rng, zero=zero, bias=bool(seed % 2), axis=-1,
+                           epsilon=10.0 ** -(3 + 2 * seed))
+    model, x = net.model(made), codes(rng, dtype, shape, zero + far, spread)
+    layers = to_layers(optimize(model))
+    assert [type(layer) for layer in layers.layers] == [LayerNormLayer]
+    [expected] = run_layers(layers, {"x": x}).values()
+    got = result(model, "wide", x)
+    np.testing.assert_array_equal(got, expected)
+    off = np.abs(got.astype(int) - onnxruntime_says(model, {"x": x})[0])
+    assert off.max() <= 1 and off.sum() <= 1 + off.size * (0.02 if far == 90 else 0.001), (off.sum(), off.size)
+
+
+@pytest.mark.parametrize("config", CHIPS, ids=lambda config: config.name)
+def test_on_chips_of_many_shapes(config):
+    rng = np.random.default_rng(1)
+    for shape in ((3, 33), (2, 3, 16), (40, 90)):
+        net, made = layer_norm(np.int8, shape, rng)
+        model, x = net.model(made), codes(rng, np.int8, shape, 10, 30)
+        [expected] = run_layers(to_layers(optimize(model)), {"x": x}).values()
+        np.testing.assert_array_equal(result(model, config, x), expected)
+
+
+def test_gains_of_zero_and_quantized_factors():
+    """A channel without gain is its bias. As ONNX Runtime's quantizer has them: codes of constants, int32 bias."""
+    rng = np.random.default_rng(2)
+    gain = np.array([0, 1, -2, 1e-30, 0.5], np.float32)
+    net, made = layer_norm(np.uint8, (4, 5), rng, gain=gain)
+    models = [net.model(made)]
+    net = Between(np.uint8, x=["N", 4, 5])
+    factors = (net("DequantizeLinear", np.array(numbers, kind), np.float32(scale), kind(zero))
+               for numbers, kind, scale, zero in (
+               ([200, 100, 0, 255, 128], np.uint8, 0.01, 100), ([1000, -500, 3, 0, 70], np.int32, 0.0005, 0)))
+    models.append(net.model(net.codes(net("LayerNormalization", net.numbers("x"), *factors), 0.02, 100)))
+    x = rng.integers(0, 256, (3, 4, 5)).astype(np.uint8)
+    for model in models:
+        np.testing.assert_array_equal(result(model, "small", x), onnxruntime_says(model, {"x": x})[0])
+
+
+def test_what_is_the_hosts():
+    rng = np.random.default_rng(3)
+    net, made = layer_norm(np.uint8, (3, 4), rng, gain=np.ones((3, 4), np.float32), bias=False, axis=1)
+    model, x = net.model(made), rng.integers(0, 256, (2, 3, 4)).astype(np.uint8)
+    with pytest.raises(CompileError, match="takes the last of several axes, not 1 of 3"):
+        load_model(model, "wide", "golden", strict=True)
+    with load_model(model, "wide", "golden") as loaded:
+        [got] = loaded.run({"x": x}).values()
+    np.testing.assert_array_equal(got, onnxruntime_says(model, {"x": x})[0])
+    net, made = layer_norm(np.uint8, (3, 4), rng, scale=1e-9)
+    with pytest.raises(CompileError, match="do not fit in 32 bits"):
+        load_model(net.model(made), "wide", "golden", strict=True)
+    net, made = layer_norm(np.uint8, (3, 4), rng)
+    with pytest.raises(CompileError, match="needs a chip with functions"):
+        load_model(net.model(made), "tiny", "golden", strict=True)
