@@ -14,6 +14,7 @@ from test_network import CONFIGS
 from kiwicha_host import load_model
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.compiler.ir.graph import Graph, Op, Type
+from kiwicha_host.compiler.ir.layers import View
 from kiwicha_host.compiler.legalize.to_layers import LayerBuilder
 from kiwicha_host.compiler.lower.buffers import Lifetime, allocate
 
@@ -179,6 +180,28 @@ def test_random_graphs(seed):
         for (name, got), wanted in zip(loaded.run(inputs).items(), expected, strict=True):
             np.testing.assert_array_equal(got, wanted, err_msg=f"{name}, seed {seed}")
         assert any(row.place == "chip" for row in loaded.placement)
+
+
+def box(array, view):
+    """What `view` has of an array [channels, height, width]."""
+    (y, x), (dy, dx), (h, w) = view.origin, view.step, view.size
+    return array[view.channel:view.channel + view.channels, y:y + h * dy:dy, x:x + w * dx:dx]
+
+
+def random_view(rng, channels, size):
+    """It begins at most 3, and has steps of at most 3."""
+    return View(7, channels, size, int(rng.integers(4)), tuple(rng.integers(0, 4, 2).tolist()),
+                tuple(rng.integers(1, 4, 2).tolist()))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_boxes_of_boxes(seed):
+    """Wherever they begin, and whatever their steps, they are slices of slices."""
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    outer, inner = random_view(rng, 9, (16, 17)), random_view(rng, 5, (5, 4))
+    array = np.arange(12 * 49 * 52).reshape(12, 49, 52)
+    np.testing.assert_array_equal(box(array, inner.of(outer)), box(box(array, outer), inner))
 
 
 @pytest.mark.parametrize("step, on_chip", [(1, True), (2, False), (-1, False)])

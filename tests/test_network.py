@@ -12,9 +12,13 @@ from schedules import UNITS, legal_order, reordered
 
 from kiwicha import ChipConfig
 from kiwicha.config import PRESETS
+from kiwicha.isa import Unit
 from kiwicha_host import models, open_device
+from kiwicha_host.assembler import decode
 from kiwicha_host.compiler import CompileError, compile_onnx
+from kiwicha_host.compiler.lower.conv.images import Room
 from kiwicha_host.compiler.model import compile_model
+from kiwicha_host.compiler.program.memory_map import Region
 from kiwicha_host.models import reference
 
 #: Presets, arrays that are not square, and chips so small that hardly anything fits.
@@ -159,6 +163,30 @@ def test_any_order_of_pieces():
     [segment] = network._segments
     assert len({count for _, count in segment._pieces[0]}) == 2 and len(segment._pieces[0]) > 3
     check_any_order(CONFIGS["small"], network, builder.inputs(3), 1)
+
+
+def test_weights_that_come_in_two_pieces():
+    """The array begins when the first is there, and the slot is free when both have been used.
+
+    Who waits for the second, or for all, need not know the first: LOAD and MATMUL run in order.
+    """
+    builder = ModelBuilder(np.random.default_rng(4), (64, 12, 12))
+    builder.conv(24, (3, 3))
+    config = CONFIGS["odd"]
+    network, inputs = compile_onnx(config, builder.build()), builder.inputs(1)
+    [segment], plan = network._segments, network.plans[0]
+    part = segment._parts[0]
+    assert part[1] > 8 and len(segment._parts) > segment._slots     # pieces, and a slot that is used again
+    room = Room(0, plan, 1, *[Region(0, config.scratchpad_lines)] * 3, part_lines=0)
+    first, second, whole = (room.weights(0, part, piece).key for piece in ((0, 8), (8, part[1] - 8), (0, part[1])))
+    assert first != second == whole
+    assert len({first, second, *(room.weights(1, part, piece).key for piece in ((0, 8), part))}) == 4
+
+    job = network.batch_job(inputs)
+    program = b"".join(job.instruction(i) for i in range(job.program_count))
+    order = legal_order(program, random.Random(1), config.queue_depth, last=Unit.LOAD)
+    assert [decode(job.instruction(i))[0] for i in order[:3]] == [Unit.LOAD, Unit.LOAD, Unit.MATMUL]
+    check_any_order(config, network, inputs, 1)
 
 
 def test_layers_that_differ_in_numbers_only():
