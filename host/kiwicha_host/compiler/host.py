@@ -27,6 +27,8 @@ class HostPart:
     ----------
     graph : Graph or onnx.ModelProto
     types : of the graph's inputs, where it does not know them itself
+    whole : the model is as it came; otherwise :mod:`.passes.double_pairs` has been there already, and what it left
+        has other neighbours now
 
     Attributes
     ----------
@@ -38,14 +40,16 @@ class HostPart:
         ONNX Runtime does not take it.
     """
 
-    def __init__(self, graph: Graph | onnx.ModelProto, types: Mapping[str, Type] | None = None):
+    def __init__(self, graph: Graph | onnx.ModelProto, types: Mapping[str, Type] | None = None, *,
+                 whole: bool = False):
         try:
             model = graph if isinstance(graph, onnx.ModelProto) else to_model(_typed(graph, types or {}))
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1
             options.log_severity_level = 4
-            self._session = onnxruntime.InferenceSession(model.SerializeToString(), options,
-                                                         providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"],
+                disabled_optimizers=[] if whole else ["DoubleQDQPairsRemover"])
             self._engine = self._session if _is_for_python(self._session) else _reference(model)
         except Exception as error:  # ONNX Runtime's own, protobuf's, and those of unknown types
             if isinstance(error, CompileError):

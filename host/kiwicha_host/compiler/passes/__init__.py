@@ -1,6 +1,7 @@
 """Passes: each takes a graph and returns one that computes the same."""
 
 from .bind_dims import bind_dims
+from .double_pairs import double_pairs
 from .fold_constants import fold_constants
 from .fold_elementwise import fold_elementwise
 from .fold_qdq import fold_qdq
@@ -12,6 +13,7 @@ from .zero_points import zero_points
 
 __all__ = ["PASSES", "bind_dims"]
 
-#: In this order, after the dimensions have their sizes.
-PASSES = (remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq,
+#: In this order, after the dimensions have their sizes. When ONNX Runtime looks for double pairs, what nothing
+#: needs is still there.
+PASSES = (double_pairs, remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq,
           fold_elementwise, infer_types)

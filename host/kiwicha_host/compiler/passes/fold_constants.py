@@ -27,20 +27,24 @@ def fold_constants(graph: Graph) -> Graph:
     """The graph with each operator of constants alone replaced by its results.
 
     What is not folded stays as it is: random numbers, operators with graphs of their own or of other domains than
-    ONNX's, results that are no tensors, and DequantizeLinear, whose place tells which operators are integer ones.
+    ONNX's, results that are no tensors, and DequantizeLinear, whose place tells which operators are integer ones;
+    but of numbers that are quantized again, the codes are constants.
 
     Raises
     ------
     CompileError
         An operator cannot be computed; in one line that names it.
     """
-    constants, ops = dict(graph.constants), []
+    constants, ops, decoders = dict(graph.constants), [], dict[str, Op]()
     for op in graph.ops:
-        if _folds(op) and all(name in constants for name in filter(None, op.inputs)):
-            results = _results(graph, op, constants)
+        known, results = constants, None
+        if op.kind == "QuantizeLinear" and op.inputs[0] in decoders:
+            known = constants | (_results(graph, decoders[op.inputs[0]], constants) or {})
+        if all(name in known for name in filter(None, op.inputs)):
+            if op.kind == "DequantizeLinear":
+                decoders[op.outputs[0]] = op
+            results = _results(graph, op, known) if _folds(op) else None
             constants |= results or {}
-        else:
-            results = None
         if results is None:
             ops.append(op)
     return graph.with_ops(tuple(ops), constants)

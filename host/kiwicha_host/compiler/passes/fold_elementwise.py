@@ -28,6 +28,8 @@ FUNCTIONS = (
     "Mish", "Neg", "PRelu", "Pow", "Reciprocal", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh",
     "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "com.microsoft.FastGelu",
     "com.microsoft.Gelu", "com.microsoft.QuickGelu")
+#: What may come between them and their codes.
+_CHOICES = (*REORDERS, "MaxPool")
 #: Operators in one, and in a row.
 _MOST = 64
 
@@ -35,7 +37,8 @@ _MOST = 64
 def fold_elementwise(graph: Graph) -> Graph:
     """The graph with :data:`ELEMENTWISE` in the place of functions between codes.
 
-    Between a function and its QuantizeLinear numbers may change places: codes do then.
+    Between a function and its QuantizeLinear numbers may change places, or MaxPool choose among them: codes do
+    that then, for quantizing keeps the order.
     """
     work = Work(graph)
     ops, made = list[Op](), dict[str, Op]()
@@ -89,7 +92,7 @@ def _folded(work: Work, quantize: Op) -> list[Op]:
     if made is None or not is_sound(work.scalar(made.scale), work.scalar(made.zero)):
         return [quantize]
     numbers, moves = made.name, list[Op]()
-    while (move := work.maker(numbers)) is not None and move.kind in REORDERS:
+    while (move := work.maker(numbers)) is not None and move.kind in _CHOICES and len(move.outputs) == 1:
         numbers, moves = move.inputs[0], [move, *moves]
     if not function.takes(work, numbers) or function.join is None:
         return [quantize]

@@ -1,0 +1,140 @@
+"""Two pairs of QuantizeLinear and DequantizeLinear in a row become one pair.
+
+ONNX Runtime does so before it does anything else: numbers that are quantized in one way and then in another are
+quantized once, to codes that reach as far as both. They round to other numbers than with two pairs; so whoever
+wants its results has to do the same. Nor does it quantize the same numbers twice in the same way.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import copysign, floor
+
+import numpy as np
+
+from ..ir.graph import Graph, Op
+from .codes import Work, is_sound, read
+
+__all__ = ["double_pairs"]
+
+#: Scales that differ by less are equal, as ONNX Runtime has it.
+_EQUAL = 1e-20
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
+
+
+def double_pairs(graph: Graph) -> Graph:
+    """The graph with one pair for two in a row of one type, if nothing else needs what is between them.
+
+    Of several equal operators one is left; what only passes on, Identity, does not stand between pairs.
+    """
+    while True:
+        found = _without_copies(_reduced(graph))
+        if found is graph:
+            return graph
+        graph = found
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Scale, zero point and type of codes."""
+    scale: np.float32
+    zero: int
+    dtype: np.dtype
+
+    def ends(self) -> tuple[np.float32, np.float32]:
+        """The lowest and the highest number that has a code."""
+        bounds = np.iinfo(self.dtype)
+        low, high = (np.float32(code - self.zero) * self.scale for code in (bounds.min, bounds.max))
+        return low, high
+
+    def common(self, other: "_Steps") -> "_Steps | None":
+        """Of codes for the numbers that both reach, in float32; None for two types, or if that is zero alone."""
+        if self.dtype != other.dtype:
+            return None
+        if self.zero == other.zero and abs(self.scale - other.scale) < _EQUAL:
+            return self
+        (low, high), bounds = zip(self.ends(), other.ends(), strict=True), np.iinfo(self.dtype)
+        least, most = max(low), min(high)
+        scale = (most - least) / np.float32(bounds.max - bounds.min)
+        if not scale > 0:
+            return None
+        place = float(np.float32(bounds.min) - least / scale)
+        return _Steps(scale, int(copysign(floor(abs(place) + 0.5), place)), self.dtype)
+
+
+def _reduced(graph: Graph) -> Graph:
+    """The graph with one pair in the place of each two, from the first on."""
+    known = {**graph.constants, **{op.outputs[0]: op.attributes["value"] for op in graph.ops
+                                   if op.kind == "Constant" and "value" in op.attributes}}
+    readers: dict[str, list[Op]] = {}
+    for op in graph.ops:
+        for name in op.reads:
+            readers.setdefault(name, []).append(op)
+    work, changed, gone = Work(graph), dict[str, Op](), set[str]()
+    for op in graph.ops:
+        row = [] if op.name in gone else _row(op, graph, readers)
+        common = _common([_steps(item, known) for item in row])
+        if common is None:
+            continue
+        names = [work.constant(f"{op.name}:{what}", np.array(value)) for what, value in (
+            ("scale", common.scale), ("zero point", common.dtype.type(common.zero)))]
+        gone |= {item.name for item in row[1:3]}
+        changed[op.name] = replace(op, inputs=(op.inputs[0], *names))
+        changed[row[3].name] = replace(row[3], inputs=(op.outputs[0], *names))
+    ops = tuple(changed.get(op.name, op) for op in graph.ops if op.name not in gone)
+    return graph.with_ops(ops, work.constants) if changed else graph
+
+
+def _row(first: Op, graph: Graph, readers: Mapping[str, list[Op]]) -> list[Op]:
+    """The four operators of two pairs; [] if they are none, or if something else needs what is between them."""
+    row = [first]
+    while len(row) < 4:
+        following = readers.get(row[-1].outputs[0], [])
+        if len(following) != 1 or row[-1].outputs[0] in graph.outputs:
+            return []
+        row += following
+    return row if [op.kind for op in row] == [*_PAIR, *_PAIR] else []
+
+
+def _common(steps: Sequence[_Steps | None]) -> _Steps | None:
+    """Of the one pair that stands for two; `steps` are those of their operators."""
+    if not steps or None in steps or steps[0] != steps[1] or steps[2] != steps[3]:
+        return None
+    first, _, second, _ = steps
+    assert first is not None and second is not None
+    return first.common(second)
+
+
+def _steps(op: Op, known: Mapping[str, np.ndarray]) -> _Steps | None:
+    """Of half of a pair; None if it is none, or not for all elements alike, or a zero point is missing."""
+    codes = read(op) if op.kind in _PAIR else None
+    scale, zero = (known.get(name) for name in (codes.scale, codes.zero)) if codes else (None, None)
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1:
+        return None
+    sound = is_sound(scale.reshape(()), zero.reshape(()))
+    return _Steps(np.float32(scale.item()), int(zero.item()), zero.dtype) if sound else None
+
+
+def _without_copies(graph: Graph) -> Graph:
+    """The graph without Identity, and without halves of pairs that are there already."""
+    seen = {*graph.outputs, *(name for op in graph.ops for name in op.captures)}
+    same, made, ops = dict[str, str](), dict[tuple, str](), list[Op]()
+    for op in graph.ops:
+        op = replace(op, inputs=tuple(same.get(name, name) for name in op.inputs)) if same else op
+        original = op.outputs[0]
+        if op.kind == "Identity":
+            original = op.inputs[0]
+        elif op.kind in _PAIR:
+            original = made.setdefault(_key(op, graph.constants), original)
+        if original != op.outputs[0] and op.outputs[0] not in seen:
+            same[op.outputs[0]] = original
+        else:
+            ops.append(op)
+    return graph.with_ops(tuple(ops)) if same else graph
+
+
+def _key(op: Op, constants: Mapping[str, np.ndarray]) -> tuple:
+    """What is equal for equal operators; single constants count by their values."""
+    values = (constants.get(name) for name in op.inputs[1:])
+    return (op.kind, op.inputs[0], repr(sorted(op.attributes.items())), *(
+        name if value is None or value.size > 1 else (value.dtype, value.shape, value.tobytes())
+        for name, value in zip(op.inputs[1:], values, strict=True)))
