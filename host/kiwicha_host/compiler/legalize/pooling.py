@@ -1,5 +1,6 @@
 """Windows: maxima and averages."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import prod
 
@@ -13,7 +14,7 @@ from .node import Node
 from .tables import neighbours
 from .value import Value, without_height
 
-__all__ = ["average_pool", "ends", "global_average_pool", "max_pool", "mean"]
+__all__ = ["average_pool", "ends", "global_average_pool", "max_pool", "maximum", "mean"]
 
 #: Sums stay below it.
 _SUMS = 1 << 31
@@ -44,6 +45,17 @@ def _window(value: Value, node: Node) -> tuple[Pool, tuple[np.ndarray, np.ndarra
         if not inside[axis].all():
             raise node.error("a window lies in the padding alone; pads must be smaller")
     return Pool(kernel, strides, dilations, pads, out), (inside[0], inside[1])
+
+
+def maximum(value: Value, node: Node) -> None:
+    """ReduceMax over all places."""
+    node.only("axes", "keepdims", "noop_with_empty_axes")
+    axes = node.integers(1, "the axes") if node.has(1) else list(node.attributes.get("axes", ()))
+    _, size = value.image(node)
+    _all_places(value, node, axes)
+    value.pool(node, _everything(size))
+    if not node.attributes.get("keepdims", 1):
+        value.shape_with(node, _flat)
 
 
 def average_pool(value: Value, node: Node) -> None:
@@ -90,13 +102,27 @@ def global_average_pool(value: Value, node: Node) -> None:
 
 def mean(value: Value, node: Node) -> None:
     """ReduceMean over all places."""
-    rank, axes = value.where.ndim, node.attributes["axes"]
     value.image(node)
-    if sorted(axis % rank for axis in axes) != list(range(2, rank)):
-        raise node.error(f"its axes must be those of height and width, not {axes}")
+    _all_places(value, node, node.attributes["axes"])
     _average_of_all(value, node)
     if not node.attributes["keepdims"]:
-        value.shape_with(node, lambda x: x.reshape(len(x), -1))
+        value.shape_with(node, _flat)
+
+
+def _all_places(value: Value, node: Node, axes: Sequence[int]) -> None:
+    """Refuse other `axes` than those of height and width."""
+    rank = value.where.ndim
+    if sorted(axis % rank for axis in axes) != list(range(2, rank)):
+        raise node.error(f"its axes must be those of height and width, not {list(axes)}")
+
+
+def _everything(size: tuple[int, int]) -> Pool:
+    """A window over all places."""
+    return Pool(size, (1, 1), (1, 1), (0, 0), (1, 1))
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1)
 
 
 def _average_of_all(value: Value, node: Node) -> None:
@@ -105,8 +131,7 @@ def _average_of_all(value: Value, node: Node) -> None:
     ratio, x_zero, y_zero = _steps(value, node, places)
     factor = np.zeros(places + 1, np.float32)
     factor[-1] = ratio
-    pool = Pool(size, (1, 1), (1, 1), (0, 0), (1, 1))
-    _append(value, node, pool, CODES.astype(np.int64) - x_zero, factor, y_zero)
+    _append(value, node, _everything(size), CODES.astype(np.int64) - x_zero, factor, y_zero)
 
 
 def ends(value: Value, node: Node) -> tuple[np.float32, np.float32, int, int]:

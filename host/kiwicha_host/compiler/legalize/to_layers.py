@@ -98,16 +98,31 @@ class LayerBuilder:
             takes = next((item for item in self._graph.ops if set(item.inputs) & set(op.outputs)), op)
             raise Node(takes, self._graph.constants).error(f"no rule makes it an operator on codes; {_RULES}")
         values = [self._taken(name, node) for name in names]
-        before, target = self.layers.copy(), self.layers
         try:
-            results = self._results(node, names, values)
-            for layer in target.layers[len(before.layers):]:
-                self._check(layer)
+            results = self._tried(op, names, [value.copy() for value in values])
+        except CompileError:
+            if not any(value.alone for value in values):
+                raise
+            # What makes a layer too large that it joins may have one of its own.
+            for value in values:
+                value.alone = False
+            results = self._tried(op, names, values)
+        self.values |= dict(zip(node.outputs, results, strict=True))
+
+    def _tried(self, op: Op, names: Sequence[str], values: list[Value]) -> list[Value]:
+        """What becomes of `values`; if that cannot be, all is as it was before."""
+        before, target = self.layers.copy(), self.layers
+        known = {id(layer) for layer in before.layers}
+        try:
+            results = self._results(Node(op, self._graph.constants), names, values)
+            for layer in target.layers:
+                if id(layer) not in known:
+                    self._check(layer)
         except CompileError:
             for name, kept in vars(before).items():
                 setattr(target, name, kept)
             raise
-        self.values |= dict(zip(node.outputs, results, strict=True))
+        return results
 
     def _taken(self, name: str, node: Node) -> Value:
         """The tensor `name` for `node` alone to change."""
@@ -237,6 +252,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "Clip": fused.clip,
     "Max": fused.max_constant,
     "MaxPool": pooling.max_pool,
+    "ReduceMax": pooling.maximum,
     "com.microsoft.QLinearAveragePool": pooling.average_pool,
     "com.microsoft.QLinearGlobalAveragePool": pooling.global_average_pool,
     "kiwicha.QLinearReduceMean": pooling.mean,

@@ -27,9 +27,12 @@ Segment = Resident | Streamed | StreamedVector
 def check_layer(config: ChipConfig, layer: Layer | VectorLayer) -> None:
     """Raise :exc:`CompileError` for a layer of the vector unit that does not fit, wherever its feature maps are.
 
-    Of convolutions nothing is said.
+    Of convolutions, those with a window count: without one there is nothing else to do for them.
     """
-    if isinstance(layer, VectorLayer):
+    if isinstance(layer, Layer):
+        if layer.pool is not None:
+            Streamed.check(config, plan_layer(config, layer, from_host=False))
+    else:
         source, target = (Strides.dense(layer.channels, size) for size in (layer.size, layer.out_size))
         second = None if layer.b_table is None else source
         _streamed_vector(config, 0, _vector_plan(config, layer, source, second, target), 0)

@@ -24,6 +24,7 @@ class Work:
 
     def __init__(self, graph: Graph):
         self.constants = dict(graph.constants)
+        self.opset = graph.opsets.get("", 0)
         self._types = graph.types
         self.opsets = graph.opsets
         self._maker = {name: op for op in graph.ops for name in op.outputs if name}
@@ -33,12 +34,15 @@ class Work:
     def maker(self, name: str) -> Op | None:
         return self._maker.get(name)
 
+    def shape(self, name: str) -> tuple[int | str, ...] | None:
+        """That of a tensor, if it is known."""
+        type_ = self._types.get(name)
+        return type_.shape if type_ is not None else None
+
     def size(self, name: str, axis: int) -> int | None:
         """A dimension of a tensor, if it is known."""
-        type_ = self._types.get(name)
-        if type_ is None or type_.shape is None or not -len(type_.shape) <= axis < len(type_.shape):
-            return None
-        size = type_.shape[axis]
+        shape = self.shape(name)
+        size = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
         return size if isinstance(size, int) else None
 
     def shared(self, op: Op) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Codes, Work, is_sound, read
-from .fold_moves import REORDERS
+from .fold_moves import on_codes
 from .remove_dead import remove_dead
 
 __all__ = ["ELEMENTWISE", "FUNCTIONS", "fold_elementwise"]
@@ -28,8 +28,6 @@ FUNCTIONS = (
     "Mish", "Neg", "PRelu", "Pow", "Reciprocal", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh",
     "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "com.microsoft.FastGelu",
     "com.microsoft.Gelu", "com.microsoft.QuickGelu")
-#: What may come between them and their codes.
-_CHOICES = (*REORDERS, "MaxPool")
 #: Operators in one, and in a row.
 _MOST = 64
 
@@ -37,8 +35,8 @@ _MOST = 64
 def fold_elementwise(graph: Graph) -> Graph:
     """The graph with :data:`ELEMENTWISE` in the place of functions between codes.
 
-    Between a function and its QuantizeLinear numbers may change places, or MaxPool choose among them: codes do
-    that then, for quantizing keeps the order.
+    Between a function and its QuantizeLinear numbers may change places, or be chosen as the largest: codes are
+    then, for quantizing keeps the order.
     """
     work = Work(graph)
     ops, made = list[Op](), dict[str, Op]()
@@ -92,7 +90,7 @@ def _folded(work: Work, quantize: Op) -> list[Op]:
     if made is None or not is_sound(work.scalar(made.scale), work.scalar(made.zero)):
         return [quantize]
     numbers, moves = made.name, list[Op]()
-    while (move := work.maker(numbers)) is not None and move.kind in _CHOICES and len(move.outputs) == 1:
+    while (op := work.maker(numbers)) is not None and (move := on_codes(work, op)) is not None:
         numbers, moves = move.inputs[0], [move, *moves]
     if not function.takes(work, numbers) or function.join is None:
         return [quantize]

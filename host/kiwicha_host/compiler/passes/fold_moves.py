@@ -8,11 +8,28 @@ import numpy as np
 from ..ir.graph import Op
 from .codes import Codes, Work, is_sound, read
 
-__all__ = ["MOVES", "REORDERS"]
+__all__ = ["MOVES", "on_codes"]
 
 #: The same on codes as on the numbers that they stand for, which only change places.
-REORDERS = ("DepthToSpace", "Flatten", "Identity", "Reshape", "Slice", "SpaceToDepth", "Squeeze", "Transpose",
-            "Unsqueeze")
+_REORDERS = ("DepthToSpace", "Flatten", "Identity", "Reshape", "Slice", "SpaceToDepth", "Squeeze", "Transpose",
+             "Unsqueeze")
+#: The same, as codes are in the order of their numbers; and from which version on ONNX has it for codes.
+_MAXIMA = {"MaxPool": 0, "ReduceMax": 12, "GlobalMaxPool": 12}
+
+
+def on_codes(work: Work, op: Op) -> Op | None:
+    """What does to codes as `op` does to numbers, which it moves or chooses; None if that is something else.
+
+    ONNX has no GlobalMaxPool of codes, but a MaxPool.
+    """
+    if work.opset < _MAXIMA.get(op.kind, 0):
+        return None
+    if op.kind == "GlobalMaxPool":
+        shape = work.shape(op.inputs[0]) or ()
+        sizes = [size for size in shape[2:] if isinstance(size, int)]
+        known = sizes and len(sizes) == len(shape) - 2
+        return replace(op, kind="MaxPool", attributes={"kernel_shape": sizes}) if known else None
+    return op if op.kind in (*_REORDERS, *_MAXIMA) and len(op.outputs) == 1 else None
 
 
 def _move(work: Work, op: Op, made: Codes, result: str) -> Op | None:
@@ -21,14 +38,19 @@ def _move(work: Work, op: Op, made: Codes, result: str) -> Op | None:
         return None
     if op.kind == "DequantizeLinear":
         return Op(op.name, "Identity", (source.name,), (result,))
-    return replace(op, inputs=(source.name, *op.inputs[1:]), outputs=(result,))
+    moved = on_codes(work, op)
+    return replace(moved, inputs=(source.name, *op.inputs[1:]), outputs=(result,)) if moved else None
 
 
 def _resize(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     """Resize that only chooses."""
     chooses = op.attributes.get("mode", "nearest") == "nearest" and op.attributes.get(
         "coordinate_transformation_mode") != "tf_crop_and_resize"
-    return _move(work, op, made, result) if chooses else None
+    source = work.codes(op, 0)
+    if not chooses or source is None or not (
+            work.equal(source.scale, made.scale) and work.equal(source.zero, made.zero)):
+        return None
+    return replace(op, inputs=(source.name, *op.inputs[1:]), outputs=(result,))
 
 
 def _concat(work: Work, op: Op, made: Codes, result: str) -> Op | None:
@@ -82,4 +104,4 @@ MOVES: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
     "Concat": _concat, "Pad": _pad, "Split": _part,
     # They choose among numbers.
     "Resize": _resize,
-    **dict.fromkeys((*REORDERS, "DequantizeLinear", "MaxPool"), _move)}
+    **dict.fromkeys((*_REORDERS, *_MAXIMA, "DequantizeLinear"), _move)}

@@ -67,6 +67,18 @@ class Streamed:
         return cls(config, first, plan, *_CHOICES[key])
 
     @classmethod
+    def check(cls, config: ChipConfig, plan: ConvPlan) -> None:
+        """Raise :exc:`.TooLarge` if not even one pixel of the result fits, however the scratchpad is shared."""
+        problems = []
+        for shares in _SHARES:
+            try:
+                cls(config, 0, plan, shares, 1)
+                return
+            except TooLarge as error:
+                problems.append(error)
+        raise min(problems, key=lambda error: error.excess)
+
+    @classmethod
     def _chosen(cls, config: ChipConfig, first: int, plan: ConvPlan, memory_latency: int, budget: int
                 ) -> "Streamed":
         found, problems = [], []
