@@ -86,7 +86,7 @@ def _vector(layer, a, b):
         taps, inside = _taps(words, layer.pool, layer.pool.kernel, layer.pool.size, 0 if summed else -1 << 40)
         words, factor = (taps.sum(-1), layer.factor[inside][..., None]) if summed else (taps.max(-1), factor)
     if layer.b_table is not None:
-        assert b.shape in (a.shape, (len(a), 1, 1, layer.channels))
+        assert b.shape[::3] == a.shape[::3] and np.broadcast_shapes(a.shape, b.shape) == a.shape
         second = layer.b_table[b.view(np.uint8)]
         if layer.b_use == OperandUse.ADD:
             words = words + second

@@ -213,6 +213,22 @@ def test_random_layers(seed):
     graph.check(CONFIGS[NAMES[seed % len(NAMES)]], result)
 
 
+@pytest.mark.parametrize("seed", range(70))
+def test_operands_that_count_for_several(seed):
+    """Along either axis, or both; in small images, of which a tile has several, and in large ones."""
+    print(f"seed {seed}")
+    rng = np.random.default_rng(2000 + seed)
+    graph = Graph(rng, int(rng.integers(1, 6)))
+    channels, size = random_shape(rng)
+    if rng.random() < 0.5:
+        channels, size = min(channels, 9), (min(size[0], 4), min(size[1], 4))
+    source = graph.taken(channels, size)
+    second = graph.taken(channels, tuple(1 if rng.random() < 0.6 else count for count in size))
+    use = OperandUse.ADD if rng.random() < 0.5 else OperandUse.MULTIPLY
+    result = graph.add(random_layer(rng, channels, size, use), source, second)
+    graph.check(CONFIGS[NAMES[seed % len(NAMES)]], result)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_between_convolutions(seed):
     """Also several that take the same, and results that the host reads."""

@@ -84,7 +84,8 @@ class VectorLayer:
 
     A result is (A over the window, reduced, plus B) times a factor, or times B; rounded, plus the zero point,
     clamped. A and B are what the tables have for the codes: word number `code & 255`. B is a second feature map of
-    as many channels, of A's size or of one place that counts for all; it goes with layers without a window.
+    as many channels; along each axis it is as large as A or has one place that counts for all. It goes with layers
+    without a window.
 
     Parameters
     ----------

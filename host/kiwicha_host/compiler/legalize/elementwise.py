@@ -12,12 +12,13 @@ from ..passes.fold_elementwise import ELEMENTWISE
 from .evaluate import CODES, all_results
 from .node import Node
 from .tables import product_table, sum_tables
-from .value import Value
+from .value import Value, copy_layer
 
 __all__ = ["ELEMENTWISE_OPERATORS", "elementwise"]
 
 #: By kind, what takes both operands; codes, scale and zero point of each come first, the result's last.
 _JOINS = {"com.microsoft.QLinearAdd": "Add", "com.microsoft.QLinearMul": "Mul"}
+_ELSEWHERE = "its operands' elements are at other places of their feature maps than each other"
 ELEMENTWISE_OPERATORS = (*_JOINS, "com.microsoft.QLinearSigmoid", "com.microsoft.QLinearLeakyRelu", ELEMENTWISE)
 
 
@@ -47,8 +48,8 @@ def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) ->
     (a, a_place), (b, b_place) = (operands[name] for name in names)
     if a.where.ndim != b.where.ndim or a.batch != b.batch:
         raise node.error("its operands must have as many dimensions and images each")
+    one_for_all = _is_one_for_all(a.where.shape, b.where.shape)
     second = _second(a, b, node)
-    one_for_all = b.where.size < a.where.size
     codes, unsigned = _signed(all_results(graph, node.operator, (names[0], names[1]), a.where.ndim,
                                           (a.unsigned, b.unsigned), one_for_all))
     tables = _tables(node, codes, (a_place, b_place), unsigned)
@@ -56,6 +57,12 @@ def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) ->
         node.name, node.label, channels, size, clamp=(int(codes.min()), int(codes.max())), **tables), unsigned,
         second)
     return a
+
+
+def _is_one_for_all(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether, along the innermost axis of `a`, one element of `b` goes with all."""
+    inner = next((axis for axis in range(len(a))[::-1] if a[axis] > 1), 0)
+    return a[inner] > b[inner]
 
 
 def _tables(node: Node, codes: np.ndarray, places: Sequence[int], unsigned: bool) -> dict:
@@ -125,27 +132,42 @@ def _constant(codes: np.ndarray, other: Value, node: Node) -> Value:
 
 
 def _second(a: Value, b: Value, node: Node) -> View:
-    """Where the codes are that go with those of `a`: as many, or one for each channel."""
+    """Where the codes are that go with those of `a`; along each axis as many, or one for all."""
     channels, size = a.form(node)
     where = a.where if a.view is not None else np.arange(a.where.size).reshape(a.where.shape)
     if where.size != channels * prod(size):
         raise node.error("takes a part of a feature map only")
-    if b.where.size < where.size:
-        where, size = where // prod(size), (1, 1)
-    elif b.view is None:
-        # The host puts each element to where its partner is.
-        order = np.argsort(where.reshape(-1))
-        b.shapers.append(lambda x: x.reshape(len(x), -1)[:, order])
-        b.where = where
-    found = b.where if b.view is not None or b.where is where else np.arange(b.where.size).reshape(b.where.shape)
-    fits = b.view is None or (b.view.channels, b.view.size) == (channels, size)
+    found = b.where if b.view is not None else np.arange(b.where.size).reshape(b.where.shape)
     try:
-        fits = fits and bool((np.broadcast_to(found, where.shape) == where).all())
+        partners = np.empty((channels, *size), np.intp)
+        partners.reshape(-1)[where.reshape(-1)] = np.broadcast_to(found, where.shape).reshape(-1)
     except ValueError:
-        fits = False
-    if not fits or b.where.size != channels * prod(size):
-        raise node.error("its operands' elements are at other places of their feature maps than each other")
-    return b.placed(channels, size)
+        raise node.error(_ELSEWHERE) from None
+    # One for all is one place, but as many channels.
+    form = (channels, 1, 1) if b.view is None else (b.view.channels, *b.view.size)
+    for axis in range(3):
+        one = partners.take([0], axis)
+        if form[axis] == 1 and (partners == one).all():
+            partners = one
+    order = partners.reshape(-1)
+    if b.view is None:
+        # The host puts each element to where its partner is.
+        if len(order) != b.where.size or (order != np.arange(len(order))).any():
+            b.shapers.append(lambda x: x.reshape(len(x), -1)[:, order])
+        b.where = order[None]
+        view = b.placed(partners.shape[0], (partners.shape[1], partners.shape[2]))
+    elif partners.shape == (b.view.channels, *b.view.size) and (order == np.arange(len(order))).all():
+        view = b.view
+    else:
+        raise node.error(_ELSEWHERE)
+    return view if view.channels == channels else _repeated(a, view, channels, node)
+
+
+def _repeated(value: Value, view: View, channels: int, node: Node) -> View:
+    """The one channel of `view` as often as there are channels."""
+    target = value.graph.new_map(channels, view.size)
+    value.graph.add(copy_layer(node, 1, view.size, np.zeros(channels, np.intp)), view, target)
+    return target
 
 
 def _signed(codes: np.ndarray) -> tuple[np.ndarray, bool]:

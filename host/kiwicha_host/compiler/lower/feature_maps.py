@@ -42,12 +42,13 @@ class FeatureMaps:
         return self._strides(self._graph.targets[layer])
 
     def second(self, layer: int) -> Strides | None:
-        """Of a layer's operand B; None if it has none, or if that is its operand A too."""
+        """Of a layer's operand B, zero where a place counts for all; None without one, or if that is A too."""
         source, second = self._graph.sources[layer], self._graph.seconds[layer]
         if second is None or self._graph.rooted(second) == self._graph.rooted(source):
             return None
-        strides = self._strides(second)
-        return strides if second.size == source.size else Strides(0, 0, strides.image)
+        strides, (h, w) = self._strides(second), second.size
+        return Strides(strides.x if w == source.size[1] else 0, strides.y if h == source.size[0] else 0,
+                       strides.image)
 
     def _address(self, bases: Mapping[int, int], view: View) -> int:
         view = self._graph.rooted(view)

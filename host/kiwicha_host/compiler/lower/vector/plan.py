@@ -31,7 +31,8 @@ class Box:
     ----------
     images, channels : how many
     size, out_size : of operand A and of the result, (y, x)
-    source, second, target : of operand A, of B if that is another, and of the result
+    source, second, target : of operand A, of B if that is another, and of the result; B's are zero along an axis
+        where it has one place that counts for all
     pool : the window
     passes : how often each result's operands are gone through
     row_lines : lines of each place besides, if all its channels must be there at once; else 0
@@ -52,10 +53,10 @@ class Box:
         """Places of a window."""
         return prod(self.pool.kernel) if self.pool else 1
 
-    @property
-    def broadcast(self) -> bool:
-        """Whether B has one place, which counts for all."""
-        return self.second is not None and self.second.x == 0
+    def beside(self, h: int, w: int) -> tuple[int, int]:
+        """Rows and columns of B that go with h x w results: one, where it counts for all."""
+        second = self.second
+        return (h, w) if second is None else (h if second.y else 1, w if second.x else 1)
 
     def covered(self, out: Rect) -> Rect:
         """What of A the results `out` need."""

@@ -103,8 +103,8 @@ class Work:
         (line, key), at, box = self.input(number), self._at, self._box
         self._move(Unit.LOAD, tile, at.source, box.source, tile.needed, line, [key])
         if box.second is not None:
-            out = Rect(0, 0, 1, 1) if box.broadcast else tile.out
-            self._move(Unit.LOAD, tile, at.second, box.second, out, line + self._b_offset, [key])
+            beside = Rect(tile.out.y, tile.out.x, *box.beside(tile.out.h, tile.out.w))
+            self._move(Unit.LOAD, tile, at.second, box.second, beside, line + self._b_offset, [key])
 
     def store(self, tile: Tile, number: int) -> None:
         line, key = self.output(number)

@@ -38,11 +38,11 @@ class Tile:
     def dims(self, box: Box, y: Window, x: Window) -> list[Dim]:
         """The results of some windows: counts, and lines of A, of the result and of B from one to the next."""
         blocks, out, needed = self.blocks[1], self.out, self.needed
+        h, w = box.beside(out.h, out.w)
         return [(blocks, (1, 1, 1)),
-                (x.count, (x.step * blocks, blocks, 0 if box.broadcast else blocks)),
-                (y.count, (y.step * needed.w * blocks, out.w * blocks, 0 if box.broadcast else out.w * blocks)),
-                (self.images[1], (needed.size * blocks, out.size * blocks,
-                                  blocks if box.broadcast else out.size * blocks))]
+                (x.count, (x.step * blocks, blocks, blocks if w == out.w else 0)),
+                (y.count, (y.step * needed.w * blocks, out.w * blocks, w * blocks if h == out.h else 0)),
+                (self.images[1], (needed.size * blocks, out.size * blocks, h * w * blocks))]
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,7 @@ class Tiling:
 
     def b_lines(self, box: Box) -> int:
         """Lines of a tile's operand B, if that is not A."""
-        if box.second is None:
-            return 0
-        return self.images * self.blocks if box.broadcast else self.out_lines
+        return 0 if box.second is None else self.images * self.blocks * prod(box.beside(self.h, self.w))
 
     @property
     def out_lines(self) -> int:
@@ -128,8 +126,9 @@ def _cycles(config: ChipConfig, box: Box, tiling: Tiling, runs: tuple[int, int],
     store = _transfer(config, box, tiling, box.target, tiling.out_lines, config.writes_in_flight, memory_latency)
     # Windows that differ are instructions of their own, and each walks along two dimensions.
     counts = sorted((tiling.images, tiling.blocks, tiling.h, tiling.w))
+    apart = box.pool or (box.second is not None and bool(box.second.y) != bool(box.second.x))
     instructions = prod((run + part - 1) / part for run, part in zip(runs, parts, strict=True)) * (
-        prod(counts[:2]) if box.pool else 1)
+        prod(counts[:2]) if apart else 1)
     steps = ceil_div(config.columns, config.vector_lanes)
     if box.row_lines:
         instructions += tiling.images * tiling.h * tiling.w
