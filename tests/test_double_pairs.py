@@ -11,7 +11,7 @@ from test_network import CONFIGS
 from kiwicha_host import load_model
 from kiwicha_host.compiler.frontend.onnx.reader import read_graph
 from kiwicha_host.compiler.ir.graph import Graph, Op
-from kiwicha_host.compiler.passes.double_pairs import double_pairs
+from kiwicha_host.compiler.passes.pairs import pairs
 
 
 class Pairs(Between):
@@ -38,6 +38,10 @@ class Pairs(Between):
     def convolved(self, x, channels, outputs):
         weights = self.rng.integers(-128, 128, (outputs, channels, 3, 3), np.int8)
         return self("Conv", x, self.dequantized(weights, 0.01, np.int8(0)), pads=[1] * 4)
+
+    def known(self, value):
+        """The name of a constant."""
+        return self._named(value)
 
     def begun(self):
         """Numbers of the first product."""
@@ -67,7 +71,10 @@ def steps_of(dtype):
 
 def check(net, *outputs, host=False):
     """The results are ONNX Runtime's, and the chip's alone but if some are the host's."""
-    model, inputs = net.model(*outputs), net.arrays()
+    check_model(net.model(*outputs), net.arrays(), host)
+
+
+def check_model(model, inputs, host=False):
     with load_model(model, CONFIGS["tiny"], "golden") as loaded:
         for (name, got), wanted in zip(loaded.run(inputs).items(), onnxruntime_says(model, inputs), strict=True):
             np.testing.assert_array_equal(got, wanted, err_msg=name)
@@ -94,7 +101,7 @@ def test_one_pair_for_several(seed, tmp_path):
     steps = [(rng.uniform(0.01, 0.1), dtype(rng.integers(info.min, info.max, endpoint=True)))
              for _ in range(rng.integers(2, 6))]
     model = net.model(net("Neg", net.pairs(net("Sqrt", net.numbers("x")), *steps)))
-    reference, mine = optimized_by_onnxruntime(model, tmp_path / "model.onnx"), double_pairs(read_graph(model))
+    reference, mine = optimized_by_onnxruntime(model, tmp_path / "model.onnx"), pairs(read_graph(model))
     assert [op.kind for op in mine.ops] == [node.op_type for node in reference.node]
     known = {item.name: numpy_helper.to_array(item) for item in reference.initializer}
     for op, node in zip(mine.ops, reference.node, strict=True):
@@ -125,9 +132,10 @@ def outputs(net, a, b, c):
 
 
 def one_for_two(net, a, b, c):
-    """The same numbers become the same codes twice."""
-    numbers = net.begun()
-    return [*net.ended(net.pairs(numbers, a)), *net.ended(net.pairs(numbers, a))]
+    """The same numbers become the same codes twice, by the same constants."""
+    numbers, ends = net.begun(), [net.known(np.float32(a[0])), net.known(a[1])]
+    return [item for codes in (net("QuantizeLinear", numbers, *ends), net("QuantizeLinear", numbers, *ends))
+            for item in net.ended(net("DequantizeLinear", codes, *ends))]
 
 
 def weights(net, a, b, c):
@@ -165,6 +173,17 @@ def test_networks(name, dtype):
     check(net, *NETS[name](net, *steps_of(dtype)))
 
 
+def test_constants_that_are_operators():
+    """As some exporters write scales."""
+    net = Pairs()
+    model = net.model(*NETS["two"](net, *steps_of(np.uint8)))
+    made = [*(helper.make_node("Constant", [], [item.name], item.name, value=item)
+              for item in model.graph.initializer), *model.graph.node]
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.node.extend(made)
+    check_model(model, net.arrays())
+
+
 @pytest.mark.parametrize("zeros", [(np.uint8(120), np.int8(3)), (np.int8(3), np.uint8(120)), (None, None),
                                    (None, np.uint8(120)), (np.uint8(120), None), (np.uint8(0), np.uint8(255))])
 def test_pairs_that_stay_two(zeros):
@@ -199,19 +218,17 @@ def test_products_that_are_quantized_in_two_ways(dtype):
     check(net, *(item for steps in (a, b) for item in net.ended(net.pairs(numbers, steps))), host=True)
 
 
-def test_equal_halves_of_pairs():
-    """By the values of their constants; and what others see under its name stays."""
+def test_equal_operators():
+    """Of one QuantizeLinear by the same constants only; and what others see under its name stays."""
     net = Pairs()
-    first, second, other = (net.quantized("x", scale, np.uint8(3)) for scale in (0.1, 0.1, 0.2))
-    model = net.model(net("Neg", net.dequantized(first, 0.1, np.uint8(3))), second,
-                      net("Abs", net.dequantized(second, 0.1, np.uint8(3))), other)
-    found = double_pairs(read_graph(model))
-    assert [op.kind for op in found.ops].count("QuantizeLinear") == 3
-    assert [op.kind for op in found.ops].count("DequantizeLinear") == 2
-    del model.graph.output[1]
-    found = double_pairs(read_graph(model))
-    assert [op.kind for op in found.ops] == ["QuantizeLinear", "QuantizeLinear", "DequantizeLinear", "Neg", "Abs"]
-    assert found.ops[3].inputs == found.ops[4].inputs == found.ops[2].outputs
+    ends = net.known(np.float32(0.1)), net.known(np.uint8(3))
+    codes = [net("QuantizeLinear", "x", *ends), net("QuantizeLinear", "x", *ends),
+             net.quantized("x", 0.1, np.uint8(3)), net("QuantizeLinear", "x", *ends, axis=2)]
+    model = net.model(*(net("Neg", net("DequantizeLinear", item, *ends)) for item in codes), codes[1])
+    for left in (4, 3):
+        found = [op.kind for op in pairs(read_graph(model)).ops]
+        assert (found.count("QuantizeLinear"), found.count("DequantizeLinear")) == (left, 4)
+        del model.graph.output[-1]
 
 
 @pytest.mark.parametrize("needed", [False, True])
@@ -226,7 +243,7 @@ def test_what_nothing_needs_is_seen(needed):
 def test_what_other_graphs_capture_stays():
     captured = Graph(("x",), ("z",), (Op("i", "Identity", ("x",), ("y",)),
                                       Op("loop", "Loop", ("x",), ("z",), {}, ("y",))))
-    assert double_pairs(captured) is captured
+    assert pairs(captured) is captured
 
 
 class RandomPairs(Pairs):

@@ -1,19 +1,18 @@
 """Passes: each takes a graph and returns one that computes the same."""
 
 from .bind_dims import bind_dims
-from .double_pairs import double_pairs
 from .fold_constants import fold_constants
 from .fold_elementwise import fold_elementwise
 from .fold_qdq import fold_qdq
 from .fold_shapes import fold_shapes
 from .infer_types import infer_types
+from .pairs import pairs
 from .remove_dead import remove_dead
 from .unsigned_codes import unsigned_codes
 from .zero_points import zero_points
 
 __all__ = ["PASSES", "bind_dims"]
 
-#: In this order, after the dimensions have their sizes. When ONNX Runtime looks for double pairs, what nothing
-#: needs is still there.
-PASSES = (double_pairs, remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq,
+#: In this order, after the dimensions have their sizes.
+PASSES = (pairs, remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq,
           fold_elementwise, infer_types)

@@ -45,6 +45,10 @@ class Work:
         size = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
         return size if isinstance(size, int) else None
 
+    def reads(self, name: str) -> int:
+        """How often something needs a tensor."""
+        return self._reads[name]
+
     def shared(self, op: Op) -> bool:
         """Whether more than one operator needs the result of `op`."""
         return self._reads[op.outputs[0]] > 1

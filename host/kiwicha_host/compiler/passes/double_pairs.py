@@ -2,7 +2,7 @@
 
 ONNX Runtime does so before it does anything else: numbers that are quantized in one way and then in another are
 quantized once, to codes that reach as far as both. They round to other numbers than with two pairs; so whoever
-wants its results has to do the same. Nor does it quantize the same numbers twice in the same way.
+wants its results has to do the same. Nor does it quantize the same numbers twice by the same constants.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,11 @@ _PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 def double_pairs(graph: Graph) -> Graph:
-    """The graph with one pair for two in a row of one type, if nothing else needs what is between them.
+    """The graph with one pair for each two in a row of one type, if nothing else needs what is between them.
 
-    Of several equal operators one is left; what only passes on, Identity, does not stand between pairs.
+    Of several equal QuantizeLinear one is left; what only passes on, Identity, does not stand between pairs.
     """
-    while True:
-        found = _without_copies(_reduced(graph))
-        if found is graph:
-            return graph
-        graph = found
+    return _without_copies(_reduced(graph))
 
 
 @dataclass(frozen=True)
@@ -63,8 +59,6 @@ class _Steps:
 
 def _reduced(graph: Graph) -> Graph:
     """The graph with one pair in the place of each two, from the first on."""
-    known = {**graph.constants, **{op.outputs[0]: op.attributes["value"] for op in graph.ops
-                                   if op.kind == "Constant" and "value" in op.attributes}}
     readers: dict[str, list[Op]] = {}
     for op in graph.ops:
         for name in op.reads:
@@ -72,34 +66,36 @@ def _reduced(graph: Graph) -> Graph:
     work, changed, gone = Work(graph), dict[str, Op](), set[str]()
     for op in graph.ops:
         row = [] if op.name in gone else _row(op, graph, readers)
-        common = _common([_steps(item, known) for item in row])
+        common = _common([_steps(item, graph.constants) for item in row])
         if common is None:
             continue
         names = [work.constant(f"{op.name}:{what}", np.array(value)) for what, value in (
             ("scale", common.scale), ("zero point", common.dtype.type(common.zero)))]
         gone |= {item.name for item in row[1:3]}
         changed[op.name] = replace(op, inputs=(op.inputs[0], *names))
-        changed[row[3].name] = replace(row[3], inputs=(op.outputs[0], *names))
+        changed |= {item.name: replace(item, inputs=(op.outputs[0], *names)) for item in row[3:]}
     ops = tuple(changed.get(op.name, op) for op in graph.ops if op.name not in gone)
     return graph.with_ops(ops, work.constants) if changed else graph
 
 
 def _row(first: Op, graph: Graph, readers: Mapping[str, list[Op]]) -> list[Op]:
-    """The four operators of two pairs; [] if they are none, or if something else needs what is between them."""
+    """Two pairs, the last DequantizeLinear as often as it is there; [] if something else needs what is between."""
     row = [first]
-    while len(row) < 4:
-        following = readers.get(row[-1].outputs[0], [])
-        if len(following) != 1 or row[-1].outputs[0] in graph.outputs:
+    for number, kind in enumerate((*_PAIR, "QuantizeLinear")):
+        op = row[-1]
+        following = readers.get(op.outputs[0], [])
+        most = 1 if number < 2 else len(following)
+        if op.kind != kind or op.outputs[0] in graph.outputs or not 1 <= len(following) <= most:
             return []
         row += following
-    return row if [op.kind for op in row] == [*_PAIR, *_PAIR] else []
+    return row if {op.kind for op in row[3:]} == {"DequantizeLinear"} else []
 
 
 def _common(steps: Sequence[_Steps | None]) -> _Steps | None:
     """Of the one pair that stands for two; `steps` are those of their operators."""
-    if not steps or None in steps or steps[0] != steps[1] or steps[2] != steps[3]:
+    if not steps or None in steps or steps[0] != steps[1] or {*steps[2:]} != {steps[2]}:
         return None
-    first, _, second, _ = steps
+    first, second = steps[0], steps[2]
     assert first is not None and second is not None
     return first.common(second)
 
@@ -115,7 +111,7 @@ def _steps(op: Op, known: Mapping[str, np.ndarray]) -> _Steps | None:
 
 
 def _without_copies(graph: Graph) -> Graph:
-    """The graph without Identity, and without halves of pairs that are there already."""
+    """The graph without Identity, and without QuantizeLinear that are there already."""
     seen = {*graph.outputs, *(name for op in graph.ops for name in op.captures)}
     same, made, ops = dict[str, str](), dict[tuple, str](), list[Op]()
     for op in graph.ops:
@@ -123,18 +119,10 @@ def _without_copies(graph: Graph) -> Graph:
         original = op.outputs[0]
         if op.kind == "Identity":
             original = op.inputs[0]
-        elif op.kind in _PAIR:
-            original = made.setdefault(_key(op, graph.constants), original)
+        elif op.kind == "QuantizeLinear":
+            original = made.setdefault((op.inputs, repr(sorted(op.attributes.items()))), original)
         if original != op.outputs[0] and op.outputs[0] not in seen:
             same[op.outputs[0]] = original
         else:
             ops.append(op)
     return graph.with_ops(tuple(ops)) if same else graph
-
-
-def _key(op: Op, constants: Mapping[str, np.ndarray]) -> tuple:
-    """What is equal for equal operators; single constants count by their values."""
-    values = (constants.get(name) for name in op.inputs[1:])
-    return (op.kind, op.inputs[0], repr(sorted(op.attributes.items())), *(
-        name if value is None or value.size > 1 else (value.dtype, value.shape, value.tobytes())
-        for name, value in zip(op.inputs[1:], values, strict=True)))

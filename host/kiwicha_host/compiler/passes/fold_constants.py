@@ -1,5 +1,6 @@
 """Compute what takes constants alone, by ONNX Runtime or ONNX's own reference implementation."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ with extra("onnx"):
 from ..errors import CompileError, one_line
 from ..ir.graph import Graph, Op
 from ..ir.onnx_op import to_node
+from .pairs_around_moves import MOVES
 
 __all__ = ["fold_constants"]
 
@@ -37,17 +39,26 @@ def fold_constants(graph: Graph) -> Graph:
     """
     constants, ops, decoders = dict(graph.constants), [], dict[str, Op]()
     for op in graph.ops:
-        known, results = constants, None
-        if op.kind == "QuantizeLinear" and op.inputs[0] in decoders:
-            known = constants | (_results(graph, decoders[op.inputs[0]], constants) or {})
-        if all(name in known for name in filter(None, op.inputs)):
-            if op.kind == "DequantizeLinear":
+        results, taken = None, [name for name in op.inputs if name]
+        if _folds(op) and all(name in constants for name in taken):
+            results = _results(graph, op, constants)
+        elif all(name in constants or name in decoders for name in taken):
+            if op.kind == "QuantizeLinear":
+                results = _results(graph, op, constants | _decoded(graph, op.inputs[0], decoders, constants))
+            elif op.kind in ("DequantizeLinear", *MOVES) and len(op.outputs) == 1:
                 decoders[op.outputs[0]] = op
-            results = _results(graph, op, known) if _folds(op) else None
-            constants |= results or {}
+        constants |= results or {}
         if results is None:
             ops.append(op)
     return graph.with_ops(tuple(ops), constants)
+
+
+def _decoded(graph: Graph, name: str, decoders: Mapping[str, Op], constants: dict[str, np.ndarray]
+             ) -> dict[str, np.ndarray]:
+    """The numbers `name` of constant codes."""
+    source = decoders[name].inputs[0]
+    known = constants if source in constants else constants | _decoded(graph, source, decoders, constants)
+    return _results(graph, decoders[name], known) or {}
 
 
 def _folds(op: Op) -> bool:
