@@ -204,9 +204,41 @@ def test_boxes_of_boxes(seed):
     np.testing.assert_array_equal(box(array, inner.of(outer)), box(box(array, outer), inner))
 
 
-@pytest.mark.parametrize("step, on_chip", [(1, True), (2, False), (-1, False)])
+@pytest.mark.parametrize("shape", [(6, 4, 5), (6, 7)])
+@pytest.mark.parametrize("then", ["MaxPool", "Clip", "nothing", "conv"])
+@pytest.mark.parametrize("needed", [False, True])
+def test_channels_in_another_order(shape, then, needed):
+    """As ShuffleNet has them: one program, also where codes in the old order are needed."""
+    rng, window = np.random.default_rng(0), [2] * (len(shape) - 1)
+    perm = [0, 2, 1, *range(3, len(shape) + 2)]
+    given = {"groups": np.array([0, 2, 3, *shape[1:]]), "whole": np.array([0, *shape]), "scale": np.float32(0.5),
+             "factor": np.float32(0.01), "zero": np.int8(3), "none": np.int8(0), "low": np.int8(-50),
+             "weights": rng.integers(-128, 128, (4, 6, *window), np.int8)}
+    node, ends = helper.make_node, ["scale", "zero"]
+    last = {"MaxPool": node("MaxPool", ["s"], ["y"], kernel_shape=window),
+            "Clip": node("Clip", ["s", "low"], ["y"]), "nothing": node("Identity", ["s"], ["y"]),
+            "conv": node("QLinearConv", ["s", *ends, "weights", "factor", "none", *ends], ["y"])}[then]
+    nodes = [node("MaxPool", ["x"], ["p"], kernel_shape=[1] * len(window)),
+             node("Reshape", ["p", "groups"], ["g"]), node("Transpose", ["g"], ["t"], perm=perm),
+             node("Reshape", ["t", "whole"], ["s"]), last]
+    value = helper.make_tensor_value_info
+    outputs = [value(name, TensorProto.INT8, None) for name in (["y", "p"] if needed else ["y"])]
+    model = helper.make_model(helper.make_graph(
+        nodes, "shuffle", [value("x", TensorProto.INT8, ["N", *shape])], outputs,
+        [numpy_helper.from_array(np.asarray(item), name) for name, item in given.items()]), ir_version=8,
+        opset_imports=[helper.make_opsetid("", 17)])
+    x = rng.integers(-128, 128, (2, *shape), np.int8)
+    expected = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x})
+    with load_model(model, CONFIGS["tiny"], "golden") as loaded:
+        for got, wanted in zip(loaded.run({"x": x}).values(), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+        assert len(loaded.compiled.parts) == 1
+
+
+@pytest.mark.parametrize("step, on_chip", [(1, True), (2, False), (-1, True)])
 def test_slices_of_channels(step, on_chip):
-    """A view has channels that follow each other."""
+    """A view has channels that follow each other; they may be put into another order."""
     given = {"start": 5 if step < 0 else 0, "end": -9 if step < 0 else 5, "axis": 1, "step": step}
     nodes = [helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2]),
              helper.make_node("Slice", ["p", *given], ["s"]),

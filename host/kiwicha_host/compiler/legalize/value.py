@@ -93,15 +93,28 @@ class Value:
     def image(self, node: Node) -> tuple[int, tuple[int, int]]:
         """Channels and size of the tensor as [N, C, H, W], or [N, C, W], which has the height 1.
 
-        What came since the layer must move nothing.
+        What came since the layer must move nothing, but may change the order of channels: a copy does.
         """
         if self.where.ndim not in (3, 4):
             raise node.error(f"takes [N, channels, height, width] or [N, channels, width], not {self.where.ndim} "
                              "dimensions")
         _, channels, *sizes = self.where.shape
         size = (sizes[0] if len(sizes) > 1 else 1), sizes[-1]
+        self._order_channels(node, channels, size)
         self._stays(node, channels, size, self.where)
         return channels, size
+
+    def _order_channels(self, node: Node, channels: int, size: tuple[int, int]) -> None:
+        """If channels are all that has changed places, the tensor is a copy of the layer's result."""
+        where = self.where.reshape(channels, -1)
+        taken, rest = np.divmod(where, where.shape[1])
+        if self.view is None or (channels, size) != (self.view.channels, self.view.size) or (
+                (taken != taken[:, :1]).any() or (rest != np.arange(where.shape[1])).any()
+                or (taken[:, 0] == np.arange(channels)).all()):
+            return
+        target, shape = self.graph.new_map(channels, size), self.where.shape[1:]
+        number = self.graph.add(copy_layer(node, channels, size, taken[:, 0]), self.view, target)
+        self.is_at(target, self.unsigned, lambda x: x.reshape(len(x), *shape), (number,))
 
     def rows(self, node: Node) -> tuple[tuple[int, int], int]:
         """Places and features of the tensor, [N, ..., features]; its features must be the view's channels."""
