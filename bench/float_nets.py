@@ -204,6 +204,37 @@ def vit(tokens=4, width=8, heads=2):
     return net.model(net("Add", x, net("MatMul", y, net.weights(2 * width, width))))
 
 
+def class_token(size=16, patch=4, width=12, heads=3, layers=1, classes=5):
+    """A transformer that classifies pictures: a first token of its own, places, Gelu as exporters write it."""
+    net, tokens = Net(11, x=[1, 3, size, size]), (size // patch) ** 2 + 1
+    x = net("Conv", "x", net.weights(width, 3, patch, patch), net.weights(width), strides=[patch, patch])
+    x = net("Transpose", net("Reshape", x, np.array([1, width, tokens - 1])), perm=[0, 2, 1])
+    x = net("Add", net("Concat", net.weights(1, 1, width), x, axis=1), net.weights(1, tokens, width))
+
+    def norm(x):
+        return net("LayerNormalization", x, np.abs(net.weights(width)) + np.float32(0.5), net.weights(width))
+
+    def linear(x, outputs, inputs=width):
+        return net("Add", net("MatMul", x, net.weights(inputs, outputs)), net.weights(outputs))
+
+    def split(x, perm):
+        return net("Transpose", net("Reshape", x, np.array([1, tokens, heads, width // heads])), perm=perm)
+
+    for _ in range(layers):
+        y = norm(x)
+        q, k, v = (linear(y, width) for _ in range(3))
+        scores = net("MatMul", split(q, [0, 2, 1, 3]), split(k, [0, 2, 3, 1]))
+        scores = net("Softmax", net("Mul", scores, np.float32((width / heads) ** -0.5)), axis=-1)
+        y = net("Transpose", net("MatMul", scores, split(v, [0, 2, 1, 3])), perm=[0, 2, 1, 3])
+        x = net("Add", x, linear(net("Reshape", y, np.array([1, tokens, width])), width))
+        y = linear(norm(x), 4 * width)
+        gate = net("Add", net("Erf", net("Div", y, np.float32(2 ** 0.5))), np.float32(1))
+        y = net("Mul", net("Mul", y, gate), np.float32(0.5))
+        x = net("Add", x, linear(y, width, 4 * width))
+    x = net("Gather", norm(x), np.array(0), axis=1)
+    return net.model(net("Gemm", x, net.weights(width, classes), net.weights(classes)))
+
+
 def keywords():
     """One-dimensional convolutions over time, as for sounds."""
     net = Net(8, x=["N", 4, 20])
@@ -222,6 +253,7 @@ def two_and_two():
 
 NETS = {"lenet": lenet, "lenet_matmul": lambda: lenet(matmul=True), "vgg": vgg, "resnet": resnet,
         "mobilenet1": mobilenet, "mobilenet2": lambda: mobilenet(2), "swish": swish, "unet": unet, "vit": vit,
+        "class_token": class_token,
         "keywords": keywords, "two_and_two": two_and_two, "fire": fire, "dense": dense, "shuffled": shuffled}
 
 

@@ -14,7 +14,7 @@ from .node import Node
 from .tables import product_table, sum_tables
 from .value import Value, copy_layer
 
-__all__ = ["ELEMENTWISE_OPERATORS", "elementwise"]
+__all__ = ["ELEMENTWISE_OPERATORS", "constant_like", "elementwise"]
 
 #: By kind, what takes both operands; codes, scale and zero point of each come first, the result's last.
 _JOINS = {"com.microsoft.QLinearAdd": "Add", "com.microsoft.QLinearMul": "Mul"}
@@ -30,7 +30,8 @@ def elementwise(values: Sequence[Value], node: Node, graph: Graph) -> Value:
     operands = {node.inputs[place]: (value, place) for place, value in zip(places, values, strict=True)}
     for place in (0, 3) if _join(node) else ():
         if place not in places and node.constant(place, "an operand").size != 1:
-            operands[node.inputs[place]] = _constant(node.constant(place, "an operand"), values[0], node), place
+            constant = constant_like(node.constant(place, "an operand"), values[0], node)
+            operands[node.inputs[place]] = constant, place
     for value, place in operands.values():
         value.match(node, node.zero_point(place + 2, "an operand's zero point")[1])
     if len(operands) > 1:
@@ -43,8 +44,8 @@ def elementwise(values: Sequence[Value], node: Node, graph: Graph) -> Value:
 
 
 def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) -> Value:
-    # The one with more elements is operand A.
-    names = sorted(operands, key=lambda name: -operands[name][0].where.size)
+    # The one with more elements is operand A; of two alike, one that is where it is: the host arranges the other.
+    names = sorted(operands, key=lambda name: (-operands[name][0].where.size, operands[name][0].view is None))
     (a, a_place), (b, b_place) = (operands[name] for name in names)
     if a.where.ndim != b.where.ndim or a.batch != b.batch:
         raise node.error("its operands must have as many dimensions and images each")
@@ -118,7 +119,7 @@ def _join(node: Node) -> str:
     return _JOINS.get(node.op) or node.attributes.get("join", "")
 
 
-def _constant(codes: np.ndarray, other: Value, node: Node) -> Value:
+def constant_like(codes: np.ndarray, other: Value, node: Node) -> Value:
     """An operand that is the same for all images: the host makes it of any input, as often as there are images."""
     shape = (*[1] * (other.where.ndim - codes.ndim), *codes.shape)
     if codes.dtype not in (np.int8, np.uint8) or shape[0] != 1 or len(shape) != other.where.ndim:

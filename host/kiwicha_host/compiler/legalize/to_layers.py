@@ -18,7 +18,7 @@ from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
 from . import fused, moves, pooling, resample
 from .concat import concat, qlinear_concat
 from .convolution import qlinear_conv, qlinear_conv_transpose
-from .elementwise import ELEMENTWISE_OPERATORS, elementwise
+from .elementwise import ELEMENTWISE_OPERATORS, constant_like, elementwise
 from .layer_norm import layer_norm
 from .matmul import qgemm, qlinear_matmul
 from .node import Node
@@ -80,6 +80,7 @@ class LayerBuilder:
         self.values: dict[str, Value] = {}
         self._made = {name for op in graph.ops for name in op.outputs}
         self._reads = Counter([*graph.outputs, *(name for op in graph.ops for name in op.reads)])
+        self._rows = _taken_by_rows(graph)
 
     def add(self, op: Op) -> None:
         """Add one operator, whose inputs are known.
@@ -140,10 +141,11 @@ class LayerBuilder:
 
     def _results(self, node: Node, names: Sequence[str], values: list[Value]) -> list[Value]:
         if node.op in _CONCATS:
-            if len(names) != len(_operands(node)):
-                raise node.error("constant operands are not supported")
-            return [_CONCATS[node.op](values, node)]
+            operands = self._operands(node, values)
+            self._arrange(node, operands)
+            return [_CONCATS[node.op](operands, node)]
         if node.op in ELEMENTWISE_OPERATORS:
+            self._arrange(node, values)
             return [elementwise(values, node, self._graph)]
         if len(names) > 1:
             raise node.error(f"must take one tensor that is computed, not {', '.join(names)!r}")
@@ -157,6 +159,18 @@ class LayerBuilder:
             raise node.error("only the first output is supported")
         _OPERATORS[node.op](values[0], node)
         return values
+
+    def _operands(self, node: Node, values: list[Value]) -> list[Value]:
+        """Those of a Concat in their order, computed ones and constants."""
+        computed = iter(values)
+        return [constant_like(self._graph.constants[name], values[0], node) if name in self._graph.constants else
+                next(computed) for name in (node.inputs[2::3] if node.op != "Concat" else node.inputs)]
+
+    def _arrange(self, node: Node, values: Sequence[Value]) -> None:
+        """Operands from the host, by rows if their result is wanted so."""
+        if node.outputs[0] in self._rows:
+            for value in values:
+                value.by_rows(node)
 
     def start(self, name: str) -> Value:
         """A tensor that comes from elsewhere; :exc:`CompileError` if no layer can take it."""
@@ -176,8 +190,15 @@ class LayerBuilder:
         return replace(self.layers, outputs=outputs)
 
 
-def _operands(node: Node) -> list[str]:
-    return node.inputs[2::3] if node.op != "Concat" else node.inputs
+def _taken_by_rows(graph: Graph) -> set[str]:
+    """Tensors whose rows something takes, after functions of elements, sums and concatenations if need be."""
+    taken: set[str] = set()
+    for op in reversed(graph.ops):
+        if op.kind in _ROW_TAKERS:
+            taken.add(op.inputs[0])
+        elif op.kind in (*ELEMENTWISE_OPERATORS, *_CONCATS) and taken & {*op.outputs}:
+            taken |= {name for name in op.reads if name not in graph.constants}
+    return taken
 
 
 def _start(layers: LayerGraph, name: str, known: Type | None) -> Value:
@@ -276,6 +297,8 @@ _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
     "Concat": concat,
     "com.microsoft.QLinearConcat": qlinear_concat,
 }
+#: Those that take a tensor's rows, each as a place.
+_ROW_TAKERS = ("QLinearMatMul", "kiwicha.QLinearLayerNormalization", "com.microsoft.QLinearSoftmax")
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
           "constants, MaxPool, averages, softmax, layer normalization, functions of one tensor, sums and "

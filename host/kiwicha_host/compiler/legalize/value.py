@@ -126,6 +126,13 @@ class Value:
         self.shapers.append(_features_first(features))
         return (count, 1), features
 
+    def by_rows(self, node: Node) -> None:
+        """Arrange a tensor that the host makes, [N, ..., features], so that each row is a place."""
+        if self.view is None and self.where.ndim > 2:
+            shape, unsigned = self.where.shape[1:-1], self.unsigned
+            size, features = self.rows(node)
+            self.is_at(self.placed(features, size), unsigned, as_rows(shape, features))
+
     def _stays(self, node: Node, channels: int, size: tuple[int, ...], where: np.ndarray) -> None:
         """Refuse a tensor of which `where` does not say that it is the layer's result, as that has it."""
         if self.view is not None and ((channels, *size) != (self.view.channels, *self.view.size)

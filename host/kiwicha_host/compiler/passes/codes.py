@@ -26,7 +26,6 @@ class Work:
         self.constants = dict(graph.constants)
         self.opset = graph.opsets.get("", 0)
         self._types = graph.types
-        self.opsets = graph.opsets
         self._maker = {name: op for op in graph.ops for name in op.outputs if name}
         self._used = {*graph.inputs, *self.constants, *self._maker}
         self._reads = Counter([*graph.outputs, *(name for op in graph.ops for name in op.reads)])

@@ -44,7 +44,7 @@ def _mean(work: Work, op: Op, made: Codes, result: str) -> Op | None:
 
 def _softmax(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     """ONNX Runtime's operator, which it makes of the pair too."""
-    ends, opset = _ends(work, op, made), work.opsets.get("", 1)
+    ends, opset = _ends(work, op, made), work.opset
     if ends is None or set(op.attributes) - {"axis"}:
         return None
     # Before opset 13 all dimensions from `axis` on were one.
