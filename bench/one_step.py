@@ -3,7 +3,7 @@
 Sums and products of two tensors: all 65,536 pairs of codes. Averages: random codes. Each operator gets random
 scales and zero points, of int8 and of uint8 codes in turn. Simple scales are whole multiples of 1/64, so that many
 results are at halves; equal ones are one random number, as ONNX Runtime's quantizer gives them to AveragePool. A
-softmax's result has a scale of 1/512 to 1/64, and simple ones are 1 / n.
+softmax's result has a scale of 1/512 to 1/64, a norm's one of 1/64 to 1/16, and simple ones are 1 / n.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,8 @@ OPERATORS: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
     "average of 2x2": ("QLinearAveragePool", {"kernel_shape": [2, 2]}, (16, 33, 33)),
     "global average of 7x7": ("QLinearGlobalAveragePool", {}, (2000, 7, 7)),
     "mean of 7x7": ("ReduceMean", {"axes": [2, 3]}, (2000, 7, 7)),
-    "softmax of 197": ("QLinearSoftmax", {"axis": -1, "opset": 13}, (300, 197))}
+    "softmax of 197": ("QLinearSoftmax", {"axis": -1, "opset": 13}, (300, 197)),
+    "norm of 192": ("LayerNormalization", {"axis": -1}, (300, 192))}
 
 
 class Share(NamedTuple):
@@ -65,14 +66,18 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     if op == "QLinearMul":
         times = np.float32(rng.uniform(1, 100)) if kind == "random" else rng.integers(1, 100)
         scales[2] = scales[0] * scales[1] * times
+    factors = {}
+    if op == "LayerNormalization":
+        factors = {"gain": rng.uniform(0.5, 2, shape[-1]), "bias": rng.normal(0, 0.5, shape[-1])}
+        scales[2] = np.float32(1 / rng.integers(16, 64) if kind == "simple" else rng.uniform(1 / 64, 1 / 16))
     if op == "QLinearSoftmax":
         scales[2] = np.float32(1 / rng.integers(64, 512) if kind == "simple" else rng.uniform(1 / 512, 1 / 64))
     zeros = rng.integers(info.min, info.max, 3, dtype, endpoint=True)
     known = {f"{what}{i}": item for what, items in (("s", scales), ("z", zeros)) for i, item in enumerate(items)}
     names = ["x", "s0", "z0", *(["y0", "s1", "z1"] if two else []), "s2", "z2"]
-    if op == "ReduceMean":
+    if op in ("ReduceMean", "LayerNormalization"):
         nodes = [helper.make_node("DequantizeLinear", names[:3], ["a"]),
-                 helper.make_node(op, ["a"], ["b"], **attributes),
+                 helper.make_node(op, ["a", *factors], ["b"], **attributes),
                  helper.make_node("QuantizeLinear", ["b", "s2", "z2"], ["y"])]
     else:
         nodes = [helper.make_node(op, names, ["y"], domain="com.microsoft", **attributes)]
@@ -81,6 +86,7 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
         "x": rng.integers(info.min, info.max, int(np.prod(shape)), dtype, endpoint=True)}
     value = helper.make_tensor_value_info
     constants = [numpy_helper.from_array(item, key) for key, item in known.items() if key in names]
+    constants += [numpy_helper.from_array(np.float32(item), key) for key, item in factors.items()]
     graph = helper.make_graph(nodes, name, [value(item, element, ["N", *shape]) for item in arrays],
                               [value("y", element, None)], constants)
     model = helper.make_model(graph, ir_version=8, opset_imports=[

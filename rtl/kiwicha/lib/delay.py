@@ -29,10 +29,12 @@ def delay_valid(m, valid, name, cycles):
 def copies(m, value, name, count):
     """*value* a cycle later, in *count* registers: one for each part of something wide.
 
-    yosys merges bits that start alike: it keeps as many as there are different values, two of each bit at most.
+    yosys merges bits that start alike, so there are two of each bit at most: of two registers, all of them; of more,
+    which ones they share differs from bit to bit.
     """
-    registers = [Signal.like(value, name=f"{name}_{i}", init=i % (1 << len(value)), reset_less=True)
-                 for i in range(count)]
+    inits = [0, -1] if count == 2 else range(count)
+    registers = [Signal.like(value, name=f"{name}_{i}", init=init % (1 << len(value)), reset_less=True)
+                 for i, init in enumerate(inits)]
     m.d.sync += [register.eq(value) for register in registers]
     return registers
 
