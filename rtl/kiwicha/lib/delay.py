@@ -29,8 +29,8 @@ def delay_valid(m, valid, name, cycles):
 def copies(m, value, name, count):
     """*value* a cycle later, in *count* registers: one for each part of something wide.
 
-    yosys merges bits that start alike, so there are two of each bit at most: of two registers, all of them; of more,
-    which ones they share differs from bit to bit.
+    yosys merges bits that start alike, so there are two of each bit at most: two registers share none, and more of
+    them share bits, not all the same ones.
     """
     inits = [0, -1] if count == 2 else range(count)
     registers = [Signal.like(value, name=f"{name}_{i}", init=init % (1 << len(value)), reset_less=True)
