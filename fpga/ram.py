@@ -25,7 +25,8 @@ class Ram(wiring.Component):
     Reads and writes move one beat per cycle each, at once, and bursts follow one another without a gap; how long
     the first beat of a read takes is `kiwicha_host.memory_latency.BLOCK_RAM`. Answers come in order. A word from
     the host takes the cycle of a beat. Outside of the memory both buses answer DECERR, the word bus an error.
-    What a read returns while the same bytes are being written is undefined, as for the chip's own memories.
+    What a read returns that comes before the answer to a write of the same bytes is undefined, as for the chip's
+    own memories; so is a host's word that is read in the cycle after it was written.
 
     Parameters
     ----------

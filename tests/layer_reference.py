@@ -64,7 +64,7 @@ def _softmax(layer, a):
 
 
 def _layer_norm(layer, a):
-    codes = a.astype(np.int64) - layer.x_zero
+    codes = a.astype(np.int64) - a.max(axis=-1, keepdims=True)
     total, squares = (values.sum(axis=-1, keepdims=True) for values in (codes, codes ** 2 * layer.square_unit))
     squares = squares + round(layer.epsilon * layer.channels * layer.square_unit)
     assert squares.max() < 1 << 31

@@ -15,7 +15,6 @@ from kiwicha_host.compiler.ir.onnx_op import from_node, to_node
 from kiwicha_host.compiler.passes import PASSES, bind_dims
 from kiwicha_host.compiler.passes.fold_constants import fold_constants
 from kiwicha_host.compiler.passes.fold_shapes import fold_shapes
-from kiwicha_host.compiler.passes.gather_one import gather_one
 from kiwicha_host.compiler.passes.remove_dead import remove_dead
 from kiwicha_host.compiler.passes.unsigned_codes import unsigned_codes
 from kiwicha_host.compiler.passes.zero_points import zero_points
@@ -86,22 +85,6 @@ def test_fold_constants():
                    constants={"two": np.array(2, np.int8)})
     assert fold_constants(before).same(graph(limit("x", "row"), constants={"row": np.array([4], np.int8)}))
     assert fold_constants(fold_constants(before)).same(fold_constants(before))
-
-
-@pytest.mark.parametrize("index, end", [(2, 3), (-1, np.iinfo(np.int64).max), (-2, -1)])
-def test_gather_one(index, end):
-    """One element is a slice; several, or an index that is computed, stay as they are."""
-    gather = Op("g", "Gather", ("x", "i"), ("y",), {"axis": 1})
-    after = gather_one(graph(gather, constants={"i": np.array(index)}))
-    assert [op.kind for op in after.ops] == ["Slice", "Squeeze"] and after.ops[1].outputs == ("y",)
-    assert [after.constants[name].tolist() for name in after.ops[0].inputs[1:]] == [[index], [end], [1]]
-    [op] = gather_one(graph(gather, constants={"i": np.array([index])})).ops
-    assert (op.kind, op.outputs) == ("Slice", ("y",))
-    for constants in ({"i": np.array([index, 0])}, {"i": np.array([[index]])}):
-        before = graph(gather, constants=constants)
-        assert gather_one(before).same(before)
-    before = replace(graph(gather, constants={"i": np.array(index)}), opsets={"": 12})
-    assert gather_one(before).same(before)
 
 
 @pytest.mark.parametrize("op", [

@@ -143,17 +143,15 @@ class SoftmaxLayer(VectorLayer):
 class LayerNormLayer(VectorLayer):
     """Layer normalization over the channels of each place.
 
-    Codes less `x_zero` have a mean and a variance. Of such a one less the mean, over the root of variance plus
-    `epsilon`, the result is (that + shift) * gain, rounded, plus the zero point, clamped. A's table has codes less
-    `x_zero` as FP32.
+    Codes have a mean and a variance. Of such a one less the mean, over the root of variance plus `epsilon`, the
+    result is (that + shift) * gain, rounded, plus the zero point, clamped. All is computed of d, which a code is less
+    than the largest of its place: A's table has, as word number `-d & 255`, -d as FP32.
 
     Parameters
     ----------
-    x_zero : zero point of A
     epsilon : in steps of A, squared
     shift, gain : float32 [channels]
     """
-    x_zero: int = 0
     epsilon: float = 0.0
     shift: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     gain: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -161,8 +159,7 @@ class LayerNormLayer(VectorLayer):
     @property
     def square_unit(self) -> int:
         """Squares and epsilon are summed in steps of 1 / that: a power of two, so that sums stay below 2^31."""
-        largest = self.channels * (max(127 - self.x_zero, 128 + self.x_zero) ** 2 + self.epsilon) + 1
-        return 1 << int(np.log2((1 << 31) / largest))
+        return 1 << int(np.log2((1 << 31) / (self.channels * (255 ** 2 + self.epsilon) + 1)))
 
 
 #: Raises :exc:`CompileError` for a layer that the chip is too small for.

@@ -9,7 +9,8 @@ from ..ir.layers import SHIFT, View
 from .node import Node
 from .value import Value, copy_layer, without_height
 
-__all__ = ["flatten", "identity", "pad", "reshape", "slice_", "split", "squeeze", "transpose", "unsqueeze"]
+__all__ = ["flatten", "gather", "identity", "pad", "reshape", "slice_", "split", "squeeze", "transpose",
+           "unsqueeze"]
 
 #: An end beyond any batch, as exporters write it.
 _ANY = (1 << 31) - 1
@@ -85,6 +86,22 @@ def slice_(value: Value, node: Node) -> None:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         index[axis % rank] = slice(start, end, step)
     _take(value, node, index)
+
+
+def gather(value: Value, node: Node) -> None:
+    """One element along an axis; so a transformer takes its first token."""
+    node.only("axis")
+    rank, axis, index = value.where.ndim, node.attributes.get("axis", 0), node.constant(1, "the index")
+    if index.size != 1 or index.ndim > 1 or not -rank <= axis < rank:
+        raise node.error(f"takes one element along one of {rank} axes, not {list(index.shape)} of axis {axis}")
+    size, number = value.where.shape[axis], int(index.reshape(()))
+    if axis % rank == 0 or not -size <= number < size:
+        raise node.error(f"must leave the batch alone, and its index {number} be one of {size}")
+    box = [slice(None)] * rank
+    box[axis % rank] = slice(number % size, number % size + 1)
+    _take(value, node, box)
+    if not index.ndim:
+        value.shape_with(node, lambda x: x.squeeze(axis % rank))
 
 
 def split(value: Value, node: Node) -> list[Value]:

@@ -11,6 +11,8 @@ __all__ = ["qlinear_softmax"]
 
 #: Sums of exponentials stay below 2^31, and each of them below 2^23, as in ONNX Runtime.
 _SUMS, _LARGEST = (1 << 31) - 1, (1 << 23) - 1
+#: Scales of results, whose reciprocals ONNX Runtime rounds down to integers.
+_LEAST_SCALE = 2.0 ** -16
 #: From here on, the axis is one alone.
 _ONE_AXIS = 13
 
@@ -24,8 +26,9 @@ def qlinear_softmax(value: Value, node: Node) -> None:
             "; before opset 13, all axes from there on are one" if opset < _ONE_AXIS else ""))
     x_scale, y_scale, _, y_zero = ends(value, node)
     features = value.where.shape[-1]
-    if features > _SUMS // 256 or not y_scale <= 1:
-        raise node.error(f"{features} elements in a row, or a result's scale of {y_scale}, are too much")
+    if features > _SUMS // 256 or not _LEAST_SCALE <= y_scale <= 1:
+        raise node.error(f"{features} elements in a row are too many, or a result's scale of {y_scale} is not "
+                         f"from {_LEAST_SCALE} to 1")
     largest = min(_SUMS // features, _LARGEST)
     distances = np.arange(-255, 1)
     table = np.zeros(256, np.int32)

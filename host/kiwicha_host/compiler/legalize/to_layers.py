@@ -162,9 +162,11 @@ class LayerBuilder:
 
     def _operands(self, node: Node, values: list[Value]) -> list[Value]:
         """Those of a Concat in their order, computed ones and constants."""
-        computed = iter(values)
+        computed, names = iter(values), node.inputs[2::3] if node.op != "Concat" else node.inputs
+        if len(names) > len(values) and values[0].batch != 1:
+            raise node.error("takes constants beside a batch of one only")
         return [constant_like(self._graph.constants[name], values[0], node) if name in self._graph.constants else
-                next(computed) for name in (node.inputs[2::3] if node.op != "Concat" else node.inputs)]
+                next(computed) for name in names]
 
     def _arrange(self, node: Node, values: Sequence[Value]) -> None:
         """Operands from the host, by rows if their result is wanted so."""
@@ -286,6 +288,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "Unsqueeze": moves.unsqueeze,
     "Identity": moves.identity,
     "DequantizeLinear": _dequantize_linear,
+    "Gather": moves.gather,
     "Slice": moves.slice_,
     "Pad": moves.pad,
     "Resize": resample.resize,
@@ -306,4 +309,4 @@ _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm 
 #: What a model may consist of.
 SUPPORTED = (*_OPERATORS, *_CONCATS, *ELEMENTWISE_OPERATORS, "Split")
 #: Those that take numbers as well as codes.
-_SHAPERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split")
+_SHAPERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Gather", "Slice", "Split")

@@ -5,7 +5,6 @@ from .fold_constants import fold_constants
 from .fold_elementwise import fold_elementwise
 from .fold_qdq import fold_qdq
 from .fold_shapes import fold_shapes
-from .gather_one import gather_one
 from .infer_types import infer_types
 from .pairs import pairs
 from .remove_dead import remove_dead
@@ -15,5 +14,5 @@ from .zero_points import zero_points
 __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
-PASSES = (pairs, remove_dead, fold_constants, fold_shapes, gather_one, zero_points, unsigned_codes,
-          fold_qdq, fold_elementwise, infer_types)
+PASSES = (pairs, remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq,
+          fold_elementwise, infer_types)

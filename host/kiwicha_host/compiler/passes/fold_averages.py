@@ -79,7 +79,9 @@ def _numbers(work: Work, name: str) -> np.ndarray | None:
     if codes is None or scale is None or scale.dtype != np.float32 or codes.ndim != 1:
         return None
     zeros = np.zeros(1, np.int64) if not zero else zero[0]
-    return None if zeros is None else (codes.astype(np.int64) - zeros.astype(np.int64)).astype(np.float32) * scale
+    if zeros is None or codes.dtype.kind not in "iu" or zeros.dtype.kind not in "iu":
+        return None
+    return (codes.astype(np.int64) - zeros.astype(np.int64)).astype(np.float32) * scale
 
 
 #: By the kind of an operator whose results are each of many elements: the operator on codes that makes the codes

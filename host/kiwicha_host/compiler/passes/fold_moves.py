@@ -11,8 +11,8 @@ from .codes import Codes, Work, is_sound, read
 __all__ = ["MOVES", "on_codes"]
 
 #: The same on codes as on the numbers that they stand for, which only change places.
-_REORDERS = ("DepthToSpace", "Flatten", "Identity", "Reshape", "Slice", "SpaceToDepth", "Squeeze", "Transpose",
-             "Unsqueeze")
+_REORDERS = ("DepthToSpace", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Squeeze",
+             "Transpose", "Unsqueeze")
 #: The same, as codes are in the order of their numbers; and from which version on ONNX has it for codes.
 _MAXIMA = {"MaxPool": 0, "ReduceMax": 12, "GlobalMaxPool": 12}
 
@@ -23,6 +23,8 @@ def on_codes(work: Work, op: Op) -> Op | None:
     ONNX has no GlobalMaxPool of codes, but a MaxPool.
     """
     if work.opset < _MAXIMA.get(op.kind, 0):
+        return None
+    if op.kind == "Gather" and work.array(op.inputs[1]) is None:
         return None
     if op.kind == "GlobalMaxPool":
         shape = work.shape(op.inputs[0]) or ()

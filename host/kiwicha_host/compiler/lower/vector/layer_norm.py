@@ -5,7 +5,7 @@ from typing import cast
 
 import numpy as np
 
-from kiwicha.isa import OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, SecondSource, Source, Unit
+from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, Source, Unit
 from kiwicha.timing import word_lines
 
 from ...ir.layers import LayerNormLayer
@@ -18,29 +18,25 @@ from .tiles import Tile
 
 __all__ = ["LayerNormPlan", "StreamedLayerNorm"]
 
-#: Results of rows: less the mean; its square; less the mean square, then 1 / the deviation. Behind them come
-#: numbers in units of the deviation.
-_MEAN, _SQUARE, _INVERSE, _NUMBERS = range(4)
+#: Results of rows: the largest code; of all codes less that, the mean's square; less the mean, and behind it 1 / the
+#: deviation: bias and scale of numbers in units of the deviation.
+_LARGEST, _SQUARE, _MEAN, _INVERSE = range(4)
+_NUMBERS = -1
 _INFINITY = np.float32(np.inf)
 
 
 class LayerNormPlan(VectorPlan):
-    """Its constants are tables, biases of rows' sums and of those of squares, and each block's shift and gain."""
-
-    @property
-    def _layer(self) -> LayerNormLayer:
-        return cast(LayerNormLayer, self.layer)
+    """Its constants are two tables A, of squares and of numbers; epsilon's share of the sum of squares; shift and
+    gain of each block of channels.
+    """
 
     @cached_property
     def _packed(self) -> np.ndarray:
-        layer, columns = self._layer, self.config.columns
-        codes = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64)
-        # What a code lacks to be its square; the zero point goes off the sum, once.
-        unit = layer.square_unit
-        squares = ((codes - layer.x_zero) ** 2 * unit - codes).astype(np.int32)
-        parts = [layer.a_table, squares]
-        parts += [self._words(np.full(columns, value, np.int32)) for value in (
-            -layer.channels * layer.x_zero, round(layer.epsilon * layer.channels * unit))]
+        layer, columns = cast(LayerNormLayer, self.layer), self.config.columns
+        numbers = layer.a_table.view(np.float32)
+        epsilon = round(layer.epsilon * layer.channels * layer.square_unit)
+        parts = [np.round(numbers.astype(np.float64) ** 2 * layer.square_unit).astype(np.int32), numbers,
+                 self._words(np.full(columns, epsilon, np.int32))]
         blocks = ceil_div(layer.channels, columns)
         shift, gain = (np.pad(item, (0, blocks * columns - layer.channels)).reshape(blocks, columns)
                        for item in (layer.shift, layer.gain))
@@ -56,17 +52,13 @@ class LayerNormPlan(VectorPlan):
     def weight_bytes(self) -> int:
         return self._packed.nbytes
 
-    @property
-    def constant_bytes(self) -> int:
-        return self._packed.nbytes
-
     def packed(self) -> np.ndarray:
         return self._packed
 
 
 class StreamedLayerNorm(StreamedRows):
-    """Four passes over a tile: the sum of each place; that of squares, and 1 / deviation; codes less the mean,
-    times that, in FP32; and shift and gain, a block of channels after the other.
+    """Five passes over a tile: the largest code of each place, which goes off all codes; sums; sums of squares, and
+    1 / deviation; codes less the mean, times that, in FP32; shift and gain, block by block of channels.
     """
 
     @property
@@ -77,41 +69,44 @@ class StreamedLayerNorm(StreamedRows):
 class _LayerNormWork(Work):
 
     def compute(self, tile: Tile, number: int) -> None:
-        row, layer = RowTile(self, tile, number), cast(LayerNormLayer, self.plan.layer)
-        first = self.constants + 2 * 1024 // self.plan.config.line_bytes
-        self._deviations(row, layer, first)
+        row, layer = RowTile(self, tile, number, 4), cast(LayerNormLayer, self.plan.layer)
+        table = 4 * TABLE_WORDS // self.plan.config.line_bytes
+        less = {"a_source": Source.TABLE, "b_use": OperandUse.INDEX}
+        epsilon, numbers = self.constants + 2 * table, {"load_a": 1, "table_line": self.constants + table}
+        self._deviations(row, layer, epsilon, less)
         for place in range(row.places):
-            below = place * row.words
             self.emitter.add(
-                Unit.VECTOR, reads=[row.in_key, row.key(_MEAN), row.key(_INVERSE)], writes=[row.key(_NUMBERS)],
-                a_source=Source.TABLE, float=1, out_format=OutFormat.FP32, count0=1, count1=1, count2=row.blocks,
-                count3=1, a_line=row.line + place * row.blocks, a_stride2=1,
-                b_use=OperandUse.ADD, b_source=SecondSource.ROW, b_line=row.results(_MEAN) + below,
-                scale_mode=ScaleMode.COLUMN, param_line=row.results(_INVERSE) + below,
-                out_line=row.results(_NUMBERS) + row.blocks * below, out_stride2=row.words, out_step=1)
+                Unit.VECTOR, reads=[row.in_key, *map(row.key, (_LARGEST, _MEAN, _INVERSE))],
+                writes=[row.key(_NUMBERS)], **less, **row.second(_LARGEST, place), float=1,
+                out_format=OutFormat.FP32, count0=1, count1=1, count2=row.blocks, count3=1,
+                a_line=row.line + place * row.blocks, a_stride2=1, bias=1, scale_mode=ScaleMode.COLUMN,
+                param_line=row.result(_MEAN, place), out_line=row.behind + place * row.blocks * row.words,
+                out_stride2=row.words, out_step=1, **numbers)
+            numbers = {}
         for block in range(row.blocks):
             self.emitter.add(
                 Unit.VECTOR, reads=[row.in_key, row.key(_NUMBERS)], writes=[row.out_key],
                 a_source=Source.WORDS, float=1, **result_fields(layer), count0=1, count1=1, count2=row.places,
-                count3=1, a_line=row.results(_NUMBERS) + block * row.words, a_stride2=row.blocks * row.words,
-                bias=1, scale_mode=ScaleMode.COLUMN, param_line=first + (2 + 2 * block) * row.words,
+                count3=1, a_line=row.behind + block * row.words, a_stride2=row.blocks * row.words,
+                bias=1, scale_mode=ScaleMode.COLUMN, param_line=epsilon + (1 + 2 * block) * row.words,
                 out_line=row.out_line + block, out_stride2=row.blocks)
 
-    def _deviations(self, row: RowTile, layer: LayerNormLayer, constants: int) -> None:
-        """Less the mean, and 1 / deviation, of each place."""
-        means, mean_squares = ({"bias": 1, "param_line": constants + index * row.words,
-                                "scale_mode": ScaleMode.SCALAR, "scale": bits(np.float32(-1 / count))}
-                               for index, count in enumerate((layer.channels, layer.channels * layer.square_unit)))
-        row.reduce(_MEAN, reduce=Reduce.SUM, **self.tables())
-        row.reduce(_INVERSE, reduce=Reduce.SUM, b_use=OperandUse.ADD, b_line=row.line, b_stride2=1,
-                   b_stride3=row.blocks)
-        row.each(_MEAN, _MEAN, **means)
-        row.each(_SQUARE, _MEAN, float=1, b_use=OperandUse.MULTIPLY, b_source=SecondSource.ROW,
-                 b_line=row.results(_MEAN), b_stride3=row.words)
-        row.each(_INVERSE, _INVERSE, **mean_squares)
+    def _deviations(self, row: RowTile, layer: LayerNormLayer, epsilon: int, less: dict[str, int]) -> None:
+        """Less the mean, and 1 / deviation, of each place. Up to the first division, all numbers are exact."""
+        count = layer.channels
+
+        def times(factor: float) -> dict[str, int]:
+            return {"scale_mode": ScaleMode.SCALAR, "scale": bits(np.float32(factor))}
+
+        row.reduce(_LARGEST)
+        row.reduce(_MEAN, reduce=Reduce.SUM)
+        row.reduce(_INVERSE, _LARGEST, **less, reduce=Reduce.SUM, load_a=1, table_line=self.constants)
+        row.each(_MEAN, _MEAN)
+        row.each(_SQUARE, _LARGEST, **times(-count))
+        row.each(_MEAN, _MEAN, _SQUARE, float=1, b_use=OperandUse.ADD, **times(-1 / count))
+        row.each(_SQUARE, _MEAN, _MEAN, float=1, b_use=OperandUse.MULTIPLY)
+        row.each(_INVERSE, _INVERSE, bias=1, param_line=epsilon, **times(-1 / (count * layer.square_unit)))
         # Less than the least variance that codes can have, rounding may have made of none.
-        least = max(np.float32(layer.epsilon), np.float32(0.25 / layer.channels))
-        row.each(_INVERSE, _INVERSE, float=1, b_use=OperandUse.ADD, b_source=SecondSource.ROW,
-                 b_line=row.results(_SQUARE), b_stride3=row.words, scale_mode=ScaleMode.SCALAR,
-                 scale=bits(np.float32(-1)), clamp=1, clamp_low=bits(least), clamp_high=bits(_INFINITY),
-                 function=ResultFunction.RSQRT)
+        least = max(np.float32(layer.epsilon), np.float32(0.25 / count))
+        row.each(_INVERSE, _INVERSE, _SQUARE, float=1, b_use=OperandUse.ADD, **times(-1), clamp=1,
+                 clamp_low=bits(least), clamp_high=bits(_INFINITY), function=ResultFunction.RSQRT)

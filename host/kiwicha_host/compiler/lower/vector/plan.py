@@ -18,8 +18,8 @@ __all__ = ["Box", "VectorPlan"]
 
 #: The largest code of a row, the sum of its exponentials, and the results.
 SOFTMAX_PASSES = 3
-#: Sums; sums of squares; numbers in units of the deviation; the results.
-LAYER_NORM_PASSES = 4
+#: The largest code; sums; sums of squares; numbers in units of the deviation; the results.
+LAYER_NORM_PASSES = 5
 _TABLE_BYTES = 4 * TABLE_WORDS
 
 
@@ -117,7 +117,7 @@ class VectorPlan:
             box = replace(box, passes=SOFTMAX_PASSES, row_lines=2 * words)
         elif isinstance(layer, LayerNormLayer):
             box = replace(box, passes=LAYER_NORM_PASSES,
-                          row_lines=(3 + ceil_div(layer.channels, self.config.columns)) * words)
+                          row_lines=(4 + ceil_div(layer.channels, self.config.columns)) * words)
         return box.flat()
 
     def factor(self, places: int) -> np.float32:
@@ -129,12 +129,8 @@ class VectorPlan:
     # Tables.
 
     @property
-    def has_b_table(self) -> bool:
-        return self.layer.b_table is not None or isinstance(self.layer, LayerNormLayer)
-
-    @property
     def weight_bytes(self) -> int:
-        return _TABLE_BYTES * (2 if self.has_b_table else 1)
+        return _TABLE_BYTES * (2 if self.layer.b_table is not None else 1)
 
     @property
     def constant_bytes(self) -> int:

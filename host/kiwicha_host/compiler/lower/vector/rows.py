@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 
 from kiwicha import ChipConfig
-from kiwicha.isa import OutFormat, Source, Unit
+from kiwicha.isa import OutFormat, SecondSource, Source, Unit
 from kiwicha.timing import word_lines
 
 from ...errors import CompileError
@@ -27,42 +27,50 @@ class StreamedRows(StreamedVector):
 class RowTile:
     """A tile of places with all their channels, and lines of words besides, after those of all tiles.
 
-    `words` lines are a row's result; `results(n)` are the first of `places` such, and `key` is their buffer.
+    `words` lines are a row's result, of which each place has `results`, number by number. What comes behind these
+    begins with line `behind`.
     """
 
-    def __init__(self, work: Work, tile: Tile, number: int):
+    def __init__(self, work: Work, tile: Tile, number: int, results: int):
         config = work.plan.config
         self.blocks, self.places, self.words = tile.blocks[1], tile.images[1] * tile.out.size, word_lines(config)
         (self.line, self.in_key), (self.out_line, self.out_key) = work.input(number), work.output(number)
+        #: Lines from a place's results to the next one's.
+        self.apart = results * self.words
         self._first = work.row_lines(number)
+        self.behind = self._first + self.places * self.apart
         self._key = ("rows", work.layer, number % work.slots)
         self._tail = work.plan.layer.channels % config.columns
         self._add = work.emitter.add
 
-    def results(self, index: int) -> int:
-        """First line of the results `index`, a line of words for each place; or of what comes behind."""
-        return self._first + index * self.places * self.words
+    def result(self, index: int, place: int = 0) -> int:
+        """The first line of a place's result number `index`."""
+        return self._first + place * self.apart + index * self.words
 
     def key(self, index: int) -> Hashable:
+        """The buffer that has result number `index` of all places; or of what comes behind, -1."""
         return (*self._key, index)
 
-    def reduce(self, index: int, **fields: int) -> None:
-        """Results `index`, INT32, of all codes of each place."""
-        self._add(Unit.VECTOR, reads=[self.in_key, *self._read(fields)], writes=[self.key(index)], **{
-            "a_source": Source.BYTES, "row": 1, "count0": 1, "count1": 1, "count2": self.blocks,
-            "count3": self.places, "a_line": self.line, "a_stride2": 1, "a_stride3": self.blocks,
-            "out_line": self.results(index), "out_stride3": self.words, "out_step": 1, "tail": self._tail,
-            "out_format": OutFormat.INT32} | fields)
+    def second(self, index: int, place: int = 0) -> dict[str, int]:
+        """Fields that make a place's result, and from there on those of all, operand B."""
+        return {"b_source": SecondSource.ROW, "b_line": self.result(index, place), "b_stride3": self.apart}
 
-    def each(self, index: int, of: int, **fields: int) -> None:
-        """Results `index`, FP32, of each of the results `of`."""
-        reads = [self.in_key, self.key(of), *self._read(fields)]
+    def reduce(self, index: int, by: int | None = None, **fields: int) -> None:
+        """Result `index`, INT32, of all codes of each place; `by` is that which is operand B."""
+        self._row(index, [self.in_key], by, {
+            "a_source": Source.BYTES, "count2": self.blocks, "a_line": self.line, "a_stride2": 1,
+            "a_stride3": self.blocks, "tail": self._tail, "out_format": OutFormat.INT32} | fields)
+
+    def each(self, index: int, of: int, by: int | None = None, **fields: int) -> None:
+        """Result `index`, FP32, of result `of` of each place."""
+        # Constants come with the first tile's operands.
+        self._row(index, [self.in_key, self.key(of)], by, {
+            "a_source": Source.WORDS, "count2": 1, "a_line": self.result(of), "a_stride3": self.apart, "tail": 1,
+            "out_format": OutFormat.FP32} | fields)
+
+    def _row(self, index: int, reads: list[Hashable], by: int | None, fields: dict[str, int]) -> None:
+        if by is not None:
+            reads, fields = [*reads, self.key(by)], self.second(by) | fields
         self._add(Unit.VECTOR, reads=reads, writes=[self.key(index)], **{
-            "a_source": Source.WORDS, "row": 1, "count0": 1, "count1": 1, "count2": 1, "count3": self.places,
-            "a_line": self.results(of), "a_stride3": self.words, "out_line": self.results(index),
-            "out_stride3": self.words, "out_step": 1, "tail": 1, "out_format": OutFormat.FP32} | fields)
-
-    def _read(self, fields: dict[str, int]) -> list[Hashable]:
-        """The results that operand B is of."""
-        line = fields.get("b_line", -1)
-        return [self.key(index) for index in range(3) if line == self.results(index)]
+            "row": 1, "count0": 1, "count1": 1, "count3": self.places, "out_line": self.result(index),
+            "out_stride3": self.apart, "out_step": 1} | fields)

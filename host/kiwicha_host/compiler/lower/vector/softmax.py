@@ -1,6 +1,6 @@
 """Softmax along the channels of each place, tile by tile."""
 
-from kiwicha.isa import OperandUse, Reduce, ResultFunction, ScaleMode, SecondSource, Source, Unit
+from kiwicha.isa import OperandUse, Reduce, ResultFunction, ScaleMode, Source, Unit
 
 from ..emitter import result_fields
 from .rows import RowTile, StreamedRows
@@ -10,7 +10,7 @@ from .tiles import Tile
 __all__ = ["StreamedSoftmax"]
 
 #: Results of rows: the largest code, and 1 / the sum of the exponentials.
-_LARGEST, _INVERSE = 0, 1
+_LARGEST, _INVERSE = range(2)
 
 
 class StreamedSoftmax(StreamedRows):
@@ -26,17 +26,16 @@ class StreamedSoftmax(StreamedRows):
 class _SoftmaxWork(Work):
 
     def compute(self, tile: Tile, number: int) -> None:
-        row, layer = RowTile(self, tile, number), self.plan.layer
-        less = {"a_source": Source.TABLE, "b_use": OperandUse.INDEX, "b_source": SecondSource.ROW}
+        row, layer = RowTile(self, tile, number, 2), self.plan.layer
+        less = {"a_source": Source.TABLE, "b_use": OperandUse.INDEX}
         row.reduce(_LARGEST, **self.tables())
-        row.reduce(_INVERSE, **less, reduce=Reduce.SUM, b_line=row.results(_LARGEST), b_stride3=row.words)
+        row.reduce(_INVERSE, _LARGEST, **less, reduce=Reduce.SUM)
         row.each(_INVERSE, _INVERSE, scale_mode=ScaleMode.SCALAR, scale=bits(layer.factor[-1]),
                  function=ResultFunction.RECIPROCAL)
         for place in range(row.places):
-            line, below = place * row.blocks, place * row.words
+            line = place * row.blocks
             self.emitter.add(
                 Unit.VECTOR, reads=[row.in_key, row.key(_LARGEST), row.key(_INVERSE)], writes=[row.out_key],
-                **less, **result_fields(layer), count0=1, count1=1, count2=row.blocks, count3=1,
-                a_line=row.line + line, a_stride2=1, b_line=row.results(_LARGEST) + below,
-                out_line=row.out_line + line, out_stride2=1, scale_mode=ScaleMode.COLUMN,
-                param_line=row.results(_INVERSE) + below)
+                **less, **row.second(_LARGEST, place), **result_fields(layer), count0=1, count1=1,
+                count2=row.blocks, count3=1, a_line=row.line + line, a_stride2=1, out_line=row.out_line + line,
+                out_stride2=1, scale_mode=ScaleMode.COLUMN, param_line=row.result(_INVERSE, place))

@@ -97,7 +97,8 @@ class Work:
     def tables(self) -> dict[str, int]:
         """Fields of a VECTOR that say which tables are loaded: all that there are, by the first one."""
         loaded, self._tables_loaded = self._tables_loaded, True
-        return {} if loaded else {"load_a": 1, "load_b": int(self.plan.has_b_table), "table_line": self.constants}
+        return {} if loaded else {"load_a": 1, "load_b": int(self.plan.layer.b_table is not None),
+                                "table_line": self.constants}
 
     def load(self, tile: Tile, number: int) -> None:
         (line, key), at, box = self.input(number), self._at, self._box
