@@ -144,8 +144,8 @@ class LayerNormLayer(VectorLayer):
     """Layer normalization over the channels of each place.
 
     Codes have a mean and a variance. Of such a one less the mean, over the root of variance plus `epsilon`, the
-    result is (that + shift) * gain, rounded, plus the zero point, clamped. All is computed of d, which a code is less
-    than the largest of its place: A's table has, as word number `-d & 255`, -d as FP32.
+    result is (that + shift) * gain, rounded, plus the zero point, clamped. All is computed of d, by which a code
+    is less than the largest of its place: A's table has, as word number `-d & 255`, -d as FP32.
 
     Parameters
     ----------

@@ -27,8 +27,8 @@ def layer_norm(value: Value, node: Node) -> None:
     shift, gain = _factors(node, features, y_scale)
     epsilon = float(node.attributes.get("epsilon", 1e-5)) / float(x_scale) ** 2
     if not epsilon > 0 or not features * (255 ** 2 + epsilon) + 1 < _SUMS or features > _LARGEST_ROW:
-        raise node.error(f"squares of {features} codes do not fit in 32 bits, with an epsilon, which must be above "
-                         f"zero, of {epsilon:g} squares of the input's scale, {x_scale}")
+        raise node.error(f"squares of {features} codes do not fit in 32 bits, with an epsilon, which must be "
+                         f"above zero, of {epsilon:g} squares of the input's scale, {x_scale}")
     size, _ = value.rows(node)
     table = np.zeros(256, np.float32)
     table[np.arange(0, -256, -1) & 255] = np.arange(0, -256, -1)

@@ -18,8 +18,8 @@ from .tiles import Tile
 
 __all__ = ["LayerNormPlan", "StreamedLayerNorm"]
 
-#: Results of rows: the largest code; of all codes less that, the mean's square; less the mean, and behind it 1 / the
-#: deviation: bias and scale of numbers in units of the deviation.
+#: Results of rows: the largest code; of all codes less that, the mean's square; less the mean, and behind it 1 /
+#: the deviation: bias and scale of numbers in units of the deviation.
 _LARGEST, _SQUARE, _MEAN, _INVERSE = range(4)
 _NUMBERS = -1
 _INFINITY = np.float32(np.inf)
@@ -57,8 +57,8 @@ class LayerNormPlan(VectorPlan):
 
 
 class StreamedLayerNorm(StreamedRows):
-    """Five passes over a tile: the largest code of each place, which goes off all codes; sums; sums of squares, and
-    1 / deviation; codes less the mean, times that, in FP32; shift and gain, block by block of channels.
+    """Five passes over a tile: the largest code of each place, which goes off all codes; sums; sums of squares,
+    and 1 / deviation; codes less the mean, times that, in FP32; shift and gain, block by block of channels.
     """
 
     @property

@@ -1,0 +1,73 @@
+"""What takes rows of features, and what leads to it: elements, sums, concatenations, one element of an axis."""
+
+import numpy as np
+import pytest
+from code_nets import Between, check, onnxruntime_says
+
+from kiwicha_host import load_model
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.compiler.legalize.to_layers import to_layers
+from kiwicha_host.compiler.optimize import optimize
+
+
+def weighted(net, x, rng, inputs, outputs):
+    weights = net("DequantizeLinear", rng.integers(-100, 100, (inputs, outputs)).astype(np.int8), np.float32(0.01),
+                  np.int8(0))
+    return net("MatMul", x, weights)
+
+
+def test_elements_sums_and_concatenations_before_rows():
+    """A first row of its own, numbers for all places, a function of elements; then a product: without the host."""
+    rng = np.random.default_rng(0)
+    net = Between(np.uint8, x=[1, 6, 8])
+    first, places = (net("DequantizeLinear", rng.integers(0, 256, shape).astype(np.uint8), np.float32(0.05),
+                         np.uint8(3)) for shape in ((1, 1, 8), (1, 7, 8)))
+    x = net.numbers(net.codes(net("Concat", first, net.numbers("x"), axis=1), 0.05, 3))
+    x = net.numbers(net.codes(net("Add", x, places), 0.08, 9), 0.08, 9)
+    x = net.numbers(net.codes(net("Sigmoid", x), 1 / 200, 0), 1 / 200, 0)
+    model = net.model(net.codes(weighted(net, x, rng, 8, 5), 0.02, 120))
+    x = rng.integers(0, 256, (1, 6, 8)).astype(np.uint8)
+    check(model, {"x": x})
+    with load_model(model, "tiny", "golden", strict=True) as loaded:
+        [got] = loaded.run({"x": x}).values()
+    np.testing.assert_array_equal(got, onnxruntime_says(model, {"x": x})[0])
+
+
+def test_a_constant_beside_any_number_of_images():
+    """ONNX does not repeat it."""
+    net = Between(np.uint8, x=["N", 6, 8])
+    first = net("DequantizeLinear", np.zeros((1, 1, 8), np.uint8), np.float32(0.05), np.uint8(3))
+    model = net.model(net.codes(net("Concat", first, net.numbers("x"), axis=1), 0.05, 3))
+    with pytest.raises(CompileError, match="takes constants beside a batch of one only"):
+        to_layers(optimize(model))
+
+
+@pytest.mark.parametrize("opset", [13, 21])
+@pytest.mark.parametrize("index", [0, 3, -1, [2], [-4]], ids=str)
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_one_element_of_an_axis(dtype, index, opset):
+    """Of a product's rows, before another product; and of an input, for the host."""
+    rng, info = np.random.default_rng(1), np.iinfo(dtype)
+    net = Between(dtype, x=["N", 4, 8])
+    rows = net.numbers(net.codes(weighted(net, net.numbers("x"), rng, 8, 6), 0.05, 3))
+    one = net.numbers(net.codes(net("Gather", rows, np.array(index), axis=1)))
+    host = net.codes(net("CumSum", net("Gather", net.numbers("x"), np.array(index), axis=1), np.array(1)), 0.05, 3)
+    model = net.model(net.codes(weighted(net, one, rng, 6, 5), 0.03, 5), host, opset=opset)
+    x = rng.integers(info.min, info.max, (2, 4, 8), dtype, endpoint=True)
+    with load_model(model, "tiny", "golden") as loaded:
+        places = {row.op: row.place for row in loaded.placement}
+        assert places["QLinearMatMul"] == "chip" and places["CumSum"] == "host"
+        for got, expected in zip(loaded.run({"x": x}).values(), onnxruntime_says(model, {"x": x}), strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("index, axis, wrong", [
+    (np.array(0), 0, "must leave the batch alone, and its index 0 be one of 1"),
+    (np.array(4), 1, "its index 4 be one of 4"),
+    (np.array([0, 1]), 1, r"takes one element along one of 3 axes, not \[2\]")])
+def test_other_gathers_are_the_hosts(index, axis, wrong):
+    rng = np.random.default_rng(2)
+    net = Between(np.uint8, x=["N", 4, 8])
+    rows = net.numbers(net.codes(weighted(net, net.numbers("x"), rng, 8, 6), 0.05, 3))
+    with pytest.raises(CompileError, match=wrong):
+        to_layers(optimize(net.model(net.codes(net("Gather", rows, index, axis=axis)))))
