@@ -82,8 +82,8 @@ class Board:
 BOARDS: dict[str, Board] = {board.name: board for board in (
     Board(name="ulx3s_85f", platform=ULX3S_85F_Platform, part=Part("LFE5U-85F-6BG381C"),
           clock="clk25", source_mhz=25, leds=8,
-          clock_mhz={"": 50, "ulx3s_85f": 80}, memory_kib={"": 64, "ulx3s_85f": 128},
-          aim_mhz={"ulx3s_85f_e4m3": 80}, seed={"ulx3s_85f": 2}, baud=1_000_000,
+          clock_mhz={"": 50, "ulx3s_85f": 75}, memory_kib={"": 64, "ulx3s_85f": 128},
+          aim_mhz={"ulx3s_85f": 80, "ulx3s_85f_e4m3": 80}, seed={"ulx3s_85f": 2}, baud=1_000_000,
           config="ulx3s_85f"),
     Board(name="ulx3s_25f", platform=ULX3S_25F_Platform, part=Part("LFE5U-25F-6BG381C"),
           clock="clk25", source_mhz=25, leds=8,

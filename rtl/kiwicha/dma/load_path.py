@@ -62,8 +62,10 @@ class BurstReader(wiring.Component):
         failed, stop, room = Signal(), Signal(), Signal()
         m.d.comb += stop.eq(dropping | failed)
         issued = self._ask(m, expected.i, stop, room)
-        burst = self._first(m, expected.o, dropping)
-        done = self._take(m, burst, stop, dropping, failed)
+        # The one whose beats come is in registers: the bus's `ready` hangs on it, and the queue's pointer on none.
+        m.submodules.burst = burst = ResetInserter(dropping)(RegisterSlice(burst_layout(self.config)))
+        connect(m, expected.o, burst.i)
+        done = self._take(m, burst.o, stop, dropping, failed)
         flying = Signal(range(self.config.reads_in_flight + 2))
         # One cycle late, which is fine: a burst leaves at most every 2 cycles.
         m.d.sync += [
@@ -71,18 +73,8 @@ class BurstReader(wiring.Component):
             flying.eq(flying + issued - done),
         ]
         m.d.comb += self.idle.eq((flying == 0) & ~self.bus.ar.valid)
-        self._explain(m, burst.payload, failed)
+        self._explain(m, burst.o.payload, failed)
         return m
-
-    def _first(self, m, expected, dropping):
-        """The burst whose beats come, in registers: the bus's `ready` hangs on it."""
-        burst = stream.Signature(expected.payload.shape()).create(path=("burst",))
-        m.d.comb += expected.ready.eq(~burst.valid | burst.ready)
-        with m.If(expected.ready):
-            m.d.sync += [burst.valid.eq(expected.valid), burst.payload.eq(expected.payload)]
-        with m.If(dropping):
-            m.d.sync += burst.valid.eq(0)
-        return burst
 
     def _ask(self, m, expected, stop, room):
         """Bursts to AR, while there is `room`; says when one goes there."""
