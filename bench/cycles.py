@@ -37,7 +37,10 @@ _CUBES = {"tiny": (64, 128), "small": (64, 128), "ulx3s_85f": (64, 128, 256, 512
 
 
 def chip(name: str) -> ChipConfig:
-    """A configuration by its name, or ``name:bus_width``."""
+    """A configuration by its name, or ``name:bus_width``, or ``name+functions``."""
+    if name.endswith("+functions"):
+        base = name.removesuffix("+functions")
+        return dataclasses.replace(ChipConfig.preset(base), functions=True, name=f"{base}_functions")
     base, _, width = name.partition(":")
     config = ChipConfig.preset(base)
     return dataclasses.replace(config, bus_width=int(width), name=f"{base}_b{width}") if width else config

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from code_nets import onnxruntime_says
-from test_double_pairs import Pairs, RandomPairs, check
+from test_double_pairs import Pairs, RandomPairs, agrees, check
 from test_network import CONFIGS
 
 from kiwicha_host import load_model
@@ -147,11 +147,4 @@ class RandomMoves(RandomPairs):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_networks(seed):
-    print(f"seed {seed}")
-    net = RandomMoves(seed)
-    outputs = [net.quantized(name, reach / 100, np.uint8(128)) for name, reach in (
-        net.ready[-1], net.ready[net.rng.integers(2, len(net.ready))])]
-    model, inputs = net.model(*dict.fromkeys(outputs)), net.arrays()
-    with load_model(model, list(CONFIGS.values())[seed % len(CONFIGS)], "golden") as loaded:
-        for (name, got), wanted in zip(loaded.run(inputs).items(), onnxruntime_says(model, inputs), strict=True):
-            np.testing.assert_array_equal(got, wanted, err_msg=f"{name}, seed {seed}")
+    agrees(RandomMoves(seed), seed)
