@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from code_nets import DTYPES, Between, onnxruntime_says
 from layer_reference import run_layers
-from test_softmax import CHIPS
+from test_softmax import CHIPS, softmax
 
-from kiwicha_host import load_model
+from bench.cycles import chip
+from kiwicha_host import load_model, open_device
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.compiler.ir.layers import LayerNormLayer
 from kiwicha_host.compiler.legalize.to_layers import to_layers
@@ -64,6 +65,21 @@ def test_on_chips_of_many_shapes(config):
         model, x = net.model(made), codes(rng, np.int8, shape, 10, 30)
         [expected] = run_layers(to_layers(optimize(model)), {"x": x}).values()
         np.testing.assert_array_equal(result(model, config, x), expected)
+
+
+def test_on_the_compiled_chip():
+    """What waits for what shows there alone: the golden machine runs one instruction after the other."""
+    rng = np.random.default_rng(7)
+    with open_device("verilated", config=chip("tiny+functions"), latency=30) as device:
+        for shape in ((3, 4), (2, 33), (9, 17)):
+            norm, softmax_ = layer_norm(np.uint8, shape, rng), softmax(np.uint8, shape, axis=-1)
+            for (net, made), x in ((norm, codes(rng, np.uint8, shape, 20, 30)),
+                                   (softmax_, rng.integers(0, 256, (2, *shape)).astype(np.uint8))):
+                model = net.model(made)
+                [expected] = run_layers(to_layers(optimize(model)), {"x": x}).values()
+                with load_model(model, device=device, strict=True) as loaded:
+                    [got] = loaded.run({"x": x}).values()
+                np.testing.assert_array_equal(got, expected, err_msg=f"{model.graph.node[1].op_type} of {shape}")
 
 
 def test_gains_of_zero_and_quantized_factors():
