@@ -127,7 +127,7 @@ def test_disassembly():
     code = encode(Unit.STORE, address=0x1000, rows=3, row_stride=-4, wait=0b101, signal=1 << 15)
     assert disassemble(code) == "STORE address=0x1000 rows=3 row_stride=-4 wait={0,2} signal={15}"
     assert disassemble(encode(Unit.VECTOR, out_format=OutFormat.FP32)) == "VECTOR out_format=FP32"
-    assert disassemble(encode(Unit.VECTOR, out_format=6)) == "VECTOR out_format=6"
+    assert disassemble(encode(Unit.VECTOR, out_format=7)) == "VECTOR out_format=7"
     assert disassemble(bytes(64)).startswith("no instruction (opcode must be one of 1 LOAD, ")
 
 

@@ -63,6 +63,9 @@ def test_powers_of_two(name):
     ({"formats": (["int8"],)}, "formats must be among int8, int4, e4m3, e3m2, e2m3, e2m1, not ['int8']"),
     ({"formats": ("int8", "e4m3"), "rows": 12},
      "rows must be a power of two with floating-point formats, not 12: an array's height divides a scale block"),
+    ({"block_scales": True, "rows": 12},
+     "rows must be a power of two with block_scales, not 12: an array's height divides a scale block"),
+    ({"block_scales": 1}, "block_scales must be true or false, not 1"),
     ({"formats": ("int8", "int4"), "rows": 5}, "rows must be even with formats of 4 bits, not 5"),
     ({"formats": ("e2m1",), "columns": 7}, "columns must be even with formats of 4 bits, not 7"),
     ({"formats": ("int8", "e2m3", "e3m2", "e4m3"), "multiplier": "ecp5_packed"},
@@ -114,6 +117,19 @@ def test_widths_follow_from_the_formats(formats, operand, product, block):
     assert (config.operand_width, config.product_width, config.block_sum_width) == (operand, product, block)
     assert config.sign_magnitude == ("e4m3" in formats)
     assert config.block_scaled == any(name.startswith("e") for name in formats)
+    scaled = dataclasses.replace(config, block_scales=True)
+    assert scaled.block_scaled and scaled.block_sum_width == block and scaled.operand_width == operand
+
+
+@pytest.mark.parametrize("fields, floats, mxint8", [
+    ({"formats": ("int8",)}, False, False), ({"formats": ("int8",), "block_scales": True}, False, True),
+    ({"formats": ("int4",), "block_scales": True}, False, False), ({"formats": ("int8", "e2m3")}, True, True),
+    ({"formats": ("e2m1",)}, True, False), ({"formats": ("int8", "e2m1"), "columns": 6}, False, False),
+    ({"formats": ("int8",), "block_scales": True, "columns": 12}, False, False),
+])
+def test_results_with_dynamic_scales(fields, floats, mxint8):
+    config = ChipConfig(**fields)
+    assert (config.has_float_results, config.has_mxint8_results) == (floats, mxint8)
 
 
 def test_integers_of_numpy_are_integers():

@@ -126,7 +126,7 @@ def quant(**fields):
 
 # Of a chip with block scaling.
 SCALED_ERRORS = [
-    (vector(out_format=6), (ErrorCode.FIELD, Unit.VECTOR, 6)),
+    (vector(out_format=7), (ErrorCode.FIELD, Unit.VECTOR, 7)),
     (vector(out_format=OutFormat.INT32, float=1), (ErrorCode.FIELD, Unit.VECTOR, 1)),
     *((quant(parts=parts), (ErrorCode.FIELD, Unit.VECTOR, parts)) for parts in (0, 17, 127)),
     (quant(parts=2, bias=1), (ErrorCode.FIELD, Unit.VECTOR, 2)),

@@ -1,5 +1,6 @@
 """The block quantizer against others' formulas, PyTorch's casts, and the nearest of all values."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import ml_dtypes
@@ -121,6 +122,38 @@ def test_corners(fmt):
     codes, scales = quantize_block(np.array([[2 ** -149, -2. ** -149, 2 ** -127]], np.float32), fmt, 16)
     one = nearest(fmt, np.array([1.]))[0]
     assert scales.tolist() == [[0]] and codes.tolist() == [[0, minus, one]]
+
+
+def exact_mxint8(row, rule):
+    """Codes and scale code of one block, in rational numbers: OCP's scale, or the least that saturates nothing."""
+    if not np.isfinite(row).all():
+        return [0] * len(row), 255
+    numbers = [Fraction(float(item)) for item in row]
+    amax, power = max(map(abs, numbers)), -127
+    while power < 127 and (amax > Fraction(127, 64) * Fraction(2) ** power if rule == "rceil" else
+                           amax >= 2 * Fraction(2) ** power):
+        power += 1
+    # round() takes halves to the even integer.
+    return [max(-127, min(127, round(item * 64 / Fraction(2) ** power))) for item in numbers], power + 127
+
+
+@pytest.mark.parametrize("rule", ["rceil", "floor"])
+def test_mxint8_is_exact(rule):
+    """Every exponent with fractions about 127/64, subnormal numbers, halves, and blocks of many sizes."""
+    rng = np.random.default_rng(11)
+    edge = 0x7E0000     # of 127/64
+    tops = np.array([(exponent << 23 | fraction) for exponent in (0, 1, 2, 60, 127, 253, 254) for fraction in
+                     (0, 1, edge - 1, edge, edge + 1, 0x7F0000, 0x7F0001, 0x7FFFFF, 0x3F0000, 0x3F0001)],
+                    np.uint32).view(np.float32)
+    with np.errstate(over="ignore"):
+        halves = (rng.integers(-255, 256, (len(tops), 14)) / 128 * tops[:, None]).astype(np.float32)
+    x = np.concatenate([tops[:, None], halves, -tops[:, None]], axis=1)
+    x[~np.isfinite(x)] = 0
+    x = np.concatenate([x, random_rows(12, 40, 16), np.zeros((1, 16), np.float32), -x[-3:]])
+    x[-2, 3], x[-1, 0] = np.nan, -np.inf
+    codes, scales = quantize_block(x, "int8", 16, rule)
+    for row, got, scale in zip(x, codes.view(np.int8), scales[:, 0], strict=True):
+        assert (got.tolist(), int(scale)) == exact_mxint8(row, rule), row
 
 
 def test_shapes_and_tails():

@@ -16,10 +16,13 @@ from tb.vector.programs import errors, instruction
 
 #: Of a line of words each step fills all, or a part; the last line of words is full, or not.
 SHAPES = [(4, 2, 64, ("int8",)), (5, 1, 64, ("int8",)), (7, 2, 128, ("int8",)), (32, 8, 64, ("int8",)),
-          (8, 2, 64, ("int8", "e4m3", "e2m1")), (16, 4, 128, ("int8", "e2m1"))]
+          (8, 2, 64, ("int8", "e4m3", "e2m1")), (16, 4, 128, ("int8", "e2m1")), (8, 2, 64, ("int8", "scales")),
+          (4, 1, 64, ("int4", "scales"))]
 
 
 def chip(columns, lanes, bus_width, formats, **more):
+    if formats[-1] == "scales":
+        formats, more = formats[:-1], more | {"block_scales": True}
     return ChipConfig(rows=4, columns=columns, vector_lanes=lanes, bus_width=bus_width, formats=formats,
                       scratchpad_banks=2, bank_lines=256, accumulator_lines=64, **{"functions": True, **more})
 

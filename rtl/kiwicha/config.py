@@ -57,6 +57,8 @@ class ChipConfig:
                                     doc="accumulator lines of `columns` int32 each, in two banks")
     vector_lanes: int = _param(4, 1, 8, power_of_two=True,
                                doc="columns that the vector unit takes per cycle")
+    block_scales: bool = _param(False, doc="E8M0 scales and FP32 accumulation also without floating-point "
+                                           "formats")
     functions: bool = _param(False, doc="the vector unit takes 32-bit words, reduces rows, and has exp2, 1/x "
                                         "and 1/sqrt(x)")
     queue_depth: int = _param(4, 1, 16, doc="instructions that wait in front of each unit")
@@ -101,7 +103,8 @@ class ChipConfig:
     def _check_shape(self) -> None:
         """What the formats ask of the array."""
         if self.block_scaled and self.rows & (self.rows - 1):
-            raise ConfigError(f"rows must be a power of two with floating-point formats, not {self.rows}: "
+            why = "block_scales" if not self.has_float_formats else "floating-point formats"
+            raise ConfigError(f"rows must be a power of two with {why}, not {self.rows}: "
                               "an array's height divides a scale block")
         for name, size in (("rows", self.rows), ("columns", self.columns)):
             if size % max(FORMATS[item].per_byte for item in self.formats):
@@ -136,9 +139,24 @@ class ChipConfig:
         return self.accumulator_lines * self.columns * 4
 
     @property
-    def block_scaled(self) -> bool:
-        """Whether the chip takes scales: it has a floating-point format, and so FP32 accumulators."""
+    def has_float_formats(self) -> bool:
+        """Whether one of the element formats is floating-point."""
         return any(FORMATS[name].is_float for name in self.formats)
+
+    @property
+    def block_scaled(self) -> bool:
+        """Whether the chip takes scales, and so has FP32 accumulators: for its formats, or as it is told to."""
+        return self.block_scales or self.has_float_formats
+
+    @property
+    def has_float_results(self) -> bool:
+        """Whether results can be E4M3 and E2M1: column blocks make up scale blocks."""
+        return self.has_float_formats and not self.columns & (self.columns - 1)
+
+    @property
+    def has_mxint8_results(self) -> bool:
+        """Whether results can be MXINT8: likewise."""
+        return self.block_scaled and "int8" in self.formats and not self.columns & (self.columns - 1)
 
     @property
     def vector_floats(self) -> bool:

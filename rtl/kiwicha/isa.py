@@ -76,8 +76,9 @@ class OutFormat(DocumentedEnum):
     INT32 = 1
     FP32 = 2
     BF16 = 3
-    E4M3 = 4
-    E2M1 = 5
+    E4M3 = 4, "with a dynamic scale per block; only in a chip with floating-point formats"
+    E2M1 = 5, "likewise"
+    MXINT8 = 6, "int8, in sixty-fourths, likewise; only in a block-scaled chip with int8"
 
 
 class ScaleRule(DocumentedEnum):
@@ -279,18 +280,19 @@ every column of the line at `out_line + i3 * out_stride3`; in the last iteration
 count (0: all). Results are INT32 then, or FP32 if they are a maximum. `function` is taken of an FP32 result last
 of all.
 
-E4M3 and E2M1 make `parts` * columns results of each pixel, part j from A's lines `j * part_stride` further on,
-to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale by
-`scale_rule`. The scales of all pixels, in order, are the bytes of the lines from `scale_line` on; the rest of
-the last line is zero. Every part has the same bias, scale and operand B, so these need `parts` = 1.""", (
-    Field("out_format", 1, 3, "INT8, INT32, FP32, BF16, E4M3 or E2M1", enum=OutFormat),
+E4M3, E2M1 and MXINT8 make `parts` * columns results of each pixel, part j from A's lines `j * part_stride`
+further on, to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale
+by `scale_rule`. The scales of all pixels, in order, are the bytes of the lines from `scale_line` on; the rest of
+the last line is zero. Every part has the same bias, scale and operand B, so what differs from column to column
+needs `parts` = 1: bias, a scale per COLUMN, and B, unless it is from a ROW.""", (
+    Field("out_format", 1, 3, "INT8, INT32, FP32, BF16, E4M3, E2M1 or MXINT8", enum=OutFormat),
     Field("bias", 1, 1, "add a bias per column: int32, modulo 2^32, or FP32", bit=3),
     Field("scale_mode", 1, 2, "NONE, SCALAR (field `scale`) or COLUMN (parameter lines)", bit=4, enum=ScaleMode),
     Field("clamp", 1, 1, "clamp to clamp_low .. clamp_high", bit=6),
     Field("float", 1, 1, "operand A and bias are FP32; not for INT32, nor for SUM", bit=7),
     Field("zero_point", 2, 8, "added after rounding, INT8 only", signed=True),
-    Field("scale_rule", 3, 1, "RCEIL or FLOOR, E4M3 and E2M1 only", enum=ScaleRule),
-    Field("parts", 3, 7, "column blocks that share a scale, E4M3 and E2M1 only: 1 to 128 / columns", bit=1),
+    Field("scale_rule", 3, 1, "RCEIL or FLOOR, for dynamic scales only", enum=ScaleRule),
+    Field("parts", 3, 7, "column blocks that share a dynamic scale: 1 to 128 / columns", bit=1),
     Field("a_line", 8, 16, "first line of A"),
     Field("out_line", 10, 16, "first scratchpad line of the result"),
     Field("param_line", 12, 16, "first scratchpad line of the parameters"),
@@ -439,7 +441,8 @@ _STATIC = (
     Register("ACCUMULATOR", 0x014, Access.RO, "accumulator lines"),
     Register("FORMATS", 0x018, Access.RO, f"one bit per element format: {', '.join(FORMATS)}"),
     Register("FEATURES", 0x01C, Access.RO, "what a chip may have", _fields(
-        ("functions", 0, 1, "VECTOR takes words, reduces rows, and has functions"),)),
+        ("functions", 0, 1, "VECTOR takes words, reduces rows, and has functions"),
+        ("block_scales", 1, 1, "scales also without floating-point formats"))),
     Register("CONTROL", 0x020, Access.WO, "write ones to act", _fields(
         ("start", 0, 1, "run the program; ignored while busy"),
         ("abort", 1, 1, "end the running program with error ABORTED"))),

@@ -21,20 +21,25 @@ from kiwicha_host.golden import functions
 __all__ = ["DYNAMIC_SCALE", "NAN", "expected", "formats", "order", "result_lines"]
 
 NAN = 0x7FC00000
-DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1)
-#: The magnitudes of an element format, by code; its sign's bit; its largest exponent; the largest fraction there.
+DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1, OutFormat.MXINT8)
+#: The magnitudes of an element format, by code; its sign's bit, or None if codes are negated; its largest
+#: exponent; the largest fraction there.
 ELEMENTS = {
     OutFormat.E4M3: ([(code % 8 + 8 * (code > 7)) * 2.0 ** (max(code >> 3, 1) - 10) for code in range(127)],
                      7, 8, 1.75),
     OutFormat.E2M1: ([0, 0.5, 1, 1.5, 2, 3, 4, 6], 3, 2, 1.5),
+    OutFormat.MXINT8: ([code / 64 for code in range(128)], None, 0, 127 / 64),
 }
 
 
 def formats(config):
     """What results can be in a chip of `config`."""
-    if not config.block_scaled:
-        return [OutFormat.INT8, OutFormat.INT32, OutFormat.FP32]
-    return [form for form in OutFormat if form not in DYNAMIC_SCALE or not config.columns & (config.columns - 1)]
+    floats = any(name.startswith("e") for name in config.formats)
+    has = {OutFormat.BF16: floats or config.block_scales}
+    whole_blocks = 128 % config.columns == 0
+    has |= dict.fromkeys((OutFormat.E4M3, OutFormat.E2M1), floats and whole_blocks)
+    has[OutFormat.MXINT8] = has[OutFormat.BF16] and whole_blocks and "int8" in config.formats
+    return [form for form in OutFormat if has.get(form, True)]
 
 
 def result_lines(config, form):
@@ -118,11 +123,13 @@ def dynamic_scale_model(config, f, parts):
         amax = np.abs(real).max()
         exponent = int(np.floor(np.log2(amax))) if amax else -1000
         above = f["scale_rule"] == ScaleRule.RCEIL and amax > fraction * 2.0 ** exponent
-        scale = max(0, exponent - largest + above + 127)
+        scale = min(max(0, exponent - largest + above + 127), 254)
         magnitudes = np.abs(real) / 2.0 ** (scale - 127)
         middles = (np.array(values[1:]) + np.array(values[:-1])) / 2
         down, up = (np.searchsorted(middles, magnitudes, side) for side in ("left", "right"))
-        codes = np.where(down % 2, up, down) | np.signbit(real) << sign_bit
+        codes = np.where(down % 2, up, down)
+        codes = (codes | np.signbit(real) << sign_bit if sign_bit is not None else
+                 np.where(real < 0, -codes, codes) & 255)
     if f["out_format"] == OutFormat.E2M1:
         codes = codes[::2] | codes[1::2] << 4
     lines = codes.astype(np.uint8).reshape(len(parts), -1)
@@ -290,7 +297,8 @@ def as_lines(config, f, first, bits):
 def check_fields(config, f):
     form, mode = f["out_format"], f["scale_mode"]
     use = f["b_use"]
-    per_column = f["bias"] or mode == ScaleMode.COLUMN or use != OperandUse.NONE
+    per_column = (f["bias"] or mode == ScaleMode.COLUMN
+                  or (use != OperandUse.NONE and f["b_source"] != SecondSource.ROW))
     for wrong, value in (
             (form not in formats(config), form),
             (not isinstance(mode, ScaleMode) or (form == OutFormat.INT32 and mode != ScaleMode.NONE), mode),

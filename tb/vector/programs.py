@@ -48,7 +48,10 @@ def instruction(config, random, index=0, **fixed):
         if lines > 1:
             f["bias"] = fixed.get("bias", 0)
             f["scale_mode"] = fixed.get("scale_mode", random.choice([ScaleMode.NONE, ScaleMode.SCALAR]))
-            f["b_use"] = fixed.get("b_use", OperandUse.NONE)
+            if f["b_source"] != SecondSource.ROW:
+                f["b_use"] = fixed.get("b_use", OperandUse.NONE)
+            elif f["b_use"] == OperandUse.MULTIPLY:
+                f["scale_mode"] = fixed.get("scale_mode", ScaleMode.NONE)
         for name in ("part_stride", "scale_line"):
             if name not in fixed:
                 del f[name]
@@ -171,7 +174,7 @@ def errors(config, random):
         if pad < 1 << 16:
             yield make(**good, **mode, out_line=pad)
             yield make(**good, **mode, out_line=65535)
-    if set(DYNAMIC_SCALE) <= set(formats(config)):
+    if set(DYNAMIC_SCALE) & set(formats(config)):
         yield from dynamic_scale_errors(config, make)
     if lines > 1:
         yield make(**good, out_format=OutFormat.FP32, out_line=pad - 2, out_stride2=0, out_stride3=0, out_step=2)
@@ -253,13 +256,19 @@ def dynamic_scale_errors(config, make):
     """The same, of dynamic scales."""
     most, pad, acc = 128 // config.columns, config.scratchpad_lines, config.accumulator_lines
     plain = {"bias": 0, "scale_mode": ScaleMode.NONE, "count0": 1, "count1": 1, "a_line": 0}
+    row = {"b_source": SecondSource.ROW, "b_use": OperandUse.ADD, "b_stride3": 0}
     for form in DYNAMIC_SCALE:
+        if form not in formats(config):
+            continue
         yield from (make(out_format=form, parts=parts, **plain, part_stride=0, out_step=0)
                     for parts in (0, most + 1, 127))
         yield make(out_format=form, **plain | {"bias": 1}, parts=2, part_stride=0)
         yield make(out_format=form, **plain | {"scale_mode": ScaleMode.COLUMN}, parts=2, part_stride=0)
         yield from (make(out_format=form, **plain, b_use=use, parts=2, part_stride=0)
                     for use in (OperandUse.ADD, OperandUse.MULTIPLY))
+        if config.functions:
+            yield make(out_format=form, **plain, **row | {"b_source": SecondSource.WORDS}, parts=2, part_stride=0)
+            yield make(out_format=form, **plain, **row, parts=most, part_stride=0, b_line=pad)
         # In the middle of a pixel: its accumulators, or its lines.
         walk = {"out_format": form, "parts": min(4, most), **plain, "count2": 2 * config.line_bytes, "count3": 1}
         inside = {"a_stride2": 0, "out_line": 8, "out_stride2": 0, "out_step": 1}

@@ -85,9 +85,11 @@ class RegisterFile:
                     yield item.name, got, expected
         if (got := self.read("ACCUMULATOR")) != config.accumulator_lines:
             yield "accumulator_lines", got, config.accumulator_lines
-        functions = bool(REGISTERS["FEATURES"].field("functions").of(self.read("FEATURES")))
-        if functions != config.functions:
-            yield "functions", str(functions).lower(), str(config.functions).lower()
+        features = self.read("FEATURES")
+        for item in REGISTERS["FEATURES"].fields:
+            has, expected = bool(item.of(features)), getattr(config, item.name)
+            if has != expected:
+                yield item.name, str(has).lower(), str(expected).lower()
         formats = self.read("FORMATS")
         got_formats = [item for i, item in enumerate(FORMATS) if formats >> i & 1]
         if set(got_formats) != set(config.formats):

@@ -101,9 +101,9 @@ def gemm_block(a: np.ndarray, b: np.ndarray, a_scale: np.ndarray, b_scale: np.nd
 def block_scales(amax: np.ndarray, fmt: str, rule: str = "rceil") -> np.ndarray:
     """E8M0 codes (uint8) for blocks whose largest magnitudes are `amax`.
 
-    With 2^emax the leading power of two of the format's largest value (448: 8; 6: 2), "rceil" is the smallest
-    power of two by which that value is not exceeded, and "floor" is 2^(floor(log2 amax) - emax), as in OCP MX
-    v1.0. The exponent is limited to -127..127; zero gives code 0; NaN and infinity give 255, NaN.
+    With 2^emax the leading power of two of the format's largest value (448: 8; 6: 2; 127/64: 0), "rceil" is the
+    smallest power of two by which that value is not exceeded, and "floor" is 2^(floor(log2 amax) - emax), as in
+    OCP MX v1.0. The exponent is limited to -127..127; zero gives code 0; NaN and infinity give 255, NaN.
     """
     largest, power = np.frexp(_LARGEST[arguments.choice("fmt", fmt, FORMATS)])
     arguments.choice("rule", rule, RULES)
@@ -136,7 +136,7 @@ def quantize_block(x: np.ndarray, fmt: str, block: int, rule: str = "rceil") -> 
     Parameters
     ----------
     x : float32 [..., N]
-    fmt : name of the element format; the chip writes "e4m3" and "e2m1"
+    fmt : name of the element format; the chip writes "e4m3", "e2m1" and, as MXINT8, "int8"
     block : columns that share a scale; the last block may be shorter
     rule : "rceil" or "floor", see :func:`block_scales`
 

@@ -192,7 +192,7 @@ class Registers(wiring.Component):
                                  queue_depth=config.queue_depth),
             "ACCUMULATOR": config.accumulator_lines,
             "FORMATS": formats,
-            "FEATURES": packed("FEATURES", functions=config.functions),
+            "FEATURES": packed("FEATURES", functions=config.functions, block_scales=config.block_scales),
             "CONTROL": 0,
             "STATUS": packed("STATUS", busy=self.busy, done=self.done, error=self.error,
                              locked=stored["WINDOW_LOCK"].any()),

@@ -145,8 +145,9 @@ def _check(config: ChipConfig, f: dict[str, Any]) -> None:
     form, scale_mode = f["out_format"], f["scale_mode"]
     dynamic_scale, columns = form in DYNAMIC_SCALE, config.columns
     has_sum, is_integer = f["reduce"] == Reduce.SUM, form == OutFormat.INT32
-    _need_known(form, OutFormat, (config.block_scaled or form not in (OutFormat.BF16, *DYNAMIC_SCALE))
-                and not (dynamic_scale and columns & (columns - 1)))
+    _need_known(form, OutFormat, {OutFormat.BF16: config.block_scaled, OutFormat.E4M3: config.has_float_results,
+                                  OutFormat.E2M1: config.has_float_results,
+                                  OutFormat.MXINT8: config.has_mxint8_results}.get(form, True))
     _need_known(scale_mode, ScaleMode, not is_integer or scale_mode == ScaleMode.NONE)
     need(f["float"], not f["float"] or (config.vector_floats and not is_integer and not has_sum
                                         and f["a_source"] != Source.BYTES))
@@ -157,7 +158,8 @@ def _check(config: ChipConfig, f: dict[str, Any]) -> None:
                 f["function"] == ResultFunction.NONE or (config.functions and form == OutFormat.FP32))
     need(f["tail"], not f["row"] or f["tail"] <= columns)
     if dynamic_scale:
-        per_column = bool(f["bias"]) or scale_mode == ScaleMode.COLUMN or f["b_use"] != OperandUse.NONE
+        per_column = (bool(f["bias"]) or scale_mode == ScaleMode.COLUMN
+                      or (f["b_use"] != OperandUse.NONE and f["b_source"] != SecondSource.ROW))
         need(f["parts"], 1 <= f["parts"] <= MAX_BLOCK // columns and not (f["parts"] > 1 and per_column))
     for level in range(4):
         need(f[f"count{level}"], f[f"count{level}"] >= 1)

@@ -12,7 +12,7 @@ from .access import Fault, Lines, raise_first, walk
 __all__ = ["DYNAMIC_SCALE", "VectorLines"]
 
 #: Results of so few bits that they take a dynamic scale.
-DYNAMIC_SCALE = {OutFormat.E4M3: "e4m3", OutFormat.E2M1: "e2m1"}
+DYNAMIC_SCALE = {OutFormat.E4M3: "e4m3", OutFormat.E2M1: "e2m1", OutFormat.MXINT8: "int8"}
 
 
 class VectorLines:
