@@ -137,6 +137,7 @@ PUBLIC = {
     "epilogue to int8": Public(golden.epilogue, {"acc": np.ones((2, 3), np.int32), "out_format": OutFormat.INT8},
                                {"scale": "optional array", "zero_point": "integer"}),
     "numerics.quantize": Public(numerics.quantize, {"x": X}, {"x": "array", "zero_point": "integer"}),
+    "pairwise_sum": Public(numerics.pairwise_sum, {"x": X}, {"x": "array"}),
     "requantize_scale": Public(numerics.requantize_scale, {"x_scale": 1., "w_scale": 1., "y_scale": 1.},
                                {"x_scale": "array", "w_scale": "array", "y_scale": "array"}),
     "to_bf16": Public(golden.to_bf16, {"x": X}, {"x": "array"}),

@@ -52,6 +52,33 @@ def slow_result(acc, bias, scale, out_format, low_high, zero_point):
     return min(max(round(y) + zero_point, -128), 127)
 
 
+# Sums.
+
+def test_sums_in_pairs():
+    """Level by level, one addition at a time, each rounded from float64, which holds the sum of two."""
+    rng = np.random.default_rng(6)
+    for count in [*range(1, 70), 127, 128, 129, 1000, 4095, 4097]:
+        numbers = (rng.normal(size=(3, count)) * 2.0 ** rng.integers(-10, 10, (3, count))).astype(np.float32)
+        for row, total in zip(numbers, numerics.pairwise_sum(numbers), strict=True):
+            level = {i: float(x) for i, x in enumerate(row)}
+            while len(level) > 1:
+                pairs = {i // 2 for i in level}
+                level = {i: round_to_fp32(level[2 * i] + level.get(2 * i + 1, -0.0)) for i in pairs}
+            assert total == level[0]
+            assert abs(total - math.fsum(row)) <= 2 ** -24 * (count - 1).bit_length() * math.fsum(abs(row))
+
+
+@pytest.mark.parametrize("numbers, result", [
+    ([-0.0], 0x80000000), ([-0.0] * 5, 0x80000000), ([-0.0, 0.0], 0), ([1, -1], 0),
+    ([math.inf, -math.inf], 0x7FC00000), ([math.inf, 1, 2], 0x7F800000), ([1, math.nan, 1], 0x7FC00000),
+    ([-math.nan], 0x7FC00000), ([3e38, 3e38], 0x7F800000), ([1e-45, 1e-45, 1e-45], 3), ([-1e-45], 0x80000001),
+    ([2.0 ** 24, 1, 1, 0], 0x4B800000), ([2.0 ** 24, 0, 1, 1], 0x4B800001)])
+def test_special_sums(numbers, result):
+    assert bits(numerics.pairwise_sum(np.array(numbers, np.float32))) == result
+    with pytest.raises(ValueError, match=r"at least one number along its last axis, not shape \[2, 0\]$"):
+        numerics.pairwise_sum(np.zeros((2, 0), np.float32))
+
+
 # GEMM.
 
 @pytest.mark.parametrize("m, k, n", [(1, 1, 1), (3, 5, 2), (7, 300, 9)])

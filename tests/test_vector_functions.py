@@ -7,11 +7,11 @@ import pytest
 from machine_jobs import make_job
 
 from kiwicha import ChipConfig
-from kiwicha.isa import ErrorCode, OutFormat, ResultFunction, Unit
+from kiwicha.isa import ErrorCode, OutFormat, Reduce, ResultFunction, Unit
 from kiwicha_host import DeviceError
 from kiwicha_host.assembler import encode
 from kiwicha_host.golden import Machine, functions
-from tb.vector.model import expected
+from tb.vector.model import expected, float_sum
 from tb.vector.programs import errors, instruction
 
 #: Of a line of words each step fills all, or a part; the last line of words is full, or not.
@@ -24,7 +24,7 @@ def chip(columns, lanes, bus_width, formats, **more):
     if formats[-1] == "scales":
         formats, more = formats[:-1], more | {"block_scales": True}
     return ChipConfig(rows=4, columns=columns, vector_lanes=lanes, bus_width=bus_width, formats=formats,
-                      scratchpad_banks=2, bank_lines=256, accumulator_lines=64, **{"functions": True, **more})
+                      scratchpad_banks=2, accumulator_lines=64, **{"bank_lines": 256, "functions": True, **more})
 
 
 def filled(config, seed):
@@ -89,8 +89,9 @@ def row(machine, values, **fields):
     machine.scratchpad.reshape(-1)[:4 * len(values)] = values.view(np.uint8)
     lines = 4 * columns // machine.config.line_bytes
     walk = {"count0": 1, "count1": 1, "count2": len(values) // columns, "count3": 1, "a_stride2": lines}
-    assert run(machine, {"a_source": 2, "row": 1, "out_line": 400, "out_step": 1, **walk, **fields}) is None
-    return machine.scratchpad[400:400 + lines].reshape(-1).view(values.dtype)
+    fields = {"a_source": 2, "row": 1, "out_line": 400, "out_step": 1, **walk, **fields}
+    assert run(machine, fields) is None
+    return machine.scratchpad[fields["out_line"]:fields["out_line"] + lines].reshape(-1).view(values.dtype).copy()
 
 
 def test_specials_of_a_row():
@@ -103,8 +104,41 @@ def test_specials_of_a_row():
     assert (row(machine, values, **fields) == 9).all() and (row(machine, values, **fields, tail=2) == 3).all()
     values[:] = -np.inf
     assert (row(machine, values, **fields) == -np.inf).all()
+    sums = fields | {"reduce": Reduce.SUM}
+    for numbers, result in (([np.inf, 1, -np.inf], np.nan), ([1, np.nan], np.nan), ([np.inf, 3], np.inf),
+                            ([3e38, 3e38, -3e38, -3e38], np.nan), ([3e38, -3e38, 3e38, -3e38], 0),
+                            # In pairs: the last two ones meet before they meet the large number.
+                            ([1 << 24, 1, 0, 0, 1, 0, 0, 1], (1 << 24) + 2)):
+        values[:] = -0.0
+        values[:len(numbers)] = numbers
+        np.testing.assert_array_equal(row(machine, values, **sums), np.full(4, result, np.float32))
+    values[:] = -0.0
+    assert np.signbit(row(machine, values, **sums)).all()
+    values[0] = 0.0
+    assert not np.signbit(row(machine, values, **sums)).any()
+    # A lone number goes up as it is, but a NaN is the canonical one.
+    values[:4] = np.array([0xFFC12345], np.uint32).view(np.float32)[0]
+    assert (row(machine, values[:4], **sums, tail=1).view(np.uint32) == 0x7FC00000).all()
     total = np.full(8, (1 << 31) - 1, np.int32)
     assert (row(machine, total, out_format=OutFormat.INT32, reduce=1) == -8).all()      # modulo 2^32
+
+
+def test_sums_do_not_depend_on_the_shape():
+    """The same numbers in chips of other columns and lanes, and a function of their sum."""
+    data = np.random.default_rng(5)
+    for size in (32, 64, 96, 160, 224, 1024, 4064, 4096, 4128):
+        values = (data.normal(size=size) * 2.0 ** data.integers(-12, 12, size)).astype(np.float32)
+        sums = set()
+        for columns, lanes, bus_width in ((2, 1, 64), (4, 2, 64), (4, 4, 128), (12, 4, 128), (32, 8, 64)):
+            if size % columns == 0:
+                machine = Machine(chip(columns, lanes, bus_width, ("int8",), bank_lines=4096))
+                fields = {"out_format": OutFormat.FP32, "float": 1, "reduce": Reduce.SUM, "out_line": 6000}
+                total = row(machine, values, **fields)
+                inverse = row(machine, values, **fields, function=ResultFunction.RECIPROCAL)
+                np.testing.assert_array_equal(inverse, functions.reciprocal(total))
+                sums |= {*total.view(np.uint32).tolist()}
+        assert len(sums) == 1, f"{size} numbers: {sums}"
+        assert sums == {int(float_sum(values.view(np.uint32)))}
 
 
 @pytest.mark.parametrize("function", list(ResultFunction)[1:], ids=lambda function: function.name)

@@ -164,6 +164,11 @@ class ChipConfig:
         return self.block_scaled or self.functions
 
     @property
+    def float_row_sums(self) -> bool:
+        """Whether the vector unit sums FP32 rows: each of its steps must be a subtree of the additions."""
+        return self.functions and self.columns % self.vector_lanes == 0
+
+    @property
     def operand_width(self) -> int:
         """Bits of a decoded operand."""
         return max(FORMATS[name].significand_width for name in self.formats)

@@ -120,7 +120,7 @@ class OperandUse(DocumentedEnum):
 class Reduce(DocumentedEnum):
     """How the vector unit makes one result of a window."""
     MAXIMUM = 0
-    SUM = 1, "of operand A, int32, modulo 2^32"
+    SUM = 1, "of operand A, int32, modulo 2^32; of a row's results, FP32, too"
 
 
 class ResultFunction(DocumentedEnum):
@@ -277,8 +277,9 @@ of 32-bit words each; A from BYTES is int8, and not for `float`. B from a ROW, s
 and y of B (the byte, or the lowest of its word) give word (x - y) mod 256 of table A. With `row`, the results of
 all columns and of all iterations of level 2 become one, their maximum or their sum by `reduce`, which goes to
 every column of the line at `out_line + i3 * out_stride3`; in the last iteration only the first `tail` columns
-count (0: all). Results are INT32 then, or FP32 if they are a maximum. `function` is taken of an FP32 result last
-of all.
+count (0: all). Results are INT32 or FP32 then. FP32 sums need `columns` to be a multiple of the vector unit's
+lanes; with `float` they have no window: count0 and count1 are 1. `function` is taken of an FP32 result last of
+all.
 
 E4M3, E2M1 and MXINT8 make `parts` * columns results of each pixel, part j from A's lines `j * part_stride`
 further on, to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale
@@ -289,7 +290,7 @@ needs `parts` = 1: bias, a scale per COLUMN, and B, unless it is from a ROW.""",
     Field("bias", 1, 1, "add a bias per column: int32, modulo 2^32, or FP32", bit=3),
     Field("scale_mode", 1, 2, "NONE, SCALAR (field `scale`) or COLUMN (parameter lines)", bit=4, enum=ScaleMode),
     Field("clamp", 1, 1, "clamp to clamp_low .. clamp_high", bit=6),
-    Field("float", 1, 1, "operand A and bias are FP32; not for INT32, nor for SUM", bit=7),
+    Field("float", 1, 1, "operand A and bias are FP32; not for INT32, nor for SUM but of a row", bit=7),
     Field("zero_point", 2, 8, "added after rounding, INT8 only", signed=True),
     Field("scale_rule", 3, 1, "RCEIL or FLOOR, for dynamic scales only", enum=ScaleRule),
     Field("parts", 3, 7, "column blocks that share a dynamic scale: 1 to 128 / columns", bit=1),
@@ -309,7 +310,7 @@ needs `parts` = 1: bias, a scale per COLUMN, and B, unless it is from a ROW.""",
     Field("b_use", 52, 2, "NONE, ADD (in place of `bias`), MULTIPLY (in place of a scale) or INDEX", bit=3,
           enum=OperandUse),
     Field("reduce", 52, 1, "MAXIMUM or SUM", bit=5, enum=Reduce),
-    Field("row", 52, 1, "one result of all columns and all of level 2: INT32, or FP32 with MAXIMUM", bit=6),
+    Field("row", 52, 1, "one result of all columns and all of level 2: INT32 or FP32", bit=6),
     Field("load_a", 53, 1, "load table A"),
     Field("load_b", 53, 1, "load table B", bit=1),
     Field("b_source", 53, 2, "TABLE, WORDS or ROW", bit=2, enum=SecondSource),

@@ -18,7 +18,7 @@ from kiwicha.isa import (
 )
 from kiwicha_host.golden import functions
 
-__all__ = ["DYNAMIC_SCALE", "NAN", "expected", "formats", "order", "result_lines"]
+__all__ = ["DYNAMIC_SCALE", "NAN", "expected", "float_sum", "formats", "order", "result_lines"]
 
 NAN = 0x7FC00000
 DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1, OutFormat.MXINT8)
@@ -276,13 +276,27 @@ def row_bits(config, f, row):
     """One result of those of all lines of a row, as bits, for each column."""
     last = row[-1][:f["tail"] or config.columns]
     values = np.concatenate([*row[:-1], last])
-    if f["reduce"] == Reduce.SUM:
+    if f["out_format"] == OutFormat.FP32 and f["reduce"] == Reduce.SUM:
+        result = float_sum(values)
+    elif f["reduce"] == Reduce.SUM:
         result = np.uint32(int(values.astype(np.int64).sum()) % (1 << 32))
     elif f["out_format"] == OutFormat.INT32:
         result = values.view(np.int32).max().view(np.uint32)
     else:
         result = values[np.argmax(order(values))]
     return np.full(config.columns, result, np.uint32)
+
+
+def float_sum(bits):
+    """The bits of an FP32 sum in pairs: so many numbers as a power of two has, and the rest, then both."""
+    def of(values):
+        if len(values) == 1:
+            return values[0]
+        first = 1 << (len(values) - 1).bit_length() - 1
+        return of(values[:first]) + of(values[first:])
+    with np.errstate(all="ignore"):
+        result = of(np.asarray(bits, np.uint32).view(np.float32))
+    return np.uint32(NAN) if np.isnan(result) else result.view(np.uint32)
 
 
 def as_lines(config, f, first, bits):
@@ -296,28 +310,31 @@ def as_lines(config, f, first, bits):
 
 def check_fields(config, f):
     form, mode = f["out_format"], f["scale_mode"]
-    use = f["b_use"]
+    use, has_sum = f["b_use"], f["reduce"] == Reduce.SUM
+    float_row_sum = has_sum and f["row"] and form == OutFormat.FP32 and config.functions
     per_column = (f["bias"] or mode == ScaleMode.COLUMN
                   or (use != OperandUse.NONE and f["b_source"] != SecondSource.ROW))
     for wrong, value in (
             (form not in formats(config), form),
             (not isinstance(mode, ScaleMode) or (form == OutFormat.INT32 and mode != ScaleMode.NONE), mode),
             (f["float"] and (form == OutFormat.INT32 or not (config.block_scaled or config.functions)
-                             or f["reduce"] == Reduce.SUM or f["a_source"] == Source.BYTES), f["float"]),
+                             or (has_sum and not float_row_sum) or f["a_source"] == Source.BYTES), f["float"]),
             (f["a_source"] not in ({*Source} if config.functions else {Source.ACCUMULATOR, Source.TABLE}),
              f["a_source"]),
             (not isinstance(use, OperandUse) or (use == OperandUse.ADD and f["bias"])
              or (use == OperandUse.MULTIPLY and (form == OutFormat.INT32 or mode != ScaleMode.NONE))
              or (use == OperandUse.INDEX and not (config.functions and f["a_source"] == Source.TABLE)), use),
             (f["b_source"] not in ({*SecondSource} if config.functions else {SecondSource.TABLE}), f["b_source"]),
-            (f["row"] and not (config.functions and (
-                form == OutFormat.INT32 or (form == OutFormat.FP32 and f["reduce"] == Reduce.MAXIMUM))), f["row"]),
+            (f["row"] and not (config.functions and form in (OutFormat.INT32, OutFormat.FP32)), f["row"]),
+            (float_row_sum and config.columns % config.vector_lanes, f["row"]),
             (f["function"] != ResultFunction.NONE and not (config.functions and form == OutFormat.FP32),
              f["function"]),
             (f["row"] and f["tail"] > config.columns, f["tail"]),
             (form in DYNAMIC_SCALE
              and (not 1 <= f["parts"] <= 128 // config.columns or (f["parts"] > 1 and per_column)),
              f["parts"]),
+            (f["float"] and has_sum and f["count0"] != 1, f["count0"]),
+            (f["float"] and has_sum and f["count1"] != 1, f["count1"]),
             (0 in (f["count0"], f["count1"], f["count2"], f["count3"]), 0)):
         if wrong:
             raise Fault(ErrorCode.FIELD, getattr(value, "value", value))

@@ -17,8 +17,8 @@ from kiwicha.isa import OutFormat
 from .. import arguments
 from ..operands import is_real
 
-__all__ = ["CANONICAL_NAN", "clamp", "epilogue", "gemm_int", "quantize", "requantize_scale", "to_bf16", "to_fp32",
-           "total_order"]
+__all__ = ["CANONICAL_NAN", "clamp", "epilogue", "gemm_int", "pairwise_sum", "quantize", "requantize_scale",
+           "to_bf16", "to_fp32", "total_order"]
 
 CANONICAL_NAN = np.uint32(0x7FC00000).view(np.float32)
 
@@ -121,6 +121,23 @@ def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray 
 def maximum(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
     """The maximum of FP32 numbers over the given axes, in total order."""
     return _from_order(total_order(x).max(axis=axis))
+
+
+def pairwise_sum(x: np.ndarray) -> np.ndarray:
+    """The sum of FP32 numbers along the last axis: neighbours are added, then sums of neighbours, and so on.
+
+    A lone number at the end waits for the next level, as if -0, which changes nothing, were added to it. Each
+    addition is rounded once; a NaN is the canonical one.
+    """
+    x = np.asarray(_real("x", x), np.float32)
+    if not x.ndim or not x.shape[-1]:
+        raise ValueError(f"x must have at least one number along its last axis, not shape {list(x.shape)}")
+    with np.errstate(all="ignore"):
+        while x.shape[-1] > 1:
+            lone = x[..., x.shape[-1] // 2 * 2:]
+            x = np.concatenate([x[..., :-1:2] + x[..., 1::2], lone], axis=-1)
+    x = x[..., 0]
+    return np.where(np.isnan(x), CANONICAL_NAN, x)
 
 
 def requantize_scale(x_scale: np.floating, w_scale: np.floating | np.ndarray, y_scale: np.floating) -> np.ndarray:

@@ -53,7 +53,7 @@ def vector(state: State, memory: Memory, f: dict[str, Any]) -> None:
             bias = b.view(np.float32 if f["float"] else np.int32)
         elif f["b_use"] == OperandUse.MULTIPLY:
             scale = b.view(np.float32)
-        if f["reduce"] == Reduce.SUM:
+        if f["reduce"] == Reduce.SUM and not f["float"]:
             a = a.sum(axis=2, keepdims=True, dtype=np.int32)
         result = numerics.epilogue(a, bias, scale, out_format, clamp_to, f["zero_point"], window=(2,))
         if f["row"]:
@@ -121,10 +121,10 @@ def _reduced(config: ChipConfig, f: dict[str, Any], result: np.ndarray) -> np.nd
     counts = np.ones(result.shape[1:], bool)
     counts[-1, f["tail"] or config.columns:] = False
     values = result[:, counts]
-    if f["reduce"] == Reduce.SUM:
-        reduced = values.sum(axis=1, dtype=np.int32)
-    elif result.dtype == np.int32:
-        reduced = values.max(axis=1)
+    if result.dtype == np.int32:
+        reduced = values.sum(axis=1, dtype=np.int32) if f["reduce"] == Reduce.SUM else values.max(axis=1)
+    elif f["reduce"] == Reduce.SUM:
+        reduced = numerics.pairwise_sum(values)
     else:
         reduced = numerics.maximum(values, axis=(1,))
     return np.repeat(reduced[:, None], config.columns, axis=1)
@@ -144,23 +144,26 @@ def _check(config: ChipConfig, f: dict[str, Any]) -> None:
     """FIELD for what has no meaning, or none on this chip."""
     form, scale_mode = f["out_format"], f["scale_mode"]
     dynamic_scale, columns = form in DYNAMIC_SCALE, config.columns
-    has_sum, is_integer = f["reduce"] == Reduce.SUM, form == OutFormat.INT32
+    has_sum, is_integer, is_fp32 = (f["reduce"] == Reduce.SUM, form == OutFormat.INT32, form == OutFormat.FP32)
+    has_row = config.functions and (is_integer or is_fp32)
     _need_known(form, OutFormat, {OutFormat.BF16: config.block_scaled, OutFormat.E4M3: config.has_float_results,
                                   OutFormat.E2M1: config.has_float_results,
                                   OutFormat.MXINT8: config.has_mxint8_results}.get(form, True))
     _need_known(scale_mode, ScaleMode, not is_integer or scale_mode == ScaleMode.NONE)
-    need(f["float"], not f["float"] or (config.vector_floats and not is_integer and not has_sum
-                                        and f["a_source"] != Source.BYTES))
+    need(f["float"], not f["float"] or (config.vector_floats and not is_integer and f["a_source"] != Source.BYTES
+                                        and not (has_sum and not (has_row and f["row"]))))
     _need_known(f["a_source"], Source, config.functions or f["a_source"] not in (Source.WORDS, Source.BYTES))
     _check_second(config, f)
-    need(f["row"], not f["row"] or (config.functions and (is_integer or (form == OutFormat.FP32 and not has_sum))))
+    need(f["row"], not f["row"] or (has_row and (is_integer or not has_sum or config.float_row_sums)))
     _need_known(f["function"], ResultFunction,
-                f["function"] == ResultFunction.NONE or (config.functions and form == OutFormat.FP32))
+                f["function"] == ResultFunction.NONE or (config.functions and is_fp32))
     need(f["tail"], not f["row"] or f["tail"] <= columns)
     if dynamic_scale:
         per_column = (bool(f["bias"]) or scale_mode == ScaleMode.COLUMN
                       or (f["b_use"] != OperandUse.NONE and f["b_source"] != SecondSource.ROW))
         need(f["parts"], 1 <= f["parts"] <= MAX_BLOCK // columns and not (f["parts"] > 1 and per_column))
+    for level in range(2):
+        need(f[f"count{level}"], not (f["float"] and has_sum) or f[f"count{level}"] == 1)
     for level in range(4):
         need(f[f"count{level}"], f[f"count{level}"] >= 1)
 
