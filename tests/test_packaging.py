@@ -26,7 +26,7 @@ LOCK = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text(
 PLAIN = ("kiwicha", "kiwicha_host", "fpga", "numpy", "ml_dtypes", "click", "rich", "markdown_it", "mdurl",
          "pygments")
 #: What each extra brings that the software imports by itself.
-BROUGHT = {"onnx": "onnx", "serial": "serial", "sim": "amaranth", "synth": "amaranth_boards"}
+BROUGHT = {"llm": "gguf", "onnx": "onnx", "serial": "serial", "sim": "amaranth", "synth": "amaranth_boards"}
 MISSING = """
 import importlib.abc, sys
 class Missing(importlib.abc.MetaPathFinder):

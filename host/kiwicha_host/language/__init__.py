@@ -1,0 +1,1 @@
+"""Language models: files, tokens, a reference in numpy, and text as it comes."""
