@@ -9,7 +9,8 @@ from ..operands import FORMATS
 from .block import decode
 from .numerics import CANONICAL_NAN
 
-__all__ = ["PartialSums", "add_fp32", "decode_elements", "decode_integers"]
+__all__ = ["PartialSums", "add_fp32", "decode_elements", "decode_integers",
+           "scaled_terms"]
 
 
 def decode_elements(lines: np.ndarray, code: ElementFormat, count: int) -> np.ndarray:
@@ -56,8 +57,17 @@ class PartialSums:
 
     def scaled(self, lines: np.ndarray, a_scale: np.ndarray, w_scale: np.ndarray) -> np.ndarray:
         """The sums of `lines` times both scales (E8M0 codes [V] and [columns]): float32, rounded once."""
-        exponents = a_scale.astype(int)[:, None] + w_scale.astype(int) - 254
-        with np.errstate(over="ignore", under="ignore"):
-            terms = np.ldexp(self.sums[lines], exponents).astype(np.float32)
-        nans = self.nans[lines] | (a_scale == 255)[:, None] | (w_scale == 255)
-        return np.where(nans, np.float32(np.nan), terms)
+        terms = scaled_terms(self.sums[lines], a_scale, w_scale)
+        return np.where(self.nans[lines], np.float32(np.nan), terms)
+
+
+def scaled_terms(sums: np.ndarray, a_scale: np.ndarray, w_scale: np.ndarray) -> np.ndarray:
+    """Exact sums [..., V, columns] times both scales (E8M0 codes [..., V] and [..., columns]): float32, rounded
+    once.
+    """
+    exponents = a_scale.astype(np.int32)[..., :, None] + w_scale.astype(np.int32)[..., None, :] - 254
+    with np.errstate(over="ignore", under="ignore"):
+        terms = np.ldexp(sums, exponents).astype(np.float32)
+    if (a_scale == 255).any() or (w_scale == 255).any():
+        terms[(a_scale == 255)[..., :, None] | (w_scale == 255)[..., None, :]] = np.nan
+    return terms

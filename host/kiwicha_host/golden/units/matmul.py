@@ -10,7 +10,8 @@ from kiwicha.formats import FORMATS, MAX_BLOCK, ElementFormat
 from kiwicha.isa import ErrorCode
 
 from .. import numerics
-from ..scaled import add_fp32, decode_elements, decode_integers
+from ..block import decode
+from ..scaled import add_fp32, decode_elements, decode_integers, scaled_terms
 from .access import Lines, Memory, State, at, need, raise_first, walk
 
 __all__ = ["matmul"]
@@ -110,6 +111,8 @@ def _astray_scales(config: ChipConfig, f: dict[str, Any], counts: list[int]):
 def _matmul_scaled(state: State, f: dict[str, Any], counts: list[int], a_strides: list[int],
                    acc_strides: list[int], w_strides: list[int]) -> None:
     """Block-scaled: one tile after the other, and one vector after the other where they share a line."""
+    if _matmul_blocks(state, f, counts, a_strides, acc_strides, w_strides):
+        return
     config, size = state.config, f["block_tiles"]
     columns, vectors = config.columns, counts[2] * counts[3]
     scale_lines = -(-vectors // config.line_bytes)
@@ -139,3 +142,40 @@ def _matmul_scaled(state: State, f: dict[str, Any], counts: list[int], a_strides
                 old = state.accumulator[lines[part]].view(np.float32)
                 old = np.where(replace[part, None], np.float32(0), old)
                 state.accumulator[lines[part]] = add_fp32(old, terms).view(np.int32)
+
+
+def _matmul_blocks(state: State, f: dict[str, Any], counts: list[int], a_strides: list[int],
+                   acc_strides: list[int], w_strides: list[int]) -> bool:
+    """All columns at once, if level 2 is the only reduction and no element is NaN; or else False."""
+    config, size = state.config, f["block_tiles"] * state.config.rows
+    where = walk(f["acc_line"], [counts[0], *counts[2:]], [acc_strides[0], *acc_strides[2:]])
+    where = where.reshape(counts[0], -1)
+    if acc_strides[1] or np.unique(where).size < where.size:
+        return False
+    alike = [counts[0] if a_strides[0] else 1, *counts[1:]]
+    a_lines = walk(f["a_line"], alike, a_strides).reshape(*alike[:2], -1).swapaxes(1, 2)
+    w_lines = walk(f["w_line"], [*counts[:2], config.rows], w_strides)
+    a, w = (decode(decode_elements(state.scratchpad[lines], f[name], count)) for lines, name, count in (
+        (a_lines, "a_format", config.rows), (w_lines, "w_format", config.columns)))
+    if np.isnan(a).any() or np.isnan(w).any():
+        return False
+    a, w = a.reshape(*a.shape[:2], -1), w.reshape(len(w), -1, config.columns)
+    sums = np.zeros((*where.shape, config.columns), np.float32)
+    if f["accumulate"]:
+        sums = state.accumulator[where].view(np.float32)
+    a_scales, w_scales = _scales(state, f, counts)
+    for block, start in enumerate(range(0, a.shape[2], size)):
+        # Whole numbers of one small unit, far fewer than 2^53: exact in any order.
+        total = a[:, :, start:start + size] @ w[:, start:start + size]
+        sums = add_fp32(sums, scaled_terms(total, a_scales[:, block], w_scales[:, block]))
+    state.accumulator[where] = sums.view(np.int32)
+    return True
+
+
+def _scales(state: State, f: dict[str, Any], counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """E8M0 codes of A and of the weights: [level 3, blocks, vectors], [level 3, blocks, columns]."""
+    vectors, blocks = counts[2] * counts[3], -(-counts[1] // f["block_tiles"])
+    a, w = (state.scratchpad[walk(f[f"{name}_scale_line"], [counts[0], blocks, lines], [
+        f[f"{name}_scale_stride3"], f[f"{name}_scale_stride2"], 1])].reshape(counts[0], blocks, -1)
+        for name, lines in (("a", -(-vectors // state.config.line_bytes)), ("w", 1)))
+    return a[..., :vectors], w[..., :state.config.columns]
