@@ -1,0 +1,148 @@
+"""A language model on a device: tokens in, logits out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kiwicha import ChipConfig
+from kiwicha.isa import INSTRUCTION_BYTES
+
+from ... import arguments
+from ...compiler.errors import CompileError
+from ...devices import Device
+from ...job import PAGE, Job
+from ..model import LlamaModel
+from .memory import DecoderMemory
+from .program import StepProgram, scratch_bytes
+from .scratchpad import Scratchpad, chunk_lines
+from .shape import BLOCK, DecoderShape
+from .step import Run, Step
+
+__all__ = ["ChipDecoder", "check_chip"]
+
+#: Tokens of a prompt that are taken at a time, where there is room for them.
+_MOST_ROWS = 32
+
+
+def check_chip(config: ChipConfig) -> None:
+    """Raise :exc:`CompileError` if a chip of `config` cannot run a decoder."""
+    missing = [what for what, there in (("functions", config.functions), ("block scales", config.block_scaled),
+                                        ("the format int8", "int8" in config.formats)) if not there]
+    if missing:
+        raise CompileError(f"a language model needs a chip with {' and '.join(missing)}; configuration "
+                           f"{config.name!r} has not")
+    if BLOCK % config.columns:
+        raise CompileError(f"a language model needs an array whose columns divide {BLOCK}, not {config.columns}; "
+                           "choose another configuration")
+
+
+class ChipDecoder:
+    """A model on a device, with a cache for `sequences` sequences of at most `context` positions each.
+
+    Parameters
+    ----------
+    model : LlamaModel
+    device : Device
+    context, sequences : int
+    rows : int
+        Tokens of a prompt that are taken at a time; fewer where the chip has no room for so many.
+
+    Attributes
+    ----------
+    shape : DecoderShape
+    memory : DecoderMemory
+    cycles, bytes, compulsory_bytes : int
+        Of all steps so far: clock cycles, bytes that moved, and the least that any schedule would have moved.
+
+    Raises
+    ------
+    CompileError
+        The chip cannot do it, or has too little scratchpad or memory.
+    """
+
+    def __init__(self, model: LlamaModel, device: Device, context: int, sequences: int = 1,
+                 rows: int = _MOST_ROWS):
+        config = arguments.instance("device", device, Device).config
+        check_chip(config)
+        self._device, self.shape = device, DecoderShape(arguments.instance("model", model, LlamaModel).config)
+        self.context = arguments.integer("context", context, 1, model.config.context)
+        self._lengths = [0] * arguments.integer("sequences", sequences, 1)
+        self._rows = arguments.integer("rows", rows, 1)
+        # The longest step of one token needs the most of its kind.
+        Scratchpad(config, self.shape, Step((Run(0, self.context - 1),), 1))
+        span = -(-self.context // BLOCK) * BLOCK
+        self.memory = DecoderMemory(config, self.shape, span, sequences, chunk_lines(config, self.shape))
+        self._scratch = self.memory.region(scratch_bytes(self.shape, max(rows, sequences), span))
+        self._program = self.memory.region(0).base
+        self._check_memory()
+        self._image = np.concatenate([self.memory.image(model),
+                                      np.zeros(self._program - self.memory.constant, np.uint8)])
+        self.cycles = self.bytes = self.compulsory_bytes = 0
+
+    def _check_memory(self) -> None:
+        """A program is small beside all else, but not nothing."""
+        device = self._device
+        there = min(1 << device.config.address_width, device.memory_limit or 1 << 64)
+        if self.memory.bytes + self.shape.model.layers * PAGE > there:
+            raise CompileError(f"the model needs {self.memory.bytes} bytes of memory at {self.context} positions, "
+                               f"and its programs; the device has {there}")
+
+    def prefill(self, tokens: Sequence[int], sequence: int = 0) -> np.ndarray:
+        """float32 [vocabulary]: the logits after the last of `tokens`, with which the sequence goes on."""
+        arguments.integer("the number of tokens", len(tokens), 1)
+        sequence = arguments.integer("sequence", sequence, 0, len(self._lengths) - 1)
+        self._check(tokens, self._lengths[sequence], len(tokens))
+        logits, start = np.empty(0), 0
+        while start < len(tokens):
+            some = tokens[start:start + self._rows]
+            try:
+                logits = self.run(Step((Run(sequence, self._lengths[sequence]),), len(some)), some)[0]
+                start += len(some)
+            except CompileError:        # no room for so many at once
+                if self._rows == 1:
+                    raise
+                self._rows //= 2
+        return logits
+
+    def step(self, token: int) -> np.ndarray:
+        """float32 [vocabulary]: the logits after one more token."""
+        return self.prefill([token])
+
+    def run(self, step: Step, tokens: Sequence[int]) -> np.ndarray:
+        """float32 [runs, vocabulary]: the logits after the last token of each run.
+
+        Raises
+        ------
+        CompileError
+            The step does not fit the chip's scratchpad.
+        DeviceError
+            The program ended in an error.
+        """
+        for run in step.runs:
+            self._check(tokens, run.position, step.length)
+        program = StepProgram(self._device.config, self.shape, self.memory, step, tokens, self._scratch)
+        code = program.assemble()
+        needed = -(-(self._program + len(code)) // PAGE) * PAGE
+        if len(self._image) < needed:
+            self._image = np.concatenate([self._image, np.zeros(needed - len(self._image), np.uint8)])
+        self._image[self._program:self._program + len(code)] = np.frombuffer(code, np.uint8)
+        result = self._device.run(Job(self._image, self._program, len(code) // INSTRUCTION_BYTES,
+                                      constant=self.memory.constant))
+        self.cycles += result.cycles or 0
+        self.bytes += program.moved + len(code)
+        self.compulsory_bytes += self.memory.compulsory_bytes(step)
+        for run in step.runs:
+            self._lengths[run.sequence] = run.position + step.length
+        table = self.memory.logits
+        logits = self._image[table.address(0):table.address(len(step.runs))].view(np.float32)
+        return logits.reshape(len(step.runs), -1)[:, :self.shape.model.vocabulary].copy()
+
+    def _check(self, tokens: Sequence[int], position: int, count: int) -> None:
+        for token in tokens:
+            arguments.integer("tokens", token, 0, self.shape.model.vocabulary - 1)
+        if position + count > self.context:
+            raise ValueError(f"{count} tokens after {position} are beyond the context of {self.context} positions")
+
+    def close(self) -> None:
+        """Close the device."""
+        self._device.close()

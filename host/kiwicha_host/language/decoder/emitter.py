@@ -1,0 +1,145 @@
+"""Instructions of a decoder's program, in the order in which they would be right one after the other.
+
+What waits for what follows from the lines that each instruction reads and writes, in groups of a few lines, and
+from the names of what it reads and writes in memory. So no two uses of the same lines can be forgotten.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+
+from kiwicha import ChipConfig
+from kiwicha.formats import FORMATS
+from kiwicha.isa import OperandUse, OutFormat, SecondSource, Source, Unit
+from kiwicha.timing import word_lines
+
+from ...compiler.program.builder import ProgramBuilder
+from ...compiler.program.memory_map import ceil_div
+
+__all__ = ["Emitter", "GROUP"]
+
+#: Scratchpad lines, and accumulator lines, that wait for each other together.
+GROUP = 32
+_ACC_GROUP = 8
+_INT8 = FORMATS["int8"].code
+
+#: A loop: its count, and lines from one iteration to the next.
+_Loop = tuple[int, int]
+
+
+class Emitter:
+    """See the module. `columns`, `words`: the array's, and scratchpad lines of a word for each."""
+
+    def __init__(self, config: ChipConfig):
+        self.config, self.columns, self.words = config, config.columns, word_lines(config)
+        self._builder = ProgramBuilder()
+        #: Bytes that the transfers so far move.
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._builder)
+
+    def assemble(self) -> bytes:
+        return self._builder.assemble()
+
+    def load(self, address: int, row_bytes: int, line: int, *, segment: int, rows: int = 1, row_stride: int = 0,
+             segment_lines: int = 1, row_lines: int = 0, reads: Iterable[Hashable] = ()) -> int:
+        """Rows of bytes, `row_stride` apart, in segments of so many; returns the instruction's number."""
+        self.bytes += rows * row_bytes
+        writes = _lines(line, [(ceil_div(row_bytes, segment), segment_lines), (rows, row_lines)])
+        return self._builder.add(
+            Unit.LOAD, reads=reads, writes=writes, address=address, row_bytes=row_bytes, rows=rows, planes=1,
+            row_stride=row_stride, line=line, segment_bytes=segment, segment_line_stride=segment_lines,
+            row_line_stride=row_lines)
+
+    def fill(self, line: int, count: int, byte: int) -> None:
+        self._builder.add(Unit.LOAD, writes=_lines(line, [(count, 1)]), fill_only=1, fill=byte, address=0,
+                          row_bytes=1, rows=count, planes=1, line=line, segment_bytes=1, row_line_stride=1)
+
+    def store(self, address: int, row_bytes: int, line: int, *, segment: int, rows: int = 1, row_stride: int = 0,
+              segment_lines: int = 1, row_lines: int = 0, writes: Iterable[Hashable] = ()) -> int:
+        self.bytes += rows * row_bytes
+        reads = _lines(line, [(ceil_div(row_bytes, segment), segment_lines), (rows, row_lines)])
+        return self._builder.add(
+            Unit.STORE, reads=reads, writes=writes, address=address, row_bytes=row_bytes, rows=rows, planes=1,
+            row_stride=row_stride, line=line, segment_bytes=segment, segment_line_stride=segment_lines,
+            row_line_stride=row_lines)
+
+    def matmul(self, *, k: int, blocks: int, vectors: Sequence[_Loop], a: int, a_scale: int, w: int, w_stride: int,
+               w_scale: int, w_scale_strides: tuple[int, int], acc: int, accumulate: bool) -> None:
+        """Block-scaled: vectors, of each k elements, times `blocks` blocks of columns.
+
+        Parameters
+        ----------
+        vectors : two loops of A's lines; their accumulator lines follow each other
+        a_scale : first of the lines that have a byte for each vector, one after another for each scale block
+        w_stride : lines from one block of columns to the next
+        w_scale_strides : lines from one scale block to the next, and from one block of columns to the next
+        """
+        rows, tiles = self.config.rows, k // self.config.rows
+        (inner, a0), (outer, a1) = vectors
+        count = inner * outer
+        scale_lines = ceil_div(count, self.config.line_bytes)
+        scales, per_block = k // 32, 32 // rows
+        reads = {*_lines(a, [(tiles, 1), (inner, a0), (outer, a1)]), *_lines(a_scale, [(scales * scale_lines, 1)]),
+                 *_lines(w, [(k, 1), (blocks, w_stride)]),
+                 *_lines(w_scale, [(scales, w_scale_strides[0]), (blocks, w_scale_strides[1])])}
+        self._builder.add(
+            Unit.MATMUL, reads=reads, writes=_accumulators(acc, blocks * count), accumulate=int(accumulate),
+            scaled=1, a_format=_INT8, w_format=_INT8, block_tiles=per_block, count0=inner, count1=outer,
+            count2=tiles, count3=blocks, a_line=a, a_stride0=a0, a_stride1=a1, a_stride2=1, w_line=w,
+            w_stride2=rows, w_stride3=w_stride, acc_line=acc, acc_stride0=1, acc_stride1=inner, acc_stride3=count,
+            a_scale_line=a_scale, a_scale_stride2=scale_lines, w_scale_line=w_scale,
+            w_scale_stride2=w_scale_strides[0], w_scale_stride3=w_scale_strides[1])
+
+    def vector(self, a: int, loops: Sequence[_Loop], out: int, out_strides: Sequence[int], *, acc: bool = False,
+               b: tuple[OperandUse, SecondSource, int, Sequence[int]] | None = None, parts: _Loop = (1, 0),
+               scale_line: int | None = None, row: bool = False, out_step: int = 1, **fields: int) -> None:
+        """FP32 in, FP32 or (with `scale_line`) MXINT8 out.
+
+        Parameters
+        ----------
+        a : first line of operand A, words of the scratchpad or, with `acc`, accumulators
+        loops, out_strides : levels 2 and 3, and the result's lines from one iteration to the next
+        b : what becomes of operand B, from where, its first line and its strides
+        parts : column blocks that share a scale
+        row : one result of all columns and all of level 2
+        """
+        (count2, stride2), (count3, stride3) = loops
+        out_loops = [(1 if row else count2, out_strides[0]), (count3, out_strides[1])]
+        a_loops = [*loops, parts]
+        reads = set(_accumulators(a, 1 + sum((count - 1) * stride for count, stride in a_loops)) if acc else
+                    _lines(a, [*a_loops, (self.words, 1)]))
+        writes = set(_lines(out, [*out_loops, (self.words if scale_line is None else parts[0], out_step)]))
+        if b is not None:
+            use, source, line, strides = b
+            stride = 0 if source == SecondSource.ROW else strides[0]
+            reads |= set(_lines(line, [(count2, stride), (count3, strides[1]), (self.words, 1)]))
+            fields |= {"b_use": use, "b_source": source, "b_line": line, "b_stride2": strides[0],
+                       "b_stride3": strides[1]}
+        if scale_line is not None:
+            writes |= set(_lines(scale_line, [(ceil_div(count2 * count3, self.config.line_bytes), 1)]))
+            fields |= {"parts": parts[0], "part_stride": parts[1], "scale_line": scale_line}
+        self._builder.add(
+            Unit.VECTOR, reads=reads, writes=writes, float=1, a_source=Source.ACCUMULATOR if acc else Source.WORDS,
+            out_format=OutFormat.FP32 if scale_line is None else OutFormat.MXINT8, count0=1, count1=1,
+            count2=count2, count3=count3, a_line=a, a_stride2=stride2, a_stride3=stride3, out_line=out,
+            out_step=out_step, out_stride2=0 if row else out_strides[0], out_stride3=out_strides[1],
+            row=int(row), **fields)
+
+    def load_table_b(self, line: int, scratch: int) -> None:
+        """Table B from the lines from `line` on; the instruction's one result, at `scratch`, is of no use."""
+        lines = ceil_div(1024, self.config.line_bytes)
+        self._builder.add(
+            Unit.VECTOR, reads=_lines(line, [(lines, 1)]), writes=_lines(scratch, [(self.words, 1)]), load_b=1,
+            table_line=line, a_source=Source.WORDS, out_format=OutFormat.INT32, count0=1, count1=1, count2=1,
+            count3=1, a_line=line, out_line=scratch, out_step=1)
+
+
+def _lines(base: int, loops: Iterable[_Loop]) -> list[Hashable]:
+    """The groups of lines between the first and the last that the loops visit."""
+    first = base + sum(min(0, (count - 1) * stride) for count, stride in loops)
+    last = base + sum(max(0, (count - 1) * stride) for count, stride in loops)
+    return [("line", group) for group in range(first // GROUP, last // GROUP + 1)]
+
+
+def _accumulators(base: int, count: int) -> list[Hashable]:
+    return [("acc", group) for group in range(base // _ACC_GROUP, (base + count - 1) // _ACC_GROUP + 1)]

@@ -1,0 +1,84 @@
+"""A model's matrices as the chip multiplies by them: MXINT8, padded to whole blocks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...golden import quantize_block
+from ..model import Layer, LlamaModel
+from .shape import BLOCK, DecoderShape
+
+__all__ = ["Matrix", "head_matrix", "layer_matrices"]
+
+#: Rows that are made MXINT8 at a time, for memory's sake.
+_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix [K, N] that activations [M, K] are multiplied by.
+
+    Attributes
+    ----------
+    codes : int8 [N, K]
+    scales : uint8 E8M0 [N, K / 32]
+    """
+    codes: np.ndarray
+    scales: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> "Matrix":
+        """From float32 [N, K], K whole blocks; scales are rounded up, so that no weight saturates."""
+        codes = np.empty(rows.shape, np.int8)
+        scales = np.empty((len(rows), rows.shape[1] // BLOCK), np.uint8)
+        for start in range(0, len(rows), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            quantized, scales[some] = quantize_block(np.ascontiguousarray(rows[some]), "int8", BLOCK, "rceil")
+            codes[some] = quantized.view(np.int8)
+        return cls(codes, scales)
+
+
+def layer_matrices(shape: DecoderShape, layer: Layer) -> Iterator[Matrix]:
+    """Q, K and V in one; the output projection; gate and up, row by row in turn; down.
+
+    A norm's factors go into the matrix behind it.
+    """
+    model = shape.model
+    attention = layer.attn_norm[None]
+    halves = _halves(shape)
+    q, k = (_heads(rows * attention, heads)[:, halves].reshape(heads * model.head_size, -1)
+            for rows, heads in ((layer.q, model.heads), (layer.k, model.kv_heads)))
+    qkv = [_padded(rows.reshape(2 * heads, model.head_size // 2, -1), shape.half_head, shape.width)
+           for rows, heads in ((q, model.heads), (k, model.kv_heads))]
+    qkv.append(_padded(_heads(layer.v * attention, model.kv_heads), shape.value_head, shape.width))
+    yield Matrix.of(np.concatenate(qkv))
+    o = _padded(np.ascontiguousarray(_heads(layer.o.T, model.heads)), shape.value_head, model.width).T
+    yield Matrix.of(_padded(o[None], shape.width, o.shape[1]))
+    gate, up = (_padded((rows * layer.ffn_norm)[None], shape.ffn, shape.width)
+                for rows in (layer.gate, layer.up))
+    yield Matrix.of(np.concatenate([gate, up]))
+    yield Matrix.of(_padded(layer.down[None], shape.width, shape.ffn))
+
+
+def head_matrix(shape: DecoderShape, model: LlamaModel) -> Matrix:
+    """The head, with the last norm's factors."""
+    return Matrix.of(_padded((model.head * model.out_norm)[None], shape.vocabulary, shape.width))
+
+
+def _heads(rows: np.ndarray, heads: int) -> np.ndarray:
+    return rows.reshape(heads, -1, rows.shape[-1])
+
+
+def _halves(shape: DecoderShape) -> np.ndarray:
+    """A head's dimensions, first one of each pair that RoPE turns, then the others."""
+    order = np.arange(shape.model.head_size)
+    return order.reshape(-1, 2).T.reshape(-1) if shape.model.rope_pairs == "neighbours" else order
+
+
+def _padded(parts: np.ndarray, rows: int, width: int) -> np.ndarray:
+    """[parts, R, W] with zeros up to `rows` and `width`, as [parts * rows, width]."""
+    count, size, inner = parts.shape
+    padded = np.zeros((count, rows, width), np.float32)
+    padded[:, :size, :inner] = parts
+    return padded.reshape(count * rows, width)

@@ -1,0 +1,184 @@
+"""A language model's decoder as programs: the same bits on every chip, however a prompt is cut."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kiwicha import ChipConfig
+from kiwicha_host import open_device
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.language.decoder import ChipDecoder, Run, Step, check_chip, open_decoder
+from kiwicha_host.language.decoder.script import Ring, Script
+from kiwicha_host.language.exact import ExactDecoder
+from kiwicha_host.language.model import LlamaConfig, LlamaModel, shapes
+from kiwicha_host.language.reference import Decoder
+
+#: What a test does not say otherwise.
+SIZES = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_size": 16, "ffn": 96, "vocabulary": 100,
+         "context": 96}
+WIDE = ChipConfig.preset("wide")
+SMALL = ChipConfig.preset("small")
+CHIPS = {
+    "wide": WIDE,
+    "square8": dataclasses.replace(SMALL, functions=True, name="square8"),
+    "square4": dataclasses.replace(SMALL, rows=4, columns=4, vector_lanes=1, bank_lines=4096, functions=True,
+                                   name="square4"),
+    "tall": dataclasses.replace(SMALL, rows=32, functions=True, name="tall"),
+    "flat": dataclasses.replace(WIDE, rows=8, columns=32, vector_lanes=8, name="flat"),
+}
+
+
+def model(seed=0, **sizes):
+    config = LlamaConfig(**(SIZES | sizes))
+    rng = np.random.default_rng(seed)
+    tensors = {name: (rng.standard_normal(shape) * 0.1 + (len(shape) == 1)).astype(np.float32)
+               for name, shape in shapes(config).items()}
+    tensors["embedding"] = rng.standard_normal(tensors["embedding"].shape).astype(np.float32)
+    return LlamaModel(config, tensors)
+
+
+def tokens_of(count, seed=1, vocabulary=100):
+    return [int(token) for token in np.random.default_rng(seed).integers(0, vocabulary, count)]
+
+
+def assert_same_bits(a, b):
+    assert a.dtype == b.dtype == np.float32
+    np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return model()
+
+
+@pytest.fixture(scope="module")
+def exact(tiny):
+    """Logits after each of some tokens."""
+    return ExactDecoder(tiny).logits(tokens_of(30))
+
+
+def test_exact_is_near_the_reference(tiny, exact):
+    expected = Decoder(tiny).logits(tokens_of(30))
+    # MXINT8 has seven bits: a few thousandths of each factor.
+    assert np.abs(exact - expected).max() < 0.05 * np.abs(expected).max()
+    assert np.abs(exact - expected).max() > 0
+
+
+@pytest.mark.parametrize("chip, rows", [("wide", 1), ("wide", 4), ("wide", 16), ("wide", 7), ("square8", 4),
+                                        ("square4", 16), ("tall", 3), ("flat", 16)])
+def test_the_same_bits_everywhere(tiny, exact, chip, rows):
+    tokens = tokens_of(30)
+    decoder = ChipDecoder(tiny, open_device("golden", config=CHIPS[chip]), 64, rows=rows)
+    logits = [decoder.prefill(tokens[:23]), *(decoder.step(token) for token in tokens[23:])]
+    assert_same_bits(np.stack(logits), exact[22:])
+
+
+@pytest.mark.parametrize("sizes", [
+    {"head_size": 24, "heads": 2, "kv_heads": 1, "width": 48, "ffn": 40, "rope_pairs": "halves"},
+    {"head_size": 128, "heads": 2, "vocabulary": 33, "tied_head": True},
+    {"head_size": 8, "heads": 6, "kv_heads": 2, "width": 40, "rope_factors": (1.0, 2.0, 4.0, 8.0)},
+    {"layers": 1, "ffn": 1100, "width": 96, "norm_epsilon": 0.1}])
+def test_other_shapes(sizes):
+    odd, tokens = model(seed=3, **sizes), tokens_of(20, vocabulary=33)
+    expected = ExactDecoder(odd).logits(tokens)
+    decoder = ChipDecoder(odd, open_device("golden", config=CHIPS["square8"]), 32)
+    assert_same_bits(decoder.prefill(tokens[:17]), expected[16])
+    assert_same_bits(decoder.step(tokens[17]), expected[17])
+
+
+def test_a_batch_has_the_bits_of_each_alone(tiny):
+    device = open_device("golden", config=CHIPS["wide"])
+    together = ChipDecoder(tiny, device, 64, sequences=3)
+    prompts = [tokens_of(9 + number, seed=number) for number in range(3)]
+    for number, prompt in enumerate(prompts):
+        together.prefill(prompt, number)
+    batch = [together.run(Step(tuple(Run(number, len(prompt) + i) for number, prompt in enumerate(prompts)), 1),
+                          [5 + i, 6 + i, 7 + i]) for i in range(3)]
+    for number, prompt in enumerate(prompts):
+        alone = ChipDecoder(tiny, device, 64)
+        alone.prefill(prompt)
+        for i in range(3):
+            assert_same_bits(batch[i][number], alone.step(5 + number + i))
+
+
+def test_runs_of_several_tokens(tiny):
+    device = open_device("golden", config=CHIPS["wide"])
+    together, tokens = ChipDecoder(tiny, device, 64, sequences=2), tokens_of(8)
+    logits = together.run(Step((Run(0, 0), Run(1, 0)), 4), tokens)
+    for number in range(2):
+        assert_same_bits(logits[number], ExactDecoder(tiny).prefill(tokens[4 * number:4 * number + 4]))
+
+
+def test_what_was_before_does_not_matter(tiny):
+    """Keys and values of an earlier, longer sequence lie where the new one has not been yet."""
+    decoder = ChipDecoder(tiny, open_device("golden", config=CHIPS["wide"]), 64)
+    decoder.prefill(tokens_of(50, seed=9))
+    logits = decoder.run(Step((Run(0, 0),), 5), tokens_of(5))
+    assert_same_bits(logits[0], ExactDecoder(tiny).prefill(tokens_of(5)))
+
+
+def test_bytes_and_cycles(tiny):
+    decoder = ChipDecoder(tiny, open_device("golden", config=CHIPS["wide"]), 64)
+    decoder.step(3)
+    packed = sum(matrix.region.size for layer in decoder.memory.layers for matrix in layer)
+    assert packed < decoder.compulsory_bytes < decoder.bytes
+    assert decoder.cycles * decoder._device.config.bus_bytes > decoder.compulsory_bytes
+    decoder.close()
+
+
+@pytest.mark.parametrize("config, what", [
+    ("small", "functions"), ("tiny", "functions and block scales"),
+    (dataclasses.replace(CHIPS["wide"], columns=12, rows=16, name="twelve"), "columns divide 32, not 12"),
+    (dataclasses.replace(CHIPS["wide"], formats=("e4m3",), name="eight"), "the format int8")])
+def test_chips_that_cannot(tiny, config, what):
+    with pytest.raises(CompileError, match=what):
+        open_decoder(tiny, config=config, device="golden", context=8)
+    check_chip(CHIPS["wide"])
+
+
+def test_too_little_room(tiny):
+    small = dataclasses.replace(CHIPS["square8"], bank_lines=128, name="cramped")
+    with pytest.raises(CompileError, match="1 tokens at 32 positions needs [0-9]+ scratchpad lines; "
+                                           "configuration 'cramped' has 512"):
+        open_decoder(tiny, config=small, device="golden", context=8)
+
+
+def test_too_little_memory(tiny):
+    device = open_device("golden", config=CHIPS["wide"])
+    device.memory_limit = 1 << 17
+    with pytest.raises(CompileError, match="needs [0-9]+ bytes of memory at 64 positions.*the device has 131072"):
+        ChipDecoder(tiny, device, 64)
+
+
+def test_bad_arguments(tiny):
+    decoder = ChipDecoder(tiny, open_device("golden", config=CHIPS["wide"]), 8)
+    with pytest.raises(ValueError, match="number of tokens"):
+        decoder.prefill([])
+    with pytest.raises(ValueError, match="tokens must be .*99"):
+        decoder.step(100)
+    with pytest.raises(ValueError, match="9 tokens after 0 are beyond the context of 8"):
+        decoder.prefill([1] * 9)
+    with pytest.raises(ValueError, match="sequence"):
+        decoder.prefill([1], 1)
+    assert_same_bits(decoder.prefill([1, 2]), ExactDecoder(tiny).prefill([1, 2]))
+    with pytest.raises(ValueError, match="context"):
+        ChipDecoder(tiny, open_device("golden", config=CHIPS["wide"]), 97)
+    with pytest.raises(ValueError, match="at most 128 elements"):
+        ChipDecoder(model(head_size=256), open_device("golden", config=CHIPS["wide"]), 8)
+
+
+def test_a_script_loads_ahead_but_not_into_what_is_used():
+    events, script = [], Script()
+    for number in range(5):
+        script.use(40, lambda line, number=number: events.append(("load", number, line)),
+                   lambda line, number=number: events.append(("use", number, line)))
+    script.do(lambda: events.append(("do",)))
+    script.use(64, lambda line: events.append(("load", 5, line)), lambda line: events.append(("use", 5, line)),
+               after=script.here)
+    script.run(Ring(100, 192, group=32))
+    lines = {event[1]: event[2] for event in events if event[0] == "load"}
+    assert all(event[2] == lines[event[1]] for event in events if event[0] == "use")
+    # 64 lines each: three fit, and a fourth comes when the first has been used.
+    assert events[:5] == [("load", 0, 100), ("load", 1, 164), ("load", 2, 228), ("use", 0, 100), ("load", 3, 100)]
+    assert events.index(("do",)) < events.index(("load", 5, lines[5]))
