@@ -35,7 +35,8 @@ def add_fp32(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """FP32 sums, rounded to nearest even, with the one NaN that we have."""
     with np.errstate(over="ignore", invalid="ignore"):
         total = a + b
-    return np.where(np.isnan(total), CANONICAL_NAN, total)
+    total[np.isnan(total)] = CANONICAL_NAN
+    return total
 
 
 class PartialSums:

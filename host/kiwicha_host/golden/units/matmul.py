@@ -159,15 +159,17 @@ def _matmul_blocks(state: State, f: dict[str, Any], counts: list[int], a_strides
         (a_lines, "a_format", config.rows), (w_lines, "w_format", config.columns)))
     if np.isnan(a).any() or np.isnan(w).any():
         return False
-    a, w = a.reshape(*a.shape[:2], -1), w.reshape(len(w), -1, config.columns)
+    rest = -counts[1] % f["block_tiles"] * config.rows
+    a = np.pad(a.reshape(*a.shape[:2], -1), ((0, 0), (0, 0), (0, rest))).reshape(*a.shape[:2], -1, size)
+    w = np.pad(w.reshape(len(w), -1, config.columns), ((0, 0), (0, rest), (0, 0)))
+    # Whole numbers of one small unit, far fewer than 2^53: exact in any order.
+    total = a.swapaxes(1, 2) @ w.reshape(len(w), -1, size, config.columns)
+    terms = scaled_terms(total, *_scales(state, f, counts))
     sums = np.zeros((*where.shape, config.columns), np.float32)
     if f["accumulate"]:
         sums = state.accumulator[where].view(np.float32)
-    a_scales, w_scales = _scales(state, f, counts)
-    for block, start in enumerate(range(0, a.shape[2], size)):
-        # Whole numbers of one small unit, far fewer than 2^53: exact in any order.
-        total = a[:, :, start:start + size] @ w[:, start:start + size]
-        sums = add_fp32(sums, scaled_terms(total, a_scales[:, block], w_scales[:, block]))
+    for block in range(terms.shape[1]):
+        sums = add_fp32(sums, terms[:, block])
     state.accumulator[where] = sums.view(np.int32)
     return True
 
