@@ -1,6 +1,6 @@
 """What a device is given, and what it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,9 @@ class Job:
     constant : int
         So many bytes at the beginning of `memory` the program only reads: what a device has of them it need not be
         told again, nor tell.
+    kind : hashable or None
+        Programs of one kind differ in where things are in memory, and so in a few cycles at most: a device that
+        predicts them does so once.
 
     Raises
     ------
@@ -49,6 +52,7 @@ class Job:
     window: tuple[int, int] = (-1, -1)
     base: int = 0
     constant: int = 0
+    kind: Hashable | None = None
 
     def __post_init__(self) -> None:
         memory = self.memory

@@ -127,7 +127,7 @@ class ChipDecoder:
             self._image = np.concatenate([self._image, np.zeros(needed - len(self._image), np.uint8)])
         self._image[self._program:self._program + len(code)] = np.frombuffer(code, np.uint8)
         result = self._device.run(Job(self._image, self._program, len(code) // INSTRUCTION_BYTES,
-                                      constant=self.memory.constant))
+                                      constant=self.memory.constant, kind=program.kind))
         self.cycles += result.cycles or 0
         self.bytes += program.moved + len(code)
         self.compulsory_bytes += self.memory.compulsory_bytes(step)

@@ -1,6 +1,6 @@
 """The program of a step: from tokens to logits, every layer, without the host."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from kiwicha import ChipConfig
 
@@ -53,6 +53,13 @@ class StepProgram:
     def moved(self) -> int:
         """Bytes that its transfers move."""
         return self._emit.bytes
+
+    @property
+    def kind(self) -> Hashable:
+        """Steps of one kind have the same instructions, but for addresses in memory."""
+        columns = self._config.columns
+        return ("decoder", self._shape, self._memory.context, self._step.length, tuple(
+            (self._step.span(run), run.position // columns) for run in self._step.runs))
 
     def assemble(self) -> bytes:
         self._script.do(self._begin)
