@@ -57,24 +57,31 @@ class Attention:
 
     def turn(self) -> None:
         """RoPE of all heads of Q and K, row by row: x1 cos - x2 sin, x2 cos + x1 sin."""
-        at, shape, words = self._at, self._shape, self._words
-        half = shape.half_head // self._columns
-        heads = shape.model.heads + shape.model.kv_heads
-        strides = (words, 2 * half * words)
-        loops = [(half, words), (heads, 2 * half * words)]
-        turned = (words, half * words)
-        for row in range(self._step.rows):
-            x1 = at.work + row * at.qkv_row
-            x2 = x1 + half * words
-            cos, sin, less_sin = (at.rope + (index * self._step.rows + row) * half * words for index in range(3))
-            t1, t2 = at.turned, at.turned + heads * half * words
-            for source, table, out, out_strides in ((x2, less_sin, t1, turned), (x1, sin, t2, turned),
-                                                    (x1, cos, x1, strides), (x2, cos, x2, strides)):
-                self._emit.vector(source, loops, out, out_strides,
-                                  b=(OperandUse.MULTIPLY, SecondSource.WORDS, table, (words, 0)))
-            for source, other in ((x1, t1), (x2, t2)):
-                self._emit.vector(source, loops, source, strides,
-                                  b=(OperandUse.ADD, SecondSource.WORDS, other, turned))
+        rows, at_once = self._step.rows, self._at.turned_rows
+        for first in range(0, rows, at_once):
+            # All products of some rows, then their sums: by then, the first products are where they are read.
+            some = range(first, min(rows, first + at_once))
+            for sums in (False, True):
+                for row in some:
+                    self._turn(row, row - first, sums)
+
+    def _turn(self, row: int, buffer: int, sums: bool) -> None:
+        at, shape, words, emit = self._at, self._shape, self._words, self._emit
+        half, heads = shape.half_head // self._columns * words, shape.model.heads + shape.model.kv_heads
+        loops, strides, apart = [(half // words, words), (heads, 2 * half)], (words, 2 * half), (words, half)
+        x1 = at.work + row * at.qkv_row
+        x2 = x1 + half
+        t1 = at.turned + 2 * buffer * heads * half
+        t2 = t1 + heads * half
+        if sums:
+            for x, t in ((x1, t1), (x2, t2)):
+                emit.vector(x, loops, x, strides, b=(OperandUse.ADD, SecondSource.WORDS, t, apart))
+            return
+        cos, sin, less_sin = (at.rope + (index * self._step.rows + row) * half for index in range(3))
+        for x, table, out, out_strides in ((x2, less_sin, t1, apart), (x1, sin, t2, apart), (x1, cos, x1, strides),
+                                           (x2, cos, x2, strides)):
+            emit.vector(x, loops, out, out_strides,
+                        b=(OperandUse.MULTIPLY, SecondSource.WORDS, table, (words, 0)))
 
     # The cache.
 
@@ -101,9 +108,7 @@ class Attention:
             emit.store(cache.v(run.position), shape.v, at.v_codes + row * v_lines, segment=columns,
                        rows=self._step.length, row_stride=shape.v, row_lines=v_lines,
                        writes=[("cache", layer, run.sequence)])
-            for index in range(self._step.length):
-                self._transpose(at.k_codes + (row + index) * k_lines, cache, run.position + index,
-                                ("cache", layer, run.sequence))
+            self._transpose(at.k_codes + row * k_lines, cache, run.position, ("cache", layer, run.sequence))
 
     def _codes(self, words: int, number: int, size: int, row: int, out: int, out_row: int,
                scale_line: int) -> None:
@@ -114,12 +119,18 @@ class Attention:
             out + row * out_row + number * parts, (0, out_row), parts=(parts, self._words), scale_line=scale_line)
 
     def _transpose(self, line: int, cache: Cache, position: int, key: tuple) -> None:
-        """A key of all heads, a row in the scratchpad, becomes a column of the cache: byte by byte."""
-        emit, at, size = self._emit, self._at, self._shape.k
-        emit.store(self._keys_address, size, line, segment=self._columns, writes=["key"])
-        emit.load(self._keys_address, 1, at.bytes, segment=1, rows=size, row_stride=1, row_lines=1, reads=["key"])
-        emit.store(cache.k(0, position), 1, at.bytes, segment=1, rows=size, row_stride=cache.context, row_lines=1,
-                   writes=[key])
+        """Keys of all heads, a run's rows in the scratchpad, become columns of the cache: by way of memory, from
+        where each byte gets a line of its own.
+        """
+        emit, size, address = self._emit, self._shape.k, self._keys_address
+        emit.store(address, size, line, segment=self._columns, rows=self._step.length, row_stride=size,
+                   row_lines=size // self._columns, writes=["keys"])
+        for index in range(self._step.length):
+            through = self._at.bytes[index % 2]
+            emit.load(address + index * size, 1, through, segment=1, rows=size, row_stride=1, row_lines=1,
+                      reads=["keys"])
+            emit.store(cache.k(0, position + index), 1, through, segment=1, rows=size, row_stride=cache.context,
+                       row_lines=1, writes=[key])
 
     # Queries.
 

@@ -23,8 +23,13 @@ _GROUP = 16
 def scratch_bytes(shape: DecoderShape, rows: int, context: int) -> int:
     """Memory that a step of `rows` tokens uses for its own."""
     vectors = rows * shape.model.heads
-    return shape.k + max(rows * max(shape.width, shape.ffn, shape.q, shape.model.heads * shape.value_head),
+    return _keys_bytes(shape, rows) + max(rows * max(shape.width, shape.ffn, shape.q, shape.model.heads * shape.value_head),
                          vectors * context)
+
+
+def _keys_bytes(shape: DecoderShape, rows: int) -> int:
+    """Memory of keys on their way into the cache."""
+    return rows * shape.k
 
 
 class StepProgram:
@@ -42,7 +47,8 @@ class StepProgram:
         self._tokens = tokens
         self._at = Scratchpad(config, shape, step)
         self._emit, self._script = Emitter(config), Script()
-        self._layers = Layers(config, shape, self._at, self._emit, self._script, scratch.base + shape.k)
+        self._layers = Layers(config, shape, self._at, self._emit, self._script,
+                              scratch.base + _keys_bytes(shape, step.rows))
         self._attention = Attention(self._layers, memory, step, scratch.base)
         words, columns = self._emit.words, self._emit.columns
         self._words = words

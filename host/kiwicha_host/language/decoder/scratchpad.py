@@ -17,6 +17,8 @@ __all__ = ["Scratchpad", "chunk_lines"]
 #: The shares of the scratchpad that a chunk of the ring, and scores, may have.
 _CHUNK_SHARE = 16
 _SCORES_SHARE = 8
+#: Rows whose products with sines and cosines are there at the same time.
+_TURNED_ROWS = 4
 #: The ring holds this many chunks, at least.
 _CHUNKS = 2
 
@@ -62,12 +64,13 @@ class Scratchpad:
         self.qkv_row = (shape.q + shape.k + shape.v) // columns * words
         self.work_lines = rows * max(self.qkv_row, attended // columns * words)
         self.work = self._take(self.work_lines)
-        self.turned = self._take(2 * (shape.q + shape.k) // 2 // columns * words)
+        self.turned_rows = min(rows, _TURNED_ROWS)
+        self.turned = self._take(self.turned_rows * (shape.q + shape.k) // columns * words)
         self.q_codes = self._take(rows * shape.q // min(columns, config.rows))
         self.k_codes = self._take(rows * shape.k // columns)
         self.v_codes = self._take(rows * shape.v // columns)
         self.kv_scales = self._take((shape.k // BLOCK + shape.model.kv_heads) * scale_lines)
-        self.bytes = self._take(shape.k)
+        self.bytes = [self._take(shape.k) for _ in range(2)]
         self._attention(words)
         self.ring = self._ring()
 
