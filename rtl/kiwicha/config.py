@@ -159,6 +159,11 @@ class ChipConfig:
         return self.block_scaled and "int8" in self.formats and not self.columns & (self.columns - 1)
 
     @property
+    def dynamic_scales(self) -> bool:
+        """Whether results can have dynamic scales at all."""
+        return self.has_float_results or self.has_mxint8_results
+
+    @property
     def vector_floats(self) -> bool:
         """Whether the vector unit adds FP32 numbers."""
         return self.block_scaled or self.functions

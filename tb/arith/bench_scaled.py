@@ -9,7 +9,7 @@ from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from kiwicha.arith.narrow import BlockScale, FloatToBf16, FloatToElement
+from kiwicha.arith.narrow import QUANTIZED, BlockScale, FloatToBf16, FloatToElement
 from kiwicha.arith.scaled import ScaledToFloat
 from kiwicha.formats import ElementFormat
 from tb import harness
@@ -163,7 +163,8 @@ async def floats_to_bf16(dut):
 
 #: (dtype, largest value, exponent of the largest value) of the formats that blocks are quantized to.
 TARGETS = {ElementFormat.E4M3: (ml_dtypes.float8_e4m3fn, 448.0, 8),
-           ElementFormat.E2M1: (ml_dtypes.float4_e2m1fn, 6.0, 2)}
+           ElementFormat.E2M1: (ml_dtypes.float4_e2m1fn, 6.0, 2),
+           ElementFormat.INT8: (np.int8, 127 / 64, 0)}
 
 
 class Quantize(wiring.Component):
@@ -173,9 +174,13 @@ class Quantize(wiring.Component):
     how: In(32)
     o: Out(32)
 
+    def __init__(self, formats):
+        self._formats = formats
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
-        m.submodules.unit = unit = FloatToElement()
+        m.submodules.unit = unit = FloatToElement(self._formats)
         m.d.comb += [unit.i.eq(self.i), Cat(unit.scale, unit.format, unit.bad).eq(self.how),
                      self.o.eq(unit.o)]
         return m
@@ -185,9 +190,11 @@ class Quantize(wiring.Component):
 async def floats_to_elements(dut):
     """Every code's value, every middle between two and their float32 neighbours, at many scales; anything else."""
     random = generator("elements")
-    for target, (dtype, largest, _) in TARGETS.items():
-        bits = 8 if target == ElementFormat.E4M3 else 4
-        codes = np.arange(1 << bits - 1, dtype=np.uint8).view(dtype).astype(np.float64)
+    for target in harness.current().params["formats"]:
+        dtype, largest, _ = TARGETS[target]
+        step = 64 if target == ElementFormat.INT8 else 1
+        bits = 4 if target == ElementFormat.E2M1 else 8
+        codes = np.arange(1 << bits - 1, dtype=np.uint8).view(dtype).astype(np.float64) / step
         codes = codes[~np.isnan(codes)]
         points = np.concatenate([codes, (codes[1:] + codes[:-1]) / 2, codes * 0.75, codes * 1.25,
                                  [largest * 1.0625, largest * 1.25, largest * 2, 1e9]])
@@ -206,10 +213,15 @@ async def floats_to_elements(dut):
         values = np.concatenate([values, some])
         scale = np.concatenate([scale, near.clip(0, 254)])
         values |= (random.integers(2, size=len(values)) << 31).astype(np.uint32)
+        if target == ElementFormat.INT8:
+            # A block's scale is never smaller.
+            fits = np.ldexp((values & 0x7FFFFFFF).view(np.float32).astype(np.float64), 127 - scale) < 2
+            values, scale = values[fits], scale[fits]
         bad = random.random(len(values)) < 0.01
         # float64 divides by a power of two exactly; saturation first, since ml_dtypes has its own ideas.
         real = np.ldexp(values.view(np.float32).astype(np.float64), 127 - scale)
-        want = np.clip(real, -largest, largest).astype(dtype).view(np.uint8).astype(np.uint32)
+        want = np.clip(real, -largest, largest) * step
+        want = (np.rint(want) if step > 1 else want).astype(dtype).view(np.uint8).astype(np.uint32)
         how = scale | target.value << 8 | bad.astype(np.int64) << 11
         check(await apply(dut, i=values, how=how.astype(np.uint32)), np.where(bad, 0, want).astype(np.uint32),
               i=values, how=how)
@@ -224,23 +236,29 @@ class Scale(wiring.Component):
     how: In(32)
     o: Out(32)
 
+    def __init__(self, formats):
+        self._formats = formats
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
-        m.submodules.unit = unit = BlockScale()
+        m.submodules.unit = unit = BlockScale(self._formats)
         m.d.comb += [unit.i.eq(self.i), Cat(unit.format, unit.ceil).eq(self.how), self.o.eq(unit.o)]
         return m
 
 
 @cocotb.test()
 async def scales_of_blocks(dut):
-    """Every exponent with fractions around the middle ones, by both rules, for both formats."""
+    """Every exponent with fractions around the middle ones, by both rules, for all formats."""
     random = generator("scales")
     fractions = [0, 1, 0x3FFFFF, 0x400000, 0x400001, 0x5FFFFF, 0x600000, 0x600001, 0x7FFFFF,
+                 0x3EFFFF, 0x3F0000, 0x3F0001, 0x7DFFFF, 0x7E0000, 0x7E0001, 0x7F0000, 0x7F0001,
                  *random.integers(0, 1 << 23, 40)]
     amax = (np.arange(256)[:, None] << 23 | np.array(fractions)).ravel().astype(np.uint32)
     real = amax.view(np.float32).astype(np.float64)
     usable = np.isfinite(real)
-    for target, (_, largest, top) in TARGETS.items():
+    for target in harness.current().params["formats"]:
+        _, largest, top = TARGETS[target]
         for ceil in (0, 1):
             # The smallest power of two that brings amax to the maximum at most; or its exponent alone.
             safe = np.where(usable & (real > 0), real, 2.0 ** -149)
@@ -262,9 +280,19 @@ def _scaled(width, *tests):
     return bench
 
 
+def _quantizer(suffix, formats):
+    """Benches of what makes blocks, for `formats` only."""
+    element = lanes_bench(__name__, f"element{suffix}", lambda: Quantize(formats), ["i", "how"],
+                          FloatToElement.LATENCY, ["floats_to_elements"])
+    scale = lanes_bench(__name__, f"block_scale{suffix}", lambda: Scale(formats), ["i", "how"], BlockScale.LATENCY,
+                        ["scales_of_blocks"])
+    for bench in (element, scale):
+        bench.params["formats"] = formats
+    return element, scale
+
+
 BENCHES = [
     _scaled(44, "ties_and_neighbours"), _scaled(21, "ties_and_neighbours"), _scaled(2),
     lanes_bench(__name__, "bf16", FloatToBf16, ["i"], FloatToBf16.LATENCY, ["floats_to_bf16"]),
-    lanes_bench(__name__, "element", Quantize, ["i", "how"], FloatToElement.LATENCY, ["floats_to_elements"]),
-    lanes_bench(__name__, "block_scale", Scale, ["i", "how"], BlockScale.LATENCY, ["scales_of_blocks"]),
+    *_quantizer("", QUANTIZED), *_quantizer("_floats", QUANTIZED[:2]), *_quantizer("_int8", QUANTIZED[2:]),
 ]

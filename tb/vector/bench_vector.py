@@ -89,7 +89,8 @@ async def one_read_per_cycle_with_dynamic_scales(dut):
     random = harness.rng("fresh throughput instructions")
     config = around.config
     steps = -(-config.columns // config.vector_lanes)
-    for form in set(DYNAMIC_SCALE) & set(formats(config)):
+    own = [form for form in DYNAMIC_SCALE if form in formats(config)]
+    for form in own:
         for window, block in ((1, 32), (1, 128), (2, 32), (1, config.columns)):
             pixels, parts = 24, block // config.columns
             await around.run([run_of(config, random, form, pixels, window, parts=parts,
@@ -101,13 +102,14 @@ async def one_read_per_cycle_with_dynamic_scales(dut):
             # All lines of the last pixel, and the scales right behind them.
             tail = np.diff(around.write_cycles[-1 - parts:])
             assert (tail == [*[steps] * (parts - 1), 1]).all(), tail
-    if not set(DYNAMIC_SCALE) <= set(formats(config)):
+    if not own:
         return
     # From one instruction to the next, of any block's size; and where the datapath must run empty.
     most = 128 // config.columns
     alone = most * steps + around.dynamic_scale_latency + 8
-    for forms, gap in (((OutFormat.E4M3, OutFormat.E2M1, OutFormat.E4M3), 2),
-                       ((OutFormat.E2M1, OutFormat.BF16, OutFormat.E4M3), alone)):
+    first = own[0]
+    for forms, gap in (walk for other in own[1:] or own for walk in (
+            ((first, other, first), 2), ((other, OutFormat.BF16, first), alone))):
         batch = [run_of(config, random, form, 24, parts=parts, bias=0,
                         scale_mode=ScaleMode.NONE) for form, parts in zip(forms, (most, 1, 1), strict=True)]
         await around.run(batch)
@@ -231,6 +233,7 @@ def shape_bench(columns, lanes, bus_width, testcase=(), formats=("int8",), **mor
                         vector_lanes=lanes, scratchpad_banks=2, formats=formats,
                         **{"bank_lines": 256, "accumulator_lines": 64, **more})
     name = f"vector_{columns}_{lanes}_{config.line_bytes}{'_scaled' if config.block_scaled else ''}"
+    name += f"_{'_'.join(formats)}" if config.block_scales else ""
     name += "_functions" if config.functions else ""
     return Bench(module=__name__, name=name, build=lambda: VectorUnit(config), testcase=testcase,
                  params={"config": config})
@@ -255,6 +258,11 @@ BENCHES = [
     shape_bench(32, 8, 64, functions=True),
     shape_bench(5, 1, 64, functions=True, testcase=["random_instructions", "errors_then_a_good_end"]),
     shape_bench(16, 4, 128, functions=True, **SCALED),
+    # MXINT8 is all that there is, or not even that.
+    shape_bench(8, 2, 64, block_scales=True),
+    shape_bench(4, 1, 64, block_scales=True, functions=True),
+    shape_bench(4, 2, 64, block_scales=True, formats=("int4",),
+                testcase=["random_instructions", "errors_then_a_good_end"]),
     # The most parts, a line of each in every cycle, and lanes beyond the last column; and no scales at all.
     shape_bench(2, 4, 128, testcase=["random_instructions", "extremes", "stalled_output_keeps_everything"],
                 **SCALED),

@@ -34,7 +34,7 @@ class AddressGenerator(wiring.Component):
     orders : Out(stream of line orders)
         Valid only together with `requests`.
     scales : Out(stream of LINE_ADDRESS)
-        Where a line of scales goes, together with the order that says `flush`; only with block scaling.
+        Where a line of scales goes, together with the order that says `flush`; only with dynamic scales.
     room : In(1)
         Three more of each of these will find room, as of a cycle ago; their `ready` is not looked at.
     settled : In(1)
@@ -64,7 +64,7 @@ class AddressGenerator(wiring.Component):
             "room": In(1), "settled": In(1), "waits": Out(1), "clear": In(1),
             "busy": Out(1), "pending": Out(1), "failed": Out(1),
             "code": Out(ErrorCode), "index": Out(INDEX_WIDTH), "address": Out(signed(POINTER_WIDTH)),
-            **(scaled if config.block_scaled else {}),
+            **(scaled if config.dynamic_scales else {}),
         })
 
     def elaborate(self, platform):
@@ -83,7 +83,7 @@ class AddressGenerator(wiring.Component):
         if len(loops.way.as_value()):
             may_take = (self.i.p.way.as_value() == loops.way.as_value()) | (self.settled & ~valid)
             m.d.comb += self.waits.eq(takes & self.i.valid & ~may_take)
-        if self._config.block_scaled:
+        if self._config.dynamic_scales:
             bad_scale, wrong_line = self._scales(m, loops, valid & ~held.bad)
         m.d.comb += [
             loops.i.eq(self.i.p), loops.load.eq(~walking), loops.take.eq(take), loops.advance.eq(advance),

@@ -1,6 +1,6 @@
 """Blocks of results to narrow elements and the scale that they share."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -23,7 +23,7 @@ def _lanes(geometry: Geometry) -> int:
 
 
 class BlockQuantizer(wiring.Component):
-    """FP32 results to E4M3 or E2M1, with a dynamic E8M0 scale per block.
+    """FP32 results to E4M3, E2M1 or MXINT8, as `config` has them, with a dynamic E8M0 scale per block.
 
     Steps wait in a ring of LUT RAM for the scale of their block, whose largest magnitude is found as they come;
     the next block comes in while one goes out. From the last step of a block to its first step's elements
@@ -37,11 +37,11 @@ class BlockQuantizer(wiring.Component):
         A step's results are here.
     i : In(step)
         What it is: `word`, its results as FP32, of which those beyond the last column do not count; its `step`
-        number, which it keeps; whether it is to be E2M1, by which `rule`; whether it is the `end` of a block,
-        and whether the line of scales ends with the block's, `flush`.
+        number, which it keeps; whether it is to be `e2m1` or `mxint8`, and by which `rule`; whether it is the
+        `end` of a block, and whether the line of scales ends with the block's, `flush`.
     o_valid : Out(1)
     step, e2m1 : Out
-        Of the elements that are there.
+        Of the elements that are there; `e2m1` only in a chip with floating-point formats.
     element : Out(array of 8)
     scales : Out(line)
     scales_done : Out(1)
@@ -53,12 +53,14 @@ class BlockQuantizer(wiring.Component):
     """
 
     def __init__(self, config: ChipConfig):
-        self._geometry = geometry = Geometry.of(config)
+        self._config, self._geometry = config, Geometry.of(config)
+        geometry = self._geometry
         self._lanes = _lanes(geometry)
         self.latency = block_quantizer(config)
         super().__init__({
             "valid": In(1), "i": In(step_layout(config)),
-            "o_valid": Out(1), "step": Out(geometry.step_width), "e2m1": Out(1),
+            "o_valid": Out(1), "step": Out(geometry.step_width),
+            **({"e2m1": Out(1)} if config.has_float_results else {}),
             "element": Out(data.ArrayLayout(8, geometry.lanes)),
             "scales": Out(8 * geometry.line_bytes), "scales_done": Out(1),
             "idle": Out(1), "clear": In(1),
@@ -79,18 +81,18 @@ class BlockQuantizer(wiring.Component):
         now, now_valid, code = self._read(m, came, came_valid, codes.o)
 
         for lane in range(self._lanes):
-            m.submodules[f"to_element{lane}"] = convert = FloatToElement()
+            m.submodules[f"to_element{lane}"] = convert = FloatToElement(self._formats)
             m.d.comb += [
                 convert.i.eq(now.word[lane]),
                 convert.scale.eq(code),
-                convert.format.eq(_format(now.e2m1)),
+                convert.format.eq(_format(self._which(now))),
                 convert.bad.eq(code == SCALE_NAN),
                 self.element[lane].eq(convert.o),
             ]
-        beside = delay(m, Cat(now.step, now.e2m1, now.end), "beside", FloatToElement.LATENCY)
+        beside = delay(m, Cat(now.step, self._which(now)[:1], now.end), "beside", FloatToElement.LATENCY)
         ends = beside[-1]
         m.d.comb += [
-            Cat(self.step, self.e2m1).eq(beside),
+            Cat(self.step, self.e2m1 if self._config.has_float_results else []).eq(beside),
             self.o_valid.eq(self._valid(m, now_valid, "o_valid", FloatToElement.LATENCY)),
         ]
         self._collect(m, now_valid & now.end, now.flush, code)
@@ -100,6 +102,15 @@ class BlockQuantizer(wiring.Component):
         m.d.sync += blocks.eq(Mux(self.clear, 0, blocks + (self.valid & self.i.end) - ended))
         m.d.comb += self.idle.eq(blocks == 0)
         return m
+
+    @property
+    def _formats(self) -> list[ElementFormat]:
+        config = self._config
+        return ([ElementFormat.E4M3, ElementFormat.E2M1] if config.has_float_results else []) + (
+            [ElementFormat.INT8] if config.has_mxint8_results else [])
+
+    def _which(self, step):
+        return Cat(step[name] for name in _flags(self._config))
 
     def _valid(self, m, valid, name, cycles=1):
         """*valid*, *cycles* later, unless it is cleared."""
@@ -118,7 +129,7 @@ class BlockQuantizer(wiring.Component):
                        enumerate(zip(largest[::2], largest[1::2], strict=True))]
             level += 1
         valid = self._valid(m, valid, "found", level)
-        about = delay(m, Cat(came.end, came.e2m1, came.rule), "about", level)
+        about = delay(m, Cat(came.end, self._which(came), came.rule), "about", level)
         ends = valid & about[0]
         begins = Signal(init=1)
         amax = Signal(31, reset_less=True)
@@ -129,12 +140,12 @@ class BlockQuantizer(wiring.Component):
         with m.If(self.clear):
             m.d.sync += begins.eq(1)
 
-        m.submodules.block_scale = block_scale = BlockScale()
+        m.submodules.block_scale = block_scale = BlockScale(self._formats)
         about = delay(m, about, "about_block")
         m.d.comb += [
             block_scale.i.eq(amax),
-            block_scale.format.eq(_format(about[1])),
-            block_scale.ceil.eq(about[2] == ScaleRule.RCEIL.value),
+            block_scale.format.eq(_format(about[1:-1])),
+            block_scale.ceil.eq(about[-1] == ScaleRule.RCEIL.value),
             # There is always room.
             codes.valid.eq(self._valid(m, ends, "scale_valid", 1 + BlockScale.LATENCY)),
             codes.payload.eq(block_scale.o),
@@ -176,8 +187,18 @@ class BlockQuantizer(wiring.Component):
                     m.d.sync += byte.eq(0)
 
 
-def _format(e2m1):
-    return Mux(e2m1, ElementFormat.E2M1, ElementFormat.E4M3)
+def _format(which):
+    """The element format that the flags of a step say."""
+    if not len(which):
+        return Const(ElementFormat.INT8.value, len(Value.cast(ElementFormat.INT8)))
+    floats = Mux(which[0], ElementFormat.E2M1, ElementFormat.E4M3)
+    return Mux(which[1], ElementFormat.INT8, floats) if len(which) > 1 else floats
+
+
+def _flags(config: ChipConfig) -> list[str]:
+    """What a step says about its format, where there is a choice."""
+    return (["e2m1"] if config.has_float_results else []) + (
+        ["mxint8"] if config.has_float_results and config.has_mxint8_results else [])
 
 
 def step_layout(config: ChipConfig) -> data.StructLayout:
@@ -186,7 +207,7 @@ def step_layout(config: ChipConfig) -> data.StructLayout:
     return data.StructLayout({
         "word": data.ArrayLayout(32, min(geometry.lanes, geometry.columns)),
         "step": geometry.step_width,
-        "e2m1": 1,
+        **dict.fromkeys(_flags(config), 1),
         "rule": ScaleRule,
         "end": 1,
         "flush": 1,

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -54,7 +54,7 @@ class Datapath(wiring.Component):
         A line of results is complete; only in this cycle.
     scales : Out(line)
     scales_done : Out(1)
-        A line of dynamic scales is complete; only in this cycle. These two come with block scaling only.
+        A line of dynamic scales is complete; only in this cycle. These two come with dynamic scales only.
     idle : Out(1)
         Nothing is in the datapath, or nothing but results of a block that is not complete.
     clear : In(1)
@@ -76,7 +76,7 @@ class Datapath(wiring.Component):
             "set": In(range(PARAMETER_SETS)), "settings": In(settings_layout(config)), "settings_enable": In(1),
             "bias": In(width), "bias_line": In(number), "bias_enable": In(1),
             "scale": In(width), "scale_line": In(number), "scale_enable": In(1),
-            **(scaled if config.block_scaled else {}),
+            **(scaled if config.dynamic_scales else {}),
         })
 
     def elaborate(self, platform):
@@ -106,7 +106,7 @@ class Datapath(wiring.Component):
             ]
             if self._config.block_scaled:
                 m.d.comb += line_packer.half[index].eq(lane.half)
-        late = [at_out.dynamic_scale] if self._config.block_scaled else []
+        late = [at_out.dynamic_scale] if self._config.dynamic_scales else []
         if self._config.functions:
             late += [at_out.row, at_out.function != ResultFunction.NONE]
         m.d.comb += [
@@ -121,7 +121,7 @@ class Datapath(wiring.Component):
         m.d.sync += [landed.eq(stages[-1].valid), flight.eq(flight + self.read - landed)]
         m.d.comb += self.idle.eq(flight == 0)
         at_end = stages[start + Lane.RESULT]
-        if self._config.block_scaled:
+        if self._config.dynamic_scales:
             self._quantize(m, line_packer, lanes, at_end, at_result)
         if self._config.functions:
             self._finish(m, line_packer, lanes, at_end, at_result)
@@ -173,7 +173,6 @@ class Datapath(wiring.Component):
             quantize.valid.eq(stage.valid & tag.last & settings.dynamic_scale),
             *(word.eq(lane.result) for word, lane in zip(quantize.i.word, lanes, strict=False)),
             quantize.i.step.eq(tag.step),
-            quantize.i.e2m1.eq(settings.size == Size.NIBBLE.value),
             quantize.i.rule.eq(settings.rule),
             quantize.i.end.eq(tag.end),
             quantize.i.flush.eq(tag.flush),
@@ -181,14 +180,22 @@ class Datapath(wiring.Component):
             self.scales.eq(quantize.scales),
             self.scales_done.eq(quantize.scales_done),
         ]
+        size = Const(Size.BYTE.value, 2)
+        if self._config.has_float_results:
+            size = Mux(quantize.e2m1, Size.NIBBLE.value, Size.BYTE.value)
+            m.d.comb += [
+                quantize.i.e2m1.eq(settings.size == Size.NIBBLE.value),
+                *(nibble.eq(code) for nibble, code in zip(line_packer.nibble, quantize.element, strict=True)),
+            ]
+            if self._config.has_mxint8_results:
+                m.d.comb += quantize.i.mxint8.eq(settings.mxint8)
         with m.If(quantize.o_valid):
             m.d.comb += [
                 line_packer.valid.eq(1),
                 line_packer.step.eq(quantize.step),
-                line_packer.size.eq(Mux(quantize.e2m1, Size.NIBBLE.value, Size.BYTE.value)),
+                line_packer.size.eq(size),
                 *(byte.eq(code) for byte, code in zip(line_packer.byte, quantize.element, strict=True)),
             ]
-        m.d.comb += [nibble.eq(code) for nibble, code in zip(line_packer.nibble, quantize.element, strict=True)]
         with m.If(~quantize.idle):
             m.d.comb += self.idle.eq(0)
 

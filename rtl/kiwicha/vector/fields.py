@@ -1,5 +1,8 @@
 """Fields of VECTOR instructions: which have no meaning, and what the datapath needs of them."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Const, Mux, Signal
 
 from ..arith.order import total_order
@@ -8,6 +11,8 @@ from ..lib.delay import delay
 from .shapes import Geometry, Size
 
 __all__ = ["check_fields", "write_settings"]
+
+_FLOATS = (OutFormat.E4M3, OutFormat.E2M1)
 
 
 def check_fields(m, config, fields, error, address):
@@ -18,7 +23,7 @@ def check_fields(m, config, fields, error, address):
     last_source, last_use = ((Source.BYTES, OperandUse.INDEX) if config.functions else
                              (Source.TABLE, OperandUse.MULTIPLY))
     m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
-    with m.If(fields.out_format > _last_format(config).value):
+    with m.If(_unknown_format(config, fields.out_format)):
         m.d.sync += address.eq(fields.out_format)
     with m.Elif((fields.scale_mode > ScaleMode.COLUMN.value)
                 | (integer & (fields.scale_mode != ScaleMode.NONE))):
@@ -50,23 +55,27 @@ def check_fields(m, config, fields, error, address):
         m.d.sync += error.eq(ErrorCode.NONE)
 
 
-def _last_format(config):
-    """The last format that this chip has: dynamic scales need a number of columns that divides a block."""
-    if not config.block_scaled:
-        return OutFormat.FP32
-    return OutFormat.E2M1 if Geometry.of(config).most_parts else OutFormat.BF16
+def _unknown_format(config, out_format):
+    """Whether this chip does not have a format."""
+    lacks = [*(() if config.has_float_results else _FLOATS), *(() if config.block_scaled else [OutFormat.BF16]),
+             *(() if config.has_mxint8_results else [OutFormat.MXINT8])]
+    last = max(item.value for item in OutFormat if item not in lacks)
+    return reduce(or_, (out_format == item for item in lacks if item.value < last), out_format > last)
 
 
 def _dynamic_scale(config, fields):
     """Whether results take a dynamic scale, for a format that this chip has."""
-    if _last_format(config) != OutFormat.E2M1:
-        return Const(0, 1)
-    return (fields.out_format == OutFormat.E4M3) | (fields.out_format == OutFormat.E2M1)
+    formats = (*(_FLOATS if config.has_float_results else ()),
+               *([OutFormat.MXINT8] if config.has_mxint8_results else ()))
+    return reduce(or_, (fields.out_format == item for item in formats)) if formats else Const(0, 1)
 
 
 def _bad_parts(config, fields):
-    per_column = (fields.bias | (fields.scale_mode == ScaleMode.COLUMN)
-                  | (fields.b_use != OperandUse.NONE))
+    has_second = fields.b_use != OperandUse.NONE
+    if config.functions and config.dynamic_scales:
+        # The word of a row is the same for all columns.
+        has_second = has_second & (fields.b_source != SecondSource.ROW)
+    per_column = fields.bias | (fields.scale_mode == ScaleMode.COLUMN) | has_second
     most = Geometry.of(config).most_parts
     return _dynamic_scale(config, fields) & ((fields.parts == 0) | (fields.parts > most)
                                           | (per_column & (fields.parts != 1)))
@@ -101,17 +110,21 @@ def write_settings(m, config, fields, checking, settings, enable):
             settings.row.eq(fields.row), settings.function.eq(fields.function),
             settings.tail.eq(Mux(fields.tail == 0, config.columns, fields.tail)),
         ]
-    if config.block_scaled:
+    if config.dynamic_scales:
         m.d.comb += [
             settings.dynamic_scale.eq(_dynamic_scale(config, fields)),
             settings.rule.eq(fields.scale_rule),
         ]
+    if config.has_float_results and config.has_mxint8_results:
+        m.d.comb += settings.mxint8.eq(fields.out_format == OutFormat.MXINT8)
 
 
 def _size(config, fields):
     if not config.block_scaled:
         return fields.out_format != OutFormat.INT8
+    byte = (fields.out_format == OutFormat.INT8) | (fields.out_format == OutFormat.E4M3)
+    if config.has_mxint8_results:
+        byte = byte | (fields.out_format == OutFormat.MXINT8)
     return Mux(fields.out_format == OutFormat.BF16, Size.HALF.value,
                Mux(fields.out_format == OutFormat.E2M1, Size.NIBBLE.value,
-                   Mux((fields.out_format == OutFormat.INT8) | (fields.out_format == OutFormat.E4M3),
-                       Size.BYTE.value, Size.WORD.value)))
+                   Mux(byte, Size.BYTE.value, Size.WORD.value)))

@@ -29,8 +29,9 @@ class LinePacker(wiring.Component):
     word : In(array of 32)
     byte : In(array of signed(8))
     half : In(array of 16)
-        Only with block scaling, as `nibble`.
+        Only with block scaling.
     nibble : In(array of 4)
+        Only in a chip with E2M1 results.
     line : Out(line)
     done : Out(1)
         `line` is complete; only in this cycle.
@@ -41,13 +42,15 @@ class LinePacker(wiring.Component):
     def __init__(self, config: ChipConfig):
         self._geometry = geometry = Geometry.of(config)
         self._sizes = [Size.BYTE, Size.WORD]
-        shapes = {"word": 32, "byte": signed(8)}
+        if config.has_float_results:
+            self._sizes.append(Size.NIBBLE)
         if config.block_scaled:
-            self._sizes += [Size.NIBBLE, Size.HALF]
-            shapes |= {"half": 16, "nibble": 4}
+            self._sizes.append(Size.HALF)
+        shapes = {Size.BYTE: signed(8)}
         super().__init__({
             "valid": In(1), "step": In(geometry.step_width), "size": In(size_shape(config)),
-            **{name: In(data.ArrayLayout(shape, geometry.lanes)) for name, shape in shapes.items()},
+            **{size.name.lower(): In(data.ArrayLayout(shapes.get(size, size.bits), geometry.lanes))
+               for size in self._sizes},
             "line": Out(8 * geometry.line_bytes), "done": Out(1),
         })
 

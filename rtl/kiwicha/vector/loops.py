@@ -20,8 +20,8 @@ class Loops(wiring.Component):
     """The loop nest (window 0, window 1, step, part, pixel 2, pixel 3) and what follows it.
 
     The lines of a pixel's results are a level below the pixels, whose iterations end where a step fills a line,
-    or with a part. Without block scaling there is no level of parts. Latency: the first read is there in the cycle
-    after `load`. Throughput: a read per cycle.
+    or with a part. Without dynamic scales there is no level of parts. Latency: the first read is there in the
+    cycle after `load`. Throughput: a read per cycle.
 
     Members
     -------
@@ -42,7 +42,7 @@ class Loops(wiring.Component):
     way : Out(way_layout())
         The instruction's; until the next one is taken.
     scale : Out(signed(18)), scale_begins : Out(1)
-        The line of the pixel's scale; the pixel's is the first there. Only with block scaling.
+        The line of the pixel's scale; the pixel's is the first there. Only with dynamic scales.
     """
 
     def __init__(self, config: ChipConfig):
@@ -54,12 +54,12 @@ class Loops(wiring.Component):
             "read": Out(pointer), "second": Out(pointer), "line": Out(pointer), "operands": Out(OPERANDS),
             "line_end": Out(1), "end": Out(1),
             "tag": Out(tag_layout(config)), "way": Out(way_layout(config)),
-            **(scaled if config.block_scaled else {}),
+            **(scaled if config.dynamic_scales else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        load, advance, scaled = self.load, self.advance, self._config.block_scaled
+        load, advance, scaled = self.load, self.advance, self._config.dynamic_scales
         i = self.i.instruction
         counts = [(i.count0, i.a_stride0), (i.count1, i.a_stride1), (self._geometry.steps, None),
                   (i.count2, i.a_stride2), (i.count3, i.a_stride3)]
@@ -156,9 +156,13 @@ class Loops(wiring.Component):
         ]
         first, last = nest.first[2], nest.last[2]
         slot_first, slot_last = ~self._slot.any(), self._slot.all()
+        row_first, row_last = first & nest.first[-2], last & nest.last[-2]
+        if self._config.dynamic_scales:
+            # Only a row's word serves several parts.
+            row_first, row_last = row_first & nest.first[3], row_last & nest.last[3]
         return (first | (tag.a_words & slot_first), last | (tag.a_words & slot_last),
-                Mux(tag.b_row, first & nest.first[-2], first | (tag.b_words & slot_first)),
-                Mux(tag.b_row, last & nest.last[-2], last | (tag.b_words & slot_last)))
+                Mux(tag.b_row, row_first, first | (tag.b_words & slot_first)),
+                Mux(tag.b_row, row_last, last | (tag.b_words & slot_last)))
 
     def _follow_lines(self, m, nest, fills):
         """The line of results: the next one where a step fills it, and where a part ends."""
@@ -166,7 +170,7 @@ class Loops(wiring.Component):
         held = Signal(data.ArrayLayout(signed(16), 3), name="out_strides")
         m.submodules.line = line = Pointer(3)
         carry = nest.carry[2] & fills
-        if self._config.block_scaled:
+        if self._config.dynamic_scales:
             carry = carry | nest.carry[3]
         m.d.comb += [
             line.load.eq(self.load), line.advance.eq(self.advance | self.load), line.base.eq(i.out_line),

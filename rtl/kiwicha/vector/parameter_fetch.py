@@ -155,7 +155,7 @@ class ParameterFetch(wiring.Component):
         ]
         write_settings(m, self._config, fields, checking, self.settings, self.settings_enable)
         way = self.o.p.way
-        if self._config.block_scaled:
+        if self._config.dynamic_scales:
             m.d.comb += way.dynamic_scale.eq(self.settings.dynamic_scale)
         if self._config.functions:
             m.d.comb += [way.row.eq(fields.row), way.function.eq(fields.function != ResultFunction.NONE)]

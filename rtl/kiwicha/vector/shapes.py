@@ -82,11 +82,14 @@ def settings_layout(config: ChipConfig) -> data.StructLayout:
 
     The bounds are keys that compare as integers; `size` is that of the results, and `integer` says that they are
     INT32. Operand A is `fetched` from the scratchpad or else the accumulators, and a window's is a `sum` or else
-    the maximum; operand B's words `add` to it, or `multiply`. `float` says that A and bias are FP32, and with
-    block scaling `dynamic_scale` that results take a dynamic scale, by `rule`. With functions, `row` and
-    `function` are the instruction's, and in the last iteration of a row the first `tail` columns count.
+    the maximum; operand B's words `add` to it, or `multiply`. `float` says that A and bias are FP32;
+    `dynamic_scale`, that results take a dynamic scale, by `rule`; `mxint8`, that they are MXINT8 in a chip where
+    they could be E4M3. With functions, `row` and `function` are the instruction's, and in the last iteration of a
+    row the first `tail` columns count.
     """
     scaled = {"dynamic_scale": 1, "rule": ScaleRule}
+    if config.has_float_results and config.has_mxint8_results:
+        scaled |= {"mxint8": 1}
     functions = {"row": 1, "function": ResultFunction, "tail": range(config.columns + 1)}
     return data.StructLayout({
         "low": signed(32),
@@ -96,7 +99,7 @@ def settings_layout(config: ChipConfig) -> data.StructLayout:
         "zero_point": signed(8),
         "fetched": 1, "sum": 1, "add": 1, "multiply": 1,
         **({"float": 1} if config.vector_floats else {}),
-        **(scaled if config.block_scaled else {}),
+        **(scaled if config.dynamic_scales else {}),
         **(functions if config.functions else {}),
     })
 
@@ -122,7 +125,7 @@ def tag_layout(config: ChipConfig) -> data.StructLayout:
         "step": Geometry.of(config).step_width,
         "first": 1,         # opens a window
         "last": 1,          # ends one
-        **(scaled if config.block_scaled else {}),
+        **(scaled if config.dynamic_scales else {}),
         **(functions if config.functions else {}),
     })
 
@@ -141,7 +144,7 @@ def request_layout(config: ChipConfig) -> data.StructLayout:
 
 def way_layout(config: ChipConfig) -> data.StructLayout:
     """By which of several ways results leave the datapath; before another one is taken, it runs empty."""
-    return data.StructLayout({**({"dynamic_scale": 1} if config.block_scaled else {}),
+    return data.StructLayout({**({"dynamic_scale": 1} if config.dynamic_scales else {}),
                               **({"row": 1, "function": 1} if config.functions else {})})
 
 
@@ -162,4 +165,5 @@ def line_order(config: ChipConfig) -> data.StructLayout:
 
     With `flush`, a line of scales follows, and the instruction ends with that.
     """
-    return data.StructLayout({"address": LINE_ADDRESS, "last": 1, **({"flush": 1} if config.block_scaled else {})})
+    return data.StructLayout({"address": LINE_ADDRESS, "last": 1,
+                              **({"flush": 1} if config.dynamic_scales else {})})

@@ -84,7 +84,7 @@ class VectorUnit(wiring.Component):
     @property
     def lines_under_way(self) -> int:
         """Room for lines between their last read and their write."""
-        if not self._config.block_scaled:
+        if not self._config.dynamic_scales:
             return LINES_UNDER_WAY
         # A block's lines are all asked for before the first of them is there.
         geometry = Geometry.of(self._config)
@@ -133,7 +133,7 @@ class VectorUnit(wiring.Component):
         for name in ("set", "settings", "settings_enable", "bias", "bias_line", "bias_enable",
                      "scale", "scale_line", "scale_enable", "table"):
             m.d.comb += getattr(datapath, name).eq(getattr(parameter_fetch, name))
-        if config.block_scaled:
+        if config.dynamic_scales:
             written, empty, scales_room = self._write_scaled(m, address_generator, datapath, orders, lines, clear)
             room.append(scales_room)
         else:
