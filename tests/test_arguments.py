@@ -270,7 +270,7 @@ def test_beyond_fp32():
 
 
 def test_a_scale_rule_needs_scales():
-    with pytest.raises(ValueError, match="a scale rule is for e4m3 and e2m1 outputs, not int32"):
+    with pytest.raises(ValueError, match="a scale rule is for e4m3, e2m1, mxint8 outputs, not int32"):
         GemmRequest(A, B, scale_rule="floor")
 
 

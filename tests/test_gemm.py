@@ -107,7 +107,7 @@ def test_pieces_are_whole(cut, total, unit):
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"m": 0}, "m must be at least 1, not 0"),
-    ({"out": "fp64"}, "out must be one of int32, fp32, bf16, int8, e4m3, e2m1, not 'fp64'"),
+    ({"out": "fp64"}, "out must be one of int32, fp32, bf16, int8, e4m3, e2m1, mxint8, not 'fp64'"),
     ({"a_format": "e5m2"}, "a_format must be one of int8, int4, e4m3, e3m2, e2m3, e2m1, not 'e5m2'"),
     ({"scale": 0.5}, "an int32 output takes no scale"),
     ({"zero_point": 3}, "a zero point is for int8 outputs, not int32"),

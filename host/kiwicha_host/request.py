@@ -52,12 +52,12 @@ class GemmRequest:
     b_scale : uint8 E8M0 codes [ceil(K / block), N], or [ceil(K / block), ceil(N / block)] for square blocks
     block : elements along K that share a scale, 16, 32, 64 or 128; 0 for an integer GEMM
     bias : [N], int32 or, block-scaled, float32
-    out : "int32", "fp32", "bf16", "int8", "e4m3" or "e2m1"; default int32 or, block-scaled, fp32
+    out : "int32", "fp32", "bf16", "int8", "e4m3", "e2m1" or "mxint8"; default int32 or, block-scaled, fp32
     out_scale : FP32 scalar or [N]; not for int32
     out_zero_point : for int8
     relu : negative results (before the zero point) become zero
     out_block, scale_rule : columns that share a scale of the output, 32 or 128, and "rceil" or "floor", how it
-        follows from them; for e4m3 and e2m1
+        follows from them; for e4m3, e2m1 and mxint8
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ class GemmResult:
     Parameters
     ----------
     c : int32, float32, int8 or ml_dtypes [M, N]
-    c_scale : uint8 E8M0 codes [M, ceil(N / out_block)], for e4m3 and e2m1; None for all others
+    c_scale : uint8 E8M0 codes [M, ceil(N / out_block)], for e4m3, e2m1 and mxint8; None for all others
     run : Result
     """
     c: np.ndarray

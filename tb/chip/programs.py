@@ -27,6 +27,7 @@ from kiwicha.isa import (
 from kiwicha_host.compiler.program.builder import ProgramBuilder
 from kiwicha_host.compiler.program.memory_map import MemoryMap, Region, ceil_div
 from kiwicha_host.job import Job
+from tb.vector.model import DYNAMIC_SCALE, formats
 
 __all__ = ["random_job"]
 
@@ -159,8 +160,8 @@ class _Generator:
 
     def vector(self, out_format: OutFormat | None = None) -> None:
         rng, config = self.rng, self.config
-        out_format = rng.choice(self.out_formats()) if out_format is None else out_format
-        dynamic_scale = out_format in (OutFormat.E4M3, OutFormat.E2M1)
+        out_format = rng.choice(formats(config)) if out_format is None else out_format
+        dynamic_scale = out_format in DYNAMIC_SCALE
         parts = rng.choice((1, 2, rng.randint(1, min(MAX_BLOCK // config.columns, 16)))) if dynamic_scale else 1
         size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
         lines = parts if dynamic_scale else ceil_div(size * config.columns, config.line_bytes)
@@ -201,7 +202,8 @@ class _Generator:
             loads = rng.choice((0, 0, 1, 2, 3))
             if 0 < loads.bit_count() * self.table_lines <= self.params.size:
                 fields |= self.tables(loads)
-        if parts > 1 or (b_use == OperandUse.MULTIPLY and out_format == OutFormat.INT32):
+        row = fields.get("b_source") == SecondSource.ROW
+        if (parts > 1 and not row) or (b_use == OperandUse.MULTIPLY and out_format == OutFormat.INT32):
             b_use = OperandUse.NONE
         bias = rng.randrange(2) if parts == 1 and b_use != OperandUse.ADD else 0
         modes = [mode for mode in ScaleMode if mode == ScaleMode.NONE or not (
@@ -238,14 +240,6 @@ class _Generator:
         size = loads.bit_count() * self.table_lines
         return {"load_a": loads & 1, "load_b": loads >> 1,
                 "table_line": self.params.base + self.rng.randrange(self.params.size - size + 1)}
-
-    def out_formats(self) -> list[OutFormat]:
-        """What VECTOR writes in this chip."""
-        config = self.config
-        if not config.block_scaled:
-            return [OutFormat.INT8, OutFormat.INT32, OutFormat.FP32]
-        few = (OutFormat.E4M3, OutFormat.E2M1) if config.columns & (config.columns - 1) else ()
-        return [item for item in OutFormat if item not in few]
 
     def float_bits(self) -> int:
         choice = self.rng.random()

@@ -16,8 +16,8 @@ from .tables import show_figures
 __all__ = ["check_report_folder", "chip_of", "figures_to", "gemm", "open_for", "outputs_of"]
 
 _A_FORMATS = tuple(FORMATS)
-_OUT = ("int32", "fp32", "bf16", "int8", "e4m3", "e2m1")
-_BLOCK_OUT = ("e4m3", "e2m1")
+_OUT = ("int32", "fp32", "bf16", "int8", "e4m3", "e2m1", "mxint8")
+_BLOCK_OUT = ("e4m3", "e2m1", "mxint8")
 _BLOCKS = ("16", "32", "64", "128")
 
 
@@ -37,7 +37,7 @@ _BLOCKS = ("16", "32", "64", "128")
 @click.option("--out-scale", metavar="X|S.npy", help="Factor before the output: a number, or float32 [N].")
 @click.option("--out-zero-point", type=int, default=0, show_default=True, help="Added to an int8 output.")
 @click.option("--relu", is_flag=True, help="Replace negative results by zero.")
-@click.option("--out-block", type=click.Choice(_BLOCKS), help="Scale block of an e4m3 or e2m1 output.")
+@click.option("--out-block", type=click.Choice(_BLOCKS), help="Scale block of an e4m3, e2m1 or mxint8 output.")
 @click.option("--scale-rule", type=click.Choice(("rceil", "floor")), help="How such an output is scaled.")
 @device_options
 def gemm(a_file: Path, b_file: Path, output: Path | None, a_format: str, b_format: str, block: str,
@@ -136,7 +136,7 @@ def _check_combinations(group: int, a_scale: Path | None, b_scale: Path | None, 
         raise click.UsageError("--out int32 is for integer GEMM; with --block use fp32.",
                                click.get_current_context())
     if (out_block or scale_rule) and out not in _BLOCK_OUT:
-        raise click.UsageError("--out-block and --scale-rule need --out e4m3 or e2m1.",
+        raise click.UsageError("--out-block and --scale-rule need --out e4m3, e2m1 or mxint8.",
                                click.get_current_context())
 
 

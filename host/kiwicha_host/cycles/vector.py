@@ -16,7 +16,7 @@ from .timing import MEASURED, Timing
 
 __all__ = ["VectorModel"]
 
-_DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1)
+_DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1, OutFormat.MXINT8)
 
 
 @dataclass(slots=True)

@@ -77,7 +77,7 @@ class Device(abc.ABC):
              **options: Unpack[GemmOptions]) -> np.ndarray: ...
 
     @overload
-    def gemm(self, a: ArrayLike, b: ArrayLike, *, out: Literal["e4m3", "e2m1"],
+    def gemm(self, a: ArrayLike, b: ArrayLike, *, out: Literal["e4m3", "e2m1", "mxint8"],
              **options: Unpack[GemmOptions]) -> BlockScaled: ...
 
     @overload
@@ -89,8 +89,8 @@ class Device(abc.ABC):
 
         Returns
         -------
-        int32, float32, int8 or ml_dtypes [M, N]; for e4m3 and e2m1 a pair of that and its scales, uint8 E8M0 codes
-        [M, ceil(N / out_block)]
+        int32, float32, int8 or ml_dtypes [M, N]; for e4m3, e2m1 and mxint8 a pair of that and its scales, uint8
+        E8M0 codes [M, ceil(N / out_block)]; mxint8 is int8, in sixty-fourths of its scale
 
         Raises
         ------
@@ -119,6 +119,6 @@ class Device(abc.ABC):
         c = compiled.output(job)
         if spec.out == "bf16":
             c = c.view(ml_dtypes.bfloat16)
-        if not spec.out_block:
+        if spec.element_format is None:
             return GemmResult(c, None, result)
-        return GemmResult(c.view(FORMATS[spec.out]), compiled.output_scales(job), result)
+        return GemmResult(c.view(FORMATS[spec.element_format]), compiled.output_scales(job), result)

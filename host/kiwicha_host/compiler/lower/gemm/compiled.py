@@ -103,7 +103,7 @@ class CompiledGemm:
         return data.copy().view(self.spec.dtype)
 
     def output_scales(self, job: Job) -> np.ndarray:
-        """The dynamic E8M0 scales [M, ceil(N / out_block)] of an e4m3 or e2m1 output."""
+        """The dynamic E8M0 scales [M, ceil(N / out_block)] of an e4m3, e2m1 or mxint8 output."""
         arguments.instance("job", job, Job)
         data = job.memory[self.placement.c_scale.base:self.placement.c_scale.end]
         return np.ascontiguousarray(data.reshape(-1, self.spec.m).T)

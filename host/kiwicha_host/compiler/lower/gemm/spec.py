@@ -20,7 +20,10 @@ __all__ = ["GemmSpec"]
 #: Output formats: the epilogue's name, bits of an element, and what it is in numpy (codes for the narrow floats).
 _OUT = {"int32": (OutFormat.INT32, 32, np.int32), "fp32": (OutFormat.FP32, 32, np.float32),
         "bf16": (OutFormat.BF16, 16, np.uint16), "int8": (OutFormat.INT8, 8, np.int8),
-        "e4m3": (OutFormat.E4M3, 8, np.uint8), "e2m1": (OutFormat.E2M1, 4, np.uint8)}
+        "e4m3": (OutFormat.E4M3, 8, np.uint8), "e2m1": (OutFormat.E2M1, 4, np.uint8),
+        "mxint8": (OutFormat.MXINT8, 8, np.int8)}
+#: Those with dynamic scales, and the format of their elements.
+_DYNAMIC_SCALE = {"e4m3": "e4m3", "e2m1": "e2m1", "mxint8": "int8"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class GemmSpec:
     `block` elements along K share a scale; 0 is an integer GEMM. `scale` is None, a number (for all columns) or
     "column" (FP32 [N], given with the arrays); `bias` says that [N] is given with the arrays, int32 or, with
     blocks, FP32. With `relu`, results below zero (before the zero point) become zero. `out_block` columns of an
-    e4m3 or e2m1 output share a dynamic scale by `scale_rule`, "rceil" or "floor".
+    e4m3, e2m1 or mxint8 output share a dynamic scale by `scale_rule`, "rceil" or "floor".
 
     Raises
     ------
@@ -86,7 +89,7 @@ class GemmSpec:
             raise CompileError("an int32 output takes no scale; use fp32 or int8")
         if self.zero_point and self.out != "int8":
             raise CompileError(f"a zero point is for int8 outputs, not {self.out}")
-        if self.out in ("e4m3", "e2m1"):
+        if self.element_format:
             if self.out_block not in (32, 128):
                 raise CompileError(f"an {self.out} output needs a scale block of 32 or 128 columns, "
                                    f"not {self.out_block}")
@@ -97,7 +100,7 @@ class GemmSpec:
         if self.out_block:
             raise CompileError(f"an output of {self.out} has no scale blocks")
         if self.scale_rule != RULES[0]:
-            raise CompileError(f"a scale rule is for e4m3 and e2m1 outputs, not {self.out}")
+            raise CompileError(f"a scale rule is for {', '.join(_DYNAMIC_SCALE)} outputs, not {self.out}")
 
     @property
     def out_format(self) -> OutFormat:
@@ -107,6 +110,11 @@ class GemmSpec:
     def out_bits(self) -> int:
         """Bits of an element of the output."""
         return _OUT[self.out][1]
+
+    @property
+    def element_format(self) -> str | None:
+        """The format of the output's elements, if they have dynamic scales."""
+        return _DYNAMIC_SCALE.get(self.out)
 
     @property
     def dtype(self) -> type:
@@ -125,14 +133,20 @@ class GemmSpec:
             if name not in config.formats:
                 raise CompileError(f"format {name} is not in the hardware of configuration {config.name!r}; "
                                    f"it has {', '.join(config.formats)}")
-        if not config.block_scaled and (self.block or self.out in ("bf16", "e4m3", "e2m1")):
+        if not config.block_scaled and (self.block or self.out in ("bf16", *_DYNAMIC_SCALE)):
             raise CompileError(f"configuration {config.name!r} has no block scaling: it has only the formats "
-                               f"{', '.join(config.formats)}")
+                               f"{', '.join(config.formats)}, and not block_scales")
         if self.block and self.block < config.rows:
             raise CompileError(f"block must be at least the array's {config.rows} rows, not {self.block}")
         if self.out_block and (config.columns & (config.columns - 1) or self.out_block < config.columns):
             raise CompileError(f"an output block of {self.out_block} needs columns that divide it, "
                                f"not {config.columns}")
+        if self.out in ("e4m3", "e2m1") and not config.has_float_results:
+            raise CompileError(f"configuration {config.name!r} makes no {self.out}, for it has no floating-point "
+                               "format; use mxint8")
+        if self.out == "mxint8" and not config.has_mxint8_results:
+            raise CompileError(f"configuration {config.name!r} makes no mxint8, for it has no format int8; "
+                               "use e4m3 or e2m1")
 
     def check_arrays(self, a: Any, b: Any, bias: Any = None, scale: Any = None, a_scale: Any = None,
                      b_scale: Any = None) -> None:
