@@ -110,6 +110,8 @@ def refused(path, message):
     ({"tokenizer.ggml.token_type": [9] * 290}, "has tokens of kind 9, which is not supported"),
     ({"tokenizer.ggml.tokens": [1, 2]}, "has tokenizer.ggml.tokens = [1, 2], which must be a list of texts"),
     ({"tokenizer.ggml.eos_token_id": 290}, "is damaged: tokenizer.ggml.eos_token_id is 290, of 290 tokens"),
+    ({"tokenizer.ggml.add_eos_token": True}, "has tokenizer.ggml.add_eos_token = True; only False is supported"),
+    ({"tokenizer.ggml.bos_token_id": None}, "lacks tokenizer.ggml.bos_token_id, which is to begin each text"),
     ({"tokenizer.ggml.remove_extra_whitespaces": True},
      "remove_extra_whitespaces = True; only False is supported"),
 ])

@@ -19,7 +19,7 @@ from ..files import FileProblem, is_stream
 from .gguf_header import GgufError, GgufHeader, TensorInfo, read_header
 from .metadata import Metadata
 from .model import LlamaConfig, LlamaModel, shapes
-from .vocabulary import TokenKind, Vocabulary
+from .vocabulary import LLAMA3, TokenKind, Vocabulary
 
 __all__ = ["GgufError", "GgufModel", "StoredTensor", "find_gguf", "read_gguf"]
 
@@ -223,9 +223,9 @@ def _vocabulary(path: Path, metadata: Metadata) -> Vocabulary:
         raise GgufError(f"{path} has tokens of kind {kind}, which is not supported")
     if model not in ("gpt2", "llama"):
         raise GgufError(f"{path} has a vocabulary of the kind {model!r}; gpt2 and llama are supported")
-    for key in ("add_sep_token", "remove_extra_whitespaces"):
+    for key in ("add_eos_token", "add_sep_token", "remove_extra_whitespaces"):
         metadata.only(f"tokenizer.ggml.{key}", False)
-    llama = model == "llama"
+    llama, pre = model == "llama", metadata.text("tokenizer.ggml.pre", "default")
 
     def number(name: str, default: int | None = None) -> int | None:
         key = f"tokenizer.ggml.{name}_token_id"
@@ -234,13 +234,15 @@ def _vocabulary(path: Path, metadata: Metadata) -> Vocabulary:
             raise GgufError(f"{path} is damaged: {key} is {value}, of {len(tokens)} tokens")
         return None if value < 0 else value
 
-    eos = number("eos", 2 if llama else None)
+    bos = number("bos", 1 if llama else None)
+    ends = (number("eos", 2 if llama else None), number("eot"), number("eom"))
+    add_bos = metadata.flag("tokenizer.ggml.add_bos_token", llama or pre in LLAMA3)
+    if add_bos and bos is None:
+        raise GgufError(f"{path} lacks tokenizer.ggml.bos_token_id, which is to begin each text")
     return Vocabulary(
-        model, metadata.text("tokenizer.ggml.pre", "default"), tuple(tokens), tuple(map(TokenKind, kinds)),
+        model, pre, tuple(tokens), tuple(map(TokenKind, kinds)),
         merges=tuple(metadata.texts("tokenizer.ggml.merges", ())),
         scores=tuple(metadata.numbers("tokenizer.ggml.scores", ())),
-        bos=number("bos", 1 if llama else None), eos=eos, unknown=number("unknown", 0 if llama else None),
-        ends=frozenset(item for item in (eos, number("eot"), number("eom")) if item is not None),
-        add_bos=metadata.flag("tokenizer.ggml.add_bos_token", llama),
-        add_eos=metadata.flag("tokenizer.ggml.add_eos_token", False),
+        bos=bos, add_bos=add_bos, unknown=number("unknown", 0 if llama else None),
+        ends=frozenset(item for item in ends if item is not None),
         add_space_prefix=metadata.flag("tokenizer.ggml.add_space_prefix", llama))

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["TokenKind", "Vocabulary"]
+__all__ = ["LLAMA3", "TokenKind", "Vocabulary"]
+
+#: The names of Llama 3's way to cut a text into words.
+LLAMA3 = ("llama3", "llama-v3", "llama-bpe")
 
 
 class TokenKind(IntEnum):
@@ -35,8 +38,8 @@ class Vocabulary:
         "gpt2": two tokens with a blank between them.
     scores : tuple of float
         "llama": one for each token.
-    bos, eos : int or None
-        The tokens that begin and end a text, if `add_bos` and `add_eos` say so.
+    bos : int or None
+        The token that begins a text, if `add_bos`.
     ends : frozenset of int
         The tokens that end what is generated.
     unknown : int or None
@@ -51,9 +54,7 @@ class Vocabulary:
     merges: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     bos: int | None = None
-    eos: int | None = None
     ends: frozenset[int] = frozenset()
     unknown: int | None = None
     add_bos: bool = False
-    add_eos: bool = False
     add_space_prefix: bool = False
