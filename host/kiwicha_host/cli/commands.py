@@ -17,6 +17,7 @@ from kiwicha import ChipConfig
 from kiwicha.config import PRESETS
 
 from ..extras import extra
+from .generate import generate
 from .options import FOLDER, config_option, json_option
 from .run import run
 from .tables import print_json, show_line, show_rows, standard_output
@@ -96,6 +97,7 @@ def _commands() -> None:
 
 _commands.add_command(gemm)
 _commands.add_command(run)
+_commands.add_command(generate)
 
 
 # What there is.

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-__all__ = ["FOLDER", "PATH", "config_option", "device_options", "json_option"]
+__all__ = ["ANY_PATH", "FOLDER", "PATH", "config_option", "device_option", "device_options", "json_option"]
 
 
 def _known_device(context: click.Context, option: click.Parameter, value: str) -> str:
@@ -23,11 +23,13 @@ def _needs_verilated(context: click.Context, option: click.Parameter, value: Pat
 
 
 class _Path(click.ParamType):
-    """A file's name; "-", where a file is meant, is standard input or output."""
+    """The name of a file, a folder (True) or either (None); "-", where a file is meant, is standard input or
+    output.
+    """
 
     name = "path"
 
-    def __init__(self, folder: bool = False):
+    def __init__(self, folder: bool | None = False):
         self._folder = folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
@@ -35,15 +37,17 @@ class _Path(click.ParamType):
             self.fail("a name must not be empty.", param, ctx)
         if self._folder and value == "-":
             self.fail("'-' is no folder; there are several files to write.", param, ctx)
-        if not self._folder and value.endswith(os.sep):
+        if self._folder is False and value.endswith(os.sep):
             self.fail(f"{value!r} names a folder, not a file.", param, ctx)
         # A file of that name is called ./-.
         return Path(value) if value == "-" or Path(value) != Path("-") else Path.cwd() / "-"
 
 
-PATH, FOLDER = _Path(), _Path(folder=True)
+PATH, FOLDER, ANY_PATH = _Path(), _Path(folder=True), _Path(folder=None)
 config_option = click.option("--config", default="ulx3s_85f", show_default=True, metavar="NAME|FILE.toml",
                               help="The chip: a name that `kiwicha configs` lists, or a file.")
+device_option = click.option("--device", default="verilated", show_default=True, callback=_known_device,
+                             is_eager=True, metavar="golden|verilated|serial:PORT", help="What runs it.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
@@ -52,9 +56,6 @@ def device_options(command):
     for option in (json_option,
                    click.option("--report", type=FOLDER, metavar="DIR", callback=_needs_verilated,
                                 help="Write time line, roofline and figures to this folder; verilated only."),
-                   click.option("--device", default="verilated", show_default=True,
-                                callback=_known_device, is_eager=True,
-                                metavar="golden|verilated|serial:PORT", help="What runs it."),
-                   config_option):
+                   device_option, config_option):
         command = option(command)
     return command

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from ..files import FileProblem
 
-__all__ = ["print_json", "show_figures", "show_line", "show_rows", "standard_output"]
+__all__ = ["print_json", "show_figures", "show_line", "show_rows", "show_text", "standard_output"]
 
 
 @contextlib.contextmanager
@@ -29,6 +29,12 @@ def show_line(text: str) -> None:
     """One line on standard output."""
     with standard_output():
         print(text)
+
+
+def show_text(text: str) -> None:
+    """A piece of text on standard output, at once."""
+    with standard_output():
+        print(text, end="", flush=True)
 
 
 def show_rows(title: str, rows: list[dict[str, Any]], as_json: bool, file: TextIO | None = None) -> None:
@@ -53,8 +59,8 @@ def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """One JSON object, without NaN and infinities."""
+def print_json(value: dict[str, Any] | list[dict[str, Any]]) -> None:
+    """One JSON object, or a list of them, without NaN and infinities."""
     show_line(json.dumps(value, indent=2, allow_nan=False))
 
 
@@ -80,7 +86,7 @@ def show_figures(figures: dict[str, Any], as_json: bool, file: TextIO | None = N
     _print_table(table, file)
     if figures.get("layers"):
         show_rows("layers", figures["layers"], False, file)
-    if figures["counters"]:
+    if figures.get("counters"):
         show_rows("counters", [{"unit": unit, **{name: f"{count / max(1, sum(row.values())):.1%}"
                                                   for name, count in row.items()}}
                                 for unit, row in figures["counters"].items()], False, file)

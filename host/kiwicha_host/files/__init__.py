@@ -5,7 +5,7 @@ is read from its start to its end, once, and written as it is; a file is replace
 """
 
 from .names import FileProblem, check_inputs, is_stdout, is_stream
-from .reading import read_array, read_model
+from .reading import read_array, read_lines, read_model
 from .writing import (
     check_folder,
     check_writable,
@@ -17,4 +17,5 @@ from .writing import (
 )
 
 __all__ = ["FileProblem", "check_folder", "check_inputs", "check_writable", "is_stdout", "is_stream",
-           "make_folder", "read_array", "read_model", "replacing", "write_array", "write_arrays", "write_texts"]
+           "make_folder", "read_array", "read_lines", "read_model", "replacing", "write_array", "write_arrays",
+           "write_texts"]

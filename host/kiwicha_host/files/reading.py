@@ -1,4 +1,4 @@
-"""Arrays and models from files and streams."""
+"""Arrays, models and texts from files and streams."""
 
 import contextlib
 import math
@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 
 from .names import STANDARD, FileProblem, is_stream, reason, status
 
-__all__ = ["read_array", "read_model"]
+__all__ = ["read_array", "read_lines", "read_model"]
 
 _MAGIC = b"\x93NUMPY"
 _READERS = {b"\x01\x00": npy.read_array_header_1_0, b"\x02\x00": npy.read_array_header_2_0}
@@ -93,6 +93,18 @@ def _read(name: str, file: BinaryIO) -> np.ndarray:
         raise FileProblem(f"{name} is damaged: shape {list(shape)} needs {expected} bytes, it has {has}")
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
     return np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(shape)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text in UTF-8, without their ends; the last needs none."""
+    with _reading(path) as file:
+        data = file.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileProblem(f"{_shown(path)} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def read_model(path: Path) -> Path | bytes:

@@ -77,10 +77,10 @@ def find_gguf(path: Path) -> Path:
             raise FileProblem(f"{path} has {len(found) or 'no'} .gguf file{'s' * (len(found) != 1)}; "
                               "name the file")
         [path] = found
-    if not path.exists():
-        raise FileProblem(f"no such file: {path}")
-    if path.is_dir() or is_stream(path):
+    if is_stream(path):
         raise FileProblem(f"{path} is no file on a disk, where a model is read piece by piece; save it first")
+    if not path.is_file():
+        raise FileProblem(f"{'not a' if path.exists() else 'no such'} file: {path}")
     return path
 
 

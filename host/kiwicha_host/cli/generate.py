@@ -1,0 +1,105 @@
+"""The command ``generate``: text from a language model."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import ANY_PATH, PATH, config_option, device_option, json_option
+from .tables import print_json, show_figures, show_text
+from .work import chip_of
+
+__all__ = ["generate"]
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.gguf|DIR", type=ANY_PATH)
+@click.option("--prompt", metavar="TEXT", help="What the model is to continue, as it is.")
+@click.option("--batch", type=PATH, metavar="FILE", help="Prompts, one a line, in the place of --prompt.")
+@click.option("--tokens", "count", type=click.IntRange(min=1), default=32, show_default=True,
+              help="Stop after so many, if the model has not ended before.")
+@json_option
+@device_option
+@config_option
+def generate(model: Path, prompt: str | None, batch: Path | None, count: int, config: str, device: str,
+             as_json: bool) -> None:
+    """Continue a text with a language model: the most likely token, again and again."""
+    from ..language.generate import complete, figures
+    from ..language.gguf_file import find_gguf, read_gguf
+    from ..language.tokenizer import Tokenizer
+
+    if (prompt is None) == (batch is None):
+        raise click.UsageError("give --prompt or --batch, and not both.", click.get_current_context())
+    chip = chip_of(config, batch)
+    path = find_gguf(model)
+    texts = _prompts(prompt, batch)
+    loaded = read_gguf(path)
+    tokenizer, sizes = Tokenizer(loaded.vocabulary), loaded.model.config
+    prompts = [tokenizer.encode(text) for text in texts]
+    options = {"config": chip, "device": device, "context": _positions(prompts, count, sizes.context)}
+    results = []
+    for text, tokens in zip(texts, prompts, strict=True):
+        with _opened(loaded.model, options) as decoder, _shown(as_json) as show:
+            if batch is not None:
+                show(text)
+            done = complete(decoder, tokenizer, tokens, count, show)
+        results.append(figures(device, chip, sizes, done))
+        if not as_json:
+            show_figures({name: value for name, value in results[-1].items() if name not in ("text", "tokens")},
+                         False, sys.stderr)
+    if as_json:
+        print_json(results if batch is not None else results[0])
+
+
+def _prompts(prompt: str | None, batch: Path | None) -> list[str]:
+    """The texts to continue, none of them empty."""
+    from ..files import FileProblem, read_lines
+    if batch is None:
+        if not prompt:
+            raise ValueError("the prompt is empty; give --prompt a text to continue")
+        return [prompt]
+    lines = read_lines(batch)
+    if not lines:
+        raise FileProblem(f"{batch} has no prompts; write one a line")
+    for number, line in enumerate(lines, 1):
+        if not line:
+            raise FileProblem(f"{batch} has an empty prompt in line {number}; write one a line")
+    return lines
+
+
+def _positions(prompts: Sequence[Sequence[int]], count: int, context: int) -> int:
+    """Of the longest prompt and what comes after it; the last token is not looked at any more."""
+    longest = max(map(len, prompts))
+    if longest > context:
+        raise ValueError(f"the prompt has {longest} tokens, and the model's context {context}; give a shorter one")
+    if longest + count - 1 > context:
+        raise ValueError(f"a prompt of {longest} tokens and --tokens {count} are beyond the model's context of "
+                         f"{context}; --tokens {context - longest + 1} is the most")
+    return longest + count - 1
+
+
+@contextlib.contextmanager
+def _opened(model: Any, options: Mapping[str, Any]) -> Iterator[Any]:
+    from ..language.decoder import open_decoder  # type: ignore[import-not-found]
+    with contextlib.closing(open_decoder(model, **options)) as decoder:
+        yield decoder
+
+
+@contextlib.contextmanager
+def _shown(as_json: bool) -> Iterator[Callable[[str], None]]:
+    """Shows pieces of text as they come; they are a line of their own, also if it ends in the middle."""
+    begun = False
+
+    def show(text: str) -> None:
+        nonlocal begun
+        if not as_json:
+            begun = True
+            show_text(text)
+    try:
+        yield show
+    finally:
+        if begun:
+            show_text("\n")
