@@ -83,7 +83,7 @@ def _positions(prompts: Sequence[Sequence[int]], count: int, context: int) -> in
 
 @contextlib.contextmanager
 def _opened(model: Any, options: Mapping[str, Any]) -> Iterator[Any]:
-    from ..language.decoder import open_decoder  # type: ignore[import-not-found]
+    from ..language.decoder import open_decoder
     with contextlib.closing(open_decoder(model, **options)) as decoder:
         yield decoder
 
