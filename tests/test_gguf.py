@@ -34,6 +34,24 @@ def test_every_stored_type(write, kind):
     np.testing.assert_array_equal(model.layers[-1].down, model.layers[:2][1].down)
 
 
+#: All that the package expands; the others hold bytes, or are made on the way only.
+EXPANDED = [kind for kind in gguf.GGMLQuantizationType
+            if kind.name not in ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K", "Q1_0")]
+
+
+@pytest.mark.parametrize("kind", EXPANDED, ids=lambda kind: kind.name)
+def test_every_type_that_can_be_expanded(write, kind):
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    # Random blocks, with no byte so large that a scale would be no number.
+    stored = np.random.default_rng(7).integers(0, 0x3C, (290, 256 // elements * size), np.uint8)
+    path = write(width=256, head_size=64, layers=1, tensors={"token_embd.weight": (stored, kind.name)})
+    model = read_gguf(path).model
+    whole = gguf.quants.dequantize(stored, kind)
+    assert whole.shape == (290, 256) and len(np.unique(whole)) > 1 and np.isfinite(whole).all()
+    np.testing.assert_array_equal(model.embedding, whole)
+    np.testing.assert_array_equal(model.embed([7, 289, 7]), whole[[7, 289, 7]])
+
+
 def test_only_the_rows_that_are_used_are_expanded(write, monkeypatch):
     model = read_gguf(write("Q8_0")).model
     whole, sizes, dequantize = model.embedding, [], gguf.quants.dequantize
@@ -86,6 +104,13 @@ def refused(path, message):
 
 @pytest.mark.parametrize("changed, message", [
     ({"llama.block_count": None}, "lacks llama.block_count in its metadata"),
+    ({"llama.block_count": 4_000_000_000}, "lacks the tensor blk.3999999999.attn_norm.weight"),
+    ({"llama.block_count": 3}, "lacks the tensor blk.2.attn_norm.weight"),
+    ({"llama.attention.key_length": 4_000_000_000, "llama.attention.value_length": None,
+      "llama.rope.dimension_count": None, "llama.rope.scaling.type": "linear",
+      "llama.rope.scaling.factor": 2.0}, "by its metadata it must be [16000000000, 64]"),
+    ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 0.0},
+     "is damaged: rope_factors must be finite and above 0, not 0.0"),
     ({"llama.block_count": "two"}, "has llama.block_count = 'two', which must be an integer"),
     ({"llama.block_count": True}, "has llama.block_count = True, which must be an integer"),
     ({"llama.attention.head_count": [4, 4]}, "has llama.attention.head_count = [4, 4], which must be an integer"),
@@ -154,6 +179,8 @@ def test_foreign_and_damaged_headers(write):
              "stores the tensor token_embd.weight as type 999, which is not supported"),
             (good[:kind - 8] + b"\xff" * 8 + good[kind:], "by its metadata it must be [290, 64]"),
             (good[:pair] + b"\xff" + good[pair + 1:], "is damaged: a text in its header is not UTF-8"),
+            (good[:pair] + b"\n" + good[pair + 1:], "is damaged: '\\neneral.name' is no name"),
+            (good[:name] + b"\x05" + good[name + 1:], "is damaged: tensor token_embd.weight has 5 dimensions"),
             (good[:pair + 12] + b"\x63" + good[pair + 13:], "is damaged: general.name is of type 99"),
             (good.replace(b"blk.1.ffn_up", b"blk.0.ffn_up"),
              "is damaged: tensor blk.0.ffn_up.weight is there twice"),
@@ -181,6 +208,26 @@ def test_a_file_may_end_anywhere(write):
     for size in (4, 7, 8, 23, len(good) - 32, *rng.integers(24, len(good) - 32, 60)):
         path.write_bytes(good[:size])
         refused(path, f"is truncated: it ends at byte {size}")
+
+
+def test_any_byte_may_be_wrong(write):
+    """Whatever a header says: a model, or one line; no other exception, and no end to wait for."""
+    path = write("Q8_0", tensors={"rope_freqs.weight": np.ones(8, np.float32)})
+    good = path.read_bytes()
+    words = range(good.index(b"tokenizer.ggml.tokens"), good.index(b"tokenizer.ggml.bos"))
+    places = [at for at in range(good.rindex(b".weight") + 40) if at not in words]
+    rng = np.random.default_rng(2)
+    refusals = 0
+    for _ in range(400):
+        data = bytearray(good)
+        data[rng.choice(places)] = rng.choice([0, 1, 255, rng.integers(256)])
+        path.write_bytes(data)
+        try:
+            read_gguf(path)
+        except GgufError as error:
+            refusals += 1
+            assert "\n" not in str(error)
+    assert 200 < refusals < 400
 
 
 def test_blocks_must_be_whole(write):

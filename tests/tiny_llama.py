@@ -76,7 +76,8 @@ def metadata(sizes):
 def write_gguf(path, kind="F32", seed=0, *, architecture="llama", changed=None, tensors=None, **sizes):
     """Write a tiny model to `path` and return that: matrices in the GGML type `kind`, vectors in F32.
 
-    `changed` are metadata and `tensors` arrays, under the file's names, that are different; None: not there.
+    `changed` are metadata and `tensors` arrays, under the file's names, that are different; None: not there. A
+    pair is a tensor's bytes [rows, bytes] and its type.
     `sizes` are changes to :func:`config`.
     """
     made = config(**sizes)
@@ -86,7 +87,9 @@ def write_gguf(path, kind="F32", seed=0, *, architecture="llama", changed=None, 
             _add(writer, key, value)
     arrays = {stored_name(name): array for name, array in weights(made, seed).items()}
     for name, array in {**arrays, **(tensors or {})}.items():
-        if array is not None:
+        if isinstance(array, tuple):
+            writer.add_tensor(name, array[0], raw_dtype=gguf.GGMLQuantizationType[array[1]])
+        elif array is not None:
             _store(writer, name, array, gguf.GGMLQuantizationType[kind if array.ndim > 1 else "F32"])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -7,7 +7,7 @@ is passed over.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from .. import arguments
 from ..extras import extra
 from ..files import FileProblem, is_stream
 from .gguf_header import GgufError, GgufHeader, TensorInfo, read_header
+from .gguf_vocabulary import read_vocabulary
 from .metadata import Metadata
 from .model import LlamaConfig, LlamaModel, shapes
-from .vocabulary import LLAMA3, TokenKind, Vocabulary
+from .vocabulary import Vocabulary
 
 __all__ = ["GgufError", "GgufModel", "StoredTensor", "find_gguf", "read_gguf"]
 
@@ -106,27 +107,29 @@ def read_gguf(path: Path) -> GgufModel:
     header = read_header(path, data)
     metadata = Metadata(path, header.metadata)
     _check_kind(path, metadata)
-    vocabulary = _vocabulary(path, metadata)
-    config = _config(path, metadata, header, len(vocabulary.tokens), _factors(path, data, header))
+    vocabulary = read_vocabulary(path, metadata)
+    config, stretch = _config(path, metadata, header, len(vocabulary.tokens)), _stretch(path, metadata)
     metadata.refuse_unused(_DESCRIPTIVE)
-    return GgufModel(LlamaModel(config, _tensors(path, data, header, config)), vocabulary)
+    tensors = _tensors(path, data, header, config)
+    config = _with_factors(path, data, header, config, stretch)
+    return GgufModel(LlamaModel(config, tensors), vocabulary)
 
 
 def _check_kind(path: Path, metadata: Metadata) -> None:
     kind = metadata.text("general.type", "model")
     if kind != "model":
-        raise GgufError(f"{path} holds no model: its general.type is {kind!r}")
+        raise GgufError(f"{path} holds no model: its general.type is {arguments.shown(kind)}")
     architecture = metadata.text("general.architecture")
     if architecture != "llama":
-        raise GgufError(f"{path} has the architecture {architecture!r}; only 'llama' is supported")
+        raise GgufError(f"{path} has the architecture {arguments.shown(architecture)}; only "
+                        "'llama' is supported")
     if metadata.integer("split.count", 1) > 1:
         raise GgufError(f"{path} is one part of several; join them with llama-gguf-split --merge")
     for key in ("split.no", "split.tensors.count"):
         metadata.integer(key, 0)
 
 
-def _config(path: Path, metadata: Metadata, header: GgufHeader, vocabulary: int,
-            factors: np.ndarray | None) -> LlamaConfig:
+def _config(path: Path, metadata: Metadata, header: GgufHeader, vocabulary: int) -> LlamaConfig:
     heads, width = metadata.integer("llama.attention.head_count"), metadata.integer("llama.embedding_length")
     size = metadata.integer("llama.attention.key_length", width // max(1, heads))
     metadata.only("llama.vocab_size", vocabulary)
@@ -136,15 +139,6 @@ def _config(path: Path, metadata: Metadata, header: GgufHeader, vocabulary: int,
         metadata.only(key, 0)
     metadata.only("llama.attention.causal", True)
     metadata.only("llama.tensor_data_layout", "Meta AI original pth")
-    scaling = metadata.text("llama.rope.scaling.type", "none")
-    if scaling not in ("none", "linear"):
-        raise GgufError(f"{path} scales its rotary embedding by {scaling!r}; none and linear are supported")
-    metadata.only("llama.rope.scaling.attn_factor", 1.0)
-    stretch = metadata.number("llama.rope.scaling.factor", 1.0) if scaling == "linear" else 1.0
-    if scaling == "none":
-        metadata.only("llama.rope.scaling.factor", 1.0)
-    if stretch != 1.0:
-        factors = stretch * (np.ones(size // 2) if factors is None else factors)
     try:
         return LlamaConfig(
             layers=metadata.integer("llama.block_count"), width=width, heads=heads,
@@ -155,19 +149,41 @@ def _config(path: Path, metadata: Metadata, header: GgufHeader, vocabulary: int,
             norm_epsilon=metadata.number("llama.attention.layer_norm_rms_epsilon"),
             tied_head="output.weight" not in header.tensors,
             # The converter to GGUF orders the rows of q and k so that pairs are neighbours.
-            rope_pairs="neighbours", rope_factors=() if factors is None else tuple(factors.tolist()))
+            rope_pairs="neighbours")
     except ValueError as error:
         raise error if isinstance(error, GgufError) else GgufError(f"{path} is damaged: {error}") from None
 
 
+def _stretch(path: Path, metadata: Metadata) -> float:
+    """By how much all angles of the rotary embedding are divided."""
+    scaling = metadata.text("llama.rope.scaling.type", "none")
+    if scaling not in ("none", "linear"):
+        raise GgufError(f"{path} scales its rotary embedding by {arguments.shown(scaling)}; none and "
+                        "linear are supported")
+    metadata.only("llama.rope.scaling.attn_factor", 1.0)
+    if scaling == "none":
+        metadata.only("llama.rope.scaling.factor", 1.0)
+    return metadata.number("llama.rope.scaling.factor", 1.0)
+
+
+def _with_factors(path: Path, data: np.ndarray, header: GgufHeader, config: LlamaConfig, stretch: float
+                  ) -> LlamaConfig:
+    info, factors = header.tensors.get(_FACTORS), np.ones(config.head_size // 2)
+    if info is None and stretch == 1.0:
+        return config
+    if info is not None:
+        factors = _stored(path, data, info)[...].astype(np.float64).reshape(-1)
+    try:
+        return replace(config, rope_factors=tuple((stretch * factors).tolist()))
+    except ValueError as error:
+        raise GgufError(f"{path} is damaged: {error}") from None
+
+
 # Weights.
 
-def _factors(path: Path, data: np.ndarray, header: GgufHeader) -> np.ndarray | None:
-    info = header.tensors.get(_FACTORS)
-    return None if info is None else _stored(path, data, info)[...].astype(np.float64).reshape(-1)
-
-
 def _tensors(path: Path, data: np.ndarray, header: GgufHeader, config: LlamaConfig) -> Mapping[str, StoredTensor]:
+    if config.layers > len(header.tensors):         # which may be a very wrong number
+        raise GgufError(f"{path} lacks the tensor blk.{config.layers - 1}.attn_norm.weight")
     expected = {_stored_name(name): (name, shape) for name, shape in shapes(config).items()}
     for name in header.tensors:
         if name not in expected and name != _FACTORS:
@@ -209,40 +225,3 @@ def _stored(path: Path, data: np.ndarray, info: TensorInfo) -> StoredTensor:
         raise GgufError(f"{path} is truncated: it ends at byte {len(data)}, and tensor {info.name} at {end}")
     rows = data[info.offset:end].reshape(*info.shape[:-1], info.shape[-1] // elements * size)
     return StoredTensor(rows, kind, info.shape)
-
-
-# Tokens.
-
-def _vocabulary(path: Path, metadata: Metadata) -> Vocabulary:
-    tokens = metadata.texts("tokenizer.ggml.tokens")
-    kinds = metadata.integers("tokenizer.ggml.token_type", [TokenKind.NORMAL] * len(tokens))
-    model = metadata.text("tokenizer.ggml.model")
-    if len(kinds) != len(tokens):
-        raise GgufError(f"{path} is damaged: it has {len(tokens)} tokens, and kinds for {len(kinds)}")
-    for kind in set(kinds) - set(TokenKind):
-        raise GgufError(f"{path} has tokens of kind {kind}, which is not supported")
-    if model not in ("gpt2", "llama"):
-        raise GgufError(f"{path} has a vocabulary of the kind {model!r}; gpt2 and llama are supported")
-    for key in ("add_eos_token", "add_sep_token", "remove_extra_whitespaces"):
-        metadata.only(f"tokenizer.ggml.{key}", False)
-    llama, pre = model == "llama", metadata.text("tokenizer.ggml.pre", "default")
-
-    def number(name: str, default: int | None = None) -> int | None:
-        key = f"tokenizer.ggml.{name}_token_id"
-        value = metadata.integer(key, -1 if default is None else default)
-        if value >= len(tokens):
-            raise GgufError(f"{path} is damaged: {key} is {value}, of {len(tokens)} tokens")
-        return None if value < 0 else value
-
-    bos = number("bos", 1 if llama else None)
-    ends = (number("eos", 2 if llama else None), number("eot"), number("eom"))
-    add_bos = metadata.flag("tokenizer.ggml.add_bos_token", llama or pre in LLAMA3)
-    if add_bos and bos is None:
-        raise GgufError(f"{path} lacks tokenizer.ggml.bos_token_id, which is to begin each text")
-    return Vocabulary(
-        model, pre, tuple(tokens), tuple(map(TokenKind, kinds)),
-        merges=tuple(metadata.texts("tokenizer.ggml.merges", ())),
-        scores=tuple(metadata.numbers("tokenizer.ggml.scores", ())),
-        bos=bos, add_bos=add_bos, unknown=number("unknown", 0 if llama else None),
-        ends=frozenset(item for item in ends if item is not None),
-        add_space_prefix=metadata.flag("tokenizer.ggml.add_space_prefix", llama))

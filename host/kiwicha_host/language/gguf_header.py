@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import shown
+
 __all__ = ["GgufError", "GgufHeader", "TensorInfo", "read_header"]
 
 _VERSIONS = (2, 3)
 _TEXT, _ARRAY = 8, 9
 _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "|b1", 10: "<u8", 11: "<i8",
             12: "<f8"}
+#: A tensor has no more, and names in messages are lines.
+_DIMENSIONS, _NAME = 4, 200
 
 
 class GgufError(ValueError):
@@ -74,7 +78,7 @@ class _Cursor:
         tensor_count, count = self._take(8), self._take(8)
         metadata: dict[str, Any] = {}
         for _ in range(count):
-            key = self._text()
+            key = self._name()
             if key in metadata:
                 raise self._damaged(f"{key} is there twice")
             metadata[key] = self._value(key, self._take(4))
@@ -92,7 +96,9 @@ class _Cursor:
                                      for name, item in tensors.items()})
 
     def _tensor(self) -> TensorInfo:
-        name, count = self._text(), self._take(4)
+        name, count = self._name(), self._take(4)
+        if count > _DIMENSIONS:
+            raise self._damaged(f"tensor {name} has {count} dimensions")
         shape = tuple(self._take(8) for _ in range(count))[::-1]
         return TensorInfo(name, shape, self._take(4), self._take(8))
 
@@ -109,6 +115,12 @@ class _Cursor:
             raise self._damaged(f"{key} is of type {kind}, which is not known here")
         dtype = np.dtype(_SCALARS[kind])
         return np.frombuffer(self._bytes(count * dtype.itemsize), dtype).tolist()
+
+    def _name(self) -> str:
+        name = self._text()
+        if len(name) > _NAME or not name.isprintable():
+            raise self._damaged(f"{shown(name)} is no name")
+        return name
 
     def _text(self) -> str:
         return self._bytes(self._take(8)).decode("utf-8")

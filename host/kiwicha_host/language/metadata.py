@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arguments import shown
 from .gguf_header import GgufError
 
 __all__ = ["Metadata"]
@@ -44,13 +45,13 @@ class Metadata:
         """:exc:`GgufError` if the file has another value than the only one that is supported."""
         found = self._get(key, value)
         if found != value or isinstance(found, bool) != isinstance(value, bool):
-            raise GgufError(f"{self._path} has {key} = {_shown(found)}; only {_shown(value)} is supported")
+            raise GgufError(f"{self._path} has {key} = {shown(found)}; only {shown(value)} is supported")
 
     def refuse_unused(self, descriptive: re.Pattern[str]) -> None:
         """:exc:`GgufError` if there is an entry that nobody asked for and whose key does not match."""
         for key, value in self._values.items():
             if key not in self._used and not descriptive.match(key):
-                raise GgufError(f"{self._path} has {key} = {_shown(value)}, which is not supported")
+                raise GgufError(f"{self._path} has {key} = {shown(value)}, which is not supported")
 
     def _get(self, key: str, default: Any) -> Any:
         self._used.add(key)
@@ -61,17 +62,12 @@ class Metadata:
     def _one(self, key: str, default: Any, kind: type, words: str) -> Any:
         value = self._get(key, default)
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise GgufError(f"{self._path} has {key} = {_shown(value)}, which must be {words}")
+            raise GgufError(f"{self._path} has {key} = {shown(value)}, which must be {words}")
         return value
 
     def _list(self, key: str, default: Any, kind: type, words: str) -> Any:
         value = self._get(key, default)
         if not isinstance(value, Sequence) or isinstance(value, str) or any(
                 type(item) is not kind and not (kind is int and isinstance(item, int)) for item in value):
-            raise GgufError(f"{self._path} has {key} = {_shown(value)}, which must be a list of {words}")
+            raise GgufError(f"{self._path} has {key} = {shown(value)}, which must be a list of {words}")
         return value
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -50,10 +50,10 @@ class Tokenizer:
             import tokenizers
         [(text, count)] = Counter(vocabulary.tokens).most_common(1)
         if count > 1:
-            raise TokenizerError(f"the vocabulary has the token {text!r} {count} times")
+            raise TokenizerError(f"the vocabulary has the token {arguments.shown(text)} {count} times")
         for text, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True):
             if kind == TokenKind.BYTE and not _BYTE.fullmatch(text):
-                raise TokenizerError(f"the vocabulary is damaged: {text!r} is to be a byte")
+                raise TokenizerError(f"the vocabulary is damaged: {arguments.shown(text)} is to be a byte")
         self._byte_level = vocabulary.model == "gpt2"
         self._bytes_of = {character: byte for byte, character in _characters()}
         try:
@@ -61,7 +61,7 @@ class Tokenizer:
         except TokenizerError:
             raise
         except Exception as error:      # the library has no other class for what it does not accept
-            raise TokenizerError(f"the vocabulary is damaged: {error}") from None
+            raise TokenizerError(f"the vocabulary is damaged: {arguments.shown(str(error))}") from None
         _prepare(self._tokenizer, vocabulary)
 
     def encode(self, text: str) -> list[int]:
@@ -140,11 +140,12 @@ def _byte_pairs(vocabulary: Vocabulary) -> Any:
     """Merges in the order of their list."""
     from tokenizers import models
     if vocabulary.pre not in (*_GPT2, *_DIGITS, *LLAMA3):
-        raise TokenizerError(f"the vocabulary cuts words as {vocabulary.pre!r} does; supported are "
-                             f"{', '.join((*_GPT2, *_DIGITS, *LLAMA3))}")
+        raise TokenizerError(f"the vocabulary cuts words as {arguments.shown(vocabulary.pre)} does; "
+                             f"supported are {', '.join((*_GPT2, *_DIGITS, *LLAMA3))}")
     for pair in vocabulary.merges:
         if pair.count(" ") != 1:
-            raise TokenizerError(f"the vocabulary is damaged: {pair!r} is no pair of tokens to merge")
+            raise TokenizerError(f"the vocabulary is damaged: {arguments.shown(pair)} is no pair of tokens to "
+                                 "merge")
     merges = [(pair.partition(" ")[0], pair.partition(" ")[2]) for pair in vocabulary.merges]
     ids = {token: number for number, token in enumerate(vocabulary.tokens)}
     return models.BPE(ids, merges, ignore_merges=vocabulary.pre in LLAMA3)
@@ -165,7 +166,8 @@ def _scored(vocabulary: Vocabulary) -> Any:
                       if kinds[number] == TokenKind.NORMAL and len(token) > 1), key=lambda number: -scores[number])
     for one, other in pairwise(learned):
         if not scores[one] > scores[other]:
-            raise TokenizerError(f"the vocabulary scores {tokens[one]!r} as {tokens[other]!r}: which of the two "
+            raise TokenizerError(f"the vocabulary scores {arguments.shown(tokens[one])} as "
+                                 f"{arguments.shown(tokens[other])}: which of the two "
                                  "to merge first is not said")
     merges = [(token[:cut], token[cut:]) for token in map(tokens.__getitem__, learned)
               for cut in range(1, len(token)) if token[:cut] in ids and token[cut:] in ids]
