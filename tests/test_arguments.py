@@ -9,6 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import tiny_llama
 
 import kiwicha_host
 from kiwicha import ChipConfig
@@ -37,6 +38,7 @@ from kiwicha_host.devices.golden import GoldenDevice
 from kiwicha_host.devices.serial import SerialDevice
 from kiwicha_host.devices.verilated import VerilatedDevice
 from kiwicha_host.golden import block, numerics
+from kiwicha_host.language import generate, gguf_file, model, reference, tokenizer, vocabulary
 from kiwicha_host.trace import SPAN, Trace
 
 CHIP = ChipConfig.preset("small")
@@ -55,6 +57,11 @@ WORK, RESULT = metrics.Work(105, 100), Result(10, {}, 0.1)
 @functools.cache
 def network():
     return compile_onnx(CHIP, models.DIGITS_MLP)
+
+
+def tiny_vocabulary():
+    names = tiny_llama.tokens()
+    return vocabulary.Vocabulary("gpt2", "gpt-2", tuple(names), (vocabulary.TokenKind.NORMAL,) * len(names))
 
 
 #: What is no such thing. A masked array is none, anywhere.
@@ -198,6 +205,26 @@ PUBLIC = {
                                                  "result": RESULT},
                            {"config": "chip", "work": "thing", "result": "thing", "figures": "object",
                             "layers": "object"}),
+    "LlamaConfig": Public(tiny_llama.config, {}, {
+        **dict.fromkeys(("layers", "width", "heads", "kv_heads", "head_size", "ffn", "vocabulary", "context"),
+                        "size"),
+        "rope_base": "number", "norm_epsilon": "number", "tied_head": "boolean", "rope_pairs": "name"}),
+    "LlamaModel": Public(model.LlamaModel, {"config": tiny_llama.config(),
+                                            "tensors": tiny_llama.weights(tiny_llama.config())},
+                         {"config": "thing"}),
+    "find_gguf": Public(gguf_file.find_gguf, {"path": "/dev/none.gguf"}, {"path": "path"}),
+    "read_gguf": Public(gguf_file.read_gguf, {"path": "/dev/none.gguf"}, {"path": "path"}),
+    "Tokenizer": Public(tokenizer.Tokenizer, {"vocabulary": tiny_vocabulary()}, {"vocabulary": "thing"}),
+    "Tokenizer.encode": Public(tokenizer.Tokenizer(tiny_vocabulary()).encode, {"text": "the"}, {"text": "path"}),
+    "TextStream.push": Public(tokenizer.TextStream(tokenizer.Tokenizer(tiny_vocabulary())).push, {"token": 3},
+                              {"token": "count"}),
+    "reference.Decoder": Public(reference.Decoder, {"model": tiny_llama.model()}, {"model": "thing"}),
+    "macs of a model": Public(generate.macs, {"model": tiny_llama.config(), "prompt": 1, "steps": 0},
+                              {"model": "thing", "prompt": "size", "steps": "count"}),
+    "figures of a model": Public(generate.figures, {
+        "device": "golden", "config": CHIP, "model": tiny_llama.config(),
+        "done": generate.Completion("", (1,), 1, "", 0, 0, 0, 0, 0, 0.)},
+        {"device": "path", "config": "chip", "model": "thing", "done": "thing"}),
     "time_line": Public(time_line, {"trace": Trace(np.empty(0, SPAN), 0, 0, b"")},
                         {"trace": "thing", "columns": "size"}),
     "Trace.of": Public(Trace(np.empty(0, SPAN), 0, 0, b"").of, {"unit": Unit.LOAD}, {"unit": "thing"}),
@@ -208,7 +235,8 @@ PUBLIC = {
     "lint_waivers": Public(verilog.lint_waivers, {"config": CHIP}, {"config": "chip"}),
 }
 #: Good calls that need what a quick test has not.
-DEAR = {"VerilatedDevice", "SerialDevice", "write_report", "write_smoke", "write_verilog"}
+DEAR = {"VerilatedDevice", "SerialDevice", "find_gguf", "read_gguf", "write_report", "write_smoke",
+        "write_verilog"}
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name not in DEAR])

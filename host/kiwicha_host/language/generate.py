@@ -127,27 +127,33 @@ def complete(decoder: Decoder, tokenizer: Tokenizer, prompt: Sequence[int], coun
 
 # Figures.
 
-def macs(config: LlamaConfig, prompt: int, steps: int) -> int:
+def macs(model: LlamaConfig, prompt: int, steps: int) -> int:
     """Multiply-accumulates of a prompt of `prompt` tokens at once and `steps` single ones: each position looks at
     itself and all before, and only the last of each call needs logits.
     """
-    positions, q, kv = prompt + steps, config.heads * config.head_size, config.kv_heads * config.head_size
-    layer = config.width * (2 * q + 2 * kv + 3 * config.ffn)
+    arguments.instance("model", model, LlamaConfig)
+    prompt, steps = arguments.integer("prompt", prompt, 1), arguments.integer("steps", steps, 0)
+    positions, q, kv = prompt + steps, model.heads * model.head_size, model.kv_heads * model.head_size
+    layer = model.width * (2 * q + 2 * kv + 3 * model.ffn)
     attention = 2 * q * (positions * (positions + 1) // 2)
-    return config.layers * (positions * layer + attention) + (1 + steps) * config.width * config.vocabulary
+    return model.layers * (positions * layer + attention) + (1 + steps) * model.width * model.vocabulary
 
 
-def figures(device: str, chip: ChipConfig, config: LlamaConfig, done: Completion) -> dict[str, Any]:
+def figures(device: str, config: ChipConfig, model: LlamaConfig, done: Completion) -> dict[str, Any]:
     """What the command reports of a completion; None where there is nothing. Utilization and the fraction of the
     roofline are those of prompt and tokens together.
     """
+    if not isinstance(device, str):
+        raise TypeError(f"device must be a device's name, not {arguments.shown(device)}")
+    arguments.chip(config)
+    arguments.instance("done", done, Completion)
     steps, cycles = len(done.tokens) - 1, done.cycles or None
-    work = Work(macs(config, done.prompt_tokens, steps), done.compulsory_bytes)
+    work = Work(macs(model, done.prompt_tokens, steps), done.compulsory_bytes)
     return {"text": done.text, "tokens": list(done.tokens), "prompt_tokens": done.prompt_tokens,
-            "logits_sha256": done.logits_sha256, "device": device, "config": chip.name,
+            "logits_sha256": done.logits_sha256, "device": device, "config": config.name,
             "cycles_prefill": done.cycles_prefill,
             "cycles_per_token": (done.cycles - done.cycles_prefill) / steps if steps else None,
             "bytes_per_token": (done.bytes - done.bytes_prefill) / steps if steps else None,
-            "utilization": work.macs / (chip.peak_macs_per_cycle * cycles) if cycles else None,
-            "roofline_fraction": work.bound_cycles(chip) / cycles if cycles else None,
+            "utilization": work.macs / (config.peak_macs_per_cycle * cycles) if cycles else None,
+            "roofline_fraction": work.bound_cycles(config) / cycles if cycles else None,
             "wall_s": done.wall_s}
