@@ -102,6 +102,42 @@ def test_a_batch_has_the_bits_of_each_alone(tiny):
             assert_same_bits(batch[i][number], alone.step(5 + number + i))
 
 
+def test_steps_of_some_sequences(tiny):
+    """Where there is no room for all, they are taken in parts."""
+    cramped = dataclasses.replace(CHIPS["square8"], bank_lines=512, name="cramped")
+    together = ChipDecoder(tiny, open_device("golden", config=cramped), 32, sequences=6)
+    with pytest.raises(CompileError):
+        together.run(Step(tuple(Run(number, 0) for number in range(6)), 1), [1] * 6)
+    logits = together.steps({number: number + 3 for number in range(6)})
+    assert list(logits) == list(range(6))
+    for number in (0, 5):
+        assert_same_bits(logits[number], ExactDecoder(tiny).prefill([number + 3]))
+        assert_same_bits(together.steps({number: 7})[number], ExactDecoder(tiny).prefill([number + 3, 7]))
+    with pytest.raises(ValueError, match="sequence"):
+        together.steps({6: 1})
+
+
+def test_on_the_compiled_chip():
+    """What waits for what shows there alone: the golden machine runs one instruction after the other."""
+    lean = dataclasses.replace(ChipConfig.preset("tiny"), functions=True, block_scales=True, bank_lines=4096,
+                               accumulator_lines=256, name="lean")
+    small = model(seed=5, layers=1, width=32, heads=2, kv_heads=1, ffn=32, vocabulary=40)
+    tokens = tokens_of(12, 2, 40)
+    expected = ExactDecoder(small).logits(tokens)
+    with open_device("verilated", config=lean, latency=30) as device:
+        decoder = ChipDecoder(small, device, 32, rows=5)
+        logits = [decoder.prefill(tokens[:9]), *(decoder.step(token) for token in tokens[9:])]
+        assert_same_bits(np.stack(logits), expected[8:])
+        together = ChipDecoder(small, device, 32, sequences=2)
+        assert_same_bits(together.run(Step((Run(0, 0), Run(1, 0)), 3), tokens[:6])[0], expected[2])
+        with open_device("golden", config=lean, latency=30) as golden:
+            predicted = ChipDecoder(small, golden, 32, rows=5)
+            predicted.prefill(tokens[:9])
+            for token in tokens[9:]:
+                predicted.step(token)
+        assert abs(predicted.cycles / decoder.cycles - 1) < 0.03
+
+
 def test_runs_of_several_tokens(tiny):
     device = open_device("golden", config=CHIPS["wide"])
     together, tokens = ChipDecoder(tiny, device, 64, sequences=2), tokens_of(8)

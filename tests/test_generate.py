@@ -1,5 +1,6 @@
 """Text from a language model: the loop on the reference decoder, and the command with it in a chip's place."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,7 +17,17 @@ from kiwicha import ChipConfig
 from kiwicha.isa import ErrorCode, Unit
 from kiwicha_host.job import DeviceError
 from kiwicha_host.language import reference
-from kiwicha_host.language.generate import Completion, GenerationError, complete, figures, generate, macs
+from kiwicha_host.language.decoder import open_decoder
+from kiwicha_host.language.generate import (
+    Completion,
+    GenerationError,
+    Verified,
+    complete,
+    complete_all,
+    figures,
+    generate,
+    macs,
+)
 from kiwicha_host.language.gguf_file import read_gguf
 from kiwicha_host.language.model import shapes
 from kiwicha_host.language.tokenizer import Tokenizer
@@ -38,6 +49,24 @@ class Broken(reference.Decoder):
         return super().step(token)
 
 
+class Batch:
+    """References side by side."""
+
+    cycles = bytes = compulsory_bytes = 0
+
+    def __init__(self, model, sequences):
+        self._decoders = [reference.Decoder(model) for _ in range(sequences)]
+
+    def prefill(self, tokens, sequence=0):
+        return self._decoders[sequence].prefill(tokens)
+
+    def step(self, token):
+        return self._decoders[0].step(token)
+
+    def steps(self, tokens):
+        return {number: self._decoders[number].step(token) for number, token in tokens.items()}
+
+
 @pytest.fixture
 def opened(monkeypatch):
     """What the command opens is the reference; returns the options of each call, and what to open in its place."""
@@ -45,7 +74,7 @@ def opened(monkeypatch):
 
     def open_decoder(model, **options):
         calls.options.append(options)
-        decoder = calls.make(model)
+        decoder = Batch(model, options["sequences"]) if "sequences" in options else calls.make(model)
         decoder.close = lambda: setattr(calls, "closed", calls.closed + 1)
         return decoder
     module = types.ModuleType("kiwicha_host.language.decoder")
@@ -181,6 +210,53 @@ def test_figures():
         "cycles_per_token", "bytes_per_token", "utilization", "roofline_fraction"]
 
 
+@pytest.fixture
+def tokenizer(tmp_path):
+    return Tokenizer(read_gguf(tiny_llama.write_gguf(tmp_path / "vocabulary.gguf")).vocabulary)
+
+
+def test_several_at_once(tokenizer):
+    """As each alone, and what a step takes is shared out."""
+    model, prompts = tiny_llama.model(), [tokenizer.encode(text) for text in (PROMPT, "the", "12 of")]
+    with contextlib.closing(open_decoder(model, device="golden", context=48, sequences=3)) as decoder:
+        together = complete_all(decoder, tokenizer, prompts, 6)
+        assert abs(sum(done.cycles for done in together) - decoder.cycles) <= 3
+        assert abs(sum(done.compulsory_bytes for done in together) - decoder.compulsory_bytes) <= 3
+    for prompt, done in zip(prompts, together, strict=True):
+        with contextlib.closing(open_decoder(model, device="golden", context=48)) as decoder:
+            alone = complete(decoder, tokenizer, prompt, 6)
+        assert (done.tokens, done.text, done.logits_sha256, done.prompt_tokens) == (
+            alone.tokens, alone.text, alone.logits_sha256, alone.prompt_tokens)
+        assert abs(done.cycles_prefill / alone.cycles_prefill - 1) < 0.01
+        assert done.cycles < alone.cycles
+
+
+class Slightly(Batch):
+    """Wrong in the last bit of one logit, from the second token on."""
+
+    def steps(self, tokens):
+        logits = super().steps(tokens)
+        logits[0][7] = np.nextafter(logits[0][7], np.float32(9))
+        return logits
+
+    def step(self, token):
+        return self.steps({0: token})[0]
+
+
+def test_verified(tokenizer):
+    model, prompts = tiny_llama.model(), [tokenizer.encode(text) for text in (PROMPT, "the")]
+    expected = [complete(reference.Decoder(model), tokenizer, prompt, 4) for prompt in prompts]
+    same = Verified(Batch(model, 2), Batch(model, 2))
+    assert (same.cycles, same.bytes, same.compulsory_bytes) == (0, 0, 0)
+    for done, alone in zip(complete_all(same, tokenizer, prompts, 4), expected, strict=True):
+        assert (done.tokens, done.logits_sha256) == (alone.tokens, alone.logits_sha256)
+    message = "1 of [0-9]+ logits differ from the golden device's, first that of token 7: "
+    with pytest.raises(GenerationError, match=message):
+        complete_all(Verified(Batch(model, 2), Slightly(model, 2)), tokenizer, prompts, 4)
+    with pytest.raises(GenerationError, match=message):
+        complete(Verified(Batch(model, 1), Slightly(model, 1)), tokenizer, prompts[0], 4)
+
+
 # The command.
 
 def test_json(ask, opened):
@@ -193,10 +269,10 @@ def test_json(ask, opened):
     tokenizer = Tokenizer(loaded.vocabulary)
     count = len(tokenizer.encode(PROMPT))
     assert report == {"text": tokenizer.decode(tokens), "tokens": tokens, "prompt_tokens": count,
-                      "logits_sha256": digest, "device": "golden", "config": "ulx3s_85f", "cycles_prefill": 0,
+                      "logits_sha256": digest, "device": "golden", "config": "wide", "cycles_prefill": 0,
                       "cycles_per_token": 0, "bytes_per_token": 0, "utilization": None, "roofline_fraction": None}
     [options] = opened.options
-    assert options == {"config": ChipConfig.preset("ulx3s_85f"), "device": "golden", "context": count + 9}
+    assert options == {"config": ChipConfig.preset("wide"), "device": "golden", "context": count + 9}
     assert opened.closed == 1
 
 
@@ -217,6 +293,13 @@ def test_an_end_has_no_text(ask):
     assert after["text"] == Tokenizer(read_gguf("model.gguf").vocabulary).decode(before[:last])
 
 
+def test_verify(ask, opened):
+    opened.make = lambda model: Batch(model, 1)
+    assert ask("--prompt", PROMPT, "--tokens", 3, "--verify", "--json")[0] == 0
+    assert [options["device"] for options in opened.options] == ["golden", "golden"]
+    assert opened.closed == 2
+
+
 def test_several_prompts(ask, opened):
     prompts = [PROMPT, "the", "日本 of"]
     alone = [json.loads(ask("--prompt", prompt, "--tokens", 5, "--json")[1]) for prompt in prompts]
@@ -231,6 +314,7 @@ def test_several_prompts(ask, opened):
     assert (status, out) == (0, "".join(f"{prompt}{one['text']}\n" for prompt, one in zip(prompts, alone,
                                                                                          strict=True)))
     assert len({options["context"] for options in opened.options[3:]}) == 1
+    assert [options["sequences"] for options in opened.options[3:]] == [3, 3, 3]
     assert opened.closed == len(opened.options)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import ANY_PATH, PATH, config_option, device_option, json_option
+from .options import ANY_PATH, PATH, config_option_of, device_option, json_option
 from .tables import print_json, show_figures, show_text
 from .work import chip_of
 
@@ -21,13 +21,14 @@ __all__ = ["generate"]
 @click.option("--batch", type=PATH, metavar="FILE", help="Prompts, one a line, in the place of --prompt.")
 @click.option("--tokens", "count", type=click.IntRange(min=1), default=32, show_default=True,
               help="Stop after so many, if the model has not ended before.")
+@click.option("--verify", is_flag=True, help="Hold each logit against the golden device's, to the bit.")
 @json_option
 @device_option
-@config_option
-def generate(model: Path, prompt: str | None, batch: Path | None, count: int, config: str, device: str,
-             as_json: bool) -> None:
+@config_option_of("wide")
+def generate(model: Path, prompt: str | None, batch: Path | None, count: int, verify: bool, config: str,
+             device: str, as_json: bool) -> None:
     """Continue a text with a language model: the most likely token, again and again."""
-    from ..language.generate import complete, figures
+    from ..language.generate import complete, complete_all, figures
     from ..language.gguf_file import find_gguf, read_gguf
     from ..language.tokenizer import Tokenizer
 
@@ -40,18 +41,32 @@ def generate(model: Path, prompt: str | None, batch: Path | None, count: int, co
     tokenizer, sizes = Tokenizer(loaded.vocabulary), loaded.model.config
     prompts = [tokenizer.encode(text) for text in texts]
     options = {"config": chip, "device": device, "context": _positions(prompts, count, sizes.context)}
-    results = []
-    for text, tokens in zip(texts, prompts, strict=True):
-        with _opened(loaded.model, options) as decoder, _shown(as_json) as show:
-            if batch is not None:
-                show(text)
-            done = complete(decoder, tokenizer, tokens, count, show)
-        results.append(figures(device, chip, sizes, done))
-        if not as_json:
-            show_figures({name: value for name, value in results[-1].items() if name not in ("text", "tokens")},
-                         False, sys.stderr)
+    if batch is not None:
+        with _opened(loaded.model, options | {"sequences": len(prompts)}, verify) as decoder:
+            done = complete_all(decoder, tokenizer, prompts, count)
+        results = [figures(device, chip, sizes, item) for item in done]
+        _show_batch(texts, results, as_json)
+        return
+    with _opened(loaded.model, options, verify) as decoder, _shown(as_json) as show:
+        result = figures(device, chip, sizes, complete(decoder, tokenizer, prompts[0], count, show))
     if as_json:
-        print_json(results if batch is not None else results[0])
+        print_json(result)
+    else:
+        _show_result(result)
+
+
+def _show_batch(texts: Sequence[str], results: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(results)
+        return
+    for text, result in zip(texts, results, strict=True):
+        show_text(f"{text}{result['text']}\n")
+        _show_result(result)
+
+
+def _show_result(result: Mapping[str, Any]) -> None:
+    show_figures({name: value for name, value in result.items() if name not in ("text", "tokens")}, False,
+                 sys.stderr)
 
 
 def _prompts(prompt: str | None, batch: Path | None) -> list[str]:
@@ -82,10 +97,13 @@ def _positions(prompts: Sequence[Sequence[int]], count: int, context: int) -> in
 
 
 @contextlib.contextmanager
-def _opened(model: Any, options: Mapping[str, Any]) -> Iterator[Any]:
+def _opened(model: Any, options: Mapping[str, Any], verify: bool) -> Iterator[Any]:
     from ..language.decoder import open_decoder
-    with contextlib.closing(open_decoder(model, **options)) as decoder:
-        yield decoder
+    from ..language.generate import Verified
+    with contextlib.ExitStack() as stack:
+        decoder, *golden = (stack.enter_context(contextlib.closing(open_decoder(model, **{**options, **changed})))
+                            for changed in ({}, *([{"device": "golden"}] if verify else [])))
+        yield Verified(decoder, *golden) if golden else decoder
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
 """Options and arguments that several commands take."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["ANY_PATH", "FOLDER", "PATH", "config_option", "device_option", "device_options", "json_option"]
+__all__ = ["ANY_PATH", "FOLDER", "PATH", "config_option", "config_option_of", "device_option", "device_options",
+           "json_option"]
 
 
 def _known_device(context: click.Context, option: click.Parameter, value: str) -> str:
@@ -44,8 +46,15 @@ class _Path(click.ParamType):
 
 
 PATH, FOLDER, ANY_PATH = _Path(), _Path(folder=True), _Path(folder=None)
-config_option = click.option("--config", default="ulx3s_85f", show_default=True, metavar="NAME|FILE.toml",
-                              help="The chip: a name that `kiwicha configs` lists, or a file.")
+
+
+def config_option_of(default: str) -> Callable:
+    """`--config` of a command whose usual chip is `default`."""
+    return click.option("--config", default=default, show_default=True, metavar="NAME|FILE.toml",
+                        help="The chip: a name that `kiwicha configs` lists, or a file.")
+
+
+config_option = config_option_of("ulx3s_85f")
 device_option = click.option("--device", default="verilated", show_default=True, callback=_known_device,
                              is_eager=True, metavar="golden|verilated|serial:PORT", help="What runs it.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +15,8 @@ from ..metrics import Work
 from .model import LlamaConfig
 from .tokenizer import TextStream, Tokenizer
 
-__all__ = ["Completion", "Decoder", "Generated", "GenerationError", "complete", "figures", "generate", "macs"]
+__all__ = ["BatchDecoder", "Completion", "Decoder", "Generated", "GenerationError", "Verified", "complete",
+           "complete_all", "figures", "generate", "macs"]
 
 
 class GenerationError(RuntimeError):
@@ -49,6 +50,64 @@ class Decoder(Protocol):
         """Give back what it holds; nothing else is called after that."""
 
 
+class BatchDecoder(Decoder, Protocol):
+    """One that keeps several sequences apart, by their numbers from 0 on."""
+
+    def prefill(self, tokens: list[int], sequence: int = 0) -> np.ndarray:
+        """float32 [vocabulary]: the logits after the last of `tokens` in a sequence."""
+
+    def steps(self, tokens: Mapping[int, int]) -> dict[int, np.ndarray]:
+        """The logits after one more token of each of some sequences."""
+
+
+class Verified:
+    """A decoder of which all logits must have the same bits as another's.
+
+    Raises
+    ------
+    GenerationError
+        They have not.
+    """
+
+    def __init__(self, decoder: BatchDecoder, other: BatchDecoder):
+        self._decoder, self._other = decoder, other
+
+    @property
+    def cycles(self) -> int:
+        return self._decoder.cycles
+
+    @property
+    def bytes(self) -> int:
+        return self._decoder.bytes
+
+    @property
+    def compulsory_bytes(self) -> int:
+        return self._decoder.compulsory_bytes
+
+    def prefill(self, tokens: list[int], sequence: int = 0) -> np.ndarray:
+        return _same(self._decoder.prefill(tokens, sequence), self._other.prefill(tokens, sequence))
+
+    def step(self, token: int) -> np.ndarray:
+        return _same(self._decoder.step(token), self._other.step(token))
+
+    def steps(self, tokens: Mapping[int, int]) -> dict[int, np.ndarray]:
+        logits, others = self._decoder.steps(tokens), self._other.steps(tokens)
+        return {number: _same(values, others[number]) for number, values in logits.items()}
+
+    def close(self) -> None:
+        self._decoder.close()
+        self._other.close()
+
+
+def _same(logits: np.ndarray, others: np.ndarray) -> np.ndarray:
+    differing = np.flatnonzero(logits.view(np.uint32) != others.view(np.uint32))
+    if differing.size:
+        token = differing[0]
+        raise GenerationError(f"{differing.size} of {logits.size} logits differ from the golden device's, first "
+                              f"that of token {token}: {logits[token]!r}, not {others[token]!r}; please report it")
+    return logits
+
+
 class Generated(NamedTuple):
     """A token, and the logits float32 [vocabulary] that it is the largest of."""
     token: int
@@ -70,14 +129,18 @@ def generate(decoder: Decoder, prompt: Sequence[int], count: int, ends: Collecti
     arguments.integer("count", count, 1)
     logits = decoder.prefill(list(prompt))
     for number in range(count):
-        if not np.isfinite(logits).all():
-            raise GenerationError(f"the logits of token {number + 1} are not all finite: the model's weights, or "
-                                  "what was computed with them, are beyond float32")
-        token = int(logits.argmax())
+        token = _likeliest(logits, number)
         yield Generated(token, logits)
         if token in ends or number == count - 1:
             return
         logits = decoder.step(token)
+
+
+def _likeliest(logits: np.ndarray, number: int) -> int:
+    if not np.isfinite(logits).all():
+        raise GenerationError(f"the logits of token {number + 1} are not all finite: the model's weights, or "
+                              "what was computed with them, are beyond float32")
+    return int(logits.argmax())
 
 
 @dataclass(frozen=True)
@@ -102,27 +165,76 @@ class Completion:
 def complete(decoder: Decoder, tokenizer: Tokenizer, prompt: Sequence[int], count: int,
              show: Callable[[str], None] | None = None) -> Completion:
     """Up to `count` tokens after `prompt`; `show` gets their text as it comes."""
-    ends, digest, stream = tokenizer.vocabulary.ends, hashlib.sha256(), TextStream(tokenizer)
-    texts: list[str] = []
-    tokens: list[int] = []
-    prefill = (0, 0)
+    growing, start = _Growing(tokenizer, prompt, show), time.perf_counter()
+    for token, logits in generate(decoder, prompt, count, tokenizer.vocabulary.ends):
+        growing.push(token, logits)
+        growing.took = _figures_of(decoder)
+        if len(growing.tokens) == 1:
+            growing.prefill = growing.took
+    return growing.end(time.perf_counter() - start)
 
-    def say(text: str) -> None:
-        texts.append(text)
-        if text and show is not None:
-            show(text)
 
-    start = time.perf_counter()
-    for token, logits in generate(decoder, prompt, count, ends):
-        if not tokens:
-            prefill = decoder.cycles, decoder.bytes
-        tokens.append(token)
-        digest.update(logits.astype("<f4").tobytes())
-        if token not in ends:
-            say(stream.push(token))
-    say(stream.end())
-    return Completion("".join(texts), tuple(tokens), len(prompt), digest.hexdigest(), *prefill, decoder.cycles,
-                      decoder.bytes, decoder.compulsory_bytes, time.perf_counter() - start)
+def complete_all(decoder: BatchDecoder, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], count: int
+                 ) -> list[Completion]:
+    """Up to `count` tokens after each of `prompts`, a step for all of them at once.
+
+    What such a step takes is shared out evenly; seconds are those of all together.
+    """
+    arguments.integer("count", count, 1)
+    start, ends = time.perf_counter(), tokenizer.vocabulary.ends
+    all_growing = [_Growing(tokenizer, prompt) for prompt in prompts]
+    logits: dict[int, np.ndarray] = {}
+    for number, growing in enumerate(all_growing):
+        before = _figures_of(decoder)
+        logits[number] = decoder.prefill(list(prompts[number]), number)
+        growing.prefill = growing.took = _figures_of(decoder) - before
+    while logits:
+        following = {}
+        for number, values in logits.items():
+            growing = all_growing[number]
+            token = _likeliest(values, len(growing.tokens))
+            growing.push(token, values)
+            if token not in ends and len(growing.tokens) < count:
+                following[number] = token
+        before = _figures_of(decoder)
+        logits = decoder.steps(following) if following else {}
+        for number in following:
+            all_growing[number].took = all_growing[number].took + (_figures_of(decoder) - before) / len(following)
+    seconds = time.perf_counter() - start
+    return [growing.end(seconds) for growing in all_growing]
+
+
+def _figures_of(decoder: Decoder) -> np.ndarray:
+    """Cycles, bytes and compulsory bytes."""
+    return np.array([decoder.cycles, decoder.bytes, decoder.compulsory_bytes])
+
+
+class _Growing:
+    """A completion that is being made; `prefill` and `took` are :func:`_figures_of` its prompt and all of it."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], show: Callable[[str], None] | None = None):
+        self._ends, self._stream, self._show = tokenizer.vocabulary.ends, TextStream(tokenizer), show
+        self._prompt, self._digest, self._texts = len(prompt), hashlib.sha256(), [""]
+        self.tokens: list[int] = []
+        self.prefill = self.took = np.zeros(3, int)
+
+    def push(self, token: int, logits: np.ndarray) -> None:
+        self.tokens.append(token)
+        self._digest.update(logits.astype("<f4").tobytes())
+        if token not in self._ends:
+            self._say(self._stream.push(token))
+
+    def _say(self, text: str) -> None:
+        self._texts.append(text)
+        if text and self._show is not None:
+            self._show(text)
+
+    def end(self, seconds: float) -> Completion:
+        self._say(self._stream.end())
+        (prefill, moved, _), (cycles, all_moved, compulsory) = (
+            [round(value) for value in figures] for figures in (self.prefill, self.took))
+        return Completion("".join(self._texts), tuple(self.tokens), self._prompt, self._digest.hexdigest(),
+                          prefill, moved, cycles, all_moved, compulsory, seconds)
 
 
 # Figures.

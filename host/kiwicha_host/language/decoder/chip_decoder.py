@@ -1,6 +1,6 @@
 """A language model on a device: tokens in, logits out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -107,6 +107,23 @@ class ChipDecoder:
     def step(self, token: int) -> np.ndarray:
         """float32 [vocabulary]: the logits after one more token."""
         return self.prefill([token])
+
+    def steps(self, tokens: Mapping[int, int]) -> dict[int, np.ndarray]:
+        """float32 [vocabulary] each: the logits after one more token of each of some sequences, all in one step
+        where there is room for it.
+        """
+        numbers = list(tokens)
+        for number in numbers:
+            arguments.integer("sequence", number, 0, len(self._lengths) - 1)
+        step = Step(tuple(Run(number, self._lengths[number]) for number in numbers), 1)
+        try:
+            return dict(zip(numbers, self.run(step, list(tokens.values())), strict=True))
+        except CompileError:
+            if len(numbers) == 1:
+                raise
+        halves = (numbers[:len(numbers) // 2], numbers[len(numbers) // 2:])
+        return {number: logits for half in halves
+                for number, logits in self.steps({number: tokens[number] for number in half}).items()}
 
     def run(self, step: Step, tokens: Sequence[int]) -> np.ndarray:
         """float32 [runs, vocabulary]: the logits after the last token of each run.

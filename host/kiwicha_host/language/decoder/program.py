@@ -23,8 +23,8 @@ _GROUP = 16
 def scratch_bytes(shape: DecoderShape, rows: int, context: int) -> int:
     """Memory that a step of `rows` tokens uses for its own."""
     vectors = rows * shape.model.heads
-    return _keys_bytes(shape, rows) + max(rows * max(shape.width, shape.ffn, shape.q, shape.model.heads * shape.value_head),
-                         vectors * context)
+    widest = max(shape.width, shape.ffn, shape.q, shape.model.heads * shape.value_head)
+    return _keys_bytes(shape, rows) + max(rows * widest, vectors * context)
 
 
 def _keys_bytes(shape: DecoderShape, rows: int) -> int:
