@@ -3,14 +3,16 @@
 import re
 
 import pytest
-from amaranth import Module, Signal
-from amaranth.lib import wiring
+from amaranth import Module, Mux, Signal, unsigned
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from kiwicha.export import to_verilog
 from kiwicha.lib.stream import Queue
-from kiwicha.rtlil import merge_equal_modules
+from kiwicha.rtlil import merge_equal_modules, without_unread_fields
+
+PAIR = data.StructLayout({"low": 4, "high": 4})
 
 
 class Leaf(wiring.Component):
@@ -135,3 +137,31 @@ def test_a_memory_is_an_instance():
 def test_a_memory_of_another_kind_is_refused(options, why):
     with pytest.raises(ValueError, match=why):
         to_verilog(WithMemory(**options), "top")
+
+
+class Fields(wiring.Component):
+    """Of one register's fields, and of one array's elements, some are read as they are."""
+
+    i: In(PAIR)
+    o: Out(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        held = Signal(PAIR)
+        line = Signal(data.ArrayLayout(unsigned(4), 3))
+        m.d.sync += [held.eq(self.i), line[0].eq(held.low), line[1].eq(line[0])]
+        m.d.comb += self.o.eq(Mux(held.high == 3, held.as_value(), line.as_value()))
+        return m
+
+
+def test_fields_that_nothing_reads_are_no_wires():
+    text, names = to_verilog(Fields(), "top")
+    wires = set(re.findall(r"^  (?:wire|reg) (?:\[\d+:0\] )?\\?(\S+?) *(?:=.*)?;", text, re.MULTILINE))
+    assert {"held", "line"} <= wires and {"held", "line"} <= set(names.values())
+    assert not any("." in wire or "[" in wire for wire in wires)
+    # What is read stays: here is a field of which only RTLIL's text knows.
+    netlist = ("module \\top\n  wire width 4 \\a\n\n  wire width 2 \\a.x\n\n  wire width 2 \\a.y\n\n"
+               "  wire width 2 output 0  \\o\n\nconnect \\a.x \\a [1:0]\nconnect \\a.y \\a [3:2]\n"
+               "connect \\o \\a.y\nend\n")
+    assert without_unread_fields(netlist) == netlist.replace("  wire width 2 \\a.x\n\n", "").replace(
+        "connect \\a.x \\a [1:0]\n", "")

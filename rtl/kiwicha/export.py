@@ -11,7 +11,13 @@ from amaranth.hdl import ClockDomain, Const, Fragment, Value, ValueCastable
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 
-from .rtlil import MEMORY, memories_to_instances, merge_equal_modules, without_initial_values
+from .rtlil import (
+    MEMORY,
+    memories_to_instances,
+    merge_equal_modules,
+    without_initial_values,
+    without_unread_fields,
+)
 
 __all__ = ["MEMORY_SOURCE", "port_table", "to_verilog"]
 
@@ -96,7 +102,7 @@ def to_verilog(component, name, ports=None, *, initial_values=True, memory_modul
         ports = {"clk": (sync.clk, PortDirection.Input), "rst": (sync.rst, PortDirection.Input), **ports}
 
     netlist, signals = rtlil.convert_fragment(fragment, ports, name, emit_src=False)
-    netlist = memories_to_instances(merge_equal_modules(netlist))
+    netlist = without_unread_fields(memories_to_instances(merge_equal_modules(netlist)))
     text = _verilog(netlist) if initial_values else _without_start(_verilog(without_initial_values(netlist)))
     if memory_module and f"cell \\{MEMORY} " in netlist:
         text += "\n" + MEMORY_SOURCE.read_text(encoding="utf-8")

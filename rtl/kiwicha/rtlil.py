@@ -1,14 +1,17 @@
 """Passes over RTLIL, Yosys' text form of a netlist, between Amaranth's back end and Verilog.
 
 Amaranth writes each instance of a component as a module of its own: here equal ones become one. Its memories are
-arrays: here each becomes an instance of the module ``kiwicha_memory``. And initial values can be left out.
+arrays: here each becomes an instance of the module ``kiwicha_memory``. Each field of a signal with a layout is a
+wire of its own: those that nothing reads are left out. And initial values can be left out.
 """
 
+import collections
 import itertools
 import re
 from typing import NamedTuple
 
-__all__ = ["MEMORY", "memories_to_instances", "merge_equal_modules", "without_initial_values"]
+__all__ = ["MEMORY", "memories_to_instances", "merge_equal_modules", "without_initial_values",
+           "without_unread_fields"]
 
 #: The module that each memory is an instance of; ``memory/kiwicha_memory.v`` says what it does.
 MEMORY = "kiwicha_memory"
@@ -21,6 +24,10 @@ _NUMBERED_PORT = re.compile(r"\\port\$\d+\$\d+")
 _NAME = re.compile(r"\\(?!port\$)\S+")
 #: Of Yosys' own cells, not of the design.
 _PIN = re.compile(r"\\[A-Z_\d]+")
+_WIRE = re.compile(r"(?:^  attribute [^\n]*\n)*^  wire width \d+ (\\\S+)\n\n?", re.MULTILINE)
+_DECLARED = re.compile(r"^  wire width \d+ (?:\w+ \d+ +)?(\\\S+)$", re.MULTILINE)
+_CONNECTED = re.compile(r"^connect (\\\S+) [^\n]*\n", re.MULTILINE)
+_FIELD = re.compile(r"(?:\.\w+|\[\d+\])$")
 _MEMORY = re.compile(r"(?:^  attribute [^\n]*\n)*^  memory width (\d+) size (\d+) (\S+)\n\n", re.MULTILINE)
 _MEMORY_CELL = re.compile(r"^  cell \$mem(rd|wr|init)_v2 [^\n]*\n(.*?)^  end\n\n", re.MULTILINE | re.DOTALL)
 _BIT = re.compile(r"[\\$]\S+(?: \[\d+\])?")
@@ -106,6 +113,26 @@ def _with_sorted_ports(body: str) -> str:
                        for number, (start, _, between, name) in enumerate(ports))
     rest = _PORT.sub("", body).lstrip("\n")
     return f"\n{declared}{rest}"
+
+
+def without_unread_fields(text: str) -> str:
+    """Leave out the wires of fields, such as ``payload.data`` and ``values[0]``, that are driven but never read.
+
+    The signal that they are a part of stays.
+    """
+    return _MODULE.sub(lambda module: f"{module[1]}module {module[2]}\n{_with_read_fields(module[3])}end\n", text)
+
+
+def _with_read_fields(body: str) -> str:
+    wires, declared = set(_WIRE.findall(body)), set(_DECLARED.findall(body))
+    uses = collections.Counter(re.findall(r"\\\S+", body))
+    # One use is the declaration.
+    uses.subtract(_CONNECTED.findall(body))
+    unread = {name for name in wires
+              if uses[name] == 1 and _FIELD.search(name) and _FIELD.sub("", name) in declared}
+    for pattern in (_WIRE, _CONNECTED):
+        body = pattern.sub(lambda wire: "" if wire[1] in unread else wire[0], body)
+    return body
 
 
 def memories_to_instances(text: str) -> str:
