@@ -51,7 +51,7 @@ def check_probe(module):
 
 
 #: The fields of STORE but the common ones, and the index.
-STORE_BITS = 8 + 64 + 24 + 2 * 16 + 2 * 32 + 4 * 16 + 24
+STORE_BITS = 8 + 64 + 24 + 2 * 16 + 2 * 32 + 4 * 16 + (1 + 16 + 8 + 2 * 32) + 24
 
 
 class _Mutant(ast.NodeTransformer):

@@ -166,6 +166,8 @@ _CAUSES = {
     ErrorCode.WATCHDOG: ("made no progress until the watchdog ended it",
                          "check that each semaphore it waits for is signalled"),
     ErrorCode.ABORTED: ("was aborted by the host", "run it again"),
+    ErrorCode.INDEX: ("found the index {n} in the scratchpad, which is not below its bound",
+                      "correct the input, or the bound"),
 }
 
 

@@ -9,6 +9,7 @@ from .bus.axi import AxiLite, AxiRead, AxiWrite
 from .config import ChipConfig
 from .control.controller import Controller
 from .control.probe import Probe
+from .dma.index import IndexReader
 from .dma.load import LoadUnit
 from .dma.store import StoreUnit
 from .isa import INSTRUCTIONS, REGISTER_ADDRESS_WIDTH
@@ -87,7 +88,14 @@ class Chip(wiring.Component):
             connect(m, matmul.s, scratchpad.s)
         connect(m, vector.params, scratchpad.params)
         connect(m, vector.operand, scratchpad.operand)
-        connect(m, store.read, scratchpad.store)
+        if self.config.indices:
+            m.submodules.index_reader = indices = IndexReader(self.config)
+            connect(m, load.index, indices.load)
+            connect(m, store.index, indices.store)
+            connect(m, store.read, indices.lines)
+            connect(m, indices.read, scratchpad.store)
+        else:
+            connect(m, store.read, scratchpad.store)
         connect(m, vector.write, scratchpad.vector)
         connect(m, load.write, scratchpad.load)
 

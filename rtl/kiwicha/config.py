@@ -61,6 +61,7 @@ class ChipConfig:
                                            "formats")
     functions: bool = _param(False, doc="the vector unit takes 32-bit words, reduces rows, and has exp2, 1/x "
                                         "and 1/sqrt(x)")
+    indices: bool = _param(False, doc="LOAD and STORE take an index from the scratchpad")
     queue_depth: int = _param(4, 1, 16, doc="instructions that wait in front of each unit")
     reads_in_flight: int = _param(16, 4, 64, power_of_two=True, doc="read bursts outstanding on the bus")
     writes_in_flight: int = _param(8, 2, 64, power_of_two=True, doc="write bursts outstanding on the bus")
@@ -330,5 +331,6 @@ PRESETS: dict[str, ChipConfig] = {config.name: config for config in (
     ChipConfig(name="ulx3s_85f_fp8", rows=16, columns=8, formats=_ALL, multiplier="ecp5", bus_width=128,
                accumulator_lines=512, vector_lanes=2),
     ChipConfig(name="wide", rows=16, columns=16, formats=_ALL, bus_width=128, scratchpad_banks=8, bank_lines=4096,
-               accumulator_lines=4096, functions=True, queue_depth=8, reads_in_flight=32, writes_in_flight=16),
+               accumulator_lines=4096, functions=True, indices=True, queue_depth=8, reads_in_flight=32,
+               writes_in_flight=16),
 )}

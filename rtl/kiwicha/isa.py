@@ -56,6 +56,7 @@ class ErrorCode(DocumentedEnum):
     BUS_WRITE = 8, "the same for a write"
     WATCHDOG = 9, "no progress for as many cycles as the watchdog register says"
     ABORTED = 10, "the host wrote CONTROL.abort"
+    INDEX = 11, "an index is not below its bound; address: the index"
 
 
 class Activity(DocumentedEnum):
@@ -193,6 +194,7 @@ def _levels(name: str, byte: int, doc: str, levels=range(LEVELS), is_signed: boo
 
 
 _TRANSFER = (
+    Field("indexed", 1, 1, "add an index from the scratchpad to `address`; only in a chip with `indices`", bit=1),
     Field("segment_bytes", 3, 8, "bytes of a row in each line, 1 to the line's size"),
     Field("address", 8, 64, "first byte in memory, any alignment"),
     Field("row_bytes", 16, 24, "bytes per row, at least 1"),
@@ -204,20 +206,31 @@ _TRANSFER = (
     Field("segment_line_stride", 34, 16, "lines from one segment of a row to the next", signed=True),
     Field("row_line_stride", 36, 16, "lines from one row to the next", signed=True),
     Field("plane_line_stride", 38, 16, "lines from one plane to the next", signed=True),
+    Field("index_line", 40, 16, "with `indexed`: scratchpad line of the index"),
+    Field("index_word", 42, 8, "which of that line's words it is, from 0"),
+    Field("index_stride", 44, 32, "bytes from index 0 to index 1 in memory", signed=True),
+    Field("index_bound", 48, 32, "the index must be less; at least 1"),
 )
 
 LOAD = Instruction(Unit.LOAD, """\
 Memory to scratchpad. Each row of `row_bytes` consecutive bytes is cut into segments of `segment_bytes` (the last
 may be shorter); segment c of row r of plane p fills line `line + c * segment_line_stride + r * row_line_stride +
 p * plane_line_stride` from byte 0, and the rest of that line becomes `fill`. With `fill_only`, no memory is
-read and every byte of those lines becomes `fill`.""", (
+read and every byte of those lines becomes `fill`.
+
+A chip with `indices` also has `indexed`, though not with `fill_only`: a word of the scratchpad, unsigned, is the
+index, and the first byte in memory is `address + index * index_stride`. That is an exact sum: where it is negative
+or has more bits than the chip's addresses, it is outside the window. The index is read after `wait` has been
+satisfied, before any byte is moved, and maybe before the unit's instruction before this one has ended: what
+writes it must have signalled, an earlier LOAD too.""", (
     Field("fill_only", 1, 1, "write `fill` everywhere and read no memory"),
     Field("fill", 2, 8, "byte for the rest of each line"),
     *_TRANSFER))
 
 STORE = Instruction(Unit.STORE, """\
 Scratchpad to memory, the mirror of LOAD: the first `segment_bytes` bytes of each line (what is left of the row
-for the last) are written one after the other; no other byte in memory changes.""", _TRANSFER)
+for the last) are written one after the other; no other byte in memory changes. `indexed` is as of LOAD.""",
+                    _TRANSFER)
 
 MATMUL = Instruction(Unit.MATMUL, """\
 Matrix product into the accumulators. Loops of count0 (innermost) to count3: for each iteration of levels 3
@@ -443,7 +456,8 @@ _STATIC = (
     Register("FORMATS", 0x018, Access.RO, f"one bit per element format: {', '.join(FORMATS)}"),
     Register("FEATURES", 0x01C, Access.RO, "what a chip may have", _fields(
         ("functions", 0, 1, "VECTOR takes words, reduces rows, and has functions"),
-        ("block_scales", 1, 1, "scales also without floating-point formats"))),
+        ("block_scales", 1, 1, "scales also without floating-point formats"),
+        ("indices", 2, 1, "LOAD and STORE take an index from the scratchpad"))),
     Register("CONTROL", 0x020, Access.WO, "write ones to act", _fields(
         ("start", 0, 1, "run the program; ignored while busy"),
         ("abort", 1, 1, "end the running program with error ABORTED"))),

@@ -152,6 +152,8 @@ def late_latency(config: ChipConfig, row: bool, function: bool) -> int:
 
 # LOAD and STORE.
 
+#: From the acceptance of a request for an index to the index.
+INDEX_READ = READ_LATENCY + 2
 #: Transfers that the memory side may be ahead of the scratchpad side.
 TRANSFERS_AHEAD = 4
 #: Lines between LOAD's realigner and its write port, and beats between STORE's and the bus: the realigner's depth,

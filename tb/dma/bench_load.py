@@ -1,6 +1,7 @@
 """LOAD: the bytes, lines and errors of a plain model, under random memory and scratchpad; and its speed."""
 
 import cocotb
+import numpy as np
 from cocotb.triggers import RisingEdge
 
 from kiwicha.bus.axi import AxiRead
@@ -10,7 +11,7 @@ from kiwicha.memory.ports import line_write
 from tb import harness
 from tb.axi_checker import AxiReadChecker
 from tb.dma import runs
-from tb.dma.environment import Control, draw_transfers
+from tb.dma.environment import Control, Indices, draw_transfers
 from tb.dma.model import CONFIGS, AxiReadMemory, Memory, load_lines
 from tb.dma.runs import simple
 from tb.harness import Bench, clock, cycles, port
@@ -37,13 +38,17 @@ class Env:
         self.control.working = self._working
         self.control.on_retire = lambda: self.retired_at.append(len(self.written))
         self.control.while_error = self._nothing_asked
-        cocotb.start_soon(self._scratchpad())
+        cocotb.start_soon(self._write_port())
+        #: Where indices are; nothing that is written comes here.
+        self.scratchpad = np.zeros((config.scratchpad_lines, config.line_bytes), np.uint8)
+        self.indices = Indices(dut, self.control, self.scratchpad, config) if config.indices else None
         return self
 
     def _working(self):
         """BUSY with a line that the scratchpad takes, PORT with one that it does not, MEMORY without any."""
         valid, ready = (port(self.dut, f"write__request__{side}").value == 1 for side in ("valid", "ready"))
-        return {(Activity.BUSY if ready else Activity.PORT) if valid else Activity.MEMORY}
+        waits = {Activity.MEMORY, Activity.OPERAND} if self.indices and self.indices.wanted else {Activity.MEMORY}
+        return {Activity.BUSY if ready else Activity.PORT} if valid else waits
 
     def _nothing_asked(self):
         assert not port(self.dut, "bus__ar__valid").value, "a burst is asked for after the error"
@@ -54,8 +59,10 @@ class Env:
         self.bus.latency = lambda: self.rng.choice([0, 5, self.rng.randrange(200)])
         self.bus.p_ar, self.bus.p_r, self.p_write = (self.rng.choice([0.2, 0.6, 1]) for _ in range(3))
         self.control.p_valid = 0.3
+        if self.indices:
+            self.indices.p_ready, self.indices.delay = 0.3, lambda: self.rng.choice([0, 1, self.rng.randrange(40)])
 
-    async def _scratchpad(self):
+    async def _write_port(self):
         edge = RisingEdge(clock(self.dut))
         valid, ready = port(self.dut, "write__request__valid"), port(self.dut, "write__request__ready")
         payload = port(self.dut, "write__request__payload")
@@ -77,7 +84,7 @@ class Env:
 
     async def run(self, transfers, limit=None):
         """Run *transfers* and compare everything with the model."""
-        lines, ends, error = load_lines(self.config, self.memory, transfers)
+        lines, ends, error = load_lines(self.config, self.memory, transfers, self.scratchpad)
         self.written.clear()
         self.retired_at.clear()
         self.control.retired = 0
@@ -218,11 +225,52 @@ async def throughput(dut, shape):
     assert took <= limit, f"{took} cycles, limit {limit}"
 
 
-# The time limits assume 16 reads in flight.
-WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors",
-                 "error_while_a_burst_is_asked_for", "two_errors_in_one_transfer",
-                 "address_below_zero_and_above_the_top", "abort_at_any_moment")
+@cocotb.test()
+@cocotb.parametrize(pace=["fast", "slow"], number=[0, 1])
+async def indexed_transfers(dut, pace, number):
+    env = await Env.start(dut, f"indexed{pace}{number}")
+    if pace == "slow":
+        env.slow()
+    await runs.indexed_transfers(env, load=True)
+
+
+@cocotb.test()
+@cocotb.parametrize(kind=runs.INDEX_ERRORS)
+async def index_errors(dut, kind):
+    await runs.index_errors(await Env.start(dut, "index" + kind), kind, load=True)
+
+
+@cocotb.test()
+async def indexed_overflow(dut):
+    await runs.indexed_overflow(await Env.start(dut, "indexed_overflow"))
+
+
+@cocotb.test()
+async def index_latency(dut):
+    await runs.index_latency(await Env.start(dut, "index_latency"))
+
+
+@cocotb.test()
+async def abort_with_an_index(dut):
+    await runs.abort_with_an_index(await Env.start(dut, "index_abort"), load=True)
+
+
+@cocotb.test()
+async def no_indices(dut):
+    await runs.no_indices(await Env.start(dut, "no_indices"), load=True)
+
+
+ALWAYS = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_transfer",
+          "error_while_a_burst_is_asked_for", "address_below_zero_and_above_the_top", "abort_at_any_moment",
+          "no_indices")
+INDEXED = ("indexed_transfers", "index_errors", "indexed_overflow", "index_latency", "abort_with_an_index")
+
+
+def _tests(config):
+    """The time limits assume 16 reads in flight."""
+    return ALWAYS + ("throughput",) * (config.reads_in_flight >= 16) + INDEXED * config.indices
+
+
 BENCHES = [Bench(module=__name__, name=f"load_{name}", build=lambda config=config: LoadUnit(config),
-                 params={"config": name},
-                 testcase=() if config.reads_in_flight >= 16 else WITHOUT_SPEED)
+                 params={"config": name}, testcase=_tests(config))
            for name, config in CONFIGS.items()]

@@ -13,7 +13,7 @@ from kiwicha.timing import READ_LATENCY
 from tb import harness
 from tb.axi_checker import AxiWriteChecker
 from tb.dma import runs
-from tb.dma.environment import Control, draw_transfers
+from tb.dma.environment import Control, Indices, draw_transfers
 from tb.dma.model import CONFIGS, AxiWriteMemory, Memory, store_bytes
 from tb.dma.runs import simple
 from tb.harness import Bench, clock, cycles, port
@@ -31,7 +31,7 @@ class Env:
         self.rng = harness.rng(label)
         self.memory = Memory(config, self.rng)
         content = np.frombuffer(self.rng.randbytes(config.scratchpad_bytes), np.uint8)
-        self.scratchpad = content.reshape(-1, config.line_bytes)
+        self.scratchpad = content.reshape(-1, config.line_bytes).copy()
         self.control = Control(dut, Unit.STORE, self.memory)
         self.bus = AxiWriteMemory(dut, "bus", AxiWrite(config), self.memory, harness.rng(label + "bus"))
         self.checker = AxiWriteChecker(dut, "bus", AxiWrite(config), config.writes_in_flight)
@@ -42,6 +42,7 @@ class Env:
         self.control.on_retire = lambda: self.snapshots.append(len(self.bus.log))
         self.control.while_error = self._check_silence
         cocotb.start_soon(self._read_port())
+        self.indices = Indices(dut, self.control, self.scratchpad, config) if config.indices else None
         return self
 
     def _working(self):
@@ -51,12 +52,15 @@ class Env:
         valid, ready = (port(self.dut, f"bus__w__{side}").value == 1 for side in ("valid", "ready"))
         if valid:
             return {Activity.BUSY if ready else Activity.MEMORY}
-        return {Activity.MEMORY, Activity.PORT} if self.p_read < 1 else {Activity.MEMORY}
+        waits = {Activity.MEMORY, Activity.OPERAND} if self.indices and self.indices.wanted else {Activity.MEMORY}
+        return waits | {Activity.PORT} if self.p_read < 1 else waits
 
     def slow(self):
         self.bus.latency = lambda: self.rng.choice([0, 5, self.rng.randrange(200)])
         self.bus.p_aw, self.bus.p_w, self.p_read = (self.rng.choice([0.2, 0.6, 1]) for _ in range(3))
         self.control.p_valid = 0.3
+        if self.indices:
+            self.indices.p_ready, self.indices.delay = 0.3, lambda: self.rng.choice([0, 1, self.rng.randrange(40)])
 
     def _check_silence(self):
         waits = port(self.dut, "bus__aw__valid").value
@@ -272,11 +276,53 @@ async def throughput(dut, shape):
     assert took <= limit, f"{took} cycles, limit {limit}"
 
 
-# The time limits assume 8 writes in flight.
-WITHOUT_SPEED = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_transfer",
-                 "error_meets_next_burst", "earlier_error_found_later",
-                 "address_below_zero_and_above_the_top", "abort_at_any_moment")
+@cocotb.test()
+@cocotb.parametrize(pace=["fast", "slow"], number=[0, 1])
+async def indexed_transfers(dut, pace, number):
+    env = await Env.start(dut, f"indexed{pace}{number}")
+    if pace == "slow":
+        env.slow()
+    await runs.indexed_transfers(env, load=False)
+
+
+@cocotb.test()
+@cocotb.parametrize(kind=runs.INDEX_ERRORS)
+async def index_errors(dut, kind):
+    await runs.index_errors(await Env.start(dut, "index" + kind), kind, load=False)
+
+
+@cocotb.test()
+async def indexed_overflow(dut):
+    await runs.indexed_overflow(await Env.start(dut, "indexed_overflow"))
+
+
+@cocotb.test()
+async def index_latency(dut):
+    await runs.index_latency(await Env.start(dut, "index_latency"))
+
+
+@cocotb.test()
+async def abort_with_an_index(dut):
+    await runs.abort_with_an_index(await Env.start(dut, "index_abort"), load=False)
+
+
+@cocotb.test()
+async def no_indices(dut):
+    await runs.no_indices(await Env.start(dut, "no_indices"), load=False)
+
+
+ALWAYS = ("every_alignment_and_length", "random_transfers", "pages", "errors", "two_errors_in_one_transfer",
+          "error_meets_next_burst", "earlier_error_found_later",
+          "address_below_zero_and_above_the_top", "abort_at_any_moment",
+          "no_indices")
+INDEXED = ("indexed_transfers", "index_errors", "indexed_overflow", "index_latency", "abort_with_an_index")
+
+
+def _tests(config):
+    """The time limits assume 8 writes in flight."""
+    return ALWAYS + ("throughput",) * (config.writes_in_flight >= 8) + INDEXED * config.indices
+
+
 BENCHES = [Bench(module=__name__, name=f"store_{name}", build=lambda config=config: StoreUnit(config),
-                 params={"config": name},
-                 testcase=() if config.writes_in_flight >= 8 else WITHOUT_SPEED)
+                 params={"config": name}, testcase=_tests(config))
            for name, config in CONFIGS.items()]

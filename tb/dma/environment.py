@@ -6,13 +6,15 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from kiwicha.control.unit import SETTLE, ErrorReport, Window
+from kiwicha.dma.index import IndexPort
 from kiwicha.isa import Activity
 from kiwicha.layouts import unit_layout
+from kiwicha.timing import INDEX_READ
 from tb import harness
 from tb.drivers import clock, cycles, port
 from tb.payload import pack, unpack
 
-__all__ = ["Control", "draw_transfers"]
+__all__ = ["Control", "Indices", "draw_indexed", "draw_transfers"]
 
 
 class Control:
@@ -106,6 +108,74 @@ class Control:
             self.error = seen
             if seen and not self.aborting:
                 self.while_error()
+
+
+class Indices:
+    """Answers the port `index` from `scratchpad`; `asked` counts the requests that were accepted.
+
+    Asserts that a request does not change (on an error it may be withdrawn) and is of a word that there is, and
+    that the unit is not quiet while one is under way.
+    """
+
+    def __init__(self, dut, control, scratchpad, config):
+        self.asked = 0
+        self._valid, self._since = port(dut, "index__request__valid"), 0
+        self.p_ready = 1.0
+        self.delay = lambda: 0
+        self._words, self._lines = config.line_bytes // 4, config.scratchpad_lines
+        self._payload = IndexPort(config).members["request"].signature.members["payload"].shape
+        cocotb.start_soon(self._run(dut, control, scratchpad, harness.rng("indices")))
+
+    @property
+    def wanted(self):
+        """Whether an index may be asked for, awaited, or multiplied in this cycle."""
+        return self._valid.value == 1 or self._since <= 32
+
+    async def _run(self, dut, control, scratchpad, rng):
+        edge = RisingEdge(clock(dut))
+        valid, ready, payload = (port(dut, f"index__request__{name}") for name in ("valid", "ready", "payload"))
+        held, left, word = None, 0, 0
+        while True:
+            taking = not left and rng.random() < self.p_ready
+            ready.value = int(taking)
+            port(dut, "index__valid").value = int(left == 1)
+            port(dut, "index__data").value = word if left == 1 else rng.getrandbits(32)
+            await edge
+            # An index that is under way keeps the unit busy.
+            assert not (left and control.quiet), "quiet with an index under way"
+            left = max(0, left - 1)
+            offered = int(payload.value) if valid.value else None
+            assert held is None or offered in (held, None), "request changed"
+            held = None if taking else offered
+            self._since = 0 if left else self._since + 1
+            if offered is not None and taking:
+                self._since = 0
+                place = unpack(self._payload, offered)
+                assert place["line"] < self._lines and place["word"] < self._words
+                word = int(scratchpad[place["line"]].view("<u4")[place["word"]])
+                left, self.asked = INDEX_READ + self.delay(), self.asked + 1
+
+
+def draw_indexed(config, scratchpad, rng, transfers, p=0.8):
+    """Good transfers, each with probability `p` as one with an index, which is put into `scratchpad`."""
+    drawn = []
+    places = rng.sample(range(config.scratchpad_lines * config.line_bytes // 4), len(transfers))
+    for transfer, place in zip(transfers, places, strict=True):
+        if rng.random() >= p or transfer["fill_only"]:
+            drawn.append(transfer)
+            continue
+        while True:
+            stride = rng.choice([0, 1, -1, 64, transfer["row_bytes"], -1 << 31, rng.randrange(-1 << 31, 1 << 31)])
+            bound = rng.choice([1, 2, 3, rng.randint(1, 100), 1 << 31, (1 << 32) - 1, rng.randrange(1, 1 << 32)])
+            index = rng.choice([0, bound - 1, rng.randrange(bound)])
+            address = transfer["address"] - index * stride
+            if 0 <= address < 1 << 64:
+                break
+        line, word = divmod(place, config.line_bytes // 4)
+        scratchpad[line].view("<u4")[word] = index
+        drawn.append({**transfer, "address": address, "indexed": 1, "index_line": line, "index_word": word,
+                      "index_stride": stride, "index_bound": bound})
+    return drawn
 
 
 def draw_transfers(config, memory, rng, count, *, load, rows=4, length=None, spread=None):

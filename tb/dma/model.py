@@ -1,6 +1,7 @@
 """What LOAD and STORE mean, byte by byte in plain Python, and memories with an AXI port to run them on."""
 
 from collections import deque
+from dataclasses import replace
 
 import cocotb
 import numpy as np
@@ -11,23 +12,46 @@ from kiwicha.isa import ErrorCode
 from tb.drivers import clock, port
 from tb.payload import pack, unpack
 
-__all__ = ["CONFIGS", "AxiReadMemory", "AxiWriteMemory", "Memory", "segments", "field_error", "load_lines",
-           "store_bytes"]
+__all__ = ["CONFIGS", "AxiReadMemory", "AxiWriteMemory", "Memory", "begin", "segments", "field_error",
+           "load_lines", "store_bytes"]
 
 CONFIGS = {
-    "tiny": ChipConfig.preset("tiny"),
+    "tiny": replace(ChipConfig.preset("tiny"), indices=True),
     "small": ChipConfig.preset("small"),
     "wide": ChipConfig(name="wide", rows=16, columns=16, bus_width=128, bank_lines=256, reads_in_flight=16),
-    "tall": ChipConfig(name="tall", rows=32, columns=4, bus_width=64, address_width=40, bank_lines=256),
-    "tall_wide": ChipConfig(name="tall_wide", rows=32, columns=4, bus_width=128, address_width=64, bank_lines=128),
+    "tall": ChipConfig(name="tall", rows=32, columns=4, bus_width=64, address_width=40, bank_lines=256,
+                       indices=True),
+    "tall_wide": ChipConfig(name="tall_wide", rows=32, columns=4, bus_width=128, address_width=64, bank_lines=128,
+                            indices=True),
 }
 
 
 def field_error(config, transfer):
     """The value of the field at fault, or None."""
+    indexed = transfer.get("indexed", 0)
     if 0 in (transfer["row_bytes"], transfer["rows"], transfer["planes"], transfer["segment_bytes"]):
         return 0
-    return transfer["segment_bytes"] if transfer["segment_bytes"] > config.line_bytes else None
+    if indexed and config.indices and not transfer["index_bound"]:
+        return 0
+    if transfer["segment_bytes"] > config.line_bytes:
+        return transfer["segment_bytes"]
+    if indexed and (not config.indices or transfer["fill_only"]):
+        return 1
+    return transfer["index_word"] if indexed and transfer["index_word"] >= config.line_bytes // 4 else None
+
+
+def begin(config, scratchpad, transfer):
+    """A transfer as one without an index, and None; or it, and the error that comes first: (code, value)."""
+    if (value := field_error(config, transfer)) is not None:
+        return transfer, (ErrorCode.FIELD, value)
+    if not transfer.get("indexed", 0):
+        return transfer, None
+    if transfer["index_line"] >= config.scratchpad_lines:
+        return transfer, (ErrorCode.SCRATCHPAD_RANGE, transfer["index_line"])
+    index = int(scratchpad[transfer["index_line"]].view("<u4")[transfer["index_word"]])
+    if not index < transfer["index_bound"]:
+        return transfer, (ErrorCode.INDEX, index)
+    return {**transfer, "address": transfer["address"] + index * transfer["index_stride"]}, None
 
 
 def segments(transfer):
@@ -202,15 +226,16 @@ class AxiWriteMemory:
         return self.rng.choice([2, 3]) if broken else 0
 
 
-def load_lines(config, memory, transfers):
+def load_lines(config, memory, transfers, scratchpad=None):
     """What LOADs do: (lines written as (line, bytes), lines written by each retired one, error or None).
 
-    An error is (code, index, address).
+    An error is (code, index, address). What indices are read from is `scratchpad`.
     """
     written, ends = [], []
     for transfer in transfers:
-        if (value := field_error(config, transfer)) is not None:
-            return written, ends, (ErrorCode.FIELD, transfer["index"], value)
+        transfer, wrong = begin(config, scratchpad, transfer)
+        if wrong:
+            return written, ends, (wrong[0], transfer["index"], wrong[1])
         number = 0
         for line, address, count in segments(transfer):
             content = b""
@@ -233,8 +258,9 @@ def store_bytes(config, memory, scratchpad, transfers):
     """What STOREs do: (bytes as (address, value), bytes written by each retired one, error or None)."""
     written, ends = [], []
     for transfer in transfers:
-        if (value := field_error(config, transfer)) is not None:
-            return written, ends, (ErrorCode.FIELD, transfer["index"], value)
+        transfer, wrong = begin(config, scratchpad, transfer)
+        if wrong:
+            return written, ends, (wrong[0], transfer["index"], wrong[1])
         number, broken = 0, None
         for line, address, count in segments(transfer):
             if broken is None and not 0 <= line < config.scratchpad_lines:

@@ -1,6 +1,6 @@
 """LOAD: memory to scratchpad."""
 
-from amaranth import Module, ResetInserter, Signal
+from amaranth import Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -9,6 +9,7 @@ from ..config import ChipConfig
 from ..control.unit import UnitPort, Window
 from ..isa import Activity, Unit
 from ..memory.ports import WritePort
+from .index import IndexPort
 from .load_path import BurstReader, LineWriter, SegmentTaker, line_tag
 from .plan import TransferPlan
 from .realigner import Realigner
@@ -25,7 +26,8 @@ class LoadUnit(wiring.Component):
     every 2 cycles. About 20 cycles from an instruction to its first line, plus the memory's latency.
 
     Errors come when everything before them is written and nothing is left on the bus, and are those that a byte by
-    byte execution would find first; a segment is read from memory before its line is checked. FIELD;
+    byte execution would find first; a segment is read from memory before its line is checked. FIELD; of an index
+    SCRATCHPAD_RANGE: its line, and INDEX: the index;
     WINDOW: the first byte outside; BUS_READ: the burst's first byte; SCRATCHPAD_RANGE: the line.
     Bursts asked for are awaited and dropped after an error and on abort; one more may be asked for a cycle later.
 
@@ -35,6 +37,8 @@ class LoadUnit(wiring.Component):
     window : In(Window)
     bus : Out(AxiRead)
     write : Out(WritePort)
+    index : Out(IndexPort)
+        In a chip with `indices`.
     """
 
     def __init__(self, config: ChipConfig):
@@ -44,6 +48,7 @@ class LoadUnit(wiring.Component):
             "window": In(Window(config)),
             "bus": Out(AxiRead(config)),
             "write": Out(WritePort(8 * config.line_bytes)),
+            **({"index": Out(IndexPort(config))} if config.indices else {}),
         })
 
     def elaborate(self, platform):
@@ -85,12 +90,20 @@ class LoadUnit(wiring.Component):
             opened.clear.eq(abort | control.error.valid),
             control.retire.eq(writer.retire),
             control.error.eq(taker.error),
-            control.quiet.eq(reader.idle & opened.none),
         ]
-        self._report(m)
+        # With an index under way, and nothing else.
+        indexing = None
+        if config.indices:
+            connect(m, plan.index, flipped(self.index))
+            indexing = plan.indexing & reader.idle
+            m.d.comb += [control.quiet.eq(reader.idle & opened.none & ~plan.index_comes),
+                         taker.wrong_index.eq(plan.wrong_index)]
+        else:
+            m.d.comb += control.quiet.eq(reader.idle & opened.none)
+        self._report(m, indexing)
         return m
 
-    def _report(self, m):
+    def _report(self, m, indexing):
         control, ar, r, request = self.control, self.bus.ar, self.bus.r, self.write.request
         # Registered: it hangs on `ready` of bus and port, and control ORs it with those of all units.
         m.d.sync += control.progress.eq((ar.valid & ar.ready) | (r.valid & r.ready)
@@ -102,4 +115,5 @@ class LoadUnit(wiring.Component):
         with m.Elif(request.valid):
             m.d.comb += control.activity.eq(Activity.PORT)
         with m.Else():
-            m.d.comb += control.activity.eq(Activity.MEMORY)
+            waits = Activity.MEMORY if indexing is None else Mux(indexing, Activity.OPERAND, Activity.MEMORY)
+            m.d.comb += control.activity.eq(waits)

@@ -13,7 +13,7 @@ from ..memory.ports import LINE_ADDRESS, WritePort
 from ..timing import LINE_QUEUE
 from .bursts import burst_layout
 from .realigner import ByteSink, ByteSource, Settled, word_layout
-from .segments import segment_layout
+from .segments import segment_error, segment_layout
 
 __all__ = ["BurstReader", "LineWriter", "SegmentTaker", "line_tag"]
 
@@ -162,6 +162,8 @@ class SegmentTaker(wiring.Component):
         Nothing is under way on the bus, nor will be from the second cycle of `failing` on.
     abort : In(1)
         Forget everything.
+    wrong_index : In(32)
+        As :class:`.Transfer` has it, in a chip with `indices`.
     failing : Out(1)
         An error has been found; nothing more is taken.
     error : Out(ErrorReport)
@@ -175,7 +177,7 @@ class SegmentTaker(wiring.Component):
             "segments": In(stream.Signature(segment_layout(config))), "stop_index": In(INDEX_WIDTH),
             "bytes": Out(ByteSource(config.line_bytes, line_tag())), "written": In(1),
             "memory_error": In(ErrorReport), "bus_idle": In(1), "abort": In(1),
-            "failing": Out(1), "error": Out(ErrorReport),
+            "failing": Out(1), "error": Out(ErrorReport), **({"wrong_index": In(32)} if config.indices else {}),
         })
 
     def elaborate(self, platform):
@@ -220,13 +222,13 @@ class SegmentTaker(wiring.Component):
         """What would be the error, until a cycle after there is one: the segment is still there then."""
         error, memory_error = self.error, self.memory_error
         enough = Signal()
+        code, address = segment_error(segment, self.wrong_index if self.config.indices else None)
         m.d.sync += enough.eq(self.bytes.enough)
         with m.If(~told):
             m.d.sync += [
                 error.index.eq(Mux(enough, self.stop_index, memory_error.index)),
-                error.code.eq(Mux(enough, Mux(segment.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE),
-                                  memory_error.code)),
-                error.address.eq(Mux(enough, segment.line, memory_error.address)),
+                error.code.eq(Mux(enough, code, memory_error.code)),
+                error.address.eq(Mux(enough, address, memory_error.address)),
             ]
 
 

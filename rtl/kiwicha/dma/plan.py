@@ -11,6 +11,7 @@ from ..layouts import unit_layout
 from ..lib.stream import Queue
 from ..timing import TRANSFERS_AHEAD
 from .bursts import BurstGenerator, burst_layout
+from .index import IndexPort
 from .segments import SegmentGenerator, segment_layout
 from .transfer import Transfer, segment_descriptor
 
@@ -35,6 +36,10 @@ class TransferPlan(wiring.Component):
         As :class:`.BurstGenerator` has them.
     segments : Out(stream of segment_layout()), stop_index : Out(24)
         As :class:`.SegmentGenerator` has them.
+    index : Out(IndexPort), indexing : Out(1), wrong_index : Out(32)
+        As :class:`.Transfer` has them, in a chip with `indices`.
+    index_comes : Out(1)
+        The same: an index has been asked for, and has not come. `clear` does not end that.
     """
 
     def __init__(self, config: ChipConfig, unit: Unit):
@@ -44,6 +49,8 @@ class TransferPlan(wiring.Component):
             "i": In(stream.Signature(unit_layout(unit))), "window": In(Window(config)), "clear": In(1),
             "bursts": Out(stream.Signature(burst_layout(config))), "fail_address": Out(64),
             "segments": Out(stream.Signature(segment_layout(config))), "stop_index": Out(INDEX_WIDTH),
+            **({"index": Out(IndexPort(config)), "indexing": Out(1), "wrong_index": Out(32), "index_comes": Out(1)}
+               if config.indices else {}),
         })
 
     def elaborate(self, platform):
@@ -51,7 +58,7 @@ class TransferPlan(wiring.Component):
         config, clears = self.config, ResetInserter(self.clear)
         m.submodules.transfer = transfer = clears(Transfer(config, self.unit))
         m.submodules.burst_generator = bursts = clears(BurstGenerator(config))
-        m.submodules.descriptors = descriptors = clears(Queue(segment_descriptor(), TRANSFERS_AHEAD))
+        m.submodules.descriptors = descriptors = clears(Queue(segment_descriptor(config), TRANSFERS_AHEAD))
         m.submodules.segment_generator = segments = clears(SegmentGenerator(config))
         connect(m, transfer.runs, bursts.i)
         connect(m, transfer.segments, descriptors.i)
@@ -66,4 +73,15 @@ class TransferPlan(wiring.Component):
             self.fail_address.eq(bursts.fail_address),
             self.stop_index.eq(segments.stop_index),
         ]
+        if config.indices:
+            self._index(m, transfer)
         return m
+
+    def _index(self, m, transfer):
+        connect(m, transfer.index, flipped(self.index))
+        request = self.index.request
+        m.d.comb += [self.indexing.eq(transfer.indexing), self.wrong_index.eq(transfer.wrong_index)]
+        with m.If(request.valid & request.ready):
+            m.d.sync += self.index_comes.eq(1)
+        with m.Elif(self.index.valid):
+            m.d.sync += self.index_comes.eq(0)

@@ -6,22 +6,31 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import INDEX_WIDTH
+from ..isa import INDEX_WIDTH, ErrorCode
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from .transfer import segment_descriptor
 
-__all__ = ["SegmentGenerator", "segment_layout"]
+__all__ = ["SegmentGenerator", "segment_error", "segment_layout"]
 
 
 def segment_layout(config: ChipConfig) -> data.StructLayout:
     """The first `count` bytes of `line` (0 if the line is all `fill`); `last` of its instruction.
 
-    `bad`: no segment, but an instruction with a FIELD error; `line` is the value. `stop`: bad, or the scratchpad
-    has no such line; SegmentGenerator.stop_index says whose.
+    `bad`: no segment, but an instruction with a FIELD error; `line` is the value. With `wrong` too, which a chip
+    with `indices` has: its index is wrong. `stop`: bad, or the scratchpad has no such line;
+    SegmentGenerator.stop_index says whose.
     """
     return data.StructLayout({
         "line": signed(POINTER_WIDTH), "count": range(config.line_bytes + 1), "fill": 8, "last": 1, "bad": 1,
-        "stop": 1})
+        "stop": 1, **({"wrong": 1} if config.indices else {})})
+
+
+def segment_error(segment, wrong_index):
+    """The code and the address of the error that a segment with `stop` is."""
+    code, address = Mux(segment.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE), segment.line
+    if wrong_index is None:
+        return code, address
+    return Mux(segment.wrong, ErrorCode.INDEX, code), Mux(segment.wrong, wrong_index, address)
 
 
 class SegmentGenerator(wiring.Component):
@@ -41,7 +50,7 @@ class SegmentGenerator(wiring.Component):
     def __init__(self, config: ChipConfig):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(segment_descriptor())),
+            "i": In(stream.Signature(segment_descriptor(config))),
             "o": Out(stream.Signature(segment_layout(config))),
             "stop_index": Out(INDEX_WIDTH),
         })
@@ -51,11 +60,12 @@ class SegmentGenerator(wiring.Component):
         m.submodules.nest = nest = LoopNest(2)
         m.submodules.pointer = pointer = Pointer(3)
         active = Signal()
-        descriptor = Signal(segment_descriptor(), reset_less=True)
+        layout = segment_descriptor(self.config)
+        descriptor = Signal(layout, reset_less=True)
         advance = Signal()
         final = Signal()
         # The next descriptor: LUT RAM is slow, and the loops' registers many.
-        new, waits = Signal(segment_descriptor(), reset_less=True), Signal()
+        new, waits = Signal(layout, reset_less=True), Signal()
         # Bytes of the row behind this segment, minus one: negative in the row's last segment, which so shows in
         # one bit of a register and needs no division.
         behind = Signal(signed(25), reset_less=True)
@@ -86,6 +96,8 @@ class SegmentGenerator(wiring.Component):
             self.o.payload.bad.eq(descriptor.bad),
             self.o.payload.stop.eq(descriptor.bad | pointer.value[lines:].any()),
         ]
+        if self.config.indices:
+            m.d.comb += self.o.payload.wrong.eq(descriptor.wrong)
         with m.If(~waits):
             m.d.sync += [new.eq(self.i.payload), waits.eq(self.i.valid)]
         with m.Elif(advance & final):

@@ -9,6 +9,7 @@ from ..config import ChipConfig
 from ..control.unit import UnitPort, Window
 from ..isa import Activity, Unit
 from ..memory.ports import ReadPort
+from .index import IndexPort
 from .plan import TransferPlan
 from .realigner import Realigner
 from .store_judge import Judge
@@ -26,7 +27,8 @@ class StoreUnit(wiring.Component):
     address has been. About 25 cycles from an instruction to its first beat.
 
     Errors come when every burst has been answered, and are those that a byte by byte execution would find first;
-    a segment's line is checked before its bytes are written. FIELD; WINDOW: the first byte outside;
+    a segment's line is checked before its bytes are written. FIELD; of an index SCRATCHPAD_RANGE: its line, and
+    INDEX: the index; WINDOW: the first byte outside;
     BUS_WRITE: the burst's first byte; SCRATCHPAD_RANGE: the line. After an error and on abort, bursts begun or
     announced are finished with no byte enabled (three beats already on their way excepted) and awaited.
 
@@ -36,6 +38,8 @@ class StoreUnit(wiring.Component):
     window : In(Window)
     bus : Out(AxiWrite)
     read : Out(ReadPort)
+    index : Out(IndexPort)
+        In a chip with `indices`.
     """
 
     def __init__(self, config: ChipConfig):
@@ -45,6 +49,7 @@ class StoreUnit(wiring.Component):
             "window": In(Window(config)),
             "bus": Out(AxiWrite(config)),
             "read": Out(ReadPort(8 * config.line_bytes)),
+            **({"index": Out(IndexPort(config))} if config.indices else {}),
         })
 
     def elaborate(self, platform):
@@ -96,10 +101,15 @@ class StoreUnit(wiring.Component):
             judge.abort.eq(abort),
             control.retire.eq(judge.retire),
             control.error.eq(judge.error),
-            # A line that is asked for when an abort begins comes later.
-            control.quiet.eq(announcer.idle & opened.none & ~reader.reading),
         ]
-        self._report(m, reader)
+        # A line, or an index, that is asked for when an abort begins comes later.
+        reading, indexing = reader.reading, None
+        if config.indices:
+            connect(m, plan.index, flipped(self.index))
+            reading, indexing = reader.reading | plan.index_comes, plan.indexing & announcer.idle
+            m.d.comb += judge.wrong_index.eq(plan.wrong_index)
+        m.d.comb += control.quiet.eq(announcer.idle & opened.none & ~reading)
+        self._report(m, reader, indexing)
         return m
 
     def _judge(self, m, judge, plan, reader, announcer, writer):
@@ -114,7 +124,7 @@ class StoreUnit(wiring.Component):
             judge.segment.eq(reader.segment), judge.stop_index.eq(plan.stop_index),
         ]
 
-    def _report(self, m, reader):
+    def _report(self, m, reader, indexing):
         control, aw, w, b = self.control, self.bus.aw, self.bus.w, self.bus.b
         # Registered: it hangs on the bus's `ready`, and control ORs it with those of all units.
         m.d.sync += control.progress.eq((aw.valid & aw.ready) | (w.valid & w.ready) | b.valid | reader.taken)
@@ -125,4 +135,5 @@ class StoreUnit(wiring.Component):
         with m.Elif(reader.denied):
             m.d.comb += control.activity.eq(Activity.PORT)
         with m.Else():
-            m.d.comb += control.activity.eq(Activity.MEMORY)
+            waits = Activity.MEMORY if indexing is None else Mux(indexing, Activity.OPERAND, Activity.MEMORY)
+            m.d.comb += control.activity.eq(waits)

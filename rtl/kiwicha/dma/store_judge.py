@@ -9,7 +9,7 @@ from ..control.unit import ErrorReport
 from ..isa import INDEX_WIDTH, ErrorCode
 from ..lib.delay import delay
 from .bursts import burst_layout
-from .segments import segment_layout
+from .segments import segment_error, segment_layout
 
 __all__ = ["Judge"]
 
@@ -35,6 +35,8 @@ class Judge(wiring.Component):
         The next segment has an error, and all bytes before it have come; which segment, of which instruction.
     bus_idle : In(1)
         Every burst has been answered.
+    wrong_index : In(32)
+        As :class:`.Transfer` has it, in a chip with `indices`.
     abort : In(1)
         Forget everything, and retire nothing.
     retire : Out(1)
@@ -55,6 +57,7 @@ class Judge(wiring.Component):
             "fault": In(1), "segment": In(segment_layout(config)), "stop_index": In(INDEX_WIDTH),
             "bus_idle": In(1), "abort": In(1),
             "retire": Out(1), "failing": Out(1), "mute": Out(1), "error": Out(ErrorReport),
+            **({"wrong_index": In(32)} if config.indices else {}),
         })
 
     def elaborate(self, platform):
@@ -95,6 +98,6 @@ class Judge(wiring.Component):
         with m.Elif(~told & enough):
             m.d.sync += [error.code.eq(ErrorCode.WINDOW), error.index.eq(self.burst_index),
                          error.address.eq(self.fail_address)]
+        code, address = segment_error(segment, self.wrong_index if self.config.indices else None)
         with m.Elif(~told):
-            m.d.sync += [error.code.eq(Mux(segment.bad, ErrorCode.FIELD, ErrorCode.SCRATCHPAD_RANGE)),
-                         error.index.eq(self.stop_index), error.address.eq(segment.line)]
+            m.d.sync += [error.code.eq(code), error.index.eq(self.stop_index), error.address.eq(address)]

@@ -39,7 +39,7 @@ class Scratchpad(wiring.Component):
     operand : In(ReadPort)
         VECTOR's operands.
     store : In(ReadPort)
-        STORE's lines.
+        STORE's lines, and indices.
     vector, load : In(WritePort)
         VECTOR's and LOAD's lines.
 

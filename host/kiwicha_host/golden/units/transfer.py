@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from kiwicha import ChipConfig
 from kiwicha.isa import ErrorCode
 
 from .access import Fault, Lines, Memory, State, astray, at, need, raise_first, walk
@@ -13,9 +14,9 @@ __all__ = ["load", "store"]
 
 def _transfer(state: State, memory: Memory, f: dict[str, Any], bus_error: ErrorCode | None):
     """Check a transfer; yields per plane the memory offset of each row and the lines [rows, segments]."""
-    for name in ("row_bytes", "rows", "planes", "segment_bytes"):
-        need(f[name], f[name] >= 1)
-    need(f["segment_bytes"], f["segment_bytes"] <= state.config.line_bytes)
+    _check_fields(state.config, f)
+    if f["indexed"]:
+        f = f | {"address": f["address"] + _index(state, f) * f["index_stride"]}
     segments = -(-f["row_bytes"] // f["segment_bytes"])
     counts = [f["planes"], f["rows"], segments]
     strides = [f["plane_line_stride"], f["row_line_stride"], f["segment_line_stride"]]
@@ -30,6 +31,28 @@ def _transfer(state: State, memory: Memory, f: dict[str, Any], bus_error: ErrorC
     for plane in range(f["planes"]):
         rows = f["address"] - memory.base + plane * f["plane_stride"] + np.arange(f["rows"]) * f["row_stride"]
         yield rows, walk(f["line"] + plane * strides[0], counts[1:], strides[1:])
+
+
+def _check_fields(config: ChipConfig, f: dict[str, Any]) -> None:
+    """FIELD for what has no meaning, or none on this chip."""
+    indexed = f["indexed"] and config.indices
+    for name in ("row_bytes", "rows", "planes", "segment_bytes", *(["index_bound"] if indexed else [])):
+        need(f[name], f[name] >= 1)
+    need(f["segment_bytes"], f["segment_bytes"] <= config.line_bytes)
+    need(f["indexed"], not f["indexed"] or (config.indices and not f.get("fill_only")))
+    if indexed:
+        need(f["index_word"], f["index_word"] < config.line_bytes // 4)
+
+
+def _index(state: State, f: dict[str, Any]) -> int:
+    """The index of a transfer that has one."""
+    if f["index_line"] >= state.config.scratchpad_lines:
+        raise Fault(ErrorCode.SCRATCHPAD_RANGE, f["index_line"])
+    at = 4 * f["index_word"]
+    index = int.from_bytes(state.scratchpad[f["index_line"], at:at + 4].tobytes(), "little")
+    if index >= f["index_bound"]:
+        raise Fault(ErrorCode.INDEX, index)
+    return index
 
 
 def _check_rows(memory: Memory, f: dict[str, Any], bus_error: ErrorCode) -> tuple[tuple[int, ...], Fault] | None:
