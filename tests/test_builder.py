@@ -10,6 +10,8 @@ from kiwicha_host.assembler import decode
 from kiwicha_host.compiler.errors import CompileError
 from kiwicha_host.compiler.program.builder import ProgramBuilder, semaphore
 
+#: They read for an instruction before the one before it has written.
+PREFETCHING = (Unit.VECTOR, Unit.LOAD)
 Steps = list[tuple[Unit, list[int], list[int]]]
 
 
@@ -49,27 +51,28 @@ def fields_of(program: bytes) -> list[dict]:
     return [decode(program[i:i + INSTRUCTION_BYTES])[1] for i in range(0, len(program), INSTRUCTION_BYTES)]
 
 
-def check_prefetches(steps: Steps, program: bytes) -> None:
-    """VECTOR reads what it has itself written only after the end of the instruction that wrote it."""
-    bit, signallers, waits = 1 << semaphore(Unit.VECTOR, Unit.VECTOR), [], 0
+def check_prefetches(steps: Steps, program: bytes, own: Unit) -> None:
+    """Unit `own` reads what it has itself written only after the end of the instruction that wrote it."""
+    bit, signallers, waits = 1 << semaphore(own, own), [], 0
     writers: dict[int, int] = {}
     for index, ((unit, reads, writes), fields) in enumerate(zip(steps, fields_of(program), strict=True)):
         if fields["wait"] & bit:
             # Both sides are in order, so the nth wait takes the nth signal, which must come from before.
             waits += 1
             assert waits <= len(signallers)
-        if unit is Unit.VECTOR:
+        if unit is own:
             after = signallers[waits - 1] if waits else -1
             broken = [key for key in reads if writers.get(key, -1) > after]
             assert not broken, f"instruction {index} fetches {broken[0]} before {writers[broken[0]]} has ended"
-        writers |= dict.fromkeys(writes, index if unit is Unit.VECTOR else -1)
+        writers |= dict.fromkeys(writes, index if unit is own else -1)
         if fields["signal"] & bit:
             signallers.append(index)
 
 
 def check(steps: Steps, rng: random.Random) -> None:
     program, needed = build(steps), dependencies(steps)
-    check_prefetches(steps, program)
+    for unit in PREFETCHING:
+        check_prefetches(steps, program, unit)
     for favourite in (None, *UNITS):
         order = legal_order(program, rng, rng.choice((1, 2, 4, 1000)), favourite)
         when = {index: time for time, index in enumerate(order)}
@@ -103,28 +106,32 @@ def test_only_what_is_needed():
     assert [(item["wait"], item["signal"]) for item in fields] == [(0, 0), (0, bit), (bit, 0), (0, 0), (0, 0)]
 
 
-def test_vector_waits_for_itself_before_it_reads_what_it_wrote():
-    """Not before it writes what it has read or written, and only once; no other unit does."""
-    vector, others = Unit.VECTOR, (Unit.LOAD, Unit.MATMUL, Unit.STORE)
-    fields = fields_of(build([(vector, [], [0]), (vector, [], [0, 1]), (vector, [2], [1]), (vector, [1, 0], [3]),
-                              (vector, [0], [0])]))
-    bit = 1 << semaphore(vector, vector)
+@pytest.mark.parametrize("own", PREFETCHING)
+def test_a_unit_waits_for_itself_before_it_reads_what_it_wrote(own):
+    """Not before it writes what it has read or written, and only once."""
+    fields = fields_of(build([(own, [], [0]), (own, [], [0, 1]), (own, [2], [1]), (own, [1, 0], [3]),
+                              (own, [0], [0])]))
+    bit = 1 << semaphore(own, own)
     assert [(item["wait"], item["signal"]) for item in fields] == [(0, 0), (0, 0), (0, bit), (bit, 0), (0, 0)]
-    for unit in others:
+
+
+def test_other_units_need_not_wait_for_themselves():
+    for unit in (Unit.MATMUL, Unit.STORE):
         assert all(not item["wait"] for item in fields_of(build([(unit, [0], [0]), (unit, [0], [0])])))
 
 
+@pytest.mark.parametrize("own", PREFETCHING)
 @pytest.mark.parametrize("count", [1, 15, 16, 40])
-def test_vector_far_ahead_of_itself(count):
+def test_far_ahead_of_itself(count, own):
     """As many results as there can be, read in turn afterwards."""
-    check([(Unit.VECTOR, [], [i]) for i in range(count)] + [(Unit.VECTOR, [i], [-1 - i]) for i in range(count)],
+    check([(own, [], [i]) for i in range(count)] + [(own, [i], [-1 - i]) for i in range(count)],
           random.Random(count))
 
 
 def test_semaphores_are_distinct():
-    pairs = [(a, b) for a in UNITS for b in UNITS if a != b or a is Unit.VECTOR]
+    pairs = [(a, b) for a in UNITS for b in UNITS if a != b or a in PREFETCHING]
     numbers = {semaphore(*pair) for pair in pairs}
-    assert len(numbers) == len(pairs) == 13 and max(numbers) < 16
+    assert len(numbers) == len(pairs) == 14 and max(numbers) < 16
 
 
 def test_too_long(monkeypatch):

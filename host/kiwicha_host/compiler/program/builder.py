@@ -5,9 +5,10 @@ a write for its last writer and the readers since. The units each run in order, 
 pair of units only a growing list of "this one after that one" matters, and one counting semaphore per pair
 carries it. Program order is a valid order of execution, which is why the result cannot deadlock.
 
-Within a unit, order alone is enough but for one case: VECTOR fetches operands, parameters and tables of an
-instruction while the one before it still writes. So VECTOR is a pair with itself: an instruction that reads what
-an earlier VECTOR has written waits until that one has ended. Its writes need not wait; they come in order.
+Within a unit, order alone is enough but for two cases: VECTOR fetches operands, parameters and tables of an
+instruction while the one before it still writes, and LOAD an index. So each of them is a pair with itself: an
+instruction that reads what an earlier one has written waits until that one has ended. Its writes need not wait;
+they come in order.
 """
 
 from collections.abc import Hashable, Iterable
@@ -22,13 +23,13 @@ from ..errors import CompileError
 __all__ = ["ProgramBuilder", "semaphore"]
 
 #: Units that read for an instruction before the one before it has written.
-_PREFETCHING = (Unit.VECTOR,)
+_PREFETCHING = (Unit.VECTOR, Unit.LOAD)
 _PAIRS = [(a, b) for a in INSTRUCTIONS for b in INSTRUCTIONS if a != b]
 _PAIRS += [(unit, unit) for unit in _PREFETCHING]
 
 
 def semaphore(producer: Unit, consumer: Unit) -> int:
-    """Number of the semaphore by which `consumer` waits for `producer`; only VECTOR waits for itself."""
+    """Number of the semaphore by which `consumer` waits for `producer`; VECTOR and LOAD also for themselves."""
     _check_unit("producer", producer)
     _check_unit("consumer", consumer)
     if (producer, consumer) not in _PAIRS:
