@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -37,10 +38,11 @@ _CUBES = {"tiny": (64, 128), "small": (64, 128), "ulx3s_85f": (64, 128, 256, 512
 
 
 def chip(name: str) -> ChipConfig:
-    """A configuration by its name, or ``name:bus_width``, or ``name+functions``."""
-    if name.endswith("+functions"):
-        base = name.removesuffix("+functions")
-        return dataclasses.replace(ChipConfig.preset(base), functions=True, name=f"{base}_functions")
+    """A configuration by its name, or ``name:bus_width``, or ``name+functions+indices`` or one of these."""
+    base, *switches = name.split("+")
+    if switches:
+        on: dict[str, Any] = dict.fromkeys(switches, True)
+        return dataclasses.replace(ChipConfig.preset(base), name=name.replace("+", "_"), **on)
     base, _, width = name.partition(":")
     config = ChipConfig.preset(base)
     return dataclasses.replace(config, bus_width=int(width), name=f"{base}_b{width}") if width else config
@@ -143,7 +145,19 @@ def _function_programs(result: dict) -> dict[str, list[tuple[Unit, dict]]]:
     return programs | {"VECTOR, in turn": [(Unit.VECTOR, fields) for fields in (row, row, function, words, row)]}
 
 
-def unit_programs(line: int, functions: bool) -> dict[str, list[tuple[Unit, dict]]]:
+def _index_programs(transfer: dict) -> dict[str, list[tuple[Unit, dict]]]:
+    """Of what only a chip with indices does; all indices are 0."""
+    programs = {}
+    for unit in (Unit.LOAD, Unit.STORE):
+        for bound in (1, 1000, (1 << 32) - 1):
+            fields = transfer | {"indexed": 1, "index_line": 1800, "index_stride": 64, "index_bound": bound}
+            programs[f"{unit.name}, index below {bound}"] = [(unit, fields)]
+            programs[f"{unit.name} x 9, index below {bound}"] = [(unit, fields)] * 9
+        programs[f"{unit.name}, index, in turn"] = [(unit, transfer if i % 2 else fields) for i in range(8)]
+    return programs
+
+
+def unit_programs(line: int, functions: bool, indices: bool) -> dict[str, list[tuple[Unit, dict]]]:
     """Programs of one or a few instructions, which show each constant of the model alone; `line` bytes a line."""
     transfer = {"address": 65536, "row_bytes": 64, "rows": 1, "planes": 1, "segment_bytes": line,
                 "segment_line_stride": 1}
@@ -167,6 +181,8 @@ def unit_programs(line: int, functions: bool) -> dict[str, list[tuple[Unit, dict
     programs["LOAD x 40, short"] = [(Unit.LOAD, short)] * 40
     programs["LOAD x 9, short rows"] = [(Unit.LOAD, short | {"rows": 3})] * 9
     programs["LOAD, fill"] = [(Unit.LOAD, transfer | {"fill_only": 1})]
+    if indices:
+        programs |= _index_programs(transfer)
     programs["MATMUL, 1 vector, 8 tiles"] = [(Unit.MATMUL, product | {"count0": 1, "count2": 8})]
     programs["MATMUL, 64 vectors, 5 tiles"] = [(Unit.MATMUL, product | {"count0": 64, "count2": 5})]
     programs["MATMUL, one bank"] = [(Unit.MATMUL, product | {"count0": 16, "count2": 5, "w_line": 64})]
@@ -189,7 +205,7 @@ def unit_programs(line: int, functions: bool) -> dict[str, list[tuple[Unit, dict
 
 def unit_cases(config: ChipConfig) -> Iterator[Case]:
     """:func:`unit_programs` as jobs."""
-    for name, program in unit_programs(config.line_bytes, config.functions).items():
+    for name, program in unit_programs(config.line_bytes, config.functions, config.indices).items():
         code = b"".join(encode(unit, **fields) for unit, fields in program)
         memory = np.zeros(1 << 17, np.uint8)
         memory[:len(code)] = np.frombuffer(code, np.uint8)

@@ -70,7 +70,7 @@ def test_on_chips_of_many_shapes(config):
 def test_on_the_compiled_chip():
     """What waits for what shows there alone: the golden machine runs one instruction after the other."""
     rng = np.random.default_rng(7)
-    with open_device("verilated", config=chip("tiny+functions"), latency=30) as device:
+    with open_device("verilated", config=chip("tiny+functions+indices"), latency=30) as device:
         for shape in ((3, 4), (2, 33), (9, 17)):
             norm, softmax_ = layer_norm(np.uint8, shape, rng), softmax(np.uint8, shape, axis=-1)
             for (net, made), x in ((norm, codes(rng, np.uint8, shape, 20, 30)),

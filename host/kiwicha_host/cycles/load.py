@@ -30,9 +30,10 @@ class _Progress:
 class LoadModel:
     """Implements :class:`.issue_queue.UnitModel`."""
 
-    def __init__(self, events: Events, bus: ReadBus, config: ChipConfig, timing: Timing, writes: Spans):
+    def __init__(self, events: Events, bus: ReadBus, config: ChipConfig, timing: Timing, writes: Spans,
+                 reads: tuple[Spans, ...]):
         self._events, self._bus, self._config, self._timing = events, bus, config, timing
-        self._writes = writes
+        self._writes, self._reads = writes, reads
         self._room = (REALIGNER_ROWS * max(config.line_bytes, config.bus_bytes)) - config.bus_bytes
         self.busy = 0
         self._bursts: Iterator[tuple[int, int, int, bool]] = iter(())
@@ -66,7 +67,8 @@ class LoadModel:
         transfer = Transfer.of(item.fields)
         self.busy += transfer.segments
         self._ready = -1
-        self._events.at(time + transfer.head, lambda t: self._send(t, transfer, retire))
+        self._events.at(transfer.handed_over(time, self._config, self._reads),
+                        lambda t: self._send(t, transfer, retire))
 
     def _send(self, time: int, transfer: Transfer, retire: Callable[[int], None]) -> None:
         """Hand a transfer to both sides; whichever has no room is waited for."""

@@ -118,10 +118,10 @@ class _Run:
         bus = ReadBus(events, latency)
         matmul = MatmulModel(events, config, timing)
         vector = VectorModel(events, config, timing, matmul)
+        reads = matmul.reads, vector.reads
         self._units: dict[Unit, UnitModel] = {
-            Unit.LOAD: LoadModel(events, bus, config, timing, vector.writes), Unit.MATMUL: matmul,
-            Unit.VECTOR: vector,
-            Unit.STORE: StoreModel(events, config, timing, latency, (matmul.reads, vector.reads))}
+            Unit.LOAD: LoadModel(events, bus, config, timing, vector.writes, reads), Unit.MATMUL: matmul,
+            Unit.VECTOR: vector, Unit.STORE: StoreModel(events, config, timing, latency, reads)}
         semaphores = Semaphores(events)
         self._issue_queues = {unit: IssueQueue(events, semaphores, unit, model, config.queue_depth)
                           for unit, model in self._units.items()}

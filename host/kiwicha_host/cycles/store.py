@@ -37,7 +37,7 @@ class StoreModel:
               retire: Callable[[int], None]) -> None:
         time = max(time, self._ready)
         transfer = Transfer.of(item.fields)
-        sent = time + transfer.head
+        sent = transfer.handed_over(time, self._config, self._reads)
         took = max(sent, self._generator_free)
         self._ready = took + 1
         self._run(transfer, sent, took)

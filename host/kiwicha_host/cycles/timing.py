@@ -18,6 +18,7 @@ MEASURED = {
     "dispatch_to_room": 2,      # an instruction's dispatch to its place in the buffer being free
     "retire_to_end": 4,         # last retire to the end of the run, both counted
     "transfer": 2,              # acceptance of a LOAD or STORE to its multiplication
+    "index": 3,                 # acceptance of one with an index to the read of that
     "burst": 4,                 # a transfer handed over to its first burst
     "burst_period": 2,          # between bursts of a transfer
     "segment": 4,               # a transfer handed over to its first segment

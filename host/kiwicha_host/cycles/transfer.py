@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kiwicha import ChipConfig
+from kiwicha.timing import INDEX_READ
+
+from .spans import Spans
 from .timing import MEASURED
 
 __all__ = ["Bursts", "Transfer"]
@@ -47,10 +51,14 @@ class Transfer:
             segments=row_segments * rows * fields["planes"], fill_only=bool(fields.get("fill_only", 0)),
             multiply=max(1, rows.bit_length()) if contiguous else 1, fields=fields)
 
-    @property
-    def head(self) -> int:
-        """Cycles from its acceptance until it is handed over to both sides."""
-        return MEASURED["transfer"] + self.multiply
+    def handed_over(self, accepted: int, config: ChipConfig, reads: tuple[Spans, ...]) -> int:
+        """When it is handed over to both sides; `reads` are those of the scratchpad that go before an index."""
+        time = accepted + MEASURED["transfer"] + self.multiply
+        if not self.fields["indexed"]:
+            return time
+        bank, asked = self.fields["index_line"] // config.bank_lines, accepted + MEASURED["index"]
+        late = sum(spans.last_of(bank, asked, 1) - asked for spans in reads)
+        return time + INDEX_READ + 1 + self.fields["index_bound"].bit_length() + late
 
     def run_addresses(self) -> Iterator[int]:
         for plane in range(self.planes):
