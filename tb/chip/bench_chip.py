@@ -68,9 +68,9 @@ def bad_programs(config: ChipConfig) -> dict[str, tuple[Job, ErrorCode, Unit, in
     lines, accs = config.scratchpad_lines, config.accumulator_lines
     outside = 1 << 16
 
-    def job(wrong: bytes) -> Job:
+    def job(wrong: bytes, before: dict = row) -> Job:
         memory = np.zeros(1 << 16, np.uint8)
-        program = encode(Unit.LOAD, **row) + wrong
+        program = encode(Unit.LOAD, **before) + wrong
         memory[4096:4096 + len(program)] = np.frombuffer(program, np.uint8)
         return Job(memory, 4096, 2)
 
@@ -102,7 +102,24 @@ def bad_programs(config: ChipConfig) -> dict[str, tuple[Job, ErrorCode, Unit, in
             "out_line": (encode(Unit.VECTOR, **one, out_line=lines), scratch, Unit.VECTOR, lines),
             "param_line": (encode(Unit.VECTOR, **one, bias=1, param_line=lines), scratch, Unit.VECTOR, lines),
         }
-    return {name: (job(wrong), *rest) for name, (wrong, *rest) in cases.items()}
+    jobs = {name: (job(wrong), *rest) for name, (wrong, *rest) in cases.items()}
+    for unit in (Unit.LOAD, Unit.STORE):
+        # All words of line 0 are 0x01010101, and what has an index waits for them.
+        one = {**row, "wait": 1, "address": 8192, "indexed": 1, "index_bound": 0x01010101, "index_stride": 4}
+        filled = {**row, "fill_only": 1, "fill": 1, "signal": 1}
+        wrong = {"index": ({}, ErrorCode.INDEX, 0x01010101),
+                 "index_word": ({"index_word": 99}, ErrorCode.FIELD, 99),
+                 "index_bound": ({"index_bound": 0}, ErrorCode.FIELD, 0),
+                 "index_window": ({"index_bound": 0x01010102}, ErrorCode.WINDOW, 8192 + 4 * 0x01010101),
+                 "index_below": ({"index_bound": 0x01010102, "index_stride": -1 << 31}, ErrorCode.WINDOW,
+                                 (8192 - (0x01010101 << 31)) % (1 << 64))}
+        if not config.indices:
+            wrong = {"indexed": ({}, ErrorCode.FIELD, 1)}
+        elif lines < 1 << 16:
+            wrong["index_line"] = {"index_line": lines}, scratch, lines
+        jobs |= {f"{unit.name}_{name}": (job(encode(unit, **one | fields), filled), code, unit, address)
+                 for name, (fields, code, address) in wrong.items()}
+    return jobs
 
 
 @cocotb.test()
@@ -192,9 +209,10 @@ def _bench(name: str, config: ChipConfig, programs: int) -> Bench:
 
 BENCHES = [
     _bench("tiny", ChipConfig.preset("tiny"), 12),
-    _bench("small", replace(ChipConfig.preset("small"), functions=True), 8),
+    _bench("small", replace(ChipConfig.preset("small"), functions=True, indices=True), 8),
     _bench("oblong", ChipConfig(name="oblong", rows=3, columns=6, multiplier="ecp5_packed", bus_width=64,
                                 scratchpad_banks=2, bank_lines=512, accumulator_lines=64, vector_lanes=1,
-                                functions=True, queue_depth=1, reads_in_flight=4, writes_in_flight=2), 8),
+                                functions=True, indices=True, queue_depth=1, reads_in_flight=4,
+                                writes_in_flight=2), 8),
     _bench("ulx3s_85f", ChipConfig.preset("ulx3s_85f"), 4),
 ]

@@ -36,6 +36,8 @@ _SOURCE = 4096          # bytes of random source data
 _START = 64             # of which the first loads skip fewer than so many
 _RESULT = 2048          # bytes per result segment in memory
 _RESULTS = 4
+#: In a chip with indices, all of them are less.
+_INDICES = 8
 #: FP32 values that have gone wrong somewhere: signed zeros, subnormals, infinities, NaNs, the largest.
 _SPECIAL = (0, 0x8000_0000, 1, 0x8000_0001, 0x007F_FFFF, 0x0080_0000, 0x7F7F_FFFF, 0x7F80_0000, 0xFF80_0000,
             0x7FC0_0000, 0x7F80_0001, 0x3F80_0000, 0xBF80_0000, 0x3F00_0000)
@@ -70,6 +72,13 @@ class _Generator:
         self.memory = MemoryMap()
         self.source = self.memory.region(_SOURCE)
         self.results = [self.memory.region(_RESULT) for _ in range(_RESULTS)]
+        words = ceil_div(4 * config.columns, config.line_bytes)
+        self.has_indices = config.indices and lines + 2 * words <= spread
+        if self.has_indices:
+            # Behind the first pad; drawn apart, so that a program is the same but for its indices.
+            self.indices = Region(lines, 2 * words)
+            self.index_source = self.memory.region(4 * words * config.line_bytes)
+            self.index_rng = random.Random(str(rng.getstate()))
 
     def walk(self, region: Region, counts: list[int], low: int = -9, high: int = 9) -> tuple[int, list[int]]:
         """A base and random strides that stay inside `region` for `counts` iterations."""
@@ -112,12 +121,49 @@ class _Generator:
     def load(self) -> None:
         pad = self.rng.choice([*self.pads, self.params])
         memory = self.rng.choice([self.source, self.source, *self.results])
-        self.builder.add(Unit.LOAD, reads=[memory], writes=[pad], fill=self.rng.randrange(256),
-                         fill_only=int(self.rng.random() < 0.15), **self.transfer(Unit.LOAD, memory, pad))
+        fields = {"fill": self.rng.randrange(256), "fill_only": int(self.rng.random() < 0.15),
+                  **self.transfer(Unit.LOAD, memory, pad)}
+        self.builder.add(Unit.LOAD, reads=[memory, *self.index(memory, fields)], writes=[pad], **fields)
 
     def store(self) -> None:
         pad, memory = self.rng.choice(self.pads), self.rng.choice(self.results)
-        self.builder.add(Unit.STORE, reads=[pad], writes=[memory], **self.transfer(Unit.STORE, memory, pad))
+        fields = self.transfer(Unit.STORE, memory, pad)
+        self.builder.add(Unit.STORE, reads=[pad, *self.index(memory, fields)], writes=[memory], **fields)
+
+    def index(self, memory: Region, fields: dict) -> list[Region]:
+        """Give a transfer an index, or not; what it reads then. It stays in `memory`, whatever the index."""
+        if not self.has_indices or fields.get("fill_only") or self.index_rng.random() < 0.4:
+            return []
+        rng = self.index_rng
+        if rng.random() < 0.4:
+            self.write_indices()
+        reach = [fields[f"{name}_stride"] * (fields[f"{name}s"] - 1) for name in ("row", "plane")]
+        low = sum(min(0, item) for item in reach)
+        room = memory.size - (sum(max(0, item) for item in reach) + fields["row_bytes"] - low)
+        most = room // (_INDICES - 1)
+        stride = rng.randint(-most, most)
+        span = (_INDICES - 1) * stride
+        address = memory.base - low - min(0, span) + rng.randrange(room - abs(span) + 1)
+        fields |= {"address": address, "indexed": 1, "index_stride": stride,
+                   "index_bound": rng.choice((_INDICES, _INDICES + 1, 1000, (1 << 32) - 1)),
+                   "index_line": self.indices.base + rng.randrange(self.indices.size),
+                   "index_word": rng.randrange(self.config.line_bytes // 4)}
+        return [self.indices]
+
+    def write_indices(self) -> None:
+        """Others: from memory, or what VECTOR computes."""
+        rng, size = self.index_rng, self.indices.size * self.config.line_bytes
+        if rng.random() < 0.5:
+            start = 4 * rng.randrange((self.index_source.size - size) // 4 + 1)
+            self.builder.add(Unit.LOAD, reads=[self.index_source], writes=[self.indices], rows=1, planes=1,
+                             row_bytes=size, segment_bytes=self.config.line_bytes, segment_line_stride=1,
+                             line=self.indices.base, address=self.index_source.base + start)
+            return
+        acc = rng.choice(self.accs)
+        self.builder.add(Unit.VECTOR, reads=[acc], writes=[self.indices], out_format=OutFormat.INT32, clamp=1,
+                         clamp_low=0, clamp_high=_INDICES - 1, count0=1, count1=1, count2=2, count3=1, a_stride2=1,
+                         a_line=acc.base + rng.randrange(acc.size - 1), out_line=self.indices.base,
+                         out_stride2=self.indices.size // 2, out_step=1)
 
     def matmul(self) -> None:
         a, w, acc = self.rng.choice(self.pads), self.rng.choice(self.pads), self.rng.choice(self.accs)
@@ -279,6 +325,11 @@ def random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Job
             Unit.LOAD, reads=[generator.source], writes=[pad], rows=1, planes=1, segment_line_stride=1,
             address=generator.source.base + rng.randrange(_START), segment_bytes=config.line_bytes, line=pad.base,
             row_bytes=min(pad.size * config.line_bytes, _SOURCE - _START))
+    if generator.has_indices:
+        region = generator.indices
+        generator.builder.add(Unit.LOAD, reads=[generator.index_source], writes=[region], rows=1, planes=1,
+                              row_bytes=region.size * config.line_bytes, segment_bytes=config.line_bytes,
+                              segment_line_stride=1, line=region.base, address=generator.index_source.base)
     for acc in generator.accs:
         generator.builder.add(Unit.MATMUL, reads=[generator.pads[0]], writes=[acc], count0=acc.size, count1=1,
                               count2=1, count3=1, acc_line=acc.base, acc_stride0=1,
@@ -300,6 +351,10 @@ def random_job(config: ChipConfig, rng: random.Random, instructions: int) -> Job
     memory[:_SOURCE] = np.frombuffer(rng.randbytes(_SOURCE), np.uint8)
     for start in range(0, _SOURCE // 2, 4):     # parameters and operands that look like floats, too
         memory[start:start + 4] = np.array([generator.float_bits()], np.uint32).view(np.uint8)
+    if generator.has_indices:
+        region = generator.index_source
+        memory[region.base:region.end].view("<u4")[:] = [generator.index_rng.randrange(_INDICES)
+                                                         for _ in range(region.size // 4)]
     memory[where.base:where.end] = np.frombuffer(program, np.uint8)
     return Job(memory=memory, program_address=where.base, program_count=len(program) // INSTRUCTION_BYTES,
                window=(0, len(memory) - 1))
