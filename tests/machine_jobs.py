@@ -14,9 +14,9 @@ from kiwicha_host.golden import Machine
 # Odd on purpose: rows, columns and lines all differ, and 32-bit results take several lines.
 CONFIG = ChipConfig(name="odd", rows=3, columns=6, bus_width=64, scratchpad_banks=4, bank_lines=16,
                     accumulator_lines=32, vector_lanes=1, queue_depth=2)
-# With room for the vector unit's tables.
+# With room for the vector unit's tables, and with indices.
 SCALED = ChipConfig(name="scaled", rows=4, columns=8, bus_width=64, scratchpad_banks=4, bank_lines=128,
-                    accumulator_lines=32, vector_lanes=1, queue_depth=2, formats=("int8", "e2m1"))
+                    accumulator_lines=32, vector_lanes=1, queue_depth=2, formats=("int8", "e2m1"), indices=True)
 ROOMY = replace(CONFIG, bank_lines=128)
 PROGRAM = 0x4000
 SIZE = 0x8000

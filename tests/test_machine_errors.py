@@ -20,6 +20,11 @@ ERRORS = [
     (load(planes=0), (ErrorCode.FIELD, Unit.LOAD, 0)),
     (store(rows=0), (ErrorCode.FIELD, Unit.STORE, 0)),
     (store(segment_bytes=255), (ErrorCode.FIELD, Unit.STORE, 255)),
+    # This chip has no indices.
+    (load(indexed=1, index_bound=1), (ErrorCode.FIELD, Unit.LOAD, 1)),
+    (store(indexed=1), (ErrorCode.FIELD, Unit.STORE, 1)),
+    (load(indexed=1, segment_bytes=9), (ErrorCode.FIELD, Unit.LOAD, 9)),
+    (store(indexed=1, rows=0), (ErrorCode.FIELD, Unit.STORE, 0)),
     *((matmul(**{f"count{i}": 0}), (ErrorCode.FIELD, Unit.MATMUL, 0)) for i in range(4)),
     *((vector(**{f"count{i}": 0}), (ErrorCode.FIELD, Unit.VECTOR, 0)) for i in range(4)),
     *((vector(out_format=i), (ErrorCode.FIELD, Unit.VECTOR, i)) for i in range(3, 8)),
@@ -162,6 +167,24 @@ SCALED_ERRORS = [
     (quant(b_use=OperandUse.ADD, b_line=511, b_stride2=9, count2=2, scale_line=515),
      (ErrorCode.SCRATCHPAD_RANGE, Unit.VECTOR, 515)),
 ]
+
+
+# Of a chip with indices, all of which are 0 here, and 2 words a line.
+INDEX_ERRORS = [
+    (load(indexed=1), (ErrorCode.FIELD, Unit.LOAD, 0)),
+    (store(indexed=1, segment_bytes=9), (ErrorCode.FIELD, Unit.STORE, 0)),
+    (store(indexed=1, segment_bytes=9, index_bound=1), (ErrorCode.FIELD, Unit.STORE, 9)),
+    (load(indexed=1, segment_bytes=9, index_bound=1, fill_only=1), (ErrorCode.FIELD, Unit.LOAD, 9)),
+    (load(indexed=1, index_bound=1, fill_only=1, index_word=2), (ErrorCode.FIELD, Unit.LOAD, 1)),
+    (load(indexed=1, index_bound=1, index_word=2), (ErrorCode.FIELD, Unit.LOAD, 2)),
+    (store(indexed=1, index_bound=1, index_word=255, index_line=512), (ErrorCode.FIELD, Unit.STORE, 255)),
+    (load(indexed=1, index_bound=1, index_line=512, line=513), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 512)),
+    (store(indexed=1, index_bound=1, index_line=0xFFFF, address=0x8000),
+     (ErrorCode.SCRATCHPAD_RANGE, Unit.STORE, 0xFFFF)),
+    (load(indexed=1, index_bound=1, index_line=511, line=512), (ErrorCode.SCRATCHPAD_RANGE, Unit.LOAD, 512)),
+    (load(indexed=1, index_bound=1, address=0x8000), (ErrorCode.WINDOW, Unit.LOAD, 0x8000)),
+]
+SCALED_ERRORS += INDEX_ERRORS
 
 
 @pytest.mark.parametrize("config, instruction, expected", [
