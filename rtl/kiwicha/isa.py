@@ -66,7 +66,7 @@ class Activity(DocumentedEnum):
     SEMAPHORE = 2, "its next instruction waits for a semaphore"
     MEMORY = 3, "waits for the memory bus"
     PORT = 4, "waits for a scratchpad or accumulator port that another unit uses"
-    OPERAND = 5, "waits for weights, parameters, or an accumulator line still being written"
+    OPERAND = 5, "waits for weights, parameters, an index, or an accumulator line still being written"
     QUEUE = 6, "waits for room in a queue behind it"
     DRAIN = 7, "all is issued; the last results are on their way"
 
