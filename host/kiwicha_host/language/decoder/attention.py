@@ -11,10 +11,11 @@ from functools import partial
 from kiwicha.isa import OperandUse, Reduce, ResultFunction, ScaleMode, SecondSource
 
 from ...compiler.program.memory_map import ceil_div
+from .emitter import Indexed
 from .layers import LOG2_E, Layers, bits
 from .memory import Cache, DecoderMemory
 from .shape import BLOCK
-from .step import Run, Step
+from .step import Indices, Run, Step
 
 __all__ = ["Attention"]
 
@@ -26,6 +27,7 @@ class Attention:
         self._layers, self._memory, self._step = layers, memory, step
         self._emit, self._at, self._shape = layers.emit, layers.at, layers.shape
         self._columns, self._words = layers.columns, layers.words
+        self._indices = Indices(step, layers.columns)
         self._keys_address = transposed
         self._line = layers.config.line_bytes
 
@@ -34,16 +36,17 @@ class Attention:
         emit, memory, at, size = self._emit, self._memory, self._at, 4 * self._shape.half_head
         rope_lines = self._shape.half_head // self._columns * self._words
         for number, run in enumerate(self._step.runs):
-            row = number * self._step.length
+            row, position = number * self._step.length, self._indices.position(number)
             for index, table in enumerate((memory.cosines, memory.sines, memory.less_sines)):
                 line = at.rope + (index * self._step.rows + row) * rope_lines
-                emit.load(table.address(run.position), size, line, segment=self._segment, rows=self._step.length,
+                emit.load(table.indexed(position), size, line, segment=self._segment, rows=self._step.length,
                           row_stride=size, row_lines=rope_lines)
-            first, blocks = self._tail(run)
-            start = memory.mask_zero + first * self._columns - run.position - 1
-            emit.load(memory.mask.address(0) + 4 * start, 4 * blocks * self._columns,
-                      at.mask + row * at.mask_blocks * self._words, segment=self._segment, rows=self._step.length,
-                      row_stride=-4, row_lines=at.mask_blocks * self._words)
+            _, blocks = self._tail(run)
+            start = Indexed(memory.mask.address(0) + 4 * (memory.mask_zero - 1), -4, self._indices.within(number),
+                            self._columns)
+            emit.load(start, 4 * blocks * self._columns, at.mask + row * at.mask_blocks * self._words,
+                      segment=self._segment, rows=self._step.length, row_stride=-4,
+                      row_lines=at.mask_blocks * self._words)
 
     @property
     def _segment(self) -> int:
@@ -88,27 +91,26 @@ class Attention:
     def remember(self, layer: int) -> None:
         """Keys and values of the step's rows as codes, into the cache."""
         at, shape, emit, columns = self._at, self._shape, self._emit, self._columns
-        k_lines, v_lines = shape.k // columns, shape.v // columns
+        k_lines, v_lines, length = shape.k // columns, shape.v // columns, self._step.length
         k, v = (at.work + first // columns * self._words for first in (shape.q, shape.q + shape.k))
+        scale_lines = ceil_div(length, self._line)
+        k_scale = at.kv_scales
+        v_scale = k_scale + shape.k // BLOCK * scale_lines
         for number, run in enumerate(self._step.runs):
-            row, cache = number * self._step.length, self._memory.caches[layer][run.sequence]
-            scale_lines = ceil_div(self._step.length, self._line)
-            scale = at.kv_scales
+            row, cache, position = number * length, self._memory.caches[layer][run.sequence], (
+                self._indices.position(number))
+            key = ("cache", layer, run.sequence)
             for block in range(shape.k // BLOCK):
-                self._codes(k, block, BLOCK, row, at.k_codes, k_lines, scale + block * scale_lines)
-            emit.store(cache.k_scale(0, run.position), self._step.length, scale, segment=self._line,
-                       rows=shape.k // BLOCK, row_stride=cache.context, row_lines=scale_lines,
-                       writes=[("cache", layer, run.sequence)])
-            scale += shape.k // BLOCK * scale_lines
+                self._codes(k, block, BLOCK, row, at.k_codes, k_lines, k_scale + block * scale_lines)
             for head in range(shape.model.kv_heads):
-                self._codes(v, head, shape.value_head, row, at.v_codes, v_lines, scale + head * scale_lines)
-            emit.store(cache.v_scale(0, run.position), self._step.length, scale, segment=self._line,
-                       rows=shape.model.kv_heads, row_stride=cache.context, row_lines=scale_lines,
-                       writes=[("cache", layer, run.sequence)])
-            emit.store(cache.v(run.position), shape.v, at.v_codes + row * v_lines, segment=columns,
-                       rows=self._step.length, row_stride=shape.v, row_lines=v_lines,
-                       writes=[("cache", layer, run.sequence)])
-            self._transpose(at.k_codes + row * k_lines, cache, run.position, ("cache", layer, run.sequence))
+                self._codes(v, head, shape.value_head, row, at.v_codes, v_lines, v_scale + head * scale_lines)
+            for base, scale, rows in ((cache.k_scale(0), k_scale, shape.k // BLOCK),
+                                      (cache.v_scale(0), v_scale, shape.model.kv_heads)):
+                emit.store(cache.at(base, position), length, scale, segment=self._line, rows=rows,
+                           row_stride=cache.context, row_lines=scale_lines, writes=[key])
+            emit.store(cache.at(cache.v(0), position, stride=shape.v), shape.v, at.v_codes + row * v_lines,
+                       segment=columns, rows=length, row_stride=shape.v, row_lines=v_lines, writes=[key])
+            self._transpose(at.k_codes + row * k_lines, cache, position, key)
 
     def _codes(self, words: int, number: int, size: int, row: int, out: int, out_row: int,
                scale_line: int) -> None:
@@ -118,7 +120,7 @@ class Attention:
             words + row * stride + number * parts * self._words, [(1, 0), (self._step.length, stride)],
             out + row * out_row + number * parts, (0, out_row), parts=(parts, self._words), scale_line=scale_line)
 
-    def _transpose(self, line: int, cache: Cache, position: int, key: tuple) -> None:
+    def _transpose(self, line: int, cache: Cache, word: int, key: tuple) -> None:
         """Keys of all heads, a run's rows in the scratchpad, become columns of the cache: by way of memory, from
         where each byte gets a line of its own.
         """
@@ -129,8 +131,8 @@ class Attention:
             through = self._at.bytes[index % 2]
             emit.load(address + index * size, 1, through, segment=1, rows=size, row_stride=1, row_lines=1,
                       reads=["keys"])
-            emit.store(cache.k(0, position + index), 1, through, segment=1, rows=size, row_stride=cache.context,
-                       row_lines=1, writes=[key])
+            emit.store(cache.at(cache.k(0), word, index), 1, through, segment=1, rows=size,
+                       row_stride=cache.context, row_lines=1, writes=[key])
 
     # Queries.
 

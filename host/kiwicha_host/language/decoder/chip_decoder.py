@@ -1,11 +1,10 @@
 """A language model on a device: tokens in, logits out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import INSTRUCTION_BYTES
 
 from ... import arguments
 from ...compiler.errors import CompileError
@@ -13,10 +12,10 @@ from ...devices import Device
 from ...job import PAGE, Job
 from ..model import LlamaModel
 from .memory import DecoderMemory
-from .program import StepProgram, scratch_bytes
+from .program import StepProgram, Template, scratch_bytes
 from .scratchpad import Scratchpad, chunk_lines
 from .shape import BLOCK, DecoderShape
-from .step import Run, Step
+from .step import Indices, Run, Step
 
 __all__ = ["ChipDecoder", "check_chip"]
 
@@ -71,12 +70,15 @@ class ChipDecoder:
         # The longest step of one token needs the most of its kind.
         Scratchpad(config, self.shape, Step((Run(0, self.context - 1),), 1))
         span = -(-self.context // BLOCK) * BLOCK
-        self.memory = DecoderMemory(config, self.shape, span, sequences, chunk_lines(config, self.shape))
-        self._scratch = self.memory.region(scratch_bytes(self.shape, max(rows, sequences), span))
+        most = max(rows, sequences)
+        self.memory = DecoderMemory(config, self.shape, span, sequences, most, chunk_lines(config, self.shape))
+        self._scratch = self.memory.region(scratch_bytes(self.shape, most, span))
         self._program = self.memory.region(0).base
         self._check_memory()
         self._image = np.concatenate([self.memory.image(model),
                                       np.zeros(self._program - self.memory.constant, np.uint8)])
+        #: The program of the last step, by its kind.
+        self._templates: dict[Hashable, Template] = {}
         self.cycles = self.bytes = self.compulsory_bytes = 0
 
     def _check_memory(self) -> None:
@@ -137,22 +139,34 @@ class ChipDecoder:
         """
         for run in step.runs:
             self._check(tokens, run.position, step.length)
-        program = StepProgram(self._device.config, self.shape, self.memory, step, tokens, self._scratch)
-        code = program.assemble()
-        needed = -(-(self._program + len(code)) // PAGE) * PAGE
-        if len(self._image) < needed:
-            self._image = np.concatenate([self._image, np.zeros(needed - len(self._image), np.uint8)])
-        self._image[self._program:self._program + len(code)] = np.frombuffer(code, np.uint8)
-        result = self._device.run(Job(self._image, self._program, len(code) // INSTRUCTION_BYTES,
-                                      constant=self.memory.constant, kind=program.kind))
+        config = self._device.config
+        kind = StepProgram.kind(config, step)
+        template = self._templates.get(kind)
+        if template is None:
+            self._templates.clear()
+            template = StepProgram(config, self.shape, self.memory, step, self._scratch).template()
+            self._templates[kind] = template
+        words = Indices(step, config.columns).words(tokens)
+        self._put(self.memory.indices.base, words.view(np.uint8))
+        self._put(self._program, template.with_indices(words).reshape(-1))
+        result = self._device.run(Job(
+            self._image, self._program, len(template.code), constant=self.memory.constant,
+            kind=(self.shape, self.memory.context, self.memory.sequences, kind)))
         self.cycles += result.cycles or 0
-        self.bytes += program.moved + len(code)
+        self.bytes += template.moved + template.code.size
         self.compulsory_bytes += self.memory.compulsory_bytes(step)
         for run in step.runs:
             self._lengths[run.sequence] = run.position + step.length
         table = self.memory.logits
         logits = self._image[table.address(0):table.address(len(step.runs))].view(np.float32)
         return logits.reshape(len(step.runs), -1)[:, :self.shape.model.vocabulary].copy()
+
+    def _put(self, address: int, data: np.ndarray) -> None:
+        """Write into memory, which grows if it has to."""
+        end = -(-(address + len(data)) // PAGE) * PAGE
+        if len(self._image) < end:
+            self._image = np.concatenate([self._image, np.zeros(end - len(self._image), np.uint8)])
+        self._image[address:address + len(data)] = data
 
     def _check(self, tokens: Sequence[int], position: int, count: int) -> None:
         for token in tokens:

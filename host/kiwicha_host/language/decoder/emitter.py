@@ -5,6 +5,7 @@ from the names of what it reads and writes in memory. So no two uses of the same
 """
 
 from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
 
 from kiwicha import ChipConfig
 from kiwicha.formats import FORMATS
@@ -14,7 +15,7 @@ from kiwicha.timing import word_lines
 from ...compiler.program.builder import ProgramBuilder
 from ...compiler.program.memory_map import ceil_div
 
-__all__ = ["Emitter", "GROUP"]
+__all__ = ["Address", "Emitter", "GROUP", "Indexed"]
 
 #: Scratchpad lines, and accumulator lines, that wait for each other together.
 GROUP = 32
@@ -25,14 +26,42 @@ _INT8 = FORMATS["int8"].code
 _Loop = tuple[int, int]
 
 
-class Emitter:
-    """See the module. `columns`, `words`: the array's, and scratchpad lines of a word for each."""
+class Indexed(NamedTuple):
+    """An address that each step has another of: `base` plus word number `word` of the step's indices, which is
+    less than `bound`, times `stride`.
+    """
+    base: int
+    stride: int
+    word: int
+    bound: int
 
-    def __init__(self, config: ChipConfig):
+
+#: Where something is in memory.
+Address = int | Indexed
+
+
+class Emitter:
+    """See the module.
+
+    Parameters
+    ----------
+    indices : first scratchpad line of a step's indices, in a chip that takes such; others are given the addresses
+
+    Attributes
+    ----------
+    columns, words : int
+        The array's, and scratchpad lines of a word for each.
+    bytes : int
+        What the transfers so far move.
+    moving : list of (int, Indexed)
+        Instructions, by their numbers, that have to be given an address for each step.
+    """
+
+    def __init__(self, config: ChipConfig, indices: int):
         self.config, self.columns, self.words = config, config.columns, word_lines(config)
-        self._builder = ProgramBuilder()
-        #: Bytes that the transfers so far move.
+        self._builder, self._indices = ProgramBuilder(), indices
         self.bytes = 0
+        self.moving: list[tuple[int, Indexed]] = []
 
     def __len__(self) -> int:
         return len(self._builder)
@@ -40,28 +69,42 @@ class Emitter:
     def assemble(self) -> bytes:
         return self._builder.assemble()
 
-    def load(self, address: int, row_bytes: int, line: int, *, segment: int, rows: int = 1, row_stride: int = 0,
-             segment_lines: int = 1, row_lines: int = 0, reads: Iterable[Hashable] = ()) -> int:
-        """Rows of bytes, `row_stride` apart, in segments of so many; returns the instruction's number."""
-        self.bytes += rows * row_bytes
-        writes = _lines(line, [(ceil_div(row_bytes, segment), segment_lines), (rows, row_lines)])
-        return self._builder.add(
-            Unit.LOAD, reads=reads, writes=writes, address=address, row_bytes=row_bytes, rows=rows, planes=1,
-            row_stride=row_stride, line=line, segment_bytes=segment, segment_line_stride=segment_lines,
-            row_line_stride=row_lines)
+    def load(self, address: Address, row_bytes: int, line: int, *, segment: int, rows: int = 1,
+             row_stride: int = 0, segment_lines: int = 1, row_lines: int = 0,
+             reads: Iterable[Hashable] = ()) -> None:
+        """Rows of bytes, `row_stride` apart, in segments of so many."""
+        lines = _lines(line, [(ceil_div(row_bytes, segment), segment_lines), (rows, row_lines)])
+        self._transfer(Unit.LOAD, address, reads, lines, row_bytes=row_bytes, rows=rows, row_stride=row_stride,
+                       line=line, segment_bytes=segment, segment_line_stride=segment_lines,
+                       row_line_stride=row_lines)
+
+    def store(self, address: Address, row_bytes: int, line: int, *, segment: int, rows: int = 1,
+              row_stride: int = 0, segment_lines: int = 1, row_lines: int = 0,
+              writes: Iterable[Hashable] = ()) -> None:
+        lines = _lines(line, [(ceil_div(row_bytes, segment), segment_lines), (rows, row_lines)])
+        self._transfer(Unit.STORE, address, lines, writes, row_bytes=row_bytes, rows=rows, row_stride=row_stride,
+                       line=line, segment_bytes=segment, segment_line_stride=segment_lines,
+                       row_line_stride=row_lines)
+
+    def _transfer(self, unit: Unit, address: Address, reads: Iterable[Hashable], writes: Iterable[Hashable],
+                  **fields: int) -> None:
+        self.bytes += fields["rows"] * fields["row_bytes"]
+        if isinstance(address, int):
+            fields |= {"address": address}
+        elif self.config.indices:
+            line, word = divmod(address.word, self.config.line_bytes // 4)
+            line += self._indices
+            reads = [*reads, *_lines(line, [(1, 0)])]
+            fields |= {"address": address.base, "indexed": 1, "index_line": line, "index_word": word,
+                       "index_stride": address.stride, "index_bound": address.bound}
+        else:
+            fields |= {"address": 0}
+            self.moving.append((len(self._builder), address))
+        self._builder.add(unit, reads=reads, writes=writes, planes=1, **fields)
 
     def fill(self, line: int, count: int, byte: int) -> None:
         self._builder.add(Unit.LOAD, writes=_lines(line, [(count, 1)]), fill_only=1, fill=byte, address=0,
                           row_bytes=1, rows=count, planes=1, line=line, segment_bytes=1, row_line_stride=1)
-
-    def store(self, address: int, row_bytes: int, line: int, *, segment: int, rows: int = 1, row_stride: int = 0,
-              segment_lines: int = 1, row_lines: int = 0, writes: Iterable[Hashable] = ()) -> int:
-        self.bytes += rows * row_bytes
-        reads = _lines(line, [(ceil_div(row_bytes, segment), segment_lines), (rows, row_lines)])
-        return self._builder.add(
-            Unit.STORE, reads=reads, writes=writes, address=address, row_bytes=row_bytes, rows=rows, planes=1,
-            row_stride=row_stride, line=line, segment_bytes=segment, segment_line_stride=segment_lines,
-            row_line_stride=row_lines)
 
     def matmul(self, *, k: int, blocks: int, vectors: Sequence[_Loop], a: int, a_scale: int, w: int, w_stride: int,
                w_scale: int, w_scale_strides: tuple[int, int], acc: int, accumulate: bool) -> None:

@@ -110,7 +110,7 @@ class Layers:
         acc = 0
 
         def load(chunk: Chunk) -> Callable[[int], None]:
-            return lambda line: void(self.emit.load(chunk.address, chunk.bytes, line, segment=self.columns))
+            return lambda line: self.emit.load(chunk.address, chunk.bytes, line, segment=self.columns)
 
         def multiply(chunk: Chunk) -> Callable[[int], None]:
             def action(line: int) -> None:
@@ -163,7 +163,3 @@ class Layers:
         self.emit.vector(acc + rows, in_acc, work, strides, acc=True, b=again)
         self.quantize((work, count * words, rows), count * self.columns, 1, first=first // 2 * self.columns,
                       total=self.shape.ffn)
-
-
-def void(_: object) -> None:
-    """What came is of no use here."""

@@ -9,6 +9,7 @@ from kiwicha import ChipConfig
 
 from ...compiler.program.memory_map import MemoryMap, Region
 from ..model import LlamaModel
+from .emitter import Indexed
 from .shape import BLOCK, DecoderShape
 from .step import Step
 from .weights import Matrix, head_matrix, layer_matrices
@@ -86,6 +87,10 @@ class Table:
     def address(self, row: int) -> int:
         return self.region.base + row * self.row_bytes
 
+    def indexed(self, word: int) -> Indexed:
+        """The row that an index says."""
+        return Indexed(self.region.base, self.row_bytes, word, self.region.size // self.row_bytes)
+
 
 class Cache:
     """Keys and values of one layer and sequence.
@@ -113,8 +118,12 @@ class Cache:
     def v(self, position: int, head: int = 0) -> int:
         return self._v + position * self._shape.v + head * self._shape.value_head
 
-    def v_scale(self, head: int, position: int = 0) -> int:
-        return self._v_scale + head * self.context + position
+    def v_scale(self, head: int) -> int:
+        return self._v_scale + head * self.context
+
+    def at(self, address: int, word: int, offset: int = 0, stride: int = 1) -> Indexed:
+        """`address`, `offset` positions of `stride` bytes after the one that an index says."""
+        return Indexed(address + offset * stride, stride, word, self.context - offset)
 
 
 class DecoderMemory:
@@ -128,7 +137,8 @@ class DecoderMemory:
         `mask` is one row of 0 and then -infinity, `mask_zero` of each.
     """
 
-    def __init__(self, config: ChipConfig, shape: DecoderShape, context: int, sequences: int, chunk_lines: int):
+    def __init__(self, config: ChipConfig, shape: DecoderShape, context: int, sequences: int, rows: int,
+                 chunk_lines: int):
         self.shape, self.context, self.sequences = shape, context, sequences
         self._map = memory = MemoryMap()
         self._columns, self._chunk_lines = config.columns, chunk_lines
@@ -144,6 +154,7 @@ class DecoderMemory:
         self.constants = memory.region(8)
         #: So many bytes no program writes.
         self.constant = memory.region(0).base
+        self.indices = memory.region(4 * 3 * max(rows, sequences))
         each = Cache(shape, context, 0).end
         self.caches = [[Cache(shape, context, memory.region(each).base) for _ in range(sequences)]
                        for _ in range(shape.model.layers)]

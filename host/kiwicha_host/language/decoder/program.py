@@ -1,23 +1,29 @@
 """The program of a step: from tokens to logits, every layer, without the host."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
 
 from kiwicha import ChipConfig
+from kiwicha.isa import INSTRUCTION_BYTES, LOAD
 
 from ...compiler.program.memory_map import Region
 from .attention import Attention
-from .emitter import Emitter
+from .emitter import Emitter, Indexed
 from .layers import Layers
 from .memory import DecoderMemory
 from .scratchpad import Scratchpad
 from .script import Script
 from .shape import DecoderShape
-from .step import Step
+from .step import Indices, Step
 
-__all__ = ["StepProgram", "scratch_bytes"]
+__all__ = ["StepProgram", "Template", "scratch_bytes"]
 
 #: Blocks of columns whose sums leave the accumulators together, while the next are computed.
 _GROUP = 16
+#: The byte of a transfer at which its address begins.
+_ADDRESS = next(field.byte for field in LOAD.fields if field.name == "address")
 
 
 def scratch_bytes(shape: DecoderShape, rows: int, context: int) -> int:
@@ -32,6 +38,23 @@ def _keys_bytes(shape: DecoderShape, rows: int) -> int:
     return rows * shape.k
 
 
+@dataclass(frozen=True)
+class Template:
+    """A program, uint8 [instructions, 64]; the bytes that its transfers move; and which of its instructions have
+    to be given their addresses.
+    """
+    code: np.ndarray
+    moved: int
+    moving: list[tuple[int, Indexed]]
+
+    def with_indices(self, words: np.ndarray) -> np.ndarray:
+        """The program of the step whose indices these are."""
+        for number, place in self.moving:
+            address = place.base + int(words[place.word]) * place.stride
+            self.code[number, _ADDRESS:_ADDRESS + 8] = np.frombuffer(address.to_bytes(8, "little"), np.uint8)
+        return self.code
+
+
 class StepProgram:
     """Emits a step on a chip of `config`; `scratch` is memory of :func:`scratch_bytes`.
 
@@ -42,11 +65,10 @@ class StepProgram:
     """
 
     def __init__(self, config: ChipConfig, shape: DecoderShape, memory: DecoderMemory, step: Step,
-                 tokens: Sequence[int], scratch: Region):
+                 scratch: Region):
         self._config, self._shape, self._memory, self._step = config, shape, memory, step
-        self._tokens = tokens
         self._at = Scratchpad(config, shape, step)
-        self._emit, self._script = Emitter(config), Script()
+        self._emit, self._script = Emitter(config, self._at.indices), Script()
         self._layers = Layers(config, shape, self._at, self._emit, self._script,
                               scratch.base + _keys_bytes(shape, step.rows))
         self._attention = Attention(self._layers, memory, step, scratch.base)
@@ -55,25 +77,21 @@ class StepProgram:
         self._x_row = shape.width // columns * words
         self._work_blocks = self._at.work_lines // (words * step.rows)
 
-    @property
-    def moved(self) -> int:
-        """Bytes that its transfers move."""
-        return self._emit.bytes
+    @staticmethod
+    def kind(config: ChipConfig, step: Step) -> Hashable:
+        """Steps of one kind have one program, but for addresses where the chip takes no indices."""
+        return step.length, tuple((run.sequence, step.span(run), run.position // config.columns)
+                                  for run in step.runs)
 
-    @property
-    def kind(self) -> Hashable:
-        """Steps of one kind have the same instructions, but for addresses in memory."""
-        columns = self._config.columns
-        return ("decoder", self._shape, self._memory.context, self._step.length, tuple(
-            (self._step.span(run), run.position // columns) for run in self._step.runs))
-
-    def assemble(self) -> bytes:
+    def template(self) -> Template:
+        """The program for all steps of this one's kind."""
         self._script.do(self._begin)
         for layer in range(self._shape.model.layers):
             self._layer(layer)
         self._end()
         self._script.run(self._at.ring)
-        return self._emit.assemble()
+        code = np.frombuffer(self._emit.assemble(), np.uint8).reshape(-1, INSTRUCTION_BYTES).copy()
+        return Template(code, self._emit.bytes, self._emit.moving)
 
     def _begin(self) -> None:
         """Constants, table B, and the tokens' rows of the embedding."""
@@ -84,9 +102,11 @@ class StepProgram:
         emit.load(memory.constants.base, 4, at.one, segment=4)
         emit.load(memory.constants.base + 4, 4, at.epsilon, segment=4)
         emit.fill(at.unit_scale, 1, 127)
-        for row, token in enumerate(self._tokens):
-            emit.load(memory.embedding.address(int(token)), memory.embedding.row_bytes, at.x + row * self._x_row,
-                      segment=segment)
+        indices = Indices(self._step, self._config.columns)
+        emit.load(memory.indices.base, 4 * indices.count, at.indices, segment=self._config.line_bytes)
+        for row in range(self._step.rows):
+            emit.load(memory.embedding.indexed(indices.token(row)), memory.embedding.row_bytes,
+                      at.x + row * self._x_row, segment=segment)
         self._attention.tables()
 
     def _layer(self, number: int) -> None:

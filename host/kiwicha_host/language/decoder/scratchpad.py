@@ -10,7 +10,7 @@ from ...compiler.program.memory_map import ceil_div
 from .emitter import GROUP
 from .script import Ring
 from .shape import BLOCK, DecoderShape
-from .step import Step
+from .step import Indices, Step
 
 __all__ = ["Scratchpad", "chunk_lines"]
 
@@ -49,6 +49,7 @@ class Scratchpad:
         config, shape, rows = self.config, self.shape, self.step.rows
         columns, words = config.columns, word_lines(config)
         scale_lines = ceil_div(rows, config.line_bytes)
+        self.indices = self._take(ceil_div(4 * Indices(self.step, columns).count, config.line_bytes))
         attended = shape.model.heads * shape.value_head
         self.one, self.epsilon, self.trash = (self._take(words) for _ in range(3))
         self.unit_scale = self._take(1)

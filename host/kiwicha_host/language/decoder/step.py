@@ -1,10 +1,13 @@
 """What a step of a decoder is asked to do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from .shape import BLOCK
 
-__all__ = ["Run", "Step"]
+__all__ = ["Indices", "Run", "Step"]
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,31 @@ class Step:
     @property
     def most_span(self) -> int:
         return max(map(self.span, self.runs))
+
+
+class Indices:
+    """Which word of a step's indices says what: its tokens, and of each run the first position, and that within
+    a block of `columns` positions.
+    """
+
+    def __init__(self, step: Step, columns: int):
+        self._step, self._columns = step, columns
+
+    @property
+    def count(self) -> int:
+        return self._step.rows + 2 * len(self._step.runs)
+
+    @staticmethod
+    def token(row: int) -> int:
+        return row
+
+    def position(self, run: int) -> int:
+        return self._step.rows + run
+
+    def within(self, run: int) -> int:
+        return self._step.rows + len(self._step.runs) + run
+
+    def words(self, tokens: Sequence[int]) -> np.ndarray:
+        """uint32: all of them."""
+        positions = [run.position for run in self._step.runs]
+        return np.array([*tokens, *positions, *(position % self._columns for position in positions)], np.uint32)
