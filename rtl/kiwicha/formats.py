@@ -7,8 +7,8 @@ Source: OCP Microscaling Formats (MX) v1.0, section 5; OCP 8-bit Floating Point 
 import enum
 from dataclasses import dataclass
 
-__all__ = ["BLOCKS", "DocumentedEnum", "ElementFormat", "FORMATS", "Format", "MAX_BLOCK", "QUIET_NAN",
-           "SCALE_BIAS", "SCALE_NAN"]
+__all__ = ["BLOCKS", "DocumentedEnum", "ElementFormat", "FORMATS", "Format", "MAX_BLOCK", "MINUS_ZERO",
+           "QUIET_NAN", "SCALE_BIAS", "SCALE_NAN"]
 
 #: Elements along K that share a scale.
 BLOCKS = (16, 32, 64, 128)
@@ -17,6 +17,8 @@ MAX_BLOCK = max(BLOCKS)
 SCALE_BIAS, SCALE_NAN = 127, 0xFF
 #: The only NaN that arithmetic makes, as the bits of FP32; its upper half is that of bfloat16.
 QUIET_NAN = 0x7FC0_0000
+#: What an FP32 addition leaves as it is, a zero of either sign too.
+MINUS_ZERO = 0x8000_0000
 
 
 class DocumentedEnum(enum.Enum):

@@ -98,6 +98,10 @@ LANE_RESULT = LANE_MAXIMUM + 1
 LANE_OUT = LANE_RESULT + FLOAT_TO_INT8
 #: A step's results to the first of them with its function, besides a cycle for each.
 RESULT_FUNCTIONS = FLOAT_FUNCTION + 1
+#: Iterations of a level of loops, at most.
+MOST_ITERATIONS = (1 << 16) - 1
+#: Sums of a row may wait so long for the adder of higher levels; see :mod:`kiwicha.vector.row_sums`.
+SUM_WAIT = 3
 #: A step that completes a line to that line.
 LINE_PACKER = 1
 
@@ -129,6 +133,22 @@ def row_reducer(config: ChipConfig) -> int:
     return 1 + (config.vector_lanes - 1).bit_length() + 1
 
 
+def sum_levels(config: ChipConfig, iterations: int) -> int:
+    """Levels of FP32 additions over the steps of a row of so many iterations: one at least, with -0 perhaps."""
+    return max(1, (iterations * steps(config) - 1).bit_length())
+
+
+def sum_tree(levels: int) -> int:
+    """The last step's sum, at the first adder of steps, to the sum of a row."""
+    # Of the second level, no pair of a row of three or four steps has to wait.
+    return (FLOAT_ADD + 1) * levels + (levels > 1) + (SUM_WAIT if levels > 2 else 0)
+
+
+def row_sums(config: ChipConfig, levels: int) -> int:
+    """The last step of a row to its FP32 sum: a tree over the step's values, and the levels of all steps."""
+    return 1 + FLOAT_ADD * (config.vector_lanes - 1).bit_length() + sum_tree(levels)
+
+
 def vector_latency(config: ChipConfig) -> int:
     """The acceptance of a line's last read to its write."""
     return READ_LATENCY + column_select(config) + LANE_OUT + LINE_PACKER + 1
@@ -140,11 +160,11 @@ def dynamic_scale_latency(config: ChipConfig) -> int:
             + LINE_PACKER + 1)
 
 
-def late_latency(config: ChipConfig, row: bool, function: bool) -> int:
-    """A row's last read, or with a function a step's, to the write of its last line."""
+def late_latency(config: ChipConfig, row: bool, function: bool, levels: int = 0) -> int:
+    """A row's last read, or with a function a step's, to the write of its last line; `levels` of an FP32 sum."""
     latency = READ_LATENCY + column_select(config) + LANE_RESULT + 1 + LINE_PACKER + 1
     if row:
-        latency += row_reducer(config) + steps(config) - 1
+        latency += (row_sums(config, levels) if levels else row_reducer(config)) + steps(config) - 1
     if function:
         latency += RESULT_FUNCTIONS + (1 if row else config.vector_lanes)
     return latency

@@ -235,13 +235,15 @@ class _Generator:
         """Operands, parameters and tables of a VECTOR: what it reads, some of `pads`, and its fields."""
         rng, config = self.rng, self.config
         source, b_use, reduce, fields = Source.ACCUMULATOR, OperandUse.NONE, Reduce.MAXIMUM, {}
+        float_row = False
         if self.has_tables and rng.random() < 0.7:
             sources = [Source.ACCUMULATOR, Source.TABLE]
             uses = [OperandUse.NONE, OperandUse.ADD, OperandUse.MULTIPLY]
             if config.functions:
                 sources, uses, fields = list(Source), list(OperandUse), self.functions(out_format)
+                float_row = bool(fields.get("row")) and out_format == OutFormat.FP32
             source, b_use, reduce = (rng.choice(choices) for choices in (sources, uses, list(Reduce)))
-            if fields.get("row") and out_format == OutFormat.FP32:
+            if float_row and not config.float_row_sums:
                 reduce = Reduce.MAXIMUM
             if b_use == OperandUse.INDEX and source != Source.TABLE:
                 b_use = OperandUse.NONE
@@ -268,7 +270,8 @@ class _Generator:
             **{f"a_stride{i}": value for i, value in enumerate(a_strides[:4])}, "part_stride": a_strides[4],
             "b_line": b_line, "b_stride2": b_strides[0], "b_stride3": b_strides[1],
             "float": int(config.vector_floats and source != Source.BYTES and out_format != OutFormat.INT32
-                         and reduce != Reduce.SUM and rng.random() < 0.7)}
+                         and (reduce != Reduce.SUM or (float_row and counts[0] == counts[1] == 1))
+                         and rng.random() < 0.7)}
         reads = [(a, True), (b, b_use != OperandUse.NONE), (self.params, needed or "table_line" in fields)]
         return list(dict.fromkeys(region for region, is_read in reads if is_read)), fields
 

@@ -6,8 +6,18 @@ import cocotb
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import TABLE_WORDS, Activity, OperandUse, OutFormat, Reduce, ScaleMode, Source
-from kiwicha.timing import READ_LATENCY
+from kiwicha.isa import (
+    TABLE_WORDS,
+    Activity,
+    OperandUse,
+    OutFormat,
+    Reduce,
+    ResultFunction,
+    ScaleMode,
+    SecondSource,
+    Source,
+)
+from kiwicha.timing import READ_LATENCY, late_latency, sum_levels
 from kiwicha.vector.unit import VectorUnit
 from tb import harness
 from tb.harness import Bench, cycles
@@ -215,6 +225,46 @@ async def operands_at_full_rate(dut):
                     b_stride2=1, b_line=0) for source in sources * 2]
     await around.run(batch)
     assert np.diff(around.reads).max() <= 12, np.diff(around.reads).max()
+
+
+@cocotb.test()
+async def sums_of_rows_at_full_rate(dut):
+    """FP32 sums of row after row: a read a cycle, and always as many cycles from the last one to its line."""
+    around = await surround(dut, "sums")
+    random = harness.rng("sums of rows")
+    config = around.config
+    if not config.float_row_sums:
+        return
+    steps, words = config.columns // config.vector_lanes, result_lines(config, OutFormat.FP32)
+
+    def sums(iterations, rows, function, **fixed):
+        return instruction(config, random, **PLAIN | {
+            "out_format": OutFormat.FP32, "row": 1, "reduce": Reduce.SUM, "float": 1, "function": function,
+            "bias": 0, "scale_mode": ScaleMode.NONE, "count0": 1, "count1": 1, "count2": iterations,
+            "count3": rows, "a_line": 0, "a_stride2": 1, "a_stride3": iterations, "out_line": 0,
+            "out_stride3": words, "out_step": 1, **fixed})
+
+    for iterations in (1, 2, 3, 5, 8, 9, 17, 20, 33, 60):
+        function, rows = random.choice(list(ResultFunction)), min(9, config.accumulator_lines // iterations)
+        await around.run([sums(iterations, rows, function)])
+        took = around.reads[-1] - around.reads[0] + 1
+        # Of short rows there are more lines on their way than there is room for.
+        if iterations * steps >= 4 * words:
+            assert took == iterations * rows * steps, f"{rows} rows of {iterations}: {took} cycles"
+        late = around.write_cycles[-1] - around.reads[-1]
+        levels = sum_levels(config, iterations)
+        assert late == late_latency(config, True, function != ResultFunction.NONE, levels), f"latency {late}"
+    # A square each, of words: both operands' lines come from the scratchpad.
+    square = {"a_source": Source.WORDS, "b_source": SecondSource.WORDS, "b_use": OperandUse.MULTIPLY, "b_line": 0,
+              "a_stride2": words, "b_stride2": words, "a_stride3": 0, "b_stride3": 0, "out_line": 20 * words}
+    await around.run([sums(20, 3, ResultFunction.RSQRT, **square)])
+    took = around.reads[-1] - around.reads[0] + 1
+    assert took <= 60 * max(steps, 2 * words) + 6, f"{took} cycles"
+    # Of as many levels, one after the other; of other levels, once the last line has been written.
+    await around.run([sums(iterations, 2, ResultFunction.NONE) for iterations in (17, 20, 30, 32)])
+    assert np.diff(around.reads).max() <= 2
+    await around.run([sums(20, 2, ResultFunction.NONE), sums(9, 2, ResultFunction.NONE)])
+    assert around.reads[40 * steps] > around.write_cycles[2 * words - 1]
 
 
 @cocotb.test()

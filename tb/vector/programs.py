@@ -35,7 +35,7 @@ def instruction(config, random, index=0, **fixed):
     f |= fixed
     if f["out_format"] == OutFormat.INT32:
         f["scale_mode"], f["float"] = fixed.get("scale_mode", ScaleMode.NONE), fixed.get("float", 0)
-    operands(f, random, fixed)
+    operands(config, f, fixed)
     lines = result_lines(config, f["out_format"])
     small = [0, 1, -1, 2, 3, -5]
     parts = []
@@ -102,14 +102,12 @@ def with_functions(config, random, fixed):
          "b_source": random.choice(list(SecondSource))}
     if form in (OutFormat.INT32, OutFormat.FP32) and random.random() < 0.5:
         f |= {"row": 1, "tail": random.choice([0, 1, config.columns, random.randint(0, config.columns)])}
-        if form == OutFormat.FP32:
-            f["reduce"] = Reduce.MAXIMUM
     if form == OutFormat.FP32 and random.random() < 0.5:
         f["function"] = random.choice(list(ResultFunction))
     return f
 
 
-def operands(f, random, fixed):
+def operands(config, f, fixed):
     """Leave out what does not go together, unless it is `fixed`."""
     if f["out_format"] == OutFormat.INT32 and f["b_use"] == OperandUse.MULTIPLY:
         f["b_use"] = fixed.get("b_use", OperandUse.ADD)
@@ -121,8 +119,11 @@ def operands(f, random, fixed):
         f["scale_mode"] = fixed.get("scale_mode", ScaleMode.NONE)
     if f["a_source"] == Source.BYTES:
         f["float"] = fixed.get("float", 0)
-    if f["float"]:
+    float_row = f["row"] and f["out_format"] == OutFormat.FP32
+    if (f["float"] and not float_row) or (float_row and not config.float_row_sums):
         f["reduce"] = fixed.get("reduce", Reduce.MAXIMUM)
+    if f["float"] and f["reduce"] == Reduce.SUM:
+        f |= {name: fixed.get(name, 1) for name in ("count0", "count1")}
 
 
 def place(f, random, base, depth, levels, strides):
@@ -232,8 +233,6 @@ def function_errors(config, make):
     yield make(**fp32, b_source=3)
     yield from (make(**int32, a_source=source, b_use=OperandUse.INDEX) for source in (Source.ACCUMULATOR,
                                                                                       Source.WORDS))
-    if not config.float_row_sums:
-        yield make(**fp32, row=1, reduce=Reduce.SUM)
     yield from (make(**int32 | {"out_format": form}, row=1) for form in formats(config)
                 if form not in (OutFormat.INT32, OutFormat.FP32))
     yield from (make(**int32 | {"out_format": form}, function=ResultFunction.RSQRT) for form in formats(config)
@@ -251,6 +250,16 @@ def function_errors(config, make):
     yield make(**row | {"out_line": pad - 1, "out_stride3": 1, "out_step": 1})
     yield make(**row | {"out_line": pad - lines + 1, "out_stride3": 0, "out_step": 1})
     yield make(**row | {"a_stride3": -8, "a_stride2": -1})
+    sums = fp32 | {"row": 1, "reduce": Reduce.SUM}
+    if not config.float_row_sums:
+        yield from (make(**sums, float=value) for value in (0, 1))
+        return
+    sums |= {"float": 1, "a_source": Source.WORDS}
+    yield from (make(**sums | {"row": 0}, count0=count) for count in (1, 2))
+    yield make(**sums | {"out_format": OutFormat.INT8})
+    yield from (make(**sums | {"count0": 1, "count1": 1} | counts) for counts in (
+        {"count0": 2}, {"count1": 3}, {"count0": 0, "count1": 2}, {"count0": 65535, "count2": 0}, {"count2": 0},
+        {"count3": 0}, {"count1": 2, "tail": config.columns + 1}))
 
 
 def dynamic_scale_errors(config, make):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kiwicha import ChipConfig
-from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, ResultFunction, ScaleMode, SecondSource, Source
-from kiwicha.timing import PARAMETER_SETS, READ_LATENCY, late_latency, steps, word_lines
+from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, SecondSource, Source
+from kiwicha.timing import PARAMETER_SETS, READ_LATENCY, late_latency, steps, sum_levels, word_lines
 
 from .events import Events
 from .issue_queue import Instruction
@@ -33,11 +33,14 @@ class _Way(NamedTuple):
     dynamic_scale: bool
     row: bool
     function: bool
+    levels: int     # of an FP32 sum of a row
 
     @classmethod
-    def of(cls, fields: dict[str, Any]) -> "_Way":
+    def of(cls, config: ChipConfig, fields: dict[str, Any]) -> "_Way":
+        float_sum = fields["row"] and fields["reduce"] == Reduce.SUM and fields["out_format"] == OutFormat.FP32
         return cls(fields["out_format"] in _DYNAMIC_SCALE, bool(fields["row"]),
-                   fields["function"] != ResultFunction.NONE)
+                   fields["function"] != ResultFunction.NONE,
+                   sum_levels(config, fields["count2"]) if float_sum else 0)
 
 
 class VectorModel:
@@ -53,7 +56,7 @@ class VectorModel:
         self._walking = False
         self._address_generator_free = 0                    # the address generator takes an instruction
         self._written = -1                                  # the last line was
-        self._way = _Way(False, False, False)
+        self._way = _Way(False, False, False, 0)
         self._accepted = 0
         self._ends: list[int] = []
         self._last = -1                                     # read of the instruction before
@@ -99,7 +102,7 @@ class VectorModel:
 
     def _walk(self, prepared: "_Prepared") -> None:
         """The address generator takes an instruction."""
-        way = _Way.of(prepared.fields)
+        way = _Way.of(self._config, prepared.fields)
         took = max(prepared.offered, self._address_generator_free)
         if way != self._way:
             took = max(took, self._written + 1)
@@ -150,7 +153,7 @@ class VectorModel:
         self._address_generator_free = (last - ahead - MEASURED["address_generator"]
                                         + MEASURED["address_generator_period"])
         if self._way.row or self._way.function:
-            self._written = last + late_latency(self._config, self._way.row, self._way.function)
+            self._written = last + late_latency(self._config, self._way.row, self._way.function, self._way.levels)
         elif self._way.dynamic_scale:
             # The lines of a pixel, and one of scales after them.
             self._written = (last + self._timing.dynamic_scale

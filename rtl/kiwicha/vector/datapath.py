@@ -211,6 +211,8 @@ class Datapath(wiring.Component):
             late.sum.eq(settings.sum), late.limit.eq(settings.tail), late.integer.eq(settings.integer),
             late.row.eq(settings.row), late.function.eq(settings.function),
         ]
+        if self._config.float_row_sums:
+            m.d.comb += late.levels.eq(settings.levels)
         with m.If(late.o_valid):
             m.d.comb += [line_packer.valid.eq(1), line_packer.step.eq(late.o_step),
                          line_packer.size.eq(Size.WORD.value),

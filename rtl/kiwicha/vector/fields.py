@@ -8,6 +8,7 @@ from amaranth.hdl import Const, Mux, Signal
 from ..arith.order import total_order
 from ..isa import ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, SecondSource, Source
 from ..lib.delay import delay
+from ..timing import MOST_ITERATIONS, steps, sum_levels
 from .shapes import Geometry, Size
 
 __all__ = ["check_fields", "write_settings"]
@@ -19,7 +20,10 @@ def check_fields(m, config, fields, error, address):
     """The first field without meaning, if any, to `error` and its value to `address`."""
     counts = [fields[f"count{level}"] for level in range(4)]
     integer = fields.out_format == OutFormat.INT32
+    fp32, has_sum = fields.out_format == OutFormat.FP32, fields.reduce == Reduce.SUM
     has_float, functions = Const(config.vector_floats, 1), Const(config.functions, 1)
+    no_sum = has_sum & ~(fields.row & fp32) if config.functions else has_sum
+    row_of_floats = fp32 if config.float_row_sums else fp32 & (fields.reduce == Reduce.MAXIMUM)
     last_source, last_use = ((Source.BYTES, OperandUse.INDEX) if config.functions else
                              (Source.TABLE, OperandUse.MULTIPLY))
     m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
@@ -28,8 +32,7 @@ def check_fields(m, config, fields, error, address):
     with m.Elif((fields.scale_mode > ScaleMode.COLUMN.value)
                 | (integer & (fields.scale_mode != ScaleMode.NONE))):
         m.d.sync += address.eq(fields.scale_mode)
-    with m.Elif(fields.float & (integer | ~has_float | (fields.reduce == Reduce.SUM)
-                                | (fields.a_source == Source.BYTES))):
+    with m.Elif(fields.float & (integer | ~has_float | no_sum | (fields.a_source == Source.BYTES))):
         m.d.sync += address.eq(fields.float)
     with m.Elif(fields.a_source > last_source.value):
         m.d.sync += address.eq(fields.a_source)
@@ -41,16 +44,18 @@ def check_fields(m, config, fields, error, address):
         m.d.sync += address.eq(fields.b_use)
     with m.Elif(fields.b_source > (SecondSource.ROW if config.functions else SecondSource.TABLE).value):
         m.d.sync += address.eq(fields.b_source)
-    with m.Elif(fields.row & ~(functions & (integer | ((fields.out_format == OutFormat.FP32)
-                                                      & (fields.reduce == Reduce.MAXIMUM))))):
+    with m.Elif(fields.row & ~(functions & (integer | row_of_floats))):
         m.d.sync += address.eq(fields.row)
-    with m.Elif((fields.function != ResultFunction.NONE)
-                & ~(functions & (fields.out_format == OutFormat.FP32))):
+    with m.Elif((fields.function != ResultFunction.NONE) & ~(functions & fp32)):
         m.d.sync += address.eq(fields.function)
     with m.Elif(fields.row & (fields.tail > config.columns)):
         m.d.sync += address.eq(fields.tail)
     with m.Elif(_bad_parts(config, fields)):
         m.d.sync += address.eq(fields.parts)
+    if config.float_row_sums:
+        for count in counts[:2]:
+            with m.Elif(fields.float & has_sum & (count != 1)):
+                m.d.sync += address.eq(count)
     with m.Elif((counts[0] != 0) & (counts[1] != 0) & (counts[2] != 0) & (counts[3] != 0)):
         m.d.sync += error.eq(ErrorCode.NONE)
 
@@ -110,6 +115,8 @@ def write_settings(m, config, fields, checking, settings, enable):
             settings.row.eq(fields.row), settings.function.eq(fields.function),
             settings.tail.eq(Mux(fields.tail == 0, config.columns, fields.tail)),
         ]
+    if config.float_row_sums:
+        m.d.comb += settings.levels.eq(delay(m, _sum_levels(config, fields), "levels"))
     if config.dynamic_scales:
         m.d.comb += [
             settings.dynamic_scale.eq(_dynamic_scale(config, fields)),
@@ -117,6 +124,15 @@ def write_settings(m, config, fields, checking, settings, enable):
         ]
     if config.has_float_results and config.has_mxint8_results:
         m.d.comb += settings.mxint8.eq(fields.out_format == OutFormat.MXINT8)
+
+
+def _sum_levels(config, fields):
+    """:func:`~kiwicha.timing.sum_levels` of an instruction, or 0."""
+    last = sum(fields.count2 << place for place in range(6) if steps(config) >> place & 1) - 1
+    # Whether there is a one in this place or above.
+    above = [last[place:].any() for place in range(1, sum_levels(config, MOST_ITERATIONS))]
+    is_sum = fields.row & (fields.out_format == OutFormat.FP32) & (fields.reduce == Reduce.SUM)
+    return Mux(is_sum, 1 + sum(above), 0)
 
 
 def _size(config, fields):

@@ -7,6 +7,7 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
+from ..formats import MINUS_ZERO
 from ..isa import ErrorCode, ResultFunction, ScaleMode, Unit
 from ..layouts import unit_layout
 from ..lib.delay import delay
@@ -19,8 +20,6 @@ from .tables import TableLoader, table_write
 __all__ = ["ParameterFetch"]
 
 ONE = 0x3F800000
-#: What an FP32 addition leaves as it is, a zero of either sign too.
-MINUS_ZERO = 0x80000000
 
 
 class _State(enum.Enum, shape=3):
@@ -48,12 +47,12 @@ class ParameterFetch(wiring.Component):
 
     Errors do not stop anything here. They are handed on with the instruction, as its `code`, so that they are
     told after everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not;
-    an unknown `scale_mode`, or a scale for INT32; `float` for INT32, for a sum, or in a chip without FP32
-    additions; an unknown `a_source`; an unknown `b_use`, one beside what it takes the place of, or an index
-    without a table; an unknown `b_source`; `row` or `function` with another format, or in a chip without; a `tail`
-    of too many columns; with a dynamic scale, `parts` of zero, too many, or more than one with parameters per
-    column; or a count of zero, looked for in this order; SCRATCHPAD_RANGE for a parameter line, or then one of
-    tables.
+    an unknown `scale_mode`, or a scale for INT32; `float` for INT32, for a sum but an FP32 row's, or in a chip
+    without FP32 additions; an unknown `a_source`; an unknown `b_use`, one beside what it takes the place of, or an
+    index without a table; an unknown `b_source`; `row` or `function` with another format, or in a chip without, or
+    a `row` for an FP32 sum that this chip has not; a `tail` of too many columns; with a dynamic scale, `parts` of
+    zero, too many, or more than one with parameters per column; a window for a sum with `float`; or a count of
+    zero, looked for in this order; SCRATCHPAD_RANGE for a parameter line, or then one of tables.
 
     Members
     -------
@@ -157,6 +156,8 @@ class ParameterFetch(wiring.Component):
         way = self.o.p.way
         if self._config.dynamic_scales:
             m.d.comb += way.dynamic_scale.eq(self.settings.dynamic_scale)
+        if self._config.float_row_sums:
+            m.d.comb += way.levels.eq(self.settings.levels)
         if self._config.functions:
             m.d.comb += [way.row.eq(fields.row), way.function.eq(fields.function != ResultFunction.NONE)]
         return m

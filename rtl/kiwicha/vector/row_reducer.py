@@ -1,6 +1,6 @@
-"""All results of a row to one: their sum or their maximum."""
+"""All results of a row to one: their sum as integers, or their maximum."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, signed
+from amaranth.hdl import Module, Mux, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,12 +26,10 @@ class RowReducer(wiring.Component):
         A step's values are here.
     value : In(array of signed(32))
         Integers, or keys that compare as such.
-    step : In
-        Its number: values of columns that do not exist do not count.
+    counts : In(lanes)
+        Which of them count.
     begins, ends : In(1)
         It is a row's first, or last.
-    tail : In(1), limit : In
-        With `tail`, only the first `limit` columns count.
     sum : In(1)
         A sum rather than the maximum.
     o_valid : Out(1)
@@ -44,18 +42,14 @@ class RowReducer(wiring.Component):
         self.latency = row_reducer(config)
         super().__init__({
             "valid": In(1), "value": In(data.ArrayLayout(signed(32), geometry.lanes)),
-            "step": In(geometry.step_width), "begins": In(1), "ends": In(1), "tail": In(1),
-            "limit": In(range(geometry.columns + 1)), "sum": In(1),
+            "counts": In(geometry.lanes), "begins": In(1), "ends": In(1), "sum": In(1),
             "o_valid": Out(1), "o": Out(signed(32)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        lanes, columns = self._geometry.lanes, self._geometry.columns
-        limit = Mux(self.tail, self.limit, columns)
-        lane_bits = (lanes - 1).bit_length()
-        values = [delay(m, Mux(Cat(Const(lane, lane_bits), self.step) < limit, self.value[lane],
-                               Mux(self.sum, 0, _LEAST)), f"value_{lane}") for lane in range(lanes)]
+        values = [delay(m, Mux(self.counts[lane], self.value[lane], Mux(self.sum, 0, _LEAST)), f"value_{lane}")
+                  for lane in range(self._geometry.lanes)]
         levels, is_sum = self.latency - 2, delay(m, self.sum, "is_sum_0")
         for level in range(levels):
             values = [delay(m, _joined(is_sum, a, b), f"value_{level}_{index}")

@@ -10,7 +10,7 @@ from ..formats import MAX_BLOCK
 from ..isa import ErrorCode, ResultFunction, ScaleRule, Unit
 from ..layouts import unit_layout
 from ..memory.ports import LINE_ADDRESS
-from ..timing import PARAMETER_SETS, steps, word_lines
+from ..timing import MOST_ITERATIONS, PARAMETER_SETS, steps, sum_levels, word_lines
 
 __all__ = ["Geometry", "Size", "line_order", "prepared_layout", "request_layout", "settings_layout",
            "size_shape", "tag_layout", "way_layout"]
@@ -85,12 +85,15 @@ def settings_layout(config: ChipConfig) -> data.StructLayout:
     the maximum; operand B's words `add` to it, or `multiply`. `float` says that A and bias are FP32;
     `dynamic_scale`, that results take a dynamic scale, by `rule`; `mxint8`, that they are MXINT8 in a chip where
     they could be E4M3. With functions, `row` and `function` are the instruction's, and in the last iteration of a
-    row the first `tail` columns count.
+    row the first `tail` columns count; `levels` are those of the additions over a row's steps for its FP32 sum,
+    or 0.
     """
     scaled = {"dynamic_scale": 1, "rule": ScaleRule}
     if config.has_float_results and config.has_mxint8_results:
         scaled |= {"mxint8": 1}
     functions = {"row": 1, "function": ResultFunction, "tail": range(config.columns + 1)}
+    if config.float_row_sums:
+        functions |= _levels(config)
     return data.StructLayout({
         "low": signed(32),
         "high": signed(32),
@@ -143,9 +146,17 @@ def request_layout(config: ChipConfig) -> data.StructLayout:
 
 
 def way_layout(config: ChipConfig) -> data.StructLayout:
-    """By which of several ways results leave the datapath; before another one is taken, it runs empty."""
+    """By which of several ways results leave the datapath; before another one is taken, it runs empty.
+
+    FP32 sums of rows take more or less time by their `levels` of additions.
+    """
     return data.StructLayout({**({"dynamic_scale": 1} if config.dynamic_scales else {}),
-                              **({"row": 1, "function": 1} if config.functions else {})})
+                              **({"row": 1, "function": 1} if config.functions else {}),
+                              **(_levels(config) if config.float_row_sums else {})})
+
+
+def _levels(config):
+    return {"levels": range(sum_levels(config, MOST_ITERATIONS) + 1)}
 
 
 def prepared_layout(config: ChipConfig) -> data.StructLayout:
