@@ -22,6 +22,7 @@ from kiwicha.arith.float_add import FloatAdd
 from kiwicha.arith.float_multiply import FloatMultiply
 from kiwicha.arith.function_pipe import FunctionPipe
 from kiwicha.export import to_verilog
+from kiwicha.vector.row_sums import RowSums
 from kiwicha.vector.unit import VectorUnit
 from kiwicha_host import toolchain
 from kiwicha_host.build_cache import build_folder
@@ -31,7 +32,8 @@ __all__ = ["COMPONENTS", "cells", "place"]
 _CHIP = ChipConfig.preset("ulx3s_85f")
 COMPONENTS: dict[str, Callable[[], Any]] = {
     "float_add": FloatAdd, "float_multiply": lambda: FloatMultiply(ecp5=True),
-    "function_pipe": lambda: FunctionPipe(ecp5=True), "vector_unit": lambda: VectorUnit(_CHIP),
+    "function_pipe": lambda: FunctionPipe(ecp5=True), "row_sums": lambda: RowSums(replace(_CHIP, functions=True)),
+    "vector_unit": lambda: VectorUnit(_CHIP),
     "vector_unit_functions": lambda: VectorUnit(replace(_CHIP, functions=True))}
 _PART = Part("LFE5U-85F-6BG381C")
 

@@ -100,7 +100,7 @@ LANE_OUT = LANE_RESULT + FLOAT_TO_INT8
 RESULT_FUNCTIONS = FLOAT_FUNCTION + 1
 #: Iterations of a level of loops, at most.
 MOST_ITERATIONS = (1 << 16) - 1
-#: Sums of a row may wait so long for the adder of higher levels; see :mod:`kiwicha.vector.row_sums`.
+#: A row's last pair of sums may wait so long for the adder of higher levels; see :mod:`kiwicha.vector.row_sums`.
 SUM_WAIT = 3
 #: A step that completes a line to that line.
 LINE_PACKER = 1

@@ -143,7 +143,7 @@ async def long_rows(dut):
     """Thousands of steps, and rows whose last pairs wait longest."""
     await harness.start(dut)
     world = World(dut)
-    for length, count in ((137, 8), (255, 5), (1000, 3), (4099, 2)):
+    for length, count in ((157, 8), (255, 5), (1000, 3), (4099, 2)):
         for _ in range(count):
             await world.row(length)
         await world.settle()

@@ -52,9 +52,9 @@ class RowSums(wiring.Component):
     A step's values go through a tree of adders, whose sums a first adder takes in pairs, and a second one does the
     additions of all levels above: of each level, one sum is held until the next one comes. A row of n sums has
     n / 2 of these additions, and at each level up to half of one more, for a lone one at its end: in all no more
-    than n. The second adder's own sums never wait, but pairs of the first one's do, for up to
-    :data:`~kiwicha.timing.SUM_WAIT` cycles. For a row's latency to be the same whatever comes before it, its sum
-    waits for what is left of these: shorter than until the next row's.
+    than n. The second adder's own sums never wait, but pairs of the first one's do: a row's last for up to
+    :data:`~kiwicha.timing.SUM_WAIT` cycles (`tests/test_row_sums.py` says why). For a row's latency to be the same
+    whatever comes before it, its sum waits for what is left of these: shorter than until the next row's.
 
     Latency :func:`~kiwicha.timing.row_sums` cycles from the step that ends a row, one step per cycle, no stall.
 
