@@ -135,11 +135,11 @@ class _Mutator(FragmentTransformer, ValueTransformer, StatementTransformer):
     def on_Operator(self, value):
         right = super().on_Operator(value)
         name, operands, wrongs = right.operator, right.operands, []
-        if name in _OTHER:
+        if name in _OTHER and (name != "-" or len(operands) == 2):
             wrongs.append((f"{name} -> {_OTHER[name]}", Operator(_OTHER[name], operands)))
-        if name == "~":
-            wrongs.append(("~ left out", operands[0]))
-        if name in ("&", "|", "^", "+", "-"):
+        if name in ("~", "-") and len(operands) == 1:
+            wrongs.append((f"{name} left out", operands[0]))
+        if name in ("&", "|", "^", "+", "-") and len(operands) == 2:
             wrongs += [(f"{name}: {side} operand alone", operand)
                        for side, operand in zip(("first", "second"), operands, strict=False)]
         if name in ("r|", "b", "==", "!=") and len(operands[0]) > 1:
