@@ -21,10 +21,10 @@ WIDE = ChipConfig.preset("wide")
 SMALL = ChipConfig.preset("small")
 CHIPS = {
     "wide": WIDE,
-    "square8": dataclasses.replace(SMALL, functions=True, name="square8"),
-    "square4": dataclasses.replace(SMALL, rows=4, columns=4, vector_lanes=1, bank_lines=4096, functions=True,
+    "small": SMALL,
+    "square4": dataclasses.replace(SMALL, rows=4, columns=4, vector_lanes=1, bank_lines=4096,
                                    name="square4"),
-    "tall": dataclasses.replace(SMALL, rows=32, functions=True, name="tall"),
+    "tall": dataclasses.replace(SMALL, rows=32, name="tall"),
     "flat": dataclasses.replace(WIDE, rows=8, columns=32, vector_lanes=8, name="flat"),
 }
 
@@ -65,7 +65,7 @@ def test_exact_is_near_the_reference(tiny, exact):
     assert np.abs(exact - expected).max() > 0
 
 
-@pytest.mark.parametrize("chip, rows", [("wide", 1), ("wide", 4), ("wide", 16), ("wide", 7), ("square8", 4),
+@pytest.mark.parametrize("chip, rows", [("wide", 1), ("wide", 4), ("wide", 16), ("wide", 7), ("small", 4),
                                         ("square4", 16), ("tall", 3), ("flat", 16)])
 def test_the_same_bits_everywhere(tiny, exact, chip, rows):
     tokens = tokens_of(30)
@@ -82,7 +82,7 @@ def test_the_same_bits_everywhere(tiny, exact, chip, rows):
 def test_other_shapes(sizes):
     odd, tokens = model(seed=3, **sizes), tokens_of(20, vocabulary=33)
     expected = ExactDecoder(odd).logits(tokens)
-    decoder = ChipDecoder(odd, open_device("golden", config=CHIPS["square8"]), 32)
+    decoder = ChipDecoder(odd, open_device("golden", config=CHIPS["small"]), 32)
     assert_same_bits(decoder.prefill(tokens[:17]), expected[16])
     assert_same_bits(decoder.step(tokens[17]), expected[17])
 
@@ -104,7 +104,7 @@ def test_a_batch_has_the_bits_of_each_alone(tiny):
 
 def test_steps_of_some_sequences(tiny):
     """Where there is no room for all, they are taken in parts."""
-    cramped = dataclasses.replace(CHIPS["square8"], bank_lines=512, name="cramped")
+    cramped = dataclasses.replace(CHIPS["small"], bank_lines=512, name="cramped")
     together = ChipDecoder(tiny, open_device("golden", config=cramped), 32, sequences=6)
     with pytest.raises(CompileError):
         together.run(Step(tuple(Run(number, 0) for number in range(6)), 1), [1] * 6)
@@ -164,7 +164,7 @@ def test_bytes_and_cycles(tiny):
 
 
 @pytest.mark.parametrize("config, what", [
-    ("small", "functions"), ("tiny", "functions and block scales"),
+    ("ulx3s_85f_fp8", "functions"), ("tiny", "functions and block scales"),
     (dataclasses.replace(CHIPS["wide"], columns=12, rows=16, name="twelve"), "columns divide 32, not 12"),
     (dataclasses.replace(CHIPS["wide"], formats=("e4m3",), name="eight"), "the format int8")])
 def test_chips_that_cannot(tiny, config, what):
@@ -174,7 +174,7 @@ def test_chips_that_cannot(tiny, config, what):
 
 
 def test_too_little_room(tiny):
-    small = dataclasses.replace(CHIPS["square8"], bank_lines=128, name="cramped")
+    small = dataclasses.replace(CHIPS["small"], bank_lines=128, name="cramped")
     with pytest.raises(CompileError, match="1 tokens at 32 positions needs [0-9]+ scratchpad lines; "
                                            "configuration 'cramped' has 512"):
         open_decoder(tiny, config=small, device="golden", context=8)

@@ -71,7 +71,7 @@ def test_nets(name, form, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vit", "class_token"])
-@pytest.mark.parametrize("config", [replace(ChipConfig.preset("small"), functions=True),
+@pytest.mark.parametrize("config", [ChipConfig.preset("small"),
                                     ChipConfig.preset("wide")], ids=lambda config: config.name)
 def test_transformers_need_no_host(name, config, tmp_path):
     """On a chip with functions; a norm's result may be one code off, and what follows from it."""

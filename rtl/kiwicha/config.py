@@ -325,7 +325,7 @@ PRESETS: dict[str, ChipConfig] = {config.name: config for config in (
                bank_lines=512, accumulator_lines=256, vector_lanes=2, queue_depth=2, reads_in_flight=4,
                writes_in_flight=4),
     ChipConfig(name="small", rows=8, columns=8, formats=_ALL, bus_width=64, scratchpad_banks=4, bank_lines=1024,
-               accumulator_lines=512, vector_lanes=2, reads_in_flight=8, writes_in_flight=4),
+               accumulator_lines=512, vector_lanes=2, functions=True, reads_in_flight=8, writes_in_flight=4),
     ChipConfig(name="ulx3s_85f", rows=16, columns=16, formats=("int8", "int4"), multiplier="ecp5_packed",
                bus_width=128),
     ChipConfig(name="ulx3s_85f_fp8", rows=16, columns=8, formats=_ALL, multiplier="ecp5", bus_width=128,
