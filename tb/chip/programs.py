@@ -245,6 +245,8 @@ class _Generator:
             source, b_use, reduce = (rng.choice(choices) for choices in (sources, uses, list(Reduce)))
             if float_row and not config.float_row_sums:
                 reduce = Reduce.MAXIMUM
+            elif float_row and reduce == Reduce.SUM and rng.random() < 0.7:
+                counts[:2] = [1, 1]     # with `float` there is no window
             if b_use == OperandUse.INDEX and source != Source.TABLE:
                 b_use = OperandUse.NONE
             loads = rng.choice((0, 0, 1, 2, 3))

@@ -307,6 +307,8 @@ BENCHES = [
     shape_bench(4, 2, 64, functions=True),
     shape_bench(32, 8, 64, functions=True),
     shape_bench(5, 1, 64, functions=True, testcase=["random_instructions", "errors_then_a_good_end"]),
+    # No FP32 sums of rows.
+    shape_bench(7, 2, 64, functions=True, testcase=["random_instructions", "errors_then_a_good_end"]),
     shape_bench(16, 4, 128, functions=True, **SCALED),
     # MXINT8 is all that there is, or not even that.
     shape_bench(8, 2, 64, block_scales=True),
