@@ -1,5 +1,6 @@
 """Chips of integers alone with block scales: MXINT8 products and results, on the golden and the compiled chip."""
 
+import dataclasses
 import itertools
 import random
 
@@ -10,6 +11,7 @@ from commands import fails
 from bench.campaign import cases, differing_bits, random_elements, random_scales
 from kiwicha import ChipConfig
 from kiwicha_host import open_device
+from kiwicha_host.devices.registers import LinkError
 from kiwicha_host.golden import gemm_block, quantize_block
 from kiwicha_host.job import Job
 from kiwicha_host.quantize import dequantize, quantize, quantize_weights
@@ -85,6 +87,14 @@ def test_random_programs_leave_the_golden_memory(lean):
             golden.run(expected)
             lean.run(job)
             assert (job.memory == expected.memory).all(), f"program {SEED}/{number} differs"
+
+
+@pytest.mark.parametrize("switch", ["block_scales", "functions"])
+def test_a_chip_says_what_it_has(lean, switch):
+    """Nothing else tells such a chip from one without: its formats are the same."""
+    other = dataclasses.replace(LEAN, **{switch: False})
+    with pytest.raises(LinkError, match=f"'mxint8': its {switch} is true, not false"):
+        lean.registers.check_identity(other)
 
 
 def test_a_layer_feeds_the_next():

@@ -217,7 +217,8 @@ def matmul_bench(name, rows, columns, lines=64, **parameters):
     return Bench(module=__name__, name=f"matmul_{name}", build=lambda: MatmulBench(config),
                  testcase=(*COMMON, "random_scaled_programs", "scaled_tiles_follow_without_a_bubble") if scaled
                  else COMMON,
-                 params={"config": config, "latency": rows + columns + 3 + READ_LATENCY + scaled})
+                 params={"config": config,
+                         "latency": rows + columns + 3 + READ_LATENCY + config.has_float_formats})
 
 
 BENCHES = [
@@ -226,4 +227,5 @@ BENCHES = [
     matmul_bench("odd", 3, 5),
     matmul_bench("scaled", 4, 6, formats=("int8", "int4", "e4m3", "e3m2", "e2m3", "e2m1"), lines=256),
     matmul_bench("scaled_narrow", 8, 4, formats=("int8", "e2m1"), lines=256),
+    matmul_bench("scaled_int8", 4, 6, lines=256, block_scales=True),
 ]
