@@ -162,7 +162,10 @@ def draw_indexed(config, scratchpad, rng, transfers, p=0.8):
     places = rng.sample(range(config.scratchpad_lines * config.line_bytes // 4), len(transfers))
     for transfer, place in zip(transfers, places, strict=True):
         if rng.random() >= p or transfer["fill_only"]:
-            drawn.append(transfer)
+            # Without an index its fields mean nothing.
+            drawn.append({**transfer, "indexed": 0, "index_line": rng.getrandbits(16),
+                          "index_word": rng.getrandbits(8), "index_stride": rng.randrange(-1 << 31, 1 << 31),
+                          "index_bound": rng.getrandbits(32)})
             continue
         while True:
             stride = rng.choice([0, 1, -1, 64, transfer["row_bytes"], -1 << 31, rng.randrange(-1 << 31, 1 << 31)])

@@ -94,9 +94,11 @@ def _spoil_index(env, transfer, kind):
     if kind == "bound":
         transfer["index_bound"] = 0
     elif kind == "word":
-        transfer["index_word"] = rng.randint(config.line_bytes // 4, 255)
+        words = config.line_bytes // 4
+        transfer["index_word"] = rng.choice([words, 255, rng.randint(words, 255)])
     elif kind == "line":
-        transfer["index_line"] = rng.randint(config.scratchpad_lines, 0xFFFF)
+        lines = config.scratchpad_lines
+        transfer["index_line"] = rng.choice([lines, 0xFFFF, rng.randint(lines, 0xFFFF)])
     elif kind == "index":
         bound = transfer["index_bound"] = rng.choice([1, 2, 1 << 31, (1 << 32) - 1, rng.randrange(1, 1 << 32)])
         word[0] = rng.choice([bound, bound, (1 << 32) - 1, rng.randrange(bound, 1 << 32)])
@@ -110,7 +112,10 @@ def _spoil_index(env, transfer, kind):
 
 
 async def index_errors(env, kind, load):
-    """Two of a few transfers are wrong about their index: the first is told, and nothing behind it is done."""
+    """Two of a few transfers are wrong about their index: the first is told, and nothing behind it is done.
+
+    One alone leaves the bus alone, and reads its index only if all that comes before it is right.
+    """
     for round in range(10):
         if round == 5:
             env.slow()
@@ -121,6 +126,14 @@ async def index_errors(env, kind, load):
         for victim in env.rng.sample(range(6), 2):
             _spoil_index(env, transfers[victim], kind)
         await env.run(transfers)
+        transfers = draw_transfers(env.config, env.memory, env.rng, 1, load=load)
+        transfers[0]["fill_only"] = 0
+        transfers = draw_indexed(env.config, env.scratchpad, env.rng, transfers, 1)
+        _spoil_index(env, transfers[0], kind)
+        asked, bursts = env.indices.asked, len(env.checker.bursts)
+        await env.run(transfers)
+        assert env.indices.asked - asked == (kind in ("index", "window"))
+        assert len(env.checker.bursts) == bursts
     transfers = draw_transfers(env.config, env.memory, env.rng, 3, load=load)
     await env.run(draw_indexed(env.config, env.scratchpad, env.rng, transfers))
     assert env.control.error is None
@@ -130,7 +143,8 @@ async def no_indices(env, load):
     """What has an index and may not have one ends in FIELD, after zeros and segments; so where there are none."""
     row = simple(address=env.memory.first, row_bytes=8, indexed=1, index_bound=1, fill_only=int(load),
                  index_word=255)
-    for fields in ({}, {"rows": 0}, {"segment_bytes": env.config.line_bytes + 1}, {"index_line": 0xFFFF}):
+    for fields in (*([{"index_word": 0}] if load else []), {}, {"rows": 0}, {"index_line": 0xFFFF},
+                   {"segment_bytes": env.config.line_bytes + 1}):
         await env.run([simple(address=env.memory.first, row_bytes=8), {**row, **fields}])
     await env.run([simple(address=env.memory.first, row_bytes=8)])
 

@@ -54,7 +54,7 @@ class Transfer(wiring.Component):
     Errors: FIELD (`bad`): address 0 if row_bytes, rows, planes, segment_bytes or, if it is `indexed`, index_bound
     is 0, else segment_bytes if that is more than a line, else 1 if it is `indexed` and must not be, else
     index_word if a line has no such word. SCRATCHPAD_RANGE: index_line. INDEX (`bad` and `wrong`): then nothing
-    more is taken, until reset.
+    more is done, until reset.
 
     Members
     -------
@@ -123,7 +123,7 @@ class Transfer(wiring.Component):
                 m.d.comb += [self.runs.valid.eq(~runs_sent), self.segments.valid.eq(~segments_sent)]
                 m.d.sync += [runs_sent.eq(runs_done), segments_sent.eq(segments_done)]
                 with m.If(runs_done & segments_done):
-                    m.d.sync += takes.eq(~begin.wrong)
+                    m.d.sync += takes.eq(1)
                     m.next = "CHECK"
                     if self.config.indices:
                         with m.If(begin.wrong):
@@ -158,7 +158,7 @@ class Transfer(wiring.Component):
                 m.next = "MULTIPLY"
         with m.State("STOP"):
             pass    # until reset: the index has to stay until it is told
-        return _Begin(indexed.o, indexed.beyond, astray & ~found.bad, indexed.wrong)
+        return _Begin(indexed.o, indexed.beyond, astray, indexed.wrong)
 
     def _run(self, m, fields, found, begin, length):
         run = self.runs.payload
