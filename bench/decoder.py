@@ -1,0 +1,81 @@
+"""What a language model's decoder takes on chips of several sizes: ``python -m bench.decoder``.
+
+By the cycle model, for the sizes of SmolLM2-135M; no weights are needed. All layers are alike, so that those of
+the whole follow from programs of two and of three layers.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+from kiwicha import ChipConfig
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.cycles import predict
+from kiwicha_host.language.decoder import Run, Step
+from kiwicha_host.language.decoder.memory import DecoderMemory
+from kiwicha_host.language.decoder.program import StepProgram, scratch_bytes
+from kiwicha_host.language.decoder.scratchpad import chunk_lines
+from kiwicha_host.language.decoder.shape import DecoderShape
+from kiwicha_host.language.generate import macs
+from kiwicha_host.language.model import LlamaConfig
+
+__all__ = ["CHIPS", "MODEL", "Taken", "take"]
+
+MODEL = LlamaConfig(layers=30, width=576, heads=9, kv_heads=3, head_size=64, ffn=1536, vocabulary=49152,
+                    context=8192, rope_base=100000., tied_head=True)
+_WIDE = ChipConfig.preset("wide")
+#: Chips by what is said of them; what is not is the preset's.
+CHIPS = {"small": ChipConfig.preset("small"), "wide": _WIDE,
+         "wide, bus of 64 bits": dataclasses.replace(_WIDE, name="narrow", bus_width=64),
+         "wide, 8x8": dataclasses.replace(_WIDE, name="eight", rows=8, columns=8),
+         "wide, 32x32": dataclasses.replace(_WIDE, name="large", rows=32, columns=32, vector_lanes=8)}
+#: (tokens at a time, position of the first): decoding early and late, and prompts.
+STEPS = ((1, 31), (1, 1023), (16, 112), (32, 96))
+
+
+class Taken(NamedTuple):
+    """Cycles of a step, bytes that it moves, and multiply-accumulates of the model."""
+    cycles: int
+    bytes: int
+    macs: int
+
+
+def take(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> Taken:
+    """A step of `tokens` tokens of one sequence, the first at `position`.
+
+    Raises
+    ------
+    CompileError
+        It does not fit the chip.
+    """
+    few, more = (_layers(config, dataclasses.replace(model, layers=layers), tokens, position) for layers in (2, 3))
+    cycles, moved = (a + (b - a) * (model.layers - 2) for a, b in zip(few, more, strict=True))
+    everything = macs(model, position + tokens, 0) - (macs(model, position, 0) - model.width * model.vocabulary)
+    return Taken(cycles, moved, everything)
+
+
+def _layers(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> tuple[int, int]:
+    shape, step = DecoderShape(model), Step((Run(0, position),), tokens)
+    memory = DecoderMemory(config, shape, step.most_span, 1, tokens, chunk_lines(config, shape))
+    scratch = memory.region(scratch_bytes(shape, tokens, step.most_span))
+    template = StepProgram(config, shape, memory, step, scratch).template()
+    code = template.code.tobytes()
+    return predict(config, code, address=memory.region(0).base).cycles, template.moved + len(code)
+
+
+def main() -> None:
+    print("chip                 | tokens at | million cycles | tokens per    | of the | of the\n"
+          "                     | position  | a token        | million cycles | bus    | array")
+    for name, config in CHIPS.items():
+        for tokens, position in STEPS:
+            try:
+                taken = take(config, MODEL, tokens, position)
+            except CompileError:
+                print(f"{name:20} | {tokens:2} at {position:4} | does not fit", flush=True)
+                continue
+            print(f"{name:20} | {tokens:2} at {position:4} | {taken.cycles / tokens / 1e6:14.2f} | "
+                  f"{tokens / taken.cycles * 1e6:14.3f} | {taken.bytes / config.bus_bytes / taken.cycles:6.2f} | "
+                  f"{taken.macs / config.peak_macs_per_cycle / taken.cycles:6.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
