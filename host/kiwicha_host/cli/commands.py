@@ -4,6 +4,7 @@ Exit status 0: done; 1: it failed, and one line on standard error says why; 2: w
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
 import sys
@@ -110,12 +111,14 @@ def configs(as_json: bool) -> None:
              "multiplier": config.multiplier, "bus_bits": config.bus_width,
              "scratchpad_kib": config.scratchpad_bytes / 1024,
              "accumulator_kib": config.accumulator_bytes / 1024,
-             "peak_macs_per_cycle": config.peak_macs_per_cycle} for name, config in PRESETS.items()]
+             "peak_macs_per_cycle": config.peak_macs_per_cycle,
+             "features": [item.name for item in dataclasses.fields(config)
+                          if getattr(config, item.name) is True]} for name, config in PRESETS.items()]
     if not as_json:
         rows = [{"config": row["config"], "array": f"{row['rows']}x{row['columns']}",
                  "multiplier": row["multiplier"], "formats": row["formats"], "bus, bits": row["bus_bits"],
                  "scratchpad, KiB": row["scratchpad_kib"], "accumulators, KiB": row["accumulator_kib"],
-                 "MACs/cycle": row["peak_macs_per_cycle"]} for row in rows]
+                 "MACs/cycle": row["peak_macs_per_cycle"], "features": row["features"]} for row in rows]
     show_rows("configurations", rows, as_json)
 
 
