@@ -34,6 +34,8 @@ _STEP = {name: 2. ** item.exponent for name, item in formats.FORMATS.items() if 
 #: Per format, the largest finite magnitude; the integers use a symmetric range.
 _LARGEST = {name: ml_dtypes.iinfo(dtype).max * _STEP[name] if name in _STEP else float(ml_dtypes.finfo(dtype).max)
             for name, dtype in FORMATS.items()}
+#: Results of a part of a product.
+_AT_ONCE = 1 << 16
 
 
 def decode(elements: np.ndarray) -> np.ndarray:
@@ -84,17 +86,21 @@ def gemm_block(a: np.ndarray, b: np.ndarray, a_scale: np.ndarray, b_scale: np.nd
     (a, _), (b, _), block = as_operand("a", a), as_operand("b", b), arguments.integer("block", block, 1)
     check_inner(a, b)
     a_scale, b_scale = check_block_scales((len(a), b.shape[1], a.shape[1]), block, a_scale, b_scale)
-    x, y = decode(a), decode(b)
-    p, q = decode_scales(a_scale), spread(decode_scales(b_scale), (len(b_scale), b.shape[1]), block)
-    c = np.zeros((len(a), b.shape[1]), np.float32) if acc is None else as_fp32("acc", acc)
+    c = np.zeros((len(a), b.shape[1]), np.float32) if acc is None else as_fp32("acc", acc).copy()
     if c.shape != (len(a), b.shape[1]):
         raise ValueError(f"acc must have shape {[len(a), b.shape[1]]}, not {list(c.shape)}")
-    with np.errstate(all="ignore"):
-        for i, start in enumerate(range(0, a.shape[1], block)):
-            # Integers below 2^44 times a power of two: no sum or product here is rounded in float64.
-            # A sum of zero is +0, whatever the signs of its terms.
-            d = x[:, start:start + block] @ y[start:start + block] + 0.
-            c = c + (d * p[:, i, None] * q[i]).astype(np.float32)
+    x = decode(a) * spread(decode_scales(a_scale), a.shape, block)
+    q = spread(decode_scales(b_scale), (len(b_scale), b.shape[1]), block)
+    # So many columns at a time stay in a processor's cache.
+    size = max(64, _AT_ONCE // len(a))
+    for columns in (slice(first, first + size) for first in range(0, b.shape[1], size)):
+        y = decode(b[:, columns]) * spread(q[:, columns], b[:, columns].shape, block)
+        with np.errstate(all="ignore"):
+            for start in range(0, a.shape[1], block):
+                # Integers below 2^44 times a power of two: no sum or product here is rounded in float64.
+                # A sum of zero is +0, whatever the signs of its terms.
+                d = x[:, start:start + block] @ y[start:start + block] + 0.
+                c[:, columns] += d.astype(np.float32)
     return np.where(np.isnan(c), CANONICAL_NAN, c)
 
 
