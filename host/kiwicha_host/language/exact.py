@@ -48,6 +48,10 @@ class ExactDecoder:
         self._weights_fmt = arguments.choice("weights_fmt", weights_fmt, FORMATS)
         self._layers = [self._quantized(layer) for layer in model.layers]
         self._head = self._weights(model.head * model.out_norm)
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as if no token had been read."""
         self._keys: list[list[np.ndarray]] = [[] for _ in self._layers]
         self._values: list[list[np.ndarray]] = [[] for _ in self._layers]
         self._length = 0

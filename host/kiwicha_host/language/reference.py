@@ -71,6 +71,10 @@ class Decoder:
         self._config = arguments.instance("model", model, LlamaModel).config
         self._model, self._layers = model, list(model.layers)
         self._out_norm, self._head = model.out_norm, model.head
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as if no token had been read."""
         nothing = np.zeros((0, self._config.kv_heads, self._config.head_size), np.float32)
         self._cache = [(nothing, nothing)] * self._config.layers
 
@@ -93,21 +97,26 @@ class Decoder:
         for number in range(self._config.layers):
             x = self._layer(number, x, start)
         x = rms_norm(x[-1:] if last_only else x, self._out_norm, self._config.norm_epsilon)
-        return x @ self._head.T
+        return self._linear(x, self._head)
 
     def close(self) -> None:
         """Nothing is held but memory."""
+
+    def _linear(self, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """x [n, in] times weights [out, in]: the one thing that a format changes."""
+        return x @ weights.T
 
     def _layer(self, number: int, x: np.ndarray, start: int) -> np.ndarray:
         """x [n, width] after a layer, whose keys and values join the cache."""
         config, layer, n = self._config, self._layers[number], len(x)
         positions = np.arange(start, start + n)
         y = rms_norm(x, layer.attn_norm, config.norm_epsilon)
-        q = rope((y @ layer.q.T).reshape(n, config.heads, -1), positions, config)
-        k = rope((y @ layer.k.T).reshape(n, config.kv_heads, -1), positions, config)
-        v = (y @ layer.v.T).reshape(n, config.kv_heads, -1)
+        q = rope(self._linear(y, layer.q).reshape(n, config.heads, -1), positions, config)
+        k = rope(self._linear(y, layer.k).reshape(n, config.kv_heads, -1), positions, config)
+        v = self._linear(y, layer.v).reshape(n, config.kv_heads, -1)
         k, v = (np.concatenate(pair) for pair in zip(self._cache[number], (k, v), strict=True))
         self._cache[number] = k, v
-        x = x + attention(q, k, v, start) @ layer.o.T
+        x = x + self._linear(attention(q, k, v, start), layer.o)
         y = rms_norm(x, layer.ffn_norm, config.norm_epsilon)
-        return x + (silu(y @ layer.gate.T) * (y @ layer.up.T)) @ layer.down.T
+        gated = silu(self._linear(y, layer.gate)) * self._linear(y, layer.up)
+        return x + self._linear(gated, layer.down)
