@@ -141,15 +141,17 @@ def _function_programs(result: dict) -> dict[str, list[tuple[Unit, dict]]]:
     sums = row | {"a_source": 0, "float": 1, "reduce": 1, "out_format": 2}
     squares = words | {"b_use": 2, "row": 1, "float": 1, "reduce": 1, "out_format": 2, "function": 3, "count2": 30,
                        "count3": 2}
+    itself = squares | {"b_source": 3}
     kinds = {"words": words, "row": row, "function": function,
              "row with function": row | {"out_format": 2, "function": 2},
              "function of a window": function | {"count0": 3}, "sums of squares": squares,
+             "sums of squares of A": itself, "A plus A": words | {"b_source": 3},
              **{f"sums of {count} lines": sums | {"count2": count} for count in (1, 2, 3, 5, 40)}}
     programs = {f"VECTOR, {name}": [(Unit.VECTOR, fields)] for name, fields in kinds.items()}
     return programs | {
         "VECTOR, in turn": [(Unit.VECTOR, fields) for fields in (row, row, function, words, row)],
         "VECTOR, sums in turn": [(Unit.VECTOR, sums | {"count2": count}) for count in (9, 16, 5, 1, 17)]
-        + [(Unit.VECTOR, fields) for fields in (row, sums, squares, function)]}
+        + [(Unit.VECTOR, fields) for fields in (row, sums, squares, itself, function)]}
 
 
 def _index_programs(transfer: dict) -> dict[str, list[tuple[Unit, dict]]]:

@@ -7,10 +7,10 @@ import pytest
 from machine_jobs import make_job
 
 from kiwicha import ChipConfig
-from kiwicha.isa import ErrorCode, OutFormat, Reduce, ResultFunction, Unit
+from kiwicha.isa import ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, SecondSource, Source, Unit
 from kiwicha_host import DeviceError
 from kiwicha_host.assembler import encode
-from kiwicha_host.golden import Machine, functions
+from kiwicha_host.golden import Machine, functions, numerics
 from tb.vector.model import expected, float_sum
 from tb.vector.programs import errors, instruction
 
@@ -121,6 +121,50 @@ def test_specials_of_a_row():
     assert (row(machine, values[:4], **sums, tail=1).view(np.uint32) == 0x7FC00000).all()
     total = np.full(8, (1 << 31) - 1, np.int32)
     assert (row(machine, total, out_format=OutFormat.INT32, reduce=1) == -8).all()      # modulo 2^32
+
+
+def words_of(config, use, **fields):
+    """Fields of FP32 words from line 100 on, with an operand B, and the lines of each of these."""
+    lines = -(-4 * config.columns // config.line_bytes)
+    return lines, {"a_source": Source.WORDS, "b_use": use, "out_format": OutFormat.FP32, "float": 1, "count0": 1,
+                   "count1": 1, "count2": 9, "count3": 1, "a_line": 100, "a_stride2": lines, "out_line": 2,
+                   "out_stride2": lines, "out_step": 1, **fields}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("use", [OperandUse.ADD, OperandUse.MULTIPLY], ids=lambda use: use.name)
+def test_operand_a_itself(use, shape):
+    """As the same words in the place of operand B; where their lines would be does not matter."""
+    config = chip(*shape)
+    lines, fields = words_of(config, use)
+    rows = [{"row": 1, "reduce": Reduce.SUM, "function": ResultFunction.RSQRT}] if config.float_row_sums else []
+    for number, more in enumerate([{}, {"row": 1, "tail": 2}, *rows]):
+        results = []
+        for second in ({"b_source": SecondSource.WORDS, "b_line": 100, "b_stride2": lines},
+                       {"b_source": SecondSource.A, "b_line": 65535, "b_stride2": -32768}):
+            machine = filled(config, (6, number))
+            assert run(machine, fields | more | second) is None
+            results.append(machine.scratchpad)
+        np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("use", [OperandUse.ADD, OperandUse.MULTIPLY], ids=lambda use: use.name)
+def test_a_window_of_operand_a_itself(use, shape):
+    """Each place has its own word, and a bias goes to A alone."""
+    machine = filled(chip(*shape), 7)
+    columns, has_bias = machine.config.columns, use == OperandUse.MULTIPLY
+    lines, fields = words_of(machine.config, use, b_source=SecondSource.A, count0=2, count2=1)
+
+    def words(line, count):
+        part = machine.scratchpad[line:line + count * lines].copy()
+        return part.reshape(count, -1).view(np.float32)[:, :columns]
+    a, bias = words(100, 2), words(200, 1)
+    assert run(machine, fields | {"a_stride0": lines, "bias": has_bias, "param_line": 200}) is None
+    with np.errstate(all="ignore"):
+        each = (a + bias) * a if has_bias else a + a
+    each[np.isnan(each)] = np.nan
+    np.testing.assert_array_equal(words(2, 1)[0], numerics.maximum(each, (0,)))
 
 
 def test_sums_do_not_depend_on_the_shape():

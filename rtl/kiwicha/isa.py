@@ -108,6 +108,7 @@ class SecondSource(DocumentedEnum):
     TABLE = 0, "bytes of the scratchpad, each through table B"
     WORDS = 1, "words of 32 bits in the scratchpad"
     ROW = 2, "one word for all columns and all of level 2, a line's first"
+    A = 3, "operand A itself: its squares, with MULTIPLY"
 
 
 class OperandUse(DocumentedEnum):
@@ -284,21 +285,22 @@ they are loaded: `load_a` and `load_b` load table A, then B, from the lines from
 first pixel and after the instruction before has ended. No line of operands may be written by this instruction
 before it has been read, nor by one of VECTOR that it does not wait for.
 
-A chip with `functions` also has these. Operands from WORDS are ceil(4 * columns / line bytes) consecutive lines
-of 32-bit words each; A from BYTES is int8, and not for `float`. B from a ROW, such as the result of one, is line
-`b_line + i3 * b_stride3`, whose first word serves all columns and all of level 2. With `b_use` INDEX, byte x of A
-and y of B (the byte, or the lowest of its word) give word (x - y) mod 256 of table A. With `row`, the results of
-all columns and of all iterations of level 2 become one, their maximum or their sum by `reduce`, which goes to
-every column of the line at `out_line + i3 * out_stride3`; in the last iteration only the first `tail` columns
-count (0: all). Results are INT32 or FP32 then. FP32 sums need `columns` to be a multiple of the vector unit's
-lanes; with `float` they have no window: count0 and count1 are 1. `function` is taken of an FP32 result last of
-all.
+A chip with `functions` also has these. Operands from WORDS are ceil(4 * columns / line bytes) consecutive lines of
+32-bit words each; A from BYTES is int8, and not for `float`. B from a ROW, such as the result of one, is line
+`b_line + i3 * b_stride3`, whose first word serves all columns and all of level 2. B from A is A's own word before
+the bias, at each place of the window and in each part: `b_line` and B's strides mean nothing, and a SUM has no
+window (count0 and count1 are 1). With `b_use` INDEX, byte x of A and y of B (the byte, or the lowest of its word;
+not from A) give word (x - y) mod 256 of table A. With `row`, the results of all columns and of all iterations of
+level 2 become one, their maximum or their sum by `reduce`, which goes to every column of the line at
+`out_line + i3 * out_stride3`; in the last iteration only the first `tail` columns count (0: all). Results are
+INT32 or FP32 then. FP32 sums need `columns` to be a multiple of the vector unit's lanes; with `float` they have no
+window, either. `function` is taken of an FP32 result last of all.
 
 E4M3, E2M1 and MXINT8 make `parts` * columns results of each pixel, part j from A's lines `j * part_stride`
 further on, to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale
 by `scale_rule`. The scales of all pixels, in order, are the bytes of the lines from `scale_line` on; the rest of
 the last line is zero. Every part has the same bias, scale and operand B, so what differs from column to column
-needs `parts` = 1: bias, a scale per COLUMN, and B, unless it is from a ROW.""", (
+needs `parts` = 1: bias, a scale per COLUMN, and B, unless it is from a ROW, or from A.""", (
     Field("out_format", 1, 3, "INT8, INT32, FP32, BF16, E4M3, E2M1 or MXINT8", enum=OutFormat),
     Field("bias", 1, 1, "add a bias per column: int32, modulo 2^32, or FP32", bit=3),
     Field("scale_mode", 1, 2, "NONE, SCALAR (field `scale`) or COLUMN (parameter lines)", bit=4, enum=ScaleMode),
@@ -326,7 +328,7 @@ needs `parts` = 1: bias, a scale per COLUMN, and B, unless it is from a ROW.""",
     Field("row", 52, 1, "one result of all columns and all of level 2: INT32 or FP32", bit=6),
     Field("load_a", 53, 1, "load table A"),
     Field("load_b", 53, 1, "load table B", bit=1),
-    Field("b_source", 53, 2, "TABLE, WORDS or ROW", bit=2, enum=SecondSource),
+    Field("b_source", 53, 2, "TABLE, WORDS, ROW or A", bit=2, enum=SecondSource),
     Field("function", 53, 2, "NONE, EXP2, RECIPROCAL or RSQRT, FP32 only", bit=4, enum=ResultFunction),
     Field("table_line", 54, 16, "first scratchpad line of the tables to load"),
     Field("b_line", 56, 16, "first scratchpad line of B"),

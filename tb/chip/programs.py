@@ -247,13 +247,17 @@ class _Generator:
                 reduce = Reduce.MAXIMUM
             elif float_row and reduce == Reduce.SUM and rng.random() < 0.7:
                 counts[:2] = [1, 1]     # with `float` there is no window
-            if b_use == OperandUse.INDEX and source != Source.TABLE:
+            itself = fields.get("b_source") == SecondSource.A
+            if b_use == OperandUse.INDEX and (source != Source.TABLE or itself):
                 b_use = OperandUse.NONE
+            if itself and reduce == Reduce.SUM and b_use != OperandUse.NONE:
+                counts[:2] = [1, 1]
             loads = rng.choice((0, 0, 1, 2, 3))
             if 0 < loads.bit_count() * self.table_lines <= self.params.size:
                 fields |= self.tables(loads)
-        row = fields.get("b_source") == SecondSource.ROW
-        if (parts > 1 and not row) or (b_use == OperandUse.MULTIPLY and out_format == OutFormat.INT32):
+        # The same for all columns, or each part's own.
+        any_parts = fields.get("b_source") in (SecondSource.ROW, SecondSource.A)
+        if (parts > 1 and not any_parts) or (b_use == OperandUse.MULTIPLY and out_format == OutFormat.INT32):
             b_use = OperandUse.NONE
         bias = rng.randrange(2) if parts == 1 and b_use != OperandUse.ADD else 0
         modes = [mode for mode in ScaleMode if mode == ScaleMode.NONE or not (
@@ -274,7 +278,8 @@ class _Generator:
             "float": int(config.vector_floats and source != Source.BYTES and out_format != OutFormat.INT32
                          and (reduce != Reduce.SUM or (float_row and counts[0] == counts[1] == 1))
                          and rng.random() < 0.7)}
-        reads = [(a, True), (b, b_use != OperandUse.NONE), (self.params, needed or "table_line" in fields)]
+        has_second = b_use != OperandUse.NONE and fields.get("b_source") != SecondSource.A
+        reads = [(a, True), (b, has_second), (self.params, needed or "table_line" in fields)]
         return list(dict.fromkeys(region for region, is_read in reads if is_read)), fields
 
     def functions(self, out_format: OutFormat) -> dict:

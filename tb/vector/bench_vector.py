@@ -260,6 +260,10 @@ async def sums_of_rows_at_full_rate(dut):
     await around.run([sums(20, 3, ResultFunction.RSQRT, **square)])
     took = around.reads[-1] - around.reads[0] + 1
     assert took <= 60 * max(steps, 2 * words) + 6, f"{took} cycles"
+    # With A itself for operand B, there is one line of each.
+    await around.run([sums(20, 3, ResultFunction.RSQRT, **square | {"b_source": SecondSource.A})])
+    took = around.reads[-1] - around.reads[0] + 1
+    assert took == 60 * steps, f"{took} cycles"
     # Of as many levels, one after the other; of other levels, once the last line has been written.
     await around.run([sums(iterations, 2, ResultFunction.NONE) for iterations in (17, 20, 30, 32)])
     assert np.diff(around.reads).max() <= 2

@@ -228,7 +228,8 @@ class Place:
         for number, line in enumerate(self.window):
             if k == 0 or a_words:
                 within(line + k * a_words, depth, code)
-            if number == 0 and (k == 0 or f["b_source"] == SecondSource.WORDS) and f["b_use"] != OperandUse.NONE:
+            if (number == 0 and (k == 0 or f["b_source"] == SecondSource.WORDS) and f["b_use"] != OperandUse.NONE
+                    and f["b_source"] != SecondSource.A):
                 within(self.second + k, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
 
     def results_with(self, k):
@@ -245,6 +246,10 @@ class Place:
         """A of the window [places, columns], bias and scale."""
         f, columns = self.f, self.config.columns
         index = 0
+        if f["b_source"] == SecondSource.A:
+            a = self.first_operand(scratchpad, accumulator, tables, 0)
+            return (a, a if f["b_use"] == OperandUse.ADD else bias,
+                    a.view(np.float32) if f["b_use"] == OperandUse.MULTIPLY else scale)
         if f["b_use"] != OperandUse.NONE:
             words = (tables[1][scratchpad[self.second, :columns]] if f["b_source"] == SecondSource.TABLE else
                      self.words_at(scratchpad, self.second))
@@ -257,14 +262,18 @@ class Place:
             else:
                 index = (scratchpad[self.second, :columns] if f["b_source"] == SecondSource.TABLE else
                          words & 255)
-        if f["a_source"] == Source.WORDS:
-            return np.array([self.words_at(scratchpad, line) for line in self.window]).view(np.int32), bias, scale
-        if f["a_source"] == Source.ACCUMULATOR:
-            return accumulator[self.window], bias, scale
-        if f["a_source"] == Source.BYTES:
-            return scratchpad[self.window, :columns].view(np.int8).astype(np.int32), bias, scale
-        codes = scratchpad[self.window, :columns].astype(int) - index
-        return tables[0][codes % 256].view(np.int32), bias, scale
+        return self.first_operand(scratchpad, accumulator, tables, index), bias, scale
+
+    def first_operand(self, scratchpad, accumulator, tables, index):
+        """A of the window [places, columns], as int32."""
+        if self.f["a_source"] == Source.WORDS:
+            return np.array([self.words_at(scratchpad, line) for line in self.window]).view(np.int32)
+        if self.f["a_source"] == Source.ACCUMULATOR:
+            return accumulator[self.window]
+        codes = scratchpad[self.window, :self.config.columns]
+        if self.f["a_source"] == Source.BYTES:
+            return codes.view(np.int8).astype(np.int32)
+        return tables[0][(codes.astype(int) - index) % 256].view(np.int32)
 
     def words_at(self, scratchpad, line):
         """The words of the lines from `line` on; anything for those that do not exist."""
@@ -312,8 +321,9 @@ def check_fields(config, f):
     form, mode = f["out_format"], f["scale_mode"]
     use, has_sum = f["b_use"], f["reduce"] == Reduce.SUM
     float_row_sum = has_sum and f["row"] and form == OutFormat.FP32 and config.functions
+    itself = use != OperandUse.NONE and f["b_source"] == SecondSource.A
     per_column = (f["bias"] or mode == ScaleMode.COLUMN
-                  or (use != OperandUse.NONE and f["b_source"] != SecondSource.ROW))
+                  or (use != OperandUse.NONE and f["b_source"] != SecondSource.ROW and not itself))
     for wrong, value in (
             (form not in formats(config), form),
             (not isinstance(mode, ScaleMode) or (form == OutFormat.INT32 and mode != ScaleMode.NONE), mode),
@@ -324,7 +334,8 @@ def check_fields(config, f):
             (not isinstance(use, OperandUse) or (use == OperandUse.ADD and f["bias"])
              or (use == OperandUse.MULTIPLY and (form == OutFormat.INT32 or mode != ScaleMode.NONE))
              or (use == OperandUse.INDEX and not (config.functions and f["a_source"] == Source.TABLE)), use),
-            (f["b_source"] not in ({*SecondSource} if config.functions else {SecondSource.TABLE}), f["b_source"]),
+            (f["b_source"] not in ({*SecondSource} if config.functions else {SecondSource.TABLE})
+             or (itself and use == OperandUse.INDEX), f["b_source"]),
             (f["row"] and not (config.functions and form in (OutFormat.INT32, OutFormat.FP32)), f["row"]),
             (float_row_sum and config.columns % config.vector_lanes, f["row"]),
             (f["function"] != ResultFunction.NONE and not (config.functions and form == OutFormat.FP32),
@@ -333,8 +344,8 @@ def check_fields(config, f):
             (form in DYNAMIC_SCALE
              and (not 1 <= f["parts"] <= 128 // config.columns or (f["parts"] > 1 and per_column)),
              f["parts"]),
-            (f["float"] and has_sum and f["count0"] != 1, f["count0"]),
-            (f["float"] and has_sum and f["count1"] != 1, f["count1"]),
+            ((f["float"] or itself) and has_sum and f["count0"] != 1, f["count0"]),
+            ((f["float"] or itself) and has_sum and f["count1"] != 1, f["count1"]),
             (0 in (f["count0"], f["count1"], f["count2"], f["count3"]), 0)):
         if wrong:
             raise Fault(ErrorCode.FIELD, getattr(value, "value", value))

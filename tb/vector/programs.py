@@ -48,7 +48,7 @@ def instruction(config, random, index=0, **fixed):
         if lines > 1:
             f["bias"] = fixed.get("bias", 0)
             f["scale_mode"] = fixed.get("scale_mode", random.choice([ScaleMode.NONE, ScaleMode.SCALAR]))
-            if f["b_source"] != SecondSource.ROW:
+            if f["b_source"] not in (SecondSource.ROW, SecondSource.A):
                 f["b_use"] = fixed.get("b_use", OperandUse.NONE)
             elif f["b_use"] == OperandUse.MULTIPLY:
                 f["scale_mode"] = fixed.get("scale_mode", ScaleMode.NONE)
@@ -69,7 +69,7 @@ def instruction(config, random, index=0, **fixed):
     place(f, random, "out_line", config.scratchpad_lines,
           [("out_stride2", 1 if f["row"] else f["count2"]), ("out_stride3", f["count3"]), ("out_step", lines)],
           small)
-    if f["b_use"] == OperandUse.NONE:       # what nobody looks at may be anything
+    if f["b_use"] == OperandUse.NONE or f["b_source"] == SecondSource.A:    # what nobody looks at may be anything
         f |= {"b_line": random.getrandbits(16), "b_stride2": random.randint(-1 << 15, (1 << 15) - 1),
               "b_stride3": random.randint(-1 << 15, (1 << 15) - 1)}
     else:
@@ -111,7 +111,7 @@ def operands(config, f, fixed):
     """Leave out what does not go together, unless it is `fixed`."""
     if f["out_format"] == OutFormat.INT32 and f["b_use"] == OperandUse.MULTIPLY:
         f["b_use"] = fixed.get("b_use", OperandUse.ADD)
-    if f["b_use"] == OperandUse.INDEX and f["a_source"] != Source.TABLE:
+    if f["b_use"] == OperandUse.INDEX and (f["a_source"] != Source.TABLE or f["b_source"] == SecondSource.A):
         f["b_use"] = fixed.get("b_use", OperandUse.NONE)
     if f["b_use"] == OperandUse.ADD:
         f["bias"] = fixed.get("bias", 0)
@@ -122,7 +122,8 @@ def operands(config, f, fixed):
     float_row = f["row"] and f["out_format"] == OutFormat.FP32
     if (f["float"] and not float_row) or (float_row and not config.float_row_sums):
         f["reduce"] = fixed.get("reduce", Reduce.MAXIMUM)
-    if f["float"] and f["reduce"] == Reduce.SUM:
+    itself = f["b_source"] == SecondSource.A and f["b_use"] != OperandUse.NONE
+    if (f["float"] or itself) and f["reduce"] == Reduce.SUM:
         f |= {name: fixed.get(name, 1) for name in ("count0", "count1")}
 
 
@@ -197,7 +198,7 @@ def operand_errors(config, make):
     if not config.functions:
         yield make(**int8, b_use=OperandUse.INDEX)
         yield from (make(**int8, float=0, a_source=source) for source in (Source.WORDS, Source.BYTES))
-        yield from (make(**int8, b_source=source) for source in (SecondSource.WORDS, SecondSource.ROW))
+        yield from (make(**int8, b_source=source) for source in list(SecondSource)[1:])
         yield make(**int8 | {"out_format": OutFormat.INT32}, row=1)
         yield from (make(**int8 | {"out_format": OutFormat.FP32}, function=function)
                     for function in list(ResultFunction)[1:])
@@ -230,7 +231,10 @@ def function_errors(config, make):
     int32 = {"out_format": OutFormat.INT32, "scale_mode": ScaleMode.NONE, "bias": 0}
     fp32 = int32 | {"out_format": OutFormat.FP32}
     yield make(**fp32, a_source=Source.BYTES, float=1)
-    yield make(**fp32, b_source=3)
+    yield make(**fp32, a_source=Source.TABLE, b_source=SecondSource.A, b_use=OperandUse.INDEX)
+    yield from (make(**fp32 | form, reduce=Reduce.SUM, b_source=SecondSource.A, b_use=OperandUse.ADD, **count)
+                for form in ({}, int32, {"row": config.float_row_sums})
+                for count in ({"count0": 2}, {"count0": 1, "count1": 3}))
     yield from (make(**int32, a_source=source, b_use=OperandUse.INDEX) for source in (Source.ACCUMULATOR,
                                                                                       Source.WORDS))
     yield from (make(**int32 | {"out_format": form}, row=1) for form in formats(config)

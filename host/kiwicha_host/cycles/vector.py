@@ -137,7 +137,7 @@ class VectorModel:
             fields["b_source"], fields["count2"])
         a = reads if window else reads // self._steps * (
             self._word_lines if fields["a_source"] == Source.WORDS else 1)
-        return (b if fields["b_use"] != OperandUse.NONE else 0,
+        return (b if _has_second(fields) else 0,
                 a if fields["a_source"] != Source.ACCUMULATOR else 0)
 
     def _end(self, time: int, first: int, reads: int, fetches: int, prepared: "_Prepared") -> None:
@@ -210,8 +210,13 @@ class VectorModel:
         return last
 
 
+def _has_second(fields: dict[str, Any]) -> bool:
+    """Whether operand B has lines of its own."""
+    return fields["b_use"] != OperandUse.NONE and fields["b_source"] != SecondSource.A
+
+
 def _ahead(fields: dict[str, Any]) -> int:
     """Cycles from the order of a line of operands to the read that takes it, besides those of accumulators."""
-    a, b = fields["a_source"] != Source.ACCUMULATOR, fields["b_use"] != OperandUse.NONE
+    a, b = fields["a_source"] != Source.ACCUMULATOR, _has_second(fields)
     # B's line goes before A's.
     return MEASURED["operand"] + (a and b) if a or b else 0

@@ -94,7 +94,7 @@ class Datapath(wiring.Component):
             m.d.comb += [words.set.eq(tag.set), words.step.eq(tag.step)]
         lanes = [Lane(self._config) for _ in range(self._config.vector_lanes)]
         at_result, at_out = self._control(m, lanes, stages, start)
-        a_words, b_words, b_late = self._operand_words(m, select.latency)
+        a_words, b_words, b_late = self._operand_words(m, select)
         for index, lane in enumerate(lanes):
             m.submodules[f"lane{index}"] = lane
             word = slice(32 * index, 32 * index + 32)
@@ -127,12 +127,17 @@ class Datapath(wiring.Component):
             self._finish(m, line_packer, lanes, at_end, at_result)
         return m
 
-    def _operand_words(self, m, after):
-        """Words of operands A and B, READ_LATENCY + `after` cycles after the read; and B's when lanes multiply."""
+    def _operand_words(self, m, select):
+        """Words of operands A and B, with those that `select` has; and B's when lanes multiply."""
         m.submodules.operands = operands = OperandWords(self._config)
         m.d.comb += [getattr(operands, name).eq(getattr(self, name)) for name in
                      ("read", "tag", "a_line", "b_line", "table")]
-        a, b = (delay(m, words, name, after) for words, name in ((operands.a, "a_words"), (operands.b, "b_words")))
+        a, b = (delay(m, words, name, select.latency) for words, name in
+                ((operands.a, "a_words"), (operands.b, "b_words")))
+        if self._config.functions:
+            second, itself = Signal(len(b), name="second_words"), Mux(self._at_start.fetched, a, select.o)
+            m.d.comb += second.eq(Mux(self._at_start.itself, itself, b))
+            b = second
         m.submodules.b_late = late = Delay(len(b), Lane.SCALE)
         m.d.comb += late.i.eq(b)
         return a, b, late.o

@@ -11,7 +11,7 @@ from ..lib.delay import delay
 from ..timing import MOST_ITERATIONS, steps, sum_levels
 from .shapes import Geometry, Size
 
-__all__ = ["check_fields", "write_settings"]
+__all__ = ["check_fields", "takes_itself", "write_settings"]
 
 _FLOATS = (OutFormat.E4M3, OutFormat.E2M1)
 
@@ -42,7 +42,8 @@ def check_fields(m, config, fields, error, address):
                    & (integer | (fields.scale_mode != ScaleMode.NONE)))
                 | ((fields.b_use == OperandUse.INDEX) & (fields.a_source != Source.TABLE))):
         m.d.sync += address.eq(fields.b_use)
-    with m.Elif(fields.b_source > (SecondSource.ROW if config.functions else SecondSource.TABLE).value):
+    with m.Elif((fields.b_source == SecondSource.A) & (fields.b_use == OperandUse.INDEX) if config.functions else
+                fields.b_source > SecondSource.TABLE.value):
         m.d.sync += address.eq(fields.b_source)
     with m.Elif(fields.row & ~(functions & (integer | row_of_floats))):
         m.d.sync += address.eq(fields.row)
@@ -52,12 +53,17 @@ def check_fields(m, config, fields, error, address):
         m.d.sync += address.eq(fields.tail)
     with m.Elif(_bad_parts(config, fields)):
         m.d.sync += address.eq(fields.parts)
-    if config.float_row_sums:
+    if config.functions:
         for count in counts[:2]:
-            with m.Elif(fields.float & has_sum & (count != 1)):
+            with m.Elif((fields.float | takes_itself(fields)) & has_sum & (count != 1)):
                 m.d.sync += address.eq(count)
     with m.Elif((counts[0] != 0) & (counts[1] != 0) & (counts[2] != 0) & (counts[3] != 0)):
         m.d.sync += error.eq(ErrorCode.NONE)
+
+
+def takes_itself(fields):
+    """Whether operand B is used, and A itself; in a chip with functions."""
+    return (fields.b_source == SecondSource.A) & (fields.b_use != OperandUse.NONE)
 
 
 def _unknown_format(config, out_format):
@@ -78,8 +84,8 @@ def _dynamic_scale(config, fields):
 def _bad_parts(config, fields):
     has_second = fields.b_use != OperandUse.NONE
     if config.functions and config.dynamic_scales:
-        # The word of a row is the same for all columns.
-        has_second = has_second & (fields.b_source != SecondSource.ROW)
+        # The word of a row is the same for all columns, and A's own are each part's.
+        has_second = has_second & (fields.b_source != SecondSource.ROW) & (fields.b_source != SecondSource.A)
     per_column = fields.bias | (fields.scale_mode == ScaleMode.COLUMN) | has_second
     most = Geometry.of(config).most_parts
     return _dynamic_scale(config, fields) & ((fields.parts == 0) | (fields.parts > most)
@@ -112,6 +118,7 @@ def write_settings(m, config, fields, checking, settings, enable):
         m.d.comb += settings.float.eq(fields.float)
     if config.functions:
         m.d.comb += [
+            settings.itself.eq(takes_itself(fields)),
             settings.row.eq(fields.row), settings.function.eq(fields.function),
             settings.tail.eq(Mux(fields.tail == 0, config.columns, fields.tail)),
         ]

@@ -8,6 +8,7 @@ from ..config import ChipConfig
 from ..isa import OperandUse, SecondSource, Source
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from ..timing import PARAMETER_SETS
+from .fields import takes_itself
 from .shapes import Geometry, Size, prepared_layout, size_shape, tag_layout, way_layout
 
 __all__ = ["OPERANDS", "Loops"]
@@ -136,9 +137,12 @@ class Loops(wiring.Component):
             self.operands.b_ends.eq(nest.last[:2].all() & b_ends),
         ]
         with m.If(self.load):
-            own_line = i.b_source != SecondSource.ROW if self._config.functions else 1
+            own_line, has_second = 1, i.b_use != OperandUse.NONE
+            if self._config.functions:
+                # What A itself serves as needs no line.
+                own_line, has_second = i.b_source != SecondSource.ROW, has_second & ~takes_itself(i)
             m.d.sync += [held[0].eq(Mux(own_line, i.b_stride2, 0)), held[1].eq(i.b_stride3),
-                         fetched.eq(i.a_source != Source.ACCUMULATOR), second.eq(i.b_use != OperandUse.NONE)]
+                         fetched.eq(i.a_source != Source.ACCUMULATOR), second.eq(has_second)]
 
     def _follow_words(self, m, nest):
         """Whether a step begins a line of operand A, and ends it, and the same of B; and what is a row's."""

@@ -45,14 +45,15 @@ class ParameterFetch(wiring.Component):
     multiplies: an integer in FP32 times 1 is itself, to the bit, and so is FP32 plus -0. Tables, of which there
     is one of each, are loaded when all instructions before have ended, in about 256 cycles each.
 
-    Errors do not stop anything here. They are handed on with the instruction, as its `code`, so that they are
-    told after everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not;
-    an unknown `scale_mode`, or a scale for INT32; `float` for INT32, for a sum but an FP32 row's, or in a chip
+    Errors do not stop anything here. They are handed on with the instruction, as its `code`, so that they are told
+    after everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not; an
+    unknown `scale_mode`, or a scale for INT32; `float` for INT32, for a sum but an FP32 row's, or in a chip
     without FP32 additions; an unknown `a_source`; an unknown `b_use`, one beside what it takes the place of, or an
-    index without a table; an unknown `b_source`; `row` or `function` with another format, or in a chip without, or
-    a `row` for an FP32 sum that this chip has not; a `tail` of too many columns; with a dynamic scale, `parts` of
-    zero, too many, or more than one with parameters per column; a window for a sum with `float`; or a count of
-    zero, looked for in this order; SCRATCHPAD_RANGE for a parameter line, or then one of tables.
+    index without a table; an unknown `b_source`, or A as its own index; `row` or `function` with another format,
+    or in a chip without, or a `row` for an FP32 sum that this chip has not; a `tail` of too many columns; with a
+    dynamic scale, `parts` of zero, too many, or more than one with parameters per column; a window for a sum with
+    `float`, or with A for operand B, too; or a count of zero, looked for in this order; SCRATCHPAD_RANGE for a
+    parameter line, or then one of tables.
 
     Members
     -------

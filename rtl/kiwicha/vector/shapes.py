@@ -84,14 +84,14 @@ def settings_layout(config: ChipConfig) -> data.StructLayout:
     INT32. Operand A is `fetched` from the scratchpad or else the accumulators, and a window's is a `sum` or else
     the maximum; operand B's words `add` to it, or `multiply`. `float` says that A and bias are FP32;
     `dynamic_scale`, that results take a dynamic scale, by `rule`; `mxint8`, that they are MXINT8 in a chip where
-    they could be E4M3. With functions, `row` and `function` are the instruction's, and in the last iteration of a
-    row the first `tail` columns count; `levels` are those of the additions over a row's steps for its FP32 sum,
-    or 0.
+    they could be E4M3. With functions, operand B is A `itself`; `row` and `function` are the instruction's, and in
+    the last iteration of a row the first `tail` columns count; `levels` are those of the additions over a row's
+    steps for its FP32 sum, or 0.
     """
     scaled = {"dynamic_scale": 1, "rule": ScaleRule}
     if config.has_float_results and config.has_mxint8_results:
         scaled |= {"mxint8": 1}
-    functions = {"row": 1, "function": ResultFunction, "tail": range(config.columns + 1)}
+    functions = {"itself": 1, "row": 1, "function": ResultFunction, "tail": range(config.columns + 1)}
     if config.float_row_sums:
         functions |= _levels(config)
     return data.StructLayout({

@@ -47,8 +47,10 @@ def vector(state: State, memory: Memory, f: dict[str, Any]) -> None:
                                                             * config.line_bytes))
     for start in range(0, len(a_lines), pixels):
         some = slice(start, start + pixels)
-        b = _second(state, f, b_lines[some])
+        b = _second(state, f, b_lines[some]) if lines.has_second else np.zeros((1, 1, 1, 1), np.uint32)
         a = _operand(state, f, a_lines[some], b)
+        if f["b_source"] == SecondSource.A:
+            b = a.view(np.uint32)
         if f["b_use"] == OperandUse.ADD:
             bias = b.view(np.float32 if f["float"] else np.int32)
         elif f["b_use"] == OperandUse.MULTIPLY:
@@ -80,8 +82,6 @@ def _write(state: State, f: dict[str, Any], start: int, lines: np.ndarray, resul
 
 def _second(state: State, f: dict[str, Any], lines: np.ndarray) -> np.ndarray:
     """B of the given lines [pixels, word lines]: uint32 [pixels, 1, 1, columns]."""
-    if f["b_use"] == OperandUse.NONE:
-        return np.zeros((1, 1, 1, 1), np.uint32)
     if f["b_source"] == SecondSource.ROW:
         words = _words(state, lines)[..., :1].repeat(state.config.columns, axis=-1)
     elif f["b_source"] == SecondSource.WORDS:
@@ -159,11 +159,12 @@ def _check(config: ChipConfig, f: dict[str, Any]) -> None:
                 f["function"] == ResultFunction.NONE or (config.functions and is_fp32))
     need(f["tail"], not f["row"] or f["tail"] <= columns)
     if dynamic_scale:
-        per_column = (bool(f["bias"]) or scale_mode == ScaleMode.COLUMN
-                      or (f["b_use"] != OperandUse.NONE and f["b_source"] != SecondSource.ROW))
+        has_second = f["b_use"] != OperandUse.NONE and f["b_source"] in (SecondSource.TABLE, SecondSource.WORDS)
+        per_column = bool(f["bias"]) or scale_mode == ScaleMode.COLUMN or has_second
         need(f["parts"], 1 <= f["parts"] <= MAX_BLOCK // columns and not (f["parts"] > 1 and per_column))
+    itself = f["b_use"] != OperandUse.NONE and f["b_source"] == SecondSource.A
     for level in range(2):
-        need(f[f"count{level}"], not (f["float"] and has_sum) or f[f"count{level}"] == 1)
+        need(f[f"count{level}"], not (has_sum and (f["float"] or itself)) or f[f"count{level}"] == 1)
     for level in range(4):
         need(f[f"count{level}"], f[f"count{level}"] >= 1)
 
@@ -175,7 +176,8 @@ def _check_second(config: ChipConfig, f: dict[str, Any]) -> None:
              OperandUse.MULTIPLY: f["scale_mode"] != ScaleMode.NONE or f["out_format"] == OutFormat.INT32,
              OperandUse.INDEX: not config.functions or f["a_source"] != Source.TABLE}
     _need_known(use, OperandUse, not taken.get(use))
-    _need_known(f["b_source"], SecondSource, config.functions or f["b_source"] == SecondSource.TABLE)
+    _need_known(f["b_source"], SecondSource, f["b_source"] == SecondSource.TABLE or (
+        config.functions and not (f["b_source"] == SecondSource.A and use == OperandUse.INDEX)))
 
 
 def _need_known(value: Any, kind: type, good: bool) -> None:

@@ -33,6 +33,8 @@ class VectorLines:
         self.b_lines = self.word_lines if f["b_source"] == SecondSource.WORDS else 1
         self._b_strides = [f["b_stride3"], 0 if f["b_source"] == SecondSource.ROW else f["b_stride2"], 1]
         size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(f["out_format"], 4)
+        #: Whether operand B has lines of its own.
+        self.has_second = f["b_use"] != OperandUse.NONE and f["b_source"] != SecondSource.A
         #: Lines of a pixel's results, or of a row's.
         self.steps = self.parts if self.dynamic_scale else -(-size * config.columns // config.line_bytes)
         #: Lines of words with the last of which each of these is complete.
@@ -80,7 +82,7 @@ class VectorLines:
         # Places in the order are (level 3, level 2, part, line of words, ...): B comes with the first of a line's
         # window, and a result when the last line is read that it is made of.
         faults = [((*index, 0), reads.fault(index)) for index in (reads.astray(),) if index]
-        if f["b_use"] != OperandUse.NONE:
+        if self.has_second:
             faults += [((*index[:2], 0, index[2], 0, 0, 1), seconds.fault(index))
                        for index in (seconds.astray(),) if index]
         for index in (writes.astray(),):
