@@ -47,7 +47,8 @@ class ExactDecoder:
         self._config, self._fmt = model.config, arguments.choice("fmt", fmt, FORMATS)
         self._weights_fmt = arguments.choice("weights_fmt", weights_fmt, FORMATS)
         self._layers = [self._quantized(layer) for layer in model.layers]
-        self._head = self._weights(model.head * model.out_norm)
+        self._head = self._weights(model.head)
+        self._norms = [(layer.attn_norm, layer.ffn_norm) for layer in model.layers]
         self.forget()
 
     def forget(self) -> None:
@@ -60,16 +61,15 @@ class ExactDecoder:
         return self._codes(rows, self._weights_fmt)
 
     def _quantized(self, layer: Layer) -> list[_Codes]:
-        """Q and K with the halves of each head apart, V; O; gate, up; down. Norms' factors are in what follows."""
+        """Q and K with the halves of each head apart, V; O; gate, up; down."""
         config = self._config
         order = np.arange(config.head_size)
         if config.rope_pairs == "neighbours":
             order = order.reshape(-1, 2).T.reshape(-1)
-        q, k = (rows.reshape(-1, config.head_size, config.width)[:, order].reshape(rows.shape) * layer.attn_norm
+        q, k = (rows.reshape(-1, config.head_size, config.width)[:, order].reshape(rows.shape)
                 for rows in (layer.q, layer.k))
         o = _spread(layer.o.reshape(config.width, config.heads, -1), config.head_size)
-        rows = (q, k, layer.v * layer.attn_norm, o.reshape(config.width, -1), layer.gate * layer.ffn_norm,
-                layer.up * layer.ffn_norm, layer.down)
+        rows = (q, k, layer.v, o.reshape(config.width, -1), layer.gate, layer.up, layer.down)
         return [self._weights(each) for each in rows]
 
     def prefill(self, tokens: Sequence[int]) -> np.ndarray:
@@ -85,14 +85,14 @@ class ExactDecoder:
         arguments.integer("the number of tokens", len(tokens), 1)
         x = self._model.embed(tokens)
         for number, weights in enumerate(self._layers):
-            x = x + _product(self._attention(number, self._norm(x)), weights[3])
-            y = self._norm(x)
+            x = x + _product(self._attention(number, self._norm(x, self._norms[number][0])), weights[3])
+            y = self._norm(x, self._norms[number][1])
             gate, up = (_product(y, each) for each in weights[4:6])
             with np.errstate(over="ignore"):
                 gate = gate * reciprocal(exp2(gate * np.float32(-_LOG2_E)) + np.float32(1))
             x = x + _product(self._codes(gate * up), weights[6])
         self._length += len(tokens)
-        return _product(self._norm(x[-1:] if last_only else x), self._head)
+        return _product(self._norm(x[-1:] if last_only else x, self._model.out_norm), self._head)
 
     def close(self) -> None:
         """Nothing is held but memory."""
@@ -105,12 +105,12 @@ class ExactDecoder:
         codes, scales = quantize_block(padded, fmt, block, "rceil")
         return _Codes(codes.view(FORMATS[fmt]), scales)
 
-    def _norm(self, x: np.ndarray) -> _Codes:
-        """x / sqrt(mean(x^2) + epsilon), quantized."""
+    def _norm(self, x: np.ndarray, factors: np.ndarray) -> _Codes:
+        """x times factors [width] / sqrt(mean(x^2) + epsilon), quantized."""
         config = self._config
         whole = np.float32(config.norm_epsilon * config.width)
         factor = rsqrt((pairwise_sum(x * x) + whole) * np.float32(1 / config.width))
-        return self._codes(x * factor[:, None])
+        return self._codes(x * factors * factor[:, None])
 
     def _attention(self, number: int, y: _Codes) -> _Codes:
         """What each row takes of its own value and those before, heads side by side in whole blocks."""

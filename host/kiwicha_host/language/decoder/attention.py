@@ -39,19 +39,14 @@ class Attention:
             row, position = number * self._step.length, self._indices.position(number)
             for index, table in enumerate((memory.cosines, memory.sines, memory.less_sines)):
                 line = at.rope + (index * self._step.rows + row) * rope_lines
-                emit.load(table.indexed(position), size, line, segment=self._segment, rows=self._step.length,
-                          row_stride=size, row_lines=rope_lines)
+                emit.load(table.indexed(position), size, line, segment=self._layers.segment,
+                          rows=self._step.length, row_stride=size, row_lines=rope_lines)
             _, blocks = self._tail(run)
             start = Indexed(memory.mask.address(0) + 4 * (memory.mask_zero - 1), -4, self._indices.within(number),
                             self._columns)
             emit.load(start, 4 * blocks * self._columns, at.mask + row * at.mask_blocks * self._words,
-                      segment=self._segment, rows=self._step.length, row_stride=-4,
+                      segment=self._layers.segment, rows=self._step.length, row_stride=-4,
                       row_lines=at.mask_blocks * self._words)
-
-    @property
-    def _segment(self) -> int:
-        """Bytes of words in a line."""
-        return min(self._line, 4 * self._columns)
 
     def _tail(self, run: Run) -> tuple[int, int]:
         """The first block of positions that not all of the run may see, and how many follow."""

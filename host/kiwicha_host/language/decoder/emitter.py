@@ -155,7 +155,8 @@ class Emitter:
         if b is not None:
             use, source, line, strides = b
             stride = 0 if source == SecondSource.ROW else strides[0]
-            reads |= set(_lines(line, [(count2, stride), (count3, strides[1]), (self.words, 1)]))
+            if source != SecondSource.A:
+                reads |= set(_lines(line, [(count2, stride), (count3, strides[1]), (self.words, 1)]))
             fields |= {"b_use": use, "b_source": source, "b_line": line, "b_stride2": strides[0],
                        "b_stride3": strides[1]}
         if scale_line is not None:

@@ -40,6 +40,8 @@ class Layers:
         self.config, self.shape, self.at = config, shape, scratchpad
         self.emit, self.script, self._relay = emitter, script, relay
         self.columns, self.words = emitter.columns, emitter.words
+        #: Bytes of words in a line.
+        self.segment = min(config.line_bytes, 4 * config.columns)
         #: Column blocks that make a scale block.
         self.parts = BLOCK // self.columns
         #: The most lines of the ring that are used at once.
@@ -58,18 +60,21 @@ class Layers:
 
     # Rows of words.
 
-    def norm(self, rows: Rows, which: int = 0) -> None:
-        """x / sqrt(mean(x^2) + epsilon) as codes; the factors are in the matrix behind."""
+    def norm(self, rows: Rows, factors: int) -> None:
+        """x times factors, FP32 at that address, / sqrt(mean(x^2) + epsilon), as codes number 0."""
         (line, stride, count), words, results = rows, self.words, self.at.results
         width, blocks = self.shape.model.width, self.shape.width // self.columns
         self.emit.vector(
             line, [(blocks, words), (count, stride)], results, (0, words), row=True, reduce=Reduce.SUM,
-            b=(OperandUse.MULTIPLY, SecondSource.WORDS, line, (words, stride)))
+            b=(OperandUse.MULTIPLY, SecondSource.A, 0, (0, 0)))
         self.emit.vector(
             results, [(1, 0), (count, words)], results, (0, words), row=True, tail=1,
             b=(OperandUse.ADD, SecondSource.ROW, self.at.epsilon, (0, 0)), scale_mode=ScaleMode.SCALAR,
             scale=bits(1 / width), function=ResultFunction.RSQRT)
-        self.quantize(rows, self.shape.width, which, factor=results)
+        self.emit.load(factors, 4 * self.shape.width, self.at.norm, segment=self.segment)
+        self.emit.vector(line, [(blocks, words), (count, stride)], self.at.work, (words, blocks * words),
+                         b=(OperandUse.MULTIPLY, SecondSource.WORDS, self.at.norm, (words, 0)))
+        self.quantize((self.at.work, blocks * words, count), self.shape.width, 0, factor=results)
 
     def quantize(self, rows: Rows, size: int, which: int, factor: int | None = None, first: int = 0,
                  total: int | None = None) -> None:

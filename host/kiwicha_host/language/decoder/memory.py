@@ -133,8 +133,9 @@ class DecoderMemory:
     ----------
     layers : list of four PackedMatrix each
     head : PackedMatrix
-    embedding, cosines, sines, less_sines, mask : Table
-        `mask` is one row of 0 and then -infinity, `mask_zero` of each.
+    norms, embedding, cosines, sines, less_sines, mask : Table
+        `norms` are the factors of both norms of each layer, then of the last. `mask` is one row of 0 and then
+        -infinity, `mask_zero` of each.
     """
 
     def __init__(self, config: ChipConfig, shape: DecoderShape, context: int, sequences: int, rows: int,
@@ -146,6 +147,7 @@ class DecoderMemory:
                  (shape.width, 2 * shape.ffn), (shape.ffn, shape.width)]
         self.layers = [[self._matrix(k, n) for k, n in sizes] for _ in range(shape.model.layers)]
         self.head = self._matrix(shape.width, shape.vocabulary)
+        self.norms = self._table(2 * shape.model.layers + 1, shape.width)
         self.embedding = self._table(shape.model.vocabulary, shape.width)
         self.cosines, self.sines, self.less_sines = (self._table(context, shape.half_head) for _ in range(3))
         self.mask_zero = context + BLOCK
@@ -191,10 +193,14 @@ class DecoderMemory:
             data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
             image[region.base:region.base + len(data)] = data
 
+        norms = np.zeros((2 * shape.model.layers + 1, shape.width), np.float32)
+        norms[-1, :shape.model.width] = model.out_norm
         pairs = np.arange(2 * shape.ffn // self._columns).reshape(2, -1).T.reshape(-1)
-        for packed, layer in zip(self.layers, model.layers, strict=True):
+        for index, (packed, layer) in enumerate(zip(self.layers, model.layers, strict=True)):
+            norms[2 * index:2 * index + 2, :shape.model.width] = layer.attn_norm, layer.ffn_norm
             for number, matrix in enumerate(layer_matrices(shape, layer)):
                 put(packed[number].region, packed[number].image(matrix, pairs if number == 2 else None))
+        put(self.norms.region, norms)
         put(self.head.region, self.head.image(head_matrix(shape, model)))
         embedding = np.zeros((shape.model.vocabulary, shape.width), np.float32)
         embedding[:, :shape.model.width] = model.embedding

@@ -96,7 +96,7 @@ class StepProgram:
     def _begin(self) -> None:
         """Constants, table B, and the tokens' rows of the embedding."""
         emit, at, memory = self._emit, self._at, self._memory
-        segment = min(self._config.line_bytes, 4 * self._config.columns)
+        segment = self._layers.segment
         emit.load(memory.scale_table.base, memory.scale_table.size, at.work, segment=self._config.line_bytes)
         emit.load_table_b(at.work, at.trash)
         emit.load(memory.constants.base, 4, at.one, segment=4)
@@ -115,15 +115,15 @@ class StepProgram:
         x, x_row = (at.x, self._x_row, rows), self._x_row
         attended = shape.model.heads * shape.value_head
 
-        def normalize() -> None:
-            layers.norm(x)
+        def normalize(norm: int) -> None:
+            layers.norm(x, self._memory.norms.address(2 * number + norm))
             layers.relay(at.codes[0], rows, shape.width)
 
         def add(first: int, count: int, acc: int) -> None:
             line = at.x + first * self._words
             layers.copy(acc, count, rows, line, x_row, add=line)
 
-        script.do(normalize)
+        script.do(lambda: normalize(0))
         layers.product(qkv, rows, 0, _GROUP, lambda first, count, acc: layers.copy(
             acc, count, rows, at.work + first * self._words, at.qkv_row))
         for action in (self._attention.turn, lambda: self._attention.remember(number), self._attention.queries):
@@ -133,7 +133,7 @@ class StepProgram:
         script.do(lambda: layers.quantize((at.work, row, rows), attended, 1))
         script.do(lambda: layers.relay(at.codes[1], rows, attended))
         layers.product(o, rows, 1, _GROUP, add)
-        script.do(normalize)
+        script.do(lambda: normalize(1))
         pairs = 2 * layers.parts
         group = max(pairs, min(self._work_blocks * 2, _GROUP, layers.most_accumulators // rows) // pairs * pairs)
         layers.product(gate_up, rows, 0, group, lambda first, count, acc: layers.gate(first, count, acc, rows))
@@ -146,7 +146,7 @@ class StepProgram:
         last = (at.x + (length - 1) * self._x_row, length * self._x_row, runs)
 
         def normalize() -> None:
-            layers.norm(last)
+            layers.norm(last, self._memory.norms.address(2 * self._shape.model.layers))
             layers.relay(at.codes[0], runs, self._shape.width)
 
         self._script.do(normalize)
@@ -160,7 +160,7 @@ class StepProgram:
         columns, logits = self._config.columns, self._memory.logits
         self._layers.copy(acc, count, runs, line, count * self._words)
         self._emit.store(logits.address(0) + 4 * first * columns, 4 * count * columns, line,
-                         segment=min(self._config.line_bytes, 4 * columns), rows=runs, row_stride=logits.row_bytes,
+                         segment=self._layers.segment, rows=runs, row_stride=logits.row_bytes,
                          row_lines=count * self._words, writes=["logits"])
 
 

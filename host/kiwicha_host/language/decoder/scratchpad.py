@@ -57,13 +57,14 @@ class Scratchpad:
         self.rope = self._take(3 * rows * shape.half_head // columns * words)
         self.mask_blocks = max(self.step.span(run) // columns - run.position // columns for run in self.step.runs)
         self.mask = self._take(rows * self.mask_blocks * words)
+        self.norm = self._take(shape.width // columns * words)
         self.x = self._take(rows * shape.width // columns * words)
         # What is multiplied by a matrix: normalized, and attended or gated.
         sizes = (shape.width, max(attended, shape.ffn))
         self.codes = [self._take(rows * size // min(columns, config.rows)) for size in sizes]
         self.code_scales = [self._take(size // BLOCK * scale_lines) for size in sizes]
         self.qkv_row = (shape.q + shape.k + shape.v) // columns * words
-        self.work_lines = rows * max(self.qkv_row, attended // columns * words)
+        self.work_lines = rows * max(self.qkv_row, max(attended, shape.width) // columns * words)
         self.work = self._take(self.work_lines)
         self.turned_rows = min(rows, _TURNED_ROWS)
         self.turned = self._take(self.turned_rows * (shape.q + shape.k) // columns * words)

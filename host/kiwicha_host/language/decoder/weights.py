@@ -40,30 +40,24 @@ class Matrix:
 
 
 def layer_matrices(shape: DecoderShape, layer: Layer) -> Iterator[Matrix]:
-    """Q, K and V in one; the output projection; gate and up, row by row in turn; down.
-
-    A norm's factors go into the matrix behind it.
-    """
+    """Q, K and V in one; the output projection; gate and up in one; down."""
     model = shape.model
-    attention = layer.attn_norm[None]
     halves = _halves(shape)
-    q, k = (_heads(rows * attention, heads)[:, halves].reshape(heads * model.head_size, -1)
+    q, k = (_heads(rows, heads)[:, halves].reshape(heads * model.head_size, -1)
             for rows, heads in ((layer.q, model.heads), (layer.k, model.kv_heads)))
     qkv = [_padded(rows.reshape(2 * heads, model.head_size // 2, -1), shape.half_head, shape.width)
            for rows, heads in ((q, model.heads), (k, model.kv_heads))]
-    qkv.append(_padded(_heads(layer.v * attention, model.kv_heads), shape.value_head, shape.width))
+    qkv.append(_padded(_heads(layer.v, model.kv_heads), shape.value_head, shape.width))
     yield Matrix.of(np.concatenate(qkv))
     o = _padded(np.ascontiguousarray(_heads(layer.o.T, model.heads)), shape.value_head, model.width).T
     yield Matrix.of(_padded(o[None], shape.width, o.shape[1]))
-    gate, up = (_padded((rows * layer.ffn_norm)[None], shape.ffn, shape.width)
-                for rows in (layer.gate, layer.up))
+    gate, up = (_padded(rows[None], shape.ffn, shape.width) for rows in (layer.gate, layer.up))
     yield Matrix.of(np.concatenate([gate, up]))
     yield Matrix.of(_padded(layer.down[None], shape.width, shape.ffn))
 
 
 def head_matrix(shape: DecoderShape, model: LlamaModel) -> Matrix:
-    """The head, with the last norm's factors."""
-    return Matrix.of(_padded((model.head * model.out_norm)[None], shape.vocabulary, shape.width))
+    return Matrix.of(_padded(model.head[None], shape.vocabulary, shape.width))
 
 
 def _heads(rows: np.ndarray, heads: int) -> np.ndarray:
