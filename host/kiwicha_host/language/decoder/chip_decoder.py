@@ -28,8 +28,8 @@ def check_chip(config: ChipConfig) -> None:
     missing = [what for what, there in (("functions", config.functions), ("block scales", config.block_scaled),
                                         ("the format int8", "int8" in config.formats)) if not there]
     if missing:
-        raise CompileError(f"a language model needs a chip with {' and '.join(missing)}; configuration "
-                           f"{config.name!r} has not")
+        raise CompileError(f"a language model needs a chip with {' and '.join(missing)}, which configuration "
+                           f"{config.name!r} has not; wide and small can do it")
     if BLOCK % config.columns:
         raise CompileError(f"a language model needs an array whose columns divide {BLOCK}, not {config.columns}; "
                            "choose another configuration")
@@ -87,7 +87,8 @@ class ChipDecoder:
         there = min(1 << device.config.address_width, device.memory_limit or 1 << 64)
         if self.memory.bytes + self.shape.model.layers * PAGE > there:
             raise CompileError(f"the model needs {self.memory.bytes} bytes of memory at {self.context} positions, "
-                               f"and its programs; the device has {there}")
+                               f"and its programs; the device has {there}: choose a smaller model or a shorter "
+                               "text")
 
     def prefill(self, tokens: Sequence[int], sequence: int = 0) -> np.ndarray:
         """float32 [vocabulary]: the logits after the last of `tokens`, with which the sequence goes on."""

@@ -99,7 +99,7 @@ class Scratchpad:
         if self._next + needed > there:
             raise CompileError(f"a step of {self.step.rows} tokens at {self.step.most_span} positions needs "
                                f"{self._next + needed} scratchpad lines; configuration {self.config.name!r} has "
-                               f"{there}")
+                               f"{there}: choose one with more, or a shorter text")
         return Ring(self._next, there - self._next, GROUP)
 
     def _take(self, lines: int) -> int:
