@@ -1,14 +1,19 @@
-"""Small quantized networks, trained on scikit-learn's handwritten digits, and their test images.
+"""Small quantized networks, trained on scikit-learn's handwritten digits, and their test images; and a language
+model.
 
-``train_digits.py`` wrote the files; using them needs neither scikit-learn nor training.
+``train_digits.py`` and ``language/deepseek/train.py`` wrote the files; using them needs no training, nor what
+that needs.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["DIGITS_CONV", "DIGITS_MLP", "DIGITS_RESIDUAL", "DIGITS_TEST", "digits_test"]
+__all__ = ["DEEPSEEK", "DEEPSEEK_VOCABULARY", "DIGITS_CONV", "DIGITS_MLP", "DIGITS_RESIDUAL", "DIGITS_TEST",
+           "digits_test"]
 
+DEEPSEEK = Path(__file__).with_name("deepseek.npz")
+DEEPSEEK_VOCABULARY = Path(__file__).with_name("deepseek_vocabulary.json")
 DIGITS_CONV = Path(__file__).with_name("digits_conv.onnx")
 DIGITS_MLP = Path(__file__).with_name("digits_mlp.onnx")
 DIGITS_RESIDUAL = Path(__file__).with_name("digits_residual.onnx")
