@@ -17,7 +17,7 @@ def extra(name: str) -> Iterator[None]:
     Parameters
     ----------
     name : str
-        One of the extras in pyproject.toml: sim, synth, onnx, llm, serial, demo.
+        One of the extras in pyproject.toml: sim, synth, onnx, llm, train, serial, demo.
 
     Raises
     ------

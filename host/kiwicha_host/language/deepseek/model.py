@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ... import arguments
-from ...golden.block import decode, decode_scales
+from ...golden.block import decode, decode_scales, spread
 from .config import DeepSeekConfig
 
 __all__ = ["Attention", "DeepSeekModel", "FeedForward", "Layer", "Mixture", "Quantized", "shapes"]
@@ -37,10 +37,7 @@ class Quantized:
     @property
     def values(self) -> np.ndarray:
         """float32, of the shape of `elements`."""
-        scales = decode_scales(self.scales)
-        for axis in (-2, -1):
-            if scales.shape[axis] != self.shape[axis]:
-                scales = scales.repeat(self.block, axis).take(range(self.shape[axis]), axis)
+        scales = spread(decode_scales(self.scales), self.shape, self.block)
         return (decode(self.elements) * scales).astype(np.float32)
 
     def __getitem__(self, index: Any) -> "Quantized":

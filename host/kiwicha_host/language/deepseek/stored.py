@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from ... import arguments
-from ...golden.block import block_scales, round_elements
+from ...golden.block import block_scales, round_elements, spread
 from ...models import DEEPSEEK, DEEPSEEK_VOCABULARY
 from ...operands import FORMATS
 from ..vocabulary import TokenKind, Vocabulary
@@ -70,11 +70,7 @@ def _quantized(fmt: str, x: np.ndarray) -> np.ndarray | Quantized:
     if fmt == "e4m3":
         largest = np.maximum.reduceat(largest, range(0, x.shape[-2], block), axis=-2)
     scales = block_scales(largest, fmt)
-    spread = scales
-    for axis in (-2, -1):
-        if scales.shape[axis] != x.shape[axis]:
-            spread = spread.repeat(block, axis).take(range(x.shape[axis]), axis)
-    return Quantized(round_elements(x, spread, fmt), scales, block)
+    return Quantized(round_elements(x, spread(scales, x.shape, block), fmt), scales, block)
 
 
 def save(path: Path, trained: Trained) -> None:
