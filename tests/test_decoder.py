@@ -165,6 +165,7 @@ def test_bytes_and_cycles(tiny):
 
 @pytest.mark.parametrize("config, what", [
     ("ulx3s_85f_fp8", "functions"), ("tiny", "functions and block scales"),
+    (dataclasses.replace(CHIPS["wide"], columns=2, vector_lanes=4, name="two"), "vector_lanes, not 2 for 4"),
     (dataclasses.replace(CHIPS["wide"], columns=12, rows=16, name="twelve"), "columns divide 32, not 12"),
     (dataclasses.replace(CHIPS["wide"], formats=("e4m3",), name="eight"), "the format int8")])
 def test_chips_that_cannot(tiny, config, what):
@@ -178,6 +179,18 @@ def test_too_little_room(tiny):
     with pytest.raises(CompileError, match="1 tokens at 32 positions needs [0-9]+ scratchpad lines; "
                                            "configuration 'cramped' has 512"):
         open_decoder(tiny, config=small, device="golden", context=8)
+
+
+def test_few_accumulators(tiny, exact):
+    """Fewer tokens at a time then, and one at a time or none."""
+    tokens = tokens_of(30)
+    for lines in (64, 32):
+        few = dataclasses.replace(SMALL, accumulator_lines=lines, name="few")
+        decoder = ChipDecoder(tiny, open_device("golden", config=few), 64, rows=16)
+        assert_same_bits(decoder.prefill(tokens[:23]), exact[22])
+    with pytest.raises(CompileError, match="1 tokens needs 32 accumulator lines; configuration 'few' has 16"):
+        open_decoder(model(kv_heads=1), device="golden", context=8,
+                     config=dataclasses.replace(SMALL, accumulator_lines=16, name="few"))
 
 
 def test_too_little_memory(tiny):

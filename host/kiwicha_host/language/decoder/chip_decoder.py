@@ -30,6 +30,9 @@ def check_chip(config: ChipConfig) -> None:
     if missing:
         raise CompileError(f"a language model needs a chip with {' and '.join(missing)}, which configuration "
                            f"{config.name!r} has not; wide and small can do it")
+    if not config.float_row_sums:
+        raise CompileError("a language model needs columns that are a multiple of vector_lanes, not "
+                           f"{config.columns} for {config.vector_lanes}; choose another configuration")
     if BLOCK % config.columns:
         raise CompileError(f"a language model needs an array whose columns divide {BLOCK}, not {config.columns}; "
                            "choose another configuration")

@@ -38,7 +38,7 @@ class Scratchpad:
     Raises
     ------
     CompileError
-        The chip's scratchpad is too small.
+        The chip's scratchpad, or its accumulators, are too few.
     """
     config: ChipConfig
     shape: DecoderShape
@@ -46,6 +46,7 @@ class Scratchpad:
     _next: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        self._check_accumulators()
         config, shape, rows = self.config, self.shape, self.step.rows
         columns, words = config.columns, word_lines(config)
         scale_lines = ceil_div(rows, config.line_bytes)
@@ -76,13 +77,27 @@ class Scratchpad:
         self._attention(words)
         self.ring = self._ring()
 
+    def _check_accumulators(self) -> None:
+        """One half must hold what leaves it together: a gate's scale block and its partner's, a head's sums."""
+        there, parts = self.config.accumulator_lines, BLOCK // self.config.columns
+        needed = 2 * max(2 * parts * self.step.rows, self._head_accumulators)
+        if needed > there:
+            raise CompileError(f"a step of {self.step.rows} tokens needs {needed} accumulator lines; "
+                               f"configuration {self.config.name!r} has {there}: choose one with more")
+
+    @property
+    def _head_accumulators(self) -> int:
+        """Lines of a token's weighted sums of values, for the heads that share these."""
+        return self.shape.group * self.shape.value_head // self.config.columns
+
     def _attention(self, words: int) -> None:
         """Scores, probabilities and what belongs to them, of as many tokens at a time as a share holds."""
         config, group = self.config, self.shape.group
         span = self.step.most_span
         blocks = span // config.columns
         each = group * blocks * words
-        self.at_once = max(1, min(self.step.length, config.scratchpad_lines // _SCORES_SHARE // each))
+        self.at_once = max(1, min(self.step.length, config.scratchpad_lines // _SCORES_SHARE // each,
+                                  config.accumulator_lines // 2 // self._head_accumulators))
         vectors = self.at_once * group
         self.v_scales = self._take(blocks)
         self.scores = self._take(self.at_once * each)
