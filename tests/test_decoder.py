@@ -87,6 +87,25 @@ def test_other_shapes(sizes):
     assert_same_bits(decoder.step(tokens[17]), expected[17])
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_random_shapes(seed):
+    """A random model on a random chip, its prompt cut somewhere."""
+    rng = np.random.default_rng(seed)
+    kv_heads, columns = int(rng.integers(1, 4)), 1 << int(rng.integers(1, 6))
+    sizes = {"width": int(rng.integers(1, 100)), "heads": kv_heads * int(rng.integers(1, 6)), "kv_heads": kv_heads,
+             "head_size": 2 * int(rng.integers(1, 40)), "ffn": int(rng.integers(1, 200)),
+             "vocabulary": int(rng.integers(2, 300)), "tied_head": bool(rng.integers(2))}
+    chip = dataclasses.replace(
+        SMALL, name="random", rows=1 << int(rng.integers(1, 6)), columns=columns, vector_lanes=min(columns, 2),
+        bank_lines=8192, accumulator_lines=2048, indices=bool(rng.integers(2)),
+        bus_width=int(rng.choice([64, 128])))
+    drawn, tokens = model(seed, **sizes), tokens_of(30, seed, sizes["vocabulary"])
+    prompt = int(rng.integers(1, 28))
+    decoder = ChipDecoder(drawn, open_device("golden", config=chip), 30, rows=int(rng.integers(1, 20)))
+    logits = [decoder.prefill(tokens[:prompt]), decoder.step(tokens[prompt]), decoder.step(tokens[prompt + 1])]
+    assert_same_bits(np.stack(logits), ExactDecoder(drawn).logits(tokens[:prompt + 2])[-3:])
+
+
 def test_a_batch_has_the_bits_of_each_alone(tiny):
     device = open_device("golden", config=CHIPS["wide"])
     together = ChipDecoder(tiny, device, 64, sequences=3)
