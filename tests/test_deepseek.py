@@ -329,5 +329,5 @@ def test_a_file_holds_all_of_a_model(tmp_path):
     np.savez(tmp_path / "other.npz", about=np.zeros(3, np.uint8))
     (tmp_path / "text.npz").write_text("no model", encoding="utf-8")
     for name in ("other.npz", "text.npz"):
-        with pytest.raises(ValueError, match=rf"^.*{name}' is no model that was stored here: .*$"):
+        with pytest.raises(ValueError, match=rf"^.*{name} is no model that was stored here: .*$"):
             load(tmp_path / name)

@@ -14,7 +14,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ... import arguments
 from ...golden.block import block_scales, round_elements, spread
 from ...models import DEEPSEEK, DEEPSEEK_VOCABULARY
 from ...operands import FORMATS
@@ -106,7 +105,7 @@ def load(path: Path = DEEPSEEK) -> Trained:
             tensors = {name: _read(file, name) for name in shapes(config)}
             return Trained(DeepSeekModel(config, tensors), file["held_out"].astype(np.int64), about["notes"])
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{arguments.shown(str(path))} is no model that was stored here: {error}") from None
+        raise ValueError(f"{path} is no model that was stored here: {error}") from None
 
 
 def _read(file: Any, name: str) -> np.ndarray | Quantized:
