@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import arguments
 
-__all__ = ["Layer", "LlamaConfig", "LlamaModel", "PAIRS", "Tensor", "shapes"]
+__all__ = ["Layer", "LlamaConfig", "LlamaModel", "PAIRS", "Tensor", "check_tensors", "shapes"]
 
 #: Which dimensions of a head the rotary embedding turns together: 2i and 2i + 1, or i and i + head_size / 2.
 PAIRS = ("neighbours", "halves")
@@ -110,6 +110,15 @@ def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
             **({} if config.tied_head else {"head": (config.vocabulary, width)})}
 
 
+def check_tensors(tensors: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise :exc:`ValueError` for a tensor that is missing, too much, or of another shape than `expected`."""
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        raise ValueError(f"tensors must {'' if name in expected else 'not '}hold {name!r}")
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"tensor {name!r} must be {list(shape)}, not {list(tensors[name].shape)}")
+
+
 class Tensor(Protocol):
     """An array, or what makes float32 of stored rows when they are asked for."""
 
@@ -135,12 +144,7 @@ class LlamaModel:
 
     def __post_init__(self) -> None:
         arguments.instance("config", self.config, LlamaConfig)
-        expected = shapes(self.config)
-        for name in sorted(expected.keys() ^ self.tensors.keys()):
-            raise ValueError(f"tensors must {'' if name in expected else 'not '}hold {name!r}")
-        for name, shape in expected.items():
-            if tuple(self.tensors[name].shape) != shape:
-                raise ValueError(f"tensor {name!r} must be {list(shape)}, not {list(self.tensors[name].shape)}")
+        check_tensors(self.tensors, shapes(self.config))
 
     @property
     def embedding(self) -> np.ndarray:

@@ -132,7 +132,7 @@ class Attention:
     # Queries.
 
     def attend(self, layer: int) -> None:
-        """Script: from Q in `work` to the attended values there, row by row, and as codes number 1."""
+        """Script: from Q's codes to the attended values, words in `work`, row by row."""
         layers, shape, at, script = self._layers, self._shape, self._at, self._layers.script
         script.do(lambda: layers.relay(at.q_codes, self._step.rows, shape.q))
         for batch, (run_row, first, count, run) in enumerate(self._batches()):

@@ -11,6 +11,7 @@ import numpy as np
 
 from ... import arguments
 from ...golden.block import decode, decode_scales, spread
+from ..model import check_tensors
 from .config import DeepSeekConfig
 
 __all__ = ["Attention", "DeepSeekModel", "FeedForward", "Layer", "Mixture", "Quantized", "shapes"]
@@ -24,7 +25,8 @@ class Quantized:
     ----------
     elements : [..., out, in] in the format's numpy type
     scales : uint8, E8M0 codes: for each row and each `block` of a row, [..., out, ceil(in / block)], or for each
-        square of `block` rows and as many columns, [..., ceil(out / block), ceil(in / block)] block : int
+        square of `block` rows and as many columns, [..., ceil(out / block), ceil(in / block)]
+    block : int
     """
     elements: np.ndarray
     scales: np.ndarray
@@ -131,12 +133,7 @@ class DeepSeekModel:
 
     def __post_init__(self) -> None:
         arguments.instance("config", self.config, DeepSeekConfig)
-        expected = shapes(self.config)
-        for name in sorted(expected.keys() ^ self.tensors.keys()):
-            raise ValueError(f"tensors must {'' if name in expected else 'not '}hold {name!r}")
-        for name, shape in expected.items():
-            if tuple(self.tensors[name].shape) != shape:
-                raise ValueError(f"tensor {name!r} must be {list(shape)}, not {list(self.tensors[name].shape)}")
+        check_tensors(self.tensors, shapes(self.config))
 
     @property
     def layers(self) -> list[Layer]:
