@@ -13,7 +13,7 @@ from kiwicha_host.cycles import predict
 from kiwicha_host.language.decoder import Run, Step
 from kiwicha_host.language.decoder.memory import DecoderMemory
 from kiwicha_host.language.decoder.program import StepProgram, scratch_bytes
-from kiwicha_host.language.decoder.scratchpad import chunk_lines
+from kiwicha_host.language.decoder.scratchpad import ring_chunk
 from kiwicha_host.language.decoder.shape import DecoderShape
 from kiwicha_host.language.generate import macs
 from kiwicha_host.language.model import LlamaConfig
@@ -55,9 +55,9 @@ def take(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> 
 
 def _layers(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> tuple[int, int]:
     shape, step = DecoderShape(model), Step((Run(0, position),), tokens)
-    memory = DecoderMemory(config, shape, step.most_span, 1, tokens, chunk_lines(config, shape))
+    memory = DecoderMemory(config, shape, step.most_span, 1, tokens, ring_chunk(config, shape))
     scratch = memory.region(scratch_bytes(shape, tokens, step.most_span))
-    template = StepProgram(config, shape, memory, step, scratch).template()
+    template = StepProgram(config, memory, step, scratch).template()
     code = template.code.tobytes()
     return predict(config, code, address=memory.region(0).base).cycles, template.moved + len(code)
 

@@ -173,6 +173,19 @@ def test_what_was_before_does_not_matter(tiny):
     assert_same_bits(logits[0], ExactDecoder(tiny).prefill(tokens_of(5)))
 
 
+def test_an_earlier_sequence_of_nan(tiny):
+    """Its keys and values are NaN, and lie beyond where the new one has been."""
+    tensors = dict(tiny.tensors)
+    tensors["embedding"] = tensors["embedding"].copy()
+    tensors["embedding"][99] = np.inf
+    broken = LlamaModel(tiny.config, tensors)
+    decoder = ChipDecoder(broken, open_device("golden", config=CHIPS["wide"]), 64)
+    assert np.isnan(decoder.prefill([99] * 64)).all()
+    for tokens in (tokens_of(5, vocabulary=99), tokens_of(33, vocabulary=99)):
+        logits = decoder.run(Step((Run(0, 0),), len(tokens)), tokens)
+        assert_same_bits(logits[0], ExactDecoder(tiny).prefill(tokens))
+
+
 def test_bytes_and_cycles(tiny):
     decoder = ChipDecoder(tiny, open_device("golden", config=CHIPS["wide"]), 64)
     decoder.step(3)

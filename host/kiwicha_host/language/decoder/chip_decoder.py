@@ -12,10 +12,12 @@ from ...devices import Device
 from ...job import PAGE, Job
 from ..model import LlamaModel
 from .memory import DecoderMemory
-from .program import StepProgram, Template, scratch_bytes
-from .scratchpad import Scratchpad, chunk_lines
-from .shape import BLOCK, DecoderShape
+from .numbers import PADDING, padded
+from .program import StepProgram, scratch_bytes
+from .scratchpad import ring_chunk
+from .shape import DecoderShape
 from .step import Indices, Run, Step
+from .template import Template
 
 __all__ = ["ChipDecoder", "check_chip"]
 
@@ -33,9 +35,9 @@ def check_chip(config: ChipConfig) -> None:
     if not config.float_row_sums:
         raise CompileError("a language model needs columns that are a multiple of vector_lanes, not "
                            f"{config.columns} for {config.vector_lanes}; choose another configuration")
-    if BLOCK % config.columns:
-        raise CompileError(f"a language model needs an array whose columns divide {BLOCK}, not {config.columns}; "
-                           "choose another configuration")
+    if PADDING % config.columns:
+        raise CompileError(f"a language model needs an array whose columns divide {PADDING}, not {config.columns}"
+                           "; choose another configuration")
 
 
 class ChipDecoder:
@@ -70,15 +72,15 @@ class ChipDecoder:
         self.context = arguments.integer("context", context, 1, model.config.context)
         self._lengths = [0] * arguments.integer("sequences", sequences, 1)
         self._rows = arguments.integer("rows", rows, 1)
-        # The longest step of one token needs the most of its kind.
-        Scratchpad(config, self.shape, Step((Run(0, self.context - 1),), 1))
-        span = -(-self.context // BLOCK) * BLOCK
+        span = padded(self.context)
         most = max(rows, sequences)
-        self.memory = DecoderMemory(config, self.shape, span, sequences, most, chunk_lines(config, self.shape))
+        self.memory = DecoderMemory(config, self.shape, span, sequences, most, ring_chunk(config, self.shape))
         self._scratch = self.memory.region(scratch_bytes(self.shape, most, span))
+        # The longest step of one token needs the most of its kind.
+        StepProgram(config, self.memory, Step((Run(0, self.context - 1),), 1), self._scratch)
         self._program = self.memory.region(0).base
         self._check_memory()
-        self._image = np.concatenate([self.memory.image(model),
+        self._image = np.concatenate([self.memory.image_of(model),
                                       np.zeros(self._program - self.memory.constant, np.uint8)])
         #: The program of the last step, by its kind.
         self._templates: dict[Hashable, Template] = {}
@@ -148,7 +150,7 @@ class ChipDecoder:
         template = self._templates.get(kind)
         if template is None:
             self._templates.clear()
-            template = StepProgram(config, self.shape, self.memory, step, self._scratch).template()
+            template = StepProgram(config, self.memory, step, self._scratch).template()
             self._templates[kind] = template
         words = Indices(step, config.columns).words(tokens)
         self._put(self.memory.indices.base, words.view(np.uint8))

@@ -8,32 +8,34 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from kiwicha import ChipConfig
-from kiwicha.formats import FORMATS
 from kiwicha.isa import OperandUse, OutFormat, SecondSource, Source, Unit
 from kiwicha.timing import word_lines
 
 from ...compiler.program.builder import ProgramBuilder
 from ...compiler.program.memory_map import ceil_div
+from .numbers import Numbers
 
 __all__ = ["Address", "Emitter", "GROUP", "Indexed"]
 
 #: Scratchpad lines, and accumulator lines, that wait for each other together.
 GROUP = 32
 _ACC_GROUP = 8
-_INT8 = FORMATS["int8"].code
 
 #: A loop: its count, and lines from one iteration to the next.
 _Loop = tuple[int, int]
 
 
 class Indexed(NamedTuple):
-    """An address that each step has another of: `base` plus word number `word` of the step's indices, which is
-    less than `bound`, times `stride`.
+    """An address that each step has another of: `base` plus an index, which is less than `bound`, times `stride`.
+
+    The index is word number `word` of the step's indices; or of the scratchpad line `line`, where the chip has put
+    it: only in a chip with `indices`.
     """
     base: int
     stride: int
     word: int
     bound: int
+    line: int | None = None
 
 
 #: Where something is in memory.
@@ -93,7 +95,7 @@ class Emitter:
             fields |= {"address": address}
         elif self.config.indices:
             line, word = divmod(address.word, self.config.line_bytes // 4)
-            line += self._indices
+            line += self._indices if address.line is None else address.line
             reads = [*reads, *_lines(line, [(1, 0)])]
             fields |= {"address": address.base, "indexed": 1, "index_line": line, "index_word": word,
                        "index_stride": address.stride, "index_bound": address.bound}
@@ -106,8 +108,9 @@ class Emitter:
         self._builder.add(Unit.LOAD, writes=_lines(line, [(count, 1)]), fill_only=1, fill=byte, address=0,
                           row_bytes=1, rows=count, planes=1, line=line, segment_bytes=1, row_line_stride=1)
 
-    def matmul(self, *, k: int, blocks: int, vectors: Sequence[_Loop], a: int, a_scale: int, w: int, w_stride: int,
-               w_scale: int, w_scale_strides: tuple[int, int], acc: int, accumulate: bool) -> None:
+    def matmul(self, numbers: Numbers, *, k: int, blocks: int, vectors: Sequence[_Loop], a: int, a_scale: int,
+               w: int, w_stride: int, w_scale: int, w_scale_strides: tuple[int, int], acc: int,
+               accumulate: bool) -> None:
         """Block-scaled: vectors, of each k elements, times `blocks` blocks of columns.
 
         Parameters
@@ -121,22 +124,23 @@ class Emitter:
         (inner, a0), (outer, a1) = vectors
         count = inner * outer
         scale_lines = ceil_div(count, self.config.line_bytes)
-        scales, per_block = k // 32, 32 // rows
+        scales = numbers.blocks(k)
         reads = {*_lines(a, [(tiles, 1), (inner, a0), (outer, a1)]), *_lines(a_scale, [(scales * scale_lines, 1)]),
                  *_lines(w, [(k, 1), (blocks, w_stride)]),
                  *_lines(w_scale, [(scales, w_scale_strides[0]), (blocks, w_scale_strides[1])])}
         self._builder.add(
             Unit.MATMUL, reads=reads, writes=_accumulators(acc, blocks * count), accumulate=int(accumulate),
-            scaled=1, a_format=_INT8, w_format=_INT8, block_tiles=per_block, count0=inner, count1=outer,
-            count2=tiles, count3=blocks, a_line=a, a_stride0=a0, a_stride1=a1, a_stride2=1, w_line=w,
-            w_stride2=rows, w_stride3=w_stride, acc_line=acc, acc_stride0=1, acc_stride1=inner, acc_stride3=count,
-            a_scale_line=a_scale, a_scale_stride2=scale_lines, w_scale_line=w_scale,
-            w_scale_stride2=w_scale_strides[0], w_scale_stride3=w_scale_strides[1])
+            scaled=1, a_format=numbers.activations.code, w_format=numbers.weights.code,
+            block_tiles=numbers.block // rows, count0=inner, count1=outer, count2=tiles, count3=blocks, a_line=a,
+            a_stride0=a0, a_stride1=a1, a_stride2=1, w_line=w, w_stride2=rows, w_stride3=w_stride, acc_line=acc,
+            acc_stride0=1, acc_stride1=inner, acc_stride3=count, a_scale_line=a_scale, a_scale_stride2=scale_lines,
+            w_scale_line=w_scale, w_scale_stride2=w_scale_strides[0], w_scale_stride3=w_scale_strides[1])
 
     def vector(self, a: int, loops: Sequence[_Loop], out: int, out_strides: Sequence[int], *, acc: bool = False,
                b: tuple[OperandUse, SecondSource, int, Sequence[int]] | None = None, parts: _Loop = (1, 0),
-               scale_line: int | None = None, row: bool = False, out_step: int = 1, **fields: int) -> None:
-        """FP32 in, FP32 or (with `scale_line`) MXINT8 out.
+               scales: tuple[Numbers, int] | None = None, row: bool = False, out_step: int = 1,
+               **fields: int) -> None:
+        """FP32 in, and out FP32 or (with `scales`) what products take.
 
         Parameters
         ----------
@@ -144,6 +148,7 @@ class Emitter:
         loops, out_strides : levels 2 and 3, and the result's lines from one iteration to the next
         b : what becomes of operand B, from where, its first line and its strides
         parts : column blocks that share a scale
+        scales : how results are quantized, and the first line of their scales
         row : one result of all columns and all of level 2
         """
         (count2, stride2), (count3, stride3) = loops
@@ -151,7 +156,7 @@ class Emitter:
         a_loops = [*loops, parts]
         reads = set(_accumulators(a, 1 + sum((count - 1) * stride for count, stride in a_loops)) if acc else
                     _lines(a, [*a_loops, (self.words, 1)]))
-        writes = set(_lines(out, [*out_loops, (self.words if scale_line is None else parts[0], out_step)]))
+        writes = set(_lines(out, [*out_loops, (self.words if scales is None else parts[0], out_step)]))
         if b is not None:
             use, source, line, strides = b
             stride = 0 if source == SecondSource.ROW else strides[0]
@@ -159,12 +164,12 @@ class Emitter:
                 reads |= set(_lines(line, [(count2, stride), (count3, strides[1]), (self.words, 1)]))
             fields |= {"b_use": use, "b_source": source, "b_line": line, "b_stride2": strides[0],
                        "b_stride3": strides[1]}
-        if scale_line is not None:
-            writes |= set(_lines(scale_line, [(ceil_div(count2 * count3, self.config.line_bytes), 1)]))
-            fields |= {"parts": parts[0], "part_stride": parts[1], "scale_line": scale_line}
+        if scales is not None:
+            writes |= set(_lines(scales[1], [(ceil_div(count2 * count3, self.config.line_bytes), 1)]))
+            fields |= {"parts": parts[0], "part_stride": parts[1], "scale_line": scales[1]}
         self._builder.add(
             Unit.VECTOR, reads=reads, writes=writes, float=1, a_source=Source.ACCUMULATOR if acc else Source.WORDS,
-            out_format=OutFormat.FP32 if scale_line is None else OutFormat.MXINT8, count0=1, count1=1,
+            out_format=OutFormat.FP32 if scales is None else scales[0].out_format, count0=1, count1=1,
             count2=count2, count3=count3, a_line=a, a_stride2=stride2, a_stride3=stride3, out_line=out,
             out_step=out_step, out_stride2=0 if row else out_strides[0], out_stride3=out_strides[1],
             row=int(row), **fields)

@@ -1,6 +1,8 @@
 """What a decoder's layers are made of: norms, products, gates and what leaves as codes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -8,14 +10,15 @@ from kiwicha import ChipConfig
 from kiwicha.isa import OperandUse, Reduce, ResultFunction, ScaleMode, SecondSource
 
 from ...compiler.program.memory_map import ceil_div
-from .emitter import Emitter
-from .memory import Chunk, PackedMatrix
-from .scratchpad import Scratchpad, chunk_lines
+from .emitter import Address, Emitter
+from .numbers import Numbers, padded
+from .packed import Chunk, PackedMatrix
 from .script import Script
-from .shape import BLOCK, DecoderShape
 
-__all__ = ["Layers", "Rows", "bits"]
+__all__ = ["Codes", "GROUP_BLOCKS", "LOG2_E", "Layers", "Rows", "Shared", "bits"]
 
+#: Blocks of columns whose sums leave the accumulators together, while the next are computed.
+GROUP_BLOCKS = 16
 LOG2_E = 1.4426950408889634
 
 #: First line of rows' words, lines from one to the next, and how many.
@@ -27,25 +30,54 @@ def bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
-class Layers:
-    """Emits passes over rows of words.
+@dataclass(frozen=True)
+class Codes:
+    """Rows of codes in the scratchpad, which are multiplied by matrices.
 
     Parameters
     ----------
+    line : first line; rows follow each other
+    scales : first line of scales; for each block there are lines with a byte for each row
+    size : elements of a row
+    numbers : Numbers
+    """
+    line: int
+    scales: int
+    size: int
+    numbers: Numbers
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What passes need besides their operands.
+
+    Parameters
+    ----------
+    one : line of words, this number
+    results : first line of two words for each row
+    norm : first line of a norm's factors
+    work : first line of words for each row
+    chunk : the most lines of the ring that are used at once
     relay : address of memory by which codes get from lines of `columns` to lines of `rows` elements
     """
+    one: int
+    results: int
+    norm: int
+    work: int
+    chunk: int
+    relay: int
 
-    def __init__(self, config: ChipConfig, shape: DecoderShape, scratchpad: Scratchpad, emitter: Emitter,
-                 script: Script, relay: int):
-        self.config, self.shape, self.at = config, shape, scratchpad
-        self.emit, self.script, self._relay = emitter, script, relay
+
+class Layers:
+    """Emits passes over rows of words."""
+
+    def __init__(self, config: ChipConfig, shared: Shared, emitter: Emitter, script: Script):
+        self.config, self._at = config, shared
+        self.emit, self.script = emitter, script
         self.columns, self.words = emitter.columns, emitter.words
         #: Bytes of words in a line.
         self.segment = min(config.line_bytes, 4 * config.columns)
-        #: Column blocks that make a scale block.
-        self.parts = BLOCK // self.columns
-        #: The most lines of the ring that are used at once.
-        self.chunk = chunk_lines(config, shape)
+        self.chunk = shared.chunk
         self._half = config.accumulator_lines // 2
         self._turn = 0
 
@@ -60,62 +92,75 @@ class Layers:
 
     # Rows of words.
 
-    def norm(self, rows: Rows, factors: int) -> None:
-        """x times factors, FP32 at that address, / sqrt(mean(x^2) + epsilon), as codes number 0."""
-        (line, stride, count), words, results = rows, self.words, self.at.results
-        width, blocks = self.shape.model.width, self.shape.width // self.columns
+    def norm(self, rows: Rows, size: int, factors: int, out: Rows, epsilon: int) -> int:
+        """x times factors, FP32 at that address; the line of a word for each row, 1 / sqrt(mean(x^2) + epsilon).
+
+        Parameters
+        ----------
+        size : elements of a row, which are filled up with zeros
+        out : rows of results
+        epsilon : the line of it, times `size`
+        """
+        (line, stride, count), words, results = rows, self.words, self._at.results
+        blocks = padded(size) // self.columns
         self.emit.vector(
             line, [(blocks, words), (count, stride)], results, (0, words), row=True, reduce=Reduce.SUM,
             b=(OperandUse.MULTIPLY, SecondSource.A, 0, (0, 0)))
         self.emit.vector(
             results, [(1, 0), (count, words)], results, (0, words), row=True, tail=1,
-            b=(OperandUse.ADD, SecondSource.ROW, self.at.epsilon, (0, 0)), scale_mode=ScaleMode.SCALAR,
-            scale=bits(1 / width), function=ResultFunction.RSQRT)
-        self.emit.load(factors, 4 * self.shape.width, self.at.norm, segment=self.segment)
-        self.emit.vector(line, [(blocks, words), (count, stride)], self.at.work, (words, blocks * words),
-                         b=(OperandUse.MULTIPLY, SecondSource.WORDS, self.at.norm, (words, 0)))
-        self.quantize((self.at.work, blocks * words, count), self.shape.width, 0, factor=results)
+            b=(OperandUse.ADD, SecondSource.ROW, epsilon, (0, 0)), scale_mode=ScaleMode.SCALAR,
+            scale=bits(1 / size), function=ResultFunction.RSQRT)
+        self.emit.load(factors, 4 * blocks * self.columns, self._at.norm, segment=self.segment)
+        self.emit.vector(line, [(blocks, words), (count, stride)], out[0], (words, out[1]),
+                         b=(OperandUse.MULTIPLY, SecondSource.WORDS, self._at.norm, (words, 0)))
+        return results
 
-    def quantize(self, rows: Rows, size: int, which: int, factor: int | None = None, first: int = 0,
-                 total: int | None = None) -> None:
-        """Rows of `size` words as codes number `which`, each row times its word from line `factor` on.
+    def scale_rows(self, rows: Rows, blocks: int, factor: int) -> None:
+        """Rows of `blocks` blocks of words, each times its word from line `factor` on."""
+        (line, stride, count), words = rows, self.words
+        self.emit.vector(line, [(blocks, words), (count, stride)], line, (words, stride),
+                         b=(OperandUse.MULTIPLY, SecondSource.ROW, factor, (0, words)))
 
-        They are the elements from `first` on, of `total`.
+    def quantize(self, rows: Rows, size: int, codes: Codes, factor: int | None = None, first: int = 0) -> None:
+        """Rows of `size` words as elements of `codes` from `first` on, whole blocks; each row times its word from
+        line `factor` on.
         """
         (line, stride, count), columns = rows, self.columns
-        total = total or size
         scale_lines = ceil_div(count, self.config.line_bytes)
         b = None if factor is None else (OperandUse.MULTIPLY, SecondSource.ROW, factor, (0, self.words))
-        for block in range(size // BLOCK):
+        for start, some in codes.numbers.parts(size):
             self.emit.vector(
-                line + block * self.parts * self.words, [(1, 0), (count, stride)],
-                self.at.codes[which] + first // columns + block * self.parts, (0, total // columns),
-                parts=(self.parts, self.words), b=b,
-                scale_line=self.at.code_scales[which] + (first // BLOCK + block) * scale_lines)
+                line + start // columns * self.words, [(1, 0), (count, stride)],
+                codes.line + (first + start) // columns, (0, codes.size // columns),
+                parts=(some // columns, self.words), b=b,
+                scales=(codes.numbers, codes.scales + (first + start) // codes.numbers.block * scale_lines))
 
     def relay(self, line: int, rows: int, size: int) -> None:
         """Rows of `size` codes, from lines of `columns` to lines of `rows` of the array."""
         if self.config.rows == self.columns:
             return
-        self.emit.store(self._relay, size, line, segment=self.columns, rows=rows, row_stride=size,
+        self.emit.store(self._at.relay, size, line, segment=self.columns, rows=rows, row_stride=size,
                         row_lines=size // self.columns, writes=["relay"])
-        self.emit.load(self._relay, size, line, segment=self.config.rows, rows=rows, row_stride=size,
+        self.emit.load(self._at.relay, size, line, segment=self.config.rows, rows=rows, row_stride=size,
                        row_lines=size // self.config.rows, reads=["relay"])
 
     # Products.
 
-    def product(self, packed: PackedMatrix, rows: int, which: int, group: int,
-                post: Callable[[int, int, int], None]) -> None:
-        """Codes number `which` of `rows` rows times a matrix, at most `group` blocks of columns at a time.
+    def product(self, packed: PackedMatrix, rows: int, codes: Codes, group: int,
+                post: Callable[[int, int, int], None], *, first: int = 0, after: int = 1,
+                place: Callable[[int], Address] = lambda address: address) -> None:
+        """Script: rows of codes times a matrix, at most `group` blocks of columns at a time.
 
-        `post` is told the first block, how many there are, and their first accumulator line.
+        Parameters
+        ----------
+        post : is told the first block, how many there are, and their first accumulator line
+        first : the first element of each row, at a block of scales; as many are taken as the matrix has rows
+        after : steps of the script before which nothing is loaded
+        place : where in memory an address of `packed` is
         """
         group = min(group, self._half // rows)
         ends = packed.n // self.columns
         acc = 0
-
-        def load(chunk: Chunk) -> Callable[[int], None]:
-            return lambda line: self.emit.load(chunk.address, chunk.bytes, line, segment=self.columns)
 
         def multiply(chunk: Chunk) -> Callable[[int], None]:
             def action(line: int) -> None:
@@ -125,27 +170,39 @@ class Layers:
                     stop = min(last, (block // group + 1) * group)
                     if block % group == 0 and chunk.k == 0:
                         acc = self.accumulators()
-                    self._multiply(packed, chunk, line, rows, which, block, stop - block,
+                    self._multiply(packed, chunk, line, rows, codes, first, block, stop - block,
                                    acc + block % group * rows)
                     if chunk.k + chunk.k_size == packed.k and (stop % group == 0 or stop == ends):
-                        first = (stop - 1) // group * group
-                        post(first, stop - first, acc)
+                        start = (stop - 1) // group * group
+                        post(start, stop - start, acc)
                     block = stop
             return action
 
         for chunk in packed.chunks():
-            self.script.use(chunk.bytes // self.columns, load(chunk), multiply(chunk), after=1)
+            self.script.use(chunk.blocks * packed.lines(chunk.k_size), partial(self._load, packed, chunk, place),
+                            multiply(chunk), after=after)
 
-    def _multiply(self, packed: PackedMatrix, chunk: Chunk, line: int, rows: int, which: int, block: int,
-                  blocks: int, acc: int) -> None:
-        lines = chunk.k_size // BLOCK * (BLOCK + 1)
-        w = line + (block - chunk.block) * lines
-        tiles, scale_lines = packed.k // self.config.rows, ceil_div(rows, self.config.line_bytes)
-        self.emit.matmul(k=chunk.k_size, blocks=blocks, vectors=[(rows, tiles), (1, 0)],
-                         a=self.at.codes[which] + chunk.k // self.config.rows,
-                         a_scale=self.at.code_scales[which] + chunk.k // BLOCK * scale_lines,
-                         w=w, w_stride=lines, w_scale=w + chunk.k_size, w_scale_strides=(1, lines), acc=acc,
-                         accumulate=chunk.k > 0)
+    def _load(self, packed: PackedMatrix, chunk: Chunk, place: Callable[[int], Address], line: int) -> None:
+        """Codes, and after them scales; at once where their lines have as many bytes."""
+        address = chunk.address
+        runs = [(chunk.blocks * lines, size) for lines, size in packed.runs(chunk.k_size)]
+        if runs[0][1] == runs[1][1]:
+            runs = [(runs[0][0] + runs[1][0], runs[0][1])]
+        for lines, size in runs:
+            self.emit.load(place(address), lines * size, line, segment=size)
+            address, line = address + lines * size, line + lines
+
+    def _multiply(self, packed: PackedMatrix, chunk: Chunk, line: int, rows: int, codes: Codes, first: int,
+                  block: int, blocks: int, acc: int) -> None:
+        before, scales = block - chunk.block, packed.numbers.blocks(chunk.k_size)
+        start, scale_lines = first + chunk.k, ceil_div(rows, self.config.line_bytes)
+        self.emit.matmul(packed.numbers, k=chunk.k_size, blocks=blocks,
+                         vectors=[(rows, codes.size // self.config.rows), (1, 0)],
+                         a=codes.line + start // self.config.rows,
+                         a_scale=codes.scales + start // packed.numbers.block * scale_lines,
+                         w=line + before * chunk.k_size, w_stride=chunk.k_size,
+                         w_scale=line + chunk.blocks * chunk.k_size + before * scales, w_scale_strides=(1, scales),
+                         acc=acc, accumulate=chunk.k > 0)
 
     def copy(self, acc: int, blocks: int, rows: int, out: int, row_lines: int,
              add: int | None = None) -> None:
@@ -154,17 +211,21 @@ class Layers:
         b = None if add is None else (OperandUse.ADD, SecondSource.WORDS, add, strides)
         self.emit.vector(acc, [(blocks, rows), (rows, 1)], out, strides, acc=True, b=b)
 
-    def gate(self, first: int, blocks: int, acc: int, rows: int) -> None:
-        """silu(gate) * up as codes number 1; blocks of both come in turn."""
-        count, words, work = blocks // 2, self.words, self.at.work
+    def gate_group(self, codes: Codes, rows: int, work_blocks: int) -> int:
+        """How many blocks of columns :meth:`gate` takes at once, with words for so many of each row."""
+        pairs = 2 * codes.numbers.block // self.columns
+        return max(pairs, min(2 * work_blocks, GROUP_BLOCKS, self._half // rows) // pairs * pairs)
+
+    def gate(self, first: int, blocks: int, acc: int, rows: int, codes: Codes) -> None:
+        """silu(gate) * up as `codes`; blocks of both come in turn."""
+        count, words, work = blocks // 2, self.words, self._at.work
         loops, strides = [(count, words), (rows, count * words)], (words, count * words)
         in_acc = [(count, 2 * rows), (rows, 1)]
         again = (OperandUse.MULTIPLY, SecondSource.WORDS, work, strides)
         self.emit.vector(acc, in_acc, work, strides, acc=True, scale_mode=ScaleMode.SCALAR, scale=bits(-LOG2_E),
                          function=ResultFunction.EXP2)
-        self.emit.vector(work, loops, work, strides, b=(OperandUse.ADD, SecondSource.ROW, self.at.one, (0, 0)),
+        self.emit.vector(work, loops, work, strides, b=(OperandUse.ADD, SecondSource.ROW, self._at.one, (0, 0)),
                          function=ResultFunction.RECIPROCAL)
         self.emit.vector(acc, in_acc, work, strides, acc=True, b=again)
         self.emit.vector(acc + rows, in_acc, work, strides, acc=True, b=again)
-        self.quantize((work, count * words, rows), count * self.columns, 1, first=first // 2 * self.columns,
-                      total=self.shape.ffn)
+        self.quantize((work, count * words, rows), count * self.columns, codes, first=first // 2 * self.columns)

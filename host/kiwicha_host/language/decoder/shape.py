@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from ..model import LlamaConfig
+from .numbers import MXINT8, Numbers, padded
 
-__all__ = ["BLOCK", "DecoderShape"]
+__all__ = ["KEPT", "DecoderShape"]
 
-#: Elements that share a scale: MXINT8, as OCP MX has it. Arrays are at most as wide, and divide it.
-BLOCK = 32
+#: Queries, keys and values, and what values are weighted with.
+KEPT = MXINT8
 #: Elements that one dynamic scale can be for.
 _MOST_SHARED = 128
 
@@ -25,6 +26,7 @@ class DecoderShape:
         A head is too wide for one scale.
     """
     model: LlamaConfig
+    numbers: Numbers = MXINT8
 
     def __post_init__(self) -> None:
         if self.value_head > _MOST_SHARED:
@@ -33,11 +35,11 @@ class DecoderShape:
 
     @property
     def width(self) -> int:
-        return _whole(self.model.width)
+        return padded(self.model.width)
 
     @property
     def half_head(self) -> int:
-        return _whole(self.model.head_size // 2)
+        return padded(self.model.head_size // 2)
 
     @property
     def head(self) -> int:
@@ -46,15 +48,15 @@ class DecoderShape:
 
     @property
     def value_head(self) -> int:
-        return _whole(self.model.head_size)
+        return padded(self.model.head_size)
 
     @property
     def ffn(self) -> int:
-        return _whole(self.model.ffn)
+        return padded(self.model.ffn)
 
     @property
     def vocabulary(self) -> int:
-        return _whole(self.model.vocabulary)
+        return padded(self.model.vocabulary)
 
     @property
     def q(self) -> int:
@@ -73,7 +75,3 @@ class DecoderShape:
     def group(self) -> int:
         """Heads of Q that share one of K and V."""
         return self.model.heads // self.model.kv_heads
-
-
-def _whole(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .shape import BLOCK
+from .numbers import padded
 
 __all__ = ["Indices", "Run", "Step"]
 
@@ -31,8 +31,8 @@ class Step:
         return len(self.runs) * self.length
 
     def span(self, run: Run) -> int:
-        """Positions that a run attends to, in whole scale blocks."""
-        return -(-(run.position + self.length) // BLOCK) * BLOCK
+        """Positions that a run attends to, in whole blocks."""
+        return padded(run.position + self.length)
 
     @property
     def most_span(self) -> int:

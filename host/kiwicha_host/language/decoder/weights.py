@@ -1,42 +1,31 @@
-"""A model's matrices as the chip multiplies by them: MXINT8, padded to whole blocks."""
+"""A model's matrices as the chip multiplies by them: quantized, padded to whole blocks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from ...golden import quantize_block
 from ..model import Layer, LlamaModel
-from .shape import BLOCK, DecoderShape
+from .numbers import Numbers
+from .packed import Matrix
+from .shape import DecoderShape
 
-__all__ = ["Matrix", "head_matrix", "layer_matrices"]
+__all__ = ["head_matrix", "layer_matrices", "quantized"]
 
-#: Rows that are made MXINT8 at a time, for memory's sake.
+#: Rows that are quantized at a time, for memory's sake.
 _AT_ONCE = 4096
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A matrix [K, N] that activations [M, K] are multiplied by.
-
-    Attributes
-    ----------
-    codes : int8 [N, K]
-    scales : uint8 E8M0 [N, K / 32]
-    """
-    codes: np.ndarray
-    scales: np.ndarray
-
-    @classmethod
-    def of(cls, rows: np.ndarray) -> "Matrix":
-        """From float32 [N, K], K whole blocks; scales are rounded up, so that no weight saturates."""
-        codes = np.empty(rows.shape, np.int8)
-        scales = np.empty((len(rows), rows.shape[1] // BLOCK), np.uint8)
-        for start in range(0, len(rows), _AT_ONCE):
-            some = slice(start, start + _AT_ONCE)
-            quantized, scales[some] = quantize_block(np.ascontiguousarray(rows[some]), "int8", BLOCK, "rceil")
-            codes[some] = quantized.view(np.int8)
-        return cls(codes, scales)
+def quantized(numbers: Numbers, rows: np.ndarray) -> Matrix:
+    """Of float32 [N, K]; scales are rounded up, so that no weight saturates."""
+    codes = np.empty(rows.shape, np.uint8)
+    scales = np.empty((len(rows), numbers.blocks(rows.shape[1])), np.uint8)
+    for start in range(0, len(rows), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        made, scales[some] = quantize_block(np.ascontiguousarray(rows[some]), numbers.weights.name, numbers.block,
+                                            "rceil")
+        codes[some] = made.view(np.uint8)
+    return Matrix(codes, scales)
 
 
 def layer_matrices(shape: DecoderShape, layer: Layer) -> Iterator[Matrix]:
@@ -48,16 +37,16 @@ def layer_matrices(shape: DecoderShape, layer: Layer) -> Iterator[Matrix]:
     qkv = [_padded(rows.reshape(2 * heads, model.head_size // 2, -1), shape.half_head, shape.width)
            for rows, heads in ((q, model.heads), (k, model.kv_heads))]
     qkv.append(_padded(_heads(layer.v, model.kv_heads), shape.value_head, shape.width))
-    yield Matrix.of(np.concatenate(qkv))
+    yield quantized(shape.numbers, np.concatenate(qkv))
     o = _padded(np.ascontiguousarray(_heads(layer.o.T, model.heads)), shape.value_head, model.width).T
-    yield Matrix.of(_padded(o[None], shape.width, o.shape[1]))
+    yield quantized(shape.numbers, _padded(o[None], shape.width, o.shape[1]))
     gate, up = (_padded(rows[None], shape.ffn, shape.width) for rows in (layer.gate, layer.up))
-    yield Matrix.of(np.concatenate([gate, up]))
-    yield Matrix.of(_padded(layer.down[None], shape.width, shape.ffn))
+    yield quantized(shape.numbers, np.concatenate([gate, up]))
+    yield quantized(shape.numbers, _padded(layer.down[None], shape.width, shape.ffn))
 
 
 def head_matrix(shape: DecoderShape, model: LlamaModel) -> Matrix:
-    return Matrix.of(_padded(model.head[None], shape.vocabulary, shape.width))
+    return quantized(shape.numbers, _padded(model.head[None], shape.vocabulary, shape.width))
 
 
 def _heads(rows: np.ndarray, heads: int) -> np.ndarray:

@@ -1,0 +1,65 @@
+"""Lines of the scratchpad, given out one part after another."""
+
+from kiwicha import ChipConfig
+from kiwicha.timing import word_lines
+
+from ...compiler.errors import CompileError
+from ...compiler.program.memory_map import ceil_div
+from .emitter import GROUP
+from .layers import Codes
+from .numbers import Numbers
+from .script import Ring
+from .step import Step
+
+__all__ = ["CHUNK_SHARE", "Lines", "chunk_lines"]
+
+#: The share of the scratchpad that a chunk of the ring may have.
+CHUNK_SHARE = 16
+#: The ring holds this many chunks, at least.
+_CHUNKS = 2
+
+
+def chunk_lines(config: ChipConfig, least: int) -> int:
+    """The most lines that are loaded at once: a share of the scratchpad, but at least so many."""
+    return ceil_div(max(least, config.scratchpad_lines // CHUNK_SHARE), GROUP) * GROUP
+
+
+class Lines:
+    """Parts start where a group of lines does."""
+
+    def __init__(self, config: ChipConfig):
+        self.config, self._next = config, 0
+        self.columns, self.words = config.columns, word_lines(config)
+
+    def take(self, lines: int) -> int:
+        """The first of so many lines."""
+        line, self._next = self._next, self._next + ceil_div(lines, GROUP) * GROUP
+        return line
+
+    def rows(self, rows: int, size: int) -> int:
+        """For rows of `size` words."""
+        return self.take(rows * size // self.columns * self.words)
+
+    def code_lines(self, rows: int, size: int) -> int:
+        """For rows of `size` codes, in lines of as many as the array has rows or columns."""
+        return self.take(rows * size // min(self.columns, self.config.rows))
+
+    def codes(self, rows: int, size: int, numbers: Numbers) -> Codes:
+        """Rows of `size` codes and their scales."""
+        scale_lines = ceil_div(rows, self.config.line_bytes)
+        return Codes(self.code_lines(rows, size), self.take(numbers.blocks(size) * scale_lines), size, numbers)
+
+    def ring(self, chunk: int, step: Step) -> Ring:
+        """What is left, mostly in banks that little else is in; at least some chunks of so many lines.
+
+        Raises
+        ------
+        CompileError
+            There are not so many, for this step.
+        """
+        there, needed = self.config.scratchpad_lines, self._next + _CHUNKS * chunk
+        if needed > there:
+            raise CompileError(f"a step of {step.rows} tokens at {step.most_span} positions needs {needed} "
+                               f"scratchpad lines; configuration {self.config.name!r} has {there}: choose one "
+                               "with more, or a shorter text")
+        return Ring(self._next, there - self._next, GROUP)

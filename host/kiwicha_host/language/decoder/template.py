@@ -1,0 +1,36 @@
+"""A step's program, for all steps of its kind."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kiwicha.isa import INSTRUCTION_BYTES, LOAD
+
+from .emitter import Emitter, Indexed
+
+__all__ = ["Template"]
+
+#: The byte of a transfer at which its address begins.
+_ADDRESS = next(field.byte for field in LOAD.fields if field.name == "address")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A program, uint8 [instructions, 64]; the bytes that its transfers move; and which of its instructions have
+    to be given their addresses.
+    """
+    code: np.ndarray
+    moved: int
+    moving: list[tuple[int, Indexed]]
+
+    @classmethod
+    def of(cls, emitter: Emitter) -> "Template":
+        code = np.frombuffer(emitter.assemble(), np.uint8).reshape(-1, INSTRUCTION_BYTES).copy()
+        return cls(code, emitter.bytes, emitter.moving)
+
+    def with_indices(self, words: np.ndarray) -> np.ndarray:
+        """The program of the step whose indices these are."""
+        for number, place in self.moving:
+            address = place.base + int(words[place.word]) * place.stride
+            self.code[number, _ADDRESS:_ADDRESS + 8] = np.frombuffer(address.to_bytes(8, "little"), np.uint8)
+        return self.code
