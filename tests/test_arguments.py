@@ -145,6 +145,7 @@ PUBLIC = {
                                {"scale": "optional array", "zero_point": "integer"}),
     "numerics.quantize": Public(numerics.quantize, {"x": X}, {"x": "array", "zero_point": "integer"}),
     "pairwise_sum": Public(numerics.pairwise_sum, {"x": X}, {"x": "array"}),
+    "top": Public(numerics.top, {"x": X, "count": 3}, {"x": "array", "count": "integer"}),
     "requantize_scale": Public(numerics.requantize_scale, {"x_scale": 1., "w_scale": 1., "y_scale": 1.},
                                {"x_scale": "array", "w_scale": "array", "y_scale": "array"}),
     "to_bf16": Public(golden.to_bf16, {"x": X}, {"x": "array"}),

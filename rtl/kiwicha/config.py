@@ -62,6 +62,8 @@ class ChipConfig:
     functions: bool = _param(False, doc="the vector unit takes 32-bit words, reduces rows, and has exp2, 1/x "
                                         "and 1/sqrt(x)")
     indices: bool = _param(False, doc="LOAD and STORE take an index from the scratchpad")
+    top_k: bool = _param(False, doc="the vector unit finds the 1 to 8 largest of a row, with their places; needs "
+                                    "functions")
     queue_depth: int = _param(4, 1, 16, doc="instructions that wait in front of each unit")
     reads_in_flight: int = _param(16, 4, 64, power_of_two=True, doc="read bursts outstanding on the bus")
     writes_in_flight: int = _param(8, 2, 64, power_of_two=True, doc="write bursts outstanding on the bus")
@@ -85,6 +87,8 @@ class ChipConfig:
         if 4 * self.vector_lanes > self.line_bytes:
             raise ConfigError(f"vector_lanes must be at most line bytes / 4 = {self.line_bytes // 4}, "
                               f"not {self.vector_lanes}")
+        if self.top_k and not self.functions:
+            raise ConfigError("functions must be true with top_k, not false")
         if self.scratchpad_lines > 1 << 16:
             raise ConfigError("scratchpad_banks * bank_lines must be at most 65536, "
                               f"not {self.scratchpad_lines}")

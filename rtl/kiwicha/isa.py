@@ -13,7 +13,7 @@ from .formats import FORMATS, DocumentedEnum, ElementFormat
 __all__ = ["Access", "Activity", "COMMON_FIELDS", "COUNTER_BASE", "ErrorCode", "Field", "INSTRUCTIONS",
            "INSTRUCTION_BYTES", "Instruction", "MAX_PROGRAM", "OperandUse", "OutFormat", "PAGE_BITS", "REGISTERS",
            "REGISTER_ADDRESS_WIDTH", "Reduce", "Register", "RegisterField", "ResultFunction", "SEMAPHORES",
-           "SEMAPHORE_MAX", "ScaleMode", "ScaleRule", "SecondSource", "Source", "TABLE_WORDS", "Unit",
+           "SEMAPHORE_MAX", "ScaleMode", "ScaleRule", "SecondSource", "Source", "TABLE_WORDS", "TOP_MOST", "Unit",
            "counter_address"]
 
 INSTRUCTION_BYTES = 64
@@ -30,6 +30,8 @@ PAGE_BITS = 12
 REGISTER_ADDRESS_WIDTH = 12
 #: Words of 32 bits in each of the vector unit's tables: one for every byte.
 TABLE_WORDS = 256
+#: The most results of a row that VECTOR sorts out.
+TOP_MOST = 8
 #: Elements are addressed by loop nests of so many levels, level 0 the innermost.
 LEVELS = 4
 
@@ -296,6 +298,13 @@ level 2 become one, their maximum or their sum by `reduce`, which goes to every 
 INT32 or FP32 then. FP32 sums need `columns` to be a multiple of the vector unit's lanes; with `float` they have no
 window, either. `function` is taken of an FP32 result last of all.
 
+A chip with `top_k` also has `top`, for a `row` of FP32 with `reduce` MAXIMUM and no `function`: instead of the
+maximum, the `top` largest of the row's results, in descending order, and of equal ones that which comes first;
+there must be as many. Of these, number j < `top` goes to every column of the line at
+`out_line + j * out_stride2 + i3 * out_stride3`, and its place in the row, column + columns * i2 as an unsigned
+integer, to those of the line `top * out_stride2` further on. That these lines exist is seen with the row's first
+operands.
+
 E4M3, E2M1 and MXINT8 make `parts` * columns results of each pixel, part j from A's lines `j * part_stride`
 further on, to its own line `j * out_step` further on; E2M1 puts two into a byte. They share one dynamic E8M0 scale
 by `scale_rule`. The scales of all pixels, in order, are the bytes of the lines from `scale_line` on; the rest of
@@ -333,7 +342,9 @@ needs `parts` = 1: bias, a scale per COLUMN, and B, unless it is from a ROW, or 
     Field("table_line", 54, 16, "first scratchpad line of the tables to load"),
     Field("b_line", 56, 16, "first scratchpad line of B"),
     *_levels("b_stride", 58, "lines of B from one iteration of level {} to the next", levels=(2, 3)),
-    Field("tail", 62, 6, "with `row`: columns that count in the last iteration of level 2; 0: all")))
+    Field("tail", 62, 6, "with `row`: columns that count in the last iteration of level 2; 0: all"),
+    Field("top", 63, 4, "with `row`: how many of the largest, 1 to 8, and their places (0: the maximum alone); "
+          "only in a chip with `top_k`")))
 
 INSTRUCTIONS = {item.unit: item for item in (LOAD, MATMUL, VECTOR, STORE)}
 
@@ -435,7 +446,7 @@ def _fields(*rows: tuple[str, int, int, str]) -> tuple[RegisterField, ...]:
 
 
 ID_VALUE = int.from_bytes(b"KIWI", "big")
-VERSION_VALUE = 0x0002_0002
+VERSION_VALUE = 0x0002_0003
 COUNTER_BASE = 0x100
 #: The part of an address's lower half that says which page.
 _PAGES = WORD >> PAGE_BITS << PAGE_BITS
@@ -459,7 +470,8 @@ _STATIC = (
     Register("FEATURES", 0x01C, Access.RO, "what a chip may have", _fields(
         ("functions", 0, 1, "VECTOR takes words, reduces rows, and has functions"),
         ("block_scales", 1, 1, "scales also without floating-point formats"),
-        ("indices", 2, 1, "LOAD and STORE take an index from the scratchpad"))),
+        ("indices", 2, 1, "LOAD and STORE take an index from the scratchpad"),
+        ("top_k", 3, 1, "VECTOR finds the largest of a row"))),
     Register("CONTROL", 0x020, Access.WO, "write ones to act", _fields(
         ("start", 0, 1, "run the program; ignored while busy"),
         ("abort", 1, 1, "end the running program with error ABORTED"))),

@@ -18,7 +18,7 @@ from .. import arguments
 from ..operands import is_real
 
 __all__ = ["CANONICAL_NAN", "clamp", "epilogue", "gemm_int", "pairwise_sum", "quantize", "requantize_scale",
-           "to_bf16", "to_fp32", "total_order"]
+           "to_bf16", "to_fp32", "top", "total_order"]
 
 CANONICAL_NAN = np.uint32(0x7FC00000).view(np.float32)
 
@@ -138,6 +138,27 @@ def pairwise_sum(x: np.ndarray) -> np.ndarray:
             x = np.concatenate([x[..., :-1:2] + x[..., 1::2], lone], axis=-1)
     x = x[..., 0]
     return np.where(np.isnan(x), CANONICAL_NAN, x)
+
+
+def top(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` largest FP32 numbers along the last axis, in total order, and their places there.
+
+    Parameters
+    ----------
+    x : float32 [..., N]
+    count : 1 to N
+
+    Returns
+    -------
+    float32 and int64 [..., count]: from the largest down; of equal ones that which comes first
+    """
+    x, count = np.asarray(_real("x", x), np.float32), arguments.integer("count", count)
+    if not x.ndim or not 1 <= count <= x.shape[-1]:
+        raise ValueError(f"count must be from 1 to the numbers along the last axis of shape {list(x.shape)}, "
+                         f"not {count}")
+    # From the least key on, and stable: with the signs turned (in more bits) from the largest on.
+    places = np.argsort(-total_order(x).astype(np.int64), axis=-1, kind="stable")[..., :count]
+    return np.take_along_axis(x, places, axis=-1), places
 
 
 def requantize_scale(x_scale: np.floating, w_scale: np.floating | np.ndarray, y_scale: np.floating) -> np.ndarray:

@@ -193,7 +193,7 @@ class Registers(wiring.Component):
             "ACCUMULATOR": config.accumulator_lines,
             "FORMATS": formats,
             "FEATURES": packed("FEATURES", functions=config.functions, block_scales=config.block_scales,
-                               indices=config.indices),
+                               indices=config.indices, top_k=config.top_k),
             "CONTROL": 0,
             "STATUS": packed("STATUS", busy=self.busy, done=self.done, error=self.error,
                              locked=stored["WINDOW_LOCK"].any()),

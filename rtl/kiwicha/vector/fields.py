@@ -51,6 +51,8 @@ def check_fields(m, config, fields, error, address):
         m.d.sync += address.eq(fields.function)
     with m.Elif(fields.row & (fields.tail > config.columns)):
         m.d.sync += address.eq(fields.tail)
+    with m.Elif(fields.top != 0):
+        m.d.sync += address.eq(fields.top)
     with m.Elif(_bad_parts(config, fields)):
         m.d.sync += address.eq(fields.parts)
     if config.functions:

@@ -8,6 +8,7 @@ from kiwicha import ChipConfig
 from kiwicha.formats import MAX_BLOCK
 from kiwicha.isa import (
     TABLE_WORDS,
+    TOP_MOST,
     ErrorCode,
     OperandUse,
     OutFormat,
@@ -62,7 +63,8 @@ def vector(state: State, memory: Memory, f: dict[str, Any]) -> None:
             result = _reduced(config, f, result.reshape(-1, row, config.columns))
         if f["function"] != ResultFunction.NONE:
             result = _FUNCTIONS[f["function"]](result)
-        _write(state, f, start, out_lines[start // row:(start + pixels) // row], result)
+        _write(state, f, start, out_lines[start * lines.results // row:(start + pixels) * lines.results // row],
+               result)
 
 
 def _write(state: State, f: dict[str, Any], start: int, lines: np.ndarray, result: np.ndarray) -> None:
@@ -117,11 +119,17 @@ def _words(state: State, lines: np.ndarray) -> np.ndarray:
 
 
 def _reduced(config: ChipConfig, f: dict[str, Any], result: np.ndarray) -> np.ndarray:
-    """Results of rows, int32 or float32 [rows, pixels, columns], to that of each row: [rows, columns]."""
+    """Results of rows, int32 or float32 [rows, pixels, columns], to those of each row: [rows, columns].
+
+    With `top`, [2 * rows * top, columns], as the bits of all: of each row the largest, and then their places.
+    """
     counts = np.ones(result.shape[1:], bool)
     counts[-1, f["tail"] or config.columns:] = False
     values = result[:, counts]
-    if result.dtype == np.int32:
+    if f["top"]:
+        largest, places = numerics.top(values, f["top"])
+        reduced = np.concatenate([largest.view(np.uint32), places.astype(np.uint32)], axis=1).reshape(-1)
+    elif result.dtype == np.int32:
         reduced = values.sum(axis=1, dtype=np.int32) if f["reduce"] == Reduce.SUM else values.max(axis=1)
     elif f["reduce"] == Reduce.SUM:
         reduced = numerics.pairwise_sum(values)
@@ -158,6 +166,9 @@ def _check(config: ChipConfig, f: dict[str, Any]) -> None:
     _need_known(f["function"], ResultFunction,
                 f["function"] == ResultFunction.NONE or (config.functions and is_fp32))
     need(f["tail"], not f["row"] or f["tail"] <= columns)
+    need(f["top"], not f["top"] or (config.top_k and bool(f["row"]) and is_fp32 and not has_sum
+                                    and f["function"] == ResultFunction.NONE
+                                    and f["top"] <= min(TOP_MOST, _row_length(config, f))))
     if dynamic_scale:
         has_second = f["b_use"] != OperandUse.NONE and f["b_source"] in (SecondSource.TABLE, SecondSource.WORDS)
         per_column = bool(f["bias"]) or scale_mode == ScaleMode.COLUMN or has_second
@@ -167,6 +178,11 @@ def _check(config: ChipConfig, f: dict[str, Any]) -> None:
         need(f[f"count{level}"], not (has_sum and (f["float"] or itself)) or f[f"count{level}"] == 1)
     for level in range(4):
         need(f[f"count{level}"], f[f"count{level}"] >= 1)
+
+
+def _row_length(config: ChipConfig, f: dict[str, Any]) -> int:
+    """Elements that count; of no iterations, which is another field's error, as many as of most."""
+    return ((f["count2"] or 1 << 16) - 1) * config.columns + (f["tail"] or config.columns)
 
 
 def _check_second(config: ChipConfig, f: dict[str, Any]) -> None:

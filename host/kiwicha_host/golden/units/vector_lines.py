@@ -40,7 +40,9 @@ class VectorLines:
         #: Lines of words with the last of which each of these is complete.
         self._complete = ([self.word_lines - 1] * self.steps if self.dynamic_scale else
                           [min((line + 1) * 4 // size, self.word_lines) - 1 for line in range(self.steps)])
-        self._out_counts = [self.pixel_counts[0], 1 if f["row"] else self.pixel_counts[1]]
+        #: Results that are a row's or, without rows, a pixel's.
+        self.results = 2 * f["top"] or 1
+        self._out_counts = [self.pixel_counts[0], self.results if f["row"] else self.pixel_counts[1]]
 
     def a(self) -> np.ndarray:
         """[pixels, parts, word lines, window]"""
@@ -54,7 +56,7 @@ class VectorLines:
         return lines.reshape(-1, self.b_lines)
 
     def out(self) -> np.ndarray:
-        """[pixels or rows, lines]"""
+        """[pixels or results of rows, lines]"""
         lines = walk(self._f["out_line"], [*self._out_counts, self.steps], self._out_strides)
         return lines.reshape(-1, self.steps)
 
@@ -80,7 +82,7 @@ class VectorLines:
         seconds = Lines(*scratchpad, f["b_line"], [*self.pixel_counts, self.b_lines], self._b_strides)
         writes = Lines(*scratchpad, f["out_line"], [*self._out_counts, self.steps], self._out_strides)
         # Places in the order are (level 3, level 2, part, line of words, ...): B comes with the first of a line's
-        # window, and a result when the last line is read that it is made of.
+        # window, and a result when the last line is read that it is made of; the largest of a row with its first.
         faults = [((*index, 0), reads.fault(index)) for index in (reads.astray(),) if index]
         if self.has_second:
             faults += [((*index[:2], 0, index[2], 0, 0, 1), seconds.fault(index))
@@ -89,7 +91,9 @@ class VectorLines:
             if index:
                 last = f["count2"] - 1 if f["row"] else index[1]
                 part = index[2] if self.dynamic_scale else 0
-                faults.append(((index[0], last, part, self._complete[index[2]], 1 << 32), writes.fault(index)))
+                place = ((index[0], 0, 0, 0, 0, 0, 2) if f["top"] else
+                         (index[0], last, part, self._complete[index[2]], 1 << 32))
+                faults.append((place, writes.fault(index)))
         raise_first(*faults, *(self._astray_scale() if self.dynamic_scale else ()))
 
     def _astray_scale(self):
