@@ -11,6 +11,7 @@ import numpy as np
 from kiwicha import ChipConfig
 
 from .. import arguments
+from ..golden.numerics import total_order
 from ..metrics import Work
 from .model import LlamaConfig
 from .tokenizer import TextStream, Tokenizer
@@ -84,6 +85,15 @@ class Verified:
     def compulsory_bytes(self) -> int:
         return self._decoder.compulsory_bytes
 
+    @property
+    def chosen(self) -> Mapping[int, int]:
+        """What chips have found; raises :exc:`GenerationError` if it is not the same."""
+        chosen, other = _chosen(self._decoder), _chosen(self._other)
+        if chosen != other:
+            raise GenerationError(f"the tokens {chosen} differ from the golden device's, {other}; please report "
+                                  "it")
+        return chosen
+
     def prefill(self, tokens: list[int], sequence: int = 0) -> np.ndarray:
         return _same(self._decoder.prefill(tokens, sequence), self._other.prefill(tokens, sequence))
 
@@ -114,11 +124,17 @@ class Generated(NamedTuple):
     logits: np.ndarray
 
 
+def _chosen(decoder: Decoder) -> Mapping[int, int]:
+    """The tokens that a chip has found, by their sequences; the others' are for the host to find."""
+    return getattr(decoder, "chosen", {})
+
+
 def generate(decoder: Decoder, prompt: Sequence[int], count: int, ends: Collection[int] = ()
              ) -> Iterator[Generated]:
     """Up to `count` tokens after those of `prompt`, each when it is known; one of `ends` is the last.
 
-    Of several that are as likely, the lowest is taken.
+    The decoder's own choice is taken, where it makes one, or the same: the largest logit in total order, and of
+    equal ones the lowest token.
 
     Raises
     ------
@@ -129,18 +145,19 @@ def generate(decoder: Decoder, prompt: Sequence[int], count: int, ends: Collecti
     arguments.integer("count", count, 1)
     logits = decoder.prefill(list(prompt))
     for number in range(count):
-        token = _likeliest(logits, number)
+        token = _likeliest(decoder, 0, logits, number)
         yield Generated(token, logits)
         if token in ends or number == count - 1:
             return
         logits = decoder.step(token)
 
 
-def _likeliest(logits: np.ndarray, number: int) -> int:
+def _likeliest(decoder: Decoder, sequence: int, logits: np.ndarray, number: int) -> int:
     if not np.isfinite(logits).all():
         raise GenerationError(f"the logits of token {number + 1} are not all finite: the model's weights, or "
                               "what was computed with them, are beyond float32")
-    return int(logits.argmax())
+    chosen = _chosen(decoder).get(sequence)
+    return int(total_order(logits).argmax()) if chosen is None else chosen
 
 
 @dataclass(frozen=True)
@@ -192,7 +209,7 @@ def complete_all(decoder: BatchDecoder, tokenizer: Tokenizer, prompts: Sequence[
         following = {}
         for number, values in logits.items():
             growing = all_growing[number]
-            token = _likeliest(values, len(growing.tokens))
+            token = _likeliest(decoder, number, values, len(growing.tokens))
             growing.push(token, values)
             if token not in ends and len(growing.tokens) < count:
                 following[number] = token

@@ -1,4 +1,4 @@
-"""What every decoder has in memory: matrices, and tables of positions and scales."""
+"""What every decoder has in memory: matrices, tables of positions and scales, and logits."""
 
 from typing import Any
 
@@ -27,6 +27,8 @@ class BaseMemory:
     constant : so many bytes no program writes
     positions : PositionTables
     scale_table : FP32 of each E8M0 code
+    logits, tokens : Table
+        Of each run of a step: logits of its last token, and the number of the largest, in a chip with `top_k`.
     """
 
     def __init__(self, config: ChipConfig, context: int, sequences: int, chunk_lines: int):
@@ -58,6 +60,16 @@ class BaseMemory:
         self.positions = PositionTables(cosines, sines, less_sines, self.table(1, 2 * zeros), zeros)
         self.scale_table = self.region(1024)
 
+    def end_constants(self, vocabulary: int) -> None:
+        """Room for the first column of each block of columns of the logits."""
+        self.firsts = self.table(vocabulary // self._columns, 1)
+
+    def end_room(self, vocabulary: int) -> None:
+        """Room for logits, for the largest ones of groups of columns and their places, and for tokens."""
+        self.logits = self.table(self.sequences, vocabulary)
+        self.largest, self.places = (self.table(self.sequences, vocabulary // self._columns) for _ in range(2))
+        self.tokens = self.table(self.sequences, 1)
+
     def image(self) -> np.ndarray:
         """Zeros, as many bytes as are constant."""
         return np.zeros(self.constant, np.uint8)
@@ -81,12 +93,14 @@ class BaseMemory:
         self.put(image, table.region, filled)
 
     def put_tables(self, image: np.ndarray, frequencies: np.ndarray) -> None:
-        """`frequencies` : radians from one position to the next, of each pair that RoPE turns."""
+        """All but weights; `frequencies` : radians from one position to the next, of each pair that RoPE turns."""
         tables = self.positions
         angles = np.arange(self.context)[:, None] * frequencies
         for table, values in ((tables.cosines, np.cos(angles)), (tables.sines, np.sin(angles)),
                               (tables.less_sines, -np.sin(angles))):
             self.put_rows(image, table, values)
+        blocks = self.firsts.region.size // 4
+        self.put(image, self.firsts.region, np.arange(blocks, dtype=np.uint32) * self._columns)
         mask = np.zeros(2 * tables.mask_zero, np.float32)
         mask[tables.mask_zero:] = -np.inf
         self.put(image, tables.mask.region, mask)

@@ -4,40 +4,21 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from kiwicha import ChipConfig
-
 from ... import arguments
 from ...compiler.errors import CompileError
 from ...devices import Device
 from ...job import PAGE, Job
+from ..deepseek.model import DeepSeekModel
 from ..model import LlamaModel
-from .memory import DecoderMemory
-from .numbers import PADDING, padded
-from .program import StepProgram, scratch_bytes
-from .scratchpad import ring_chunk
-from .shape import DecoderShape
+from .architecture import architecture, check_chip
+from .numbers import padded
 from .step import Indices, Run, Step
 from .template import Template
 
-__all__ = ["ChipDecoder", "check_chip"]
+__all__ = ["ChipDecoder"]
 
 #: Tokens of a prompt that are taken at a time, where there is room for them.
 _MOST_ROWS = 32
-
-
-def check_chip(config: ChipConfig) -> None:
-    """Raise :exc:`CompileError` if a chip of `config` cannot run a decoder."""
-    missing = [what for what, there in (("functions", config.functions), ("block scales", config.block_scaled),
-                                        ("the format int8", "int8" in config.formats)) if not there]
-    if missing:
-        raise CompileError(f"a language model needs a chip with {' and '.join(missing)}, which configuration "
-                           f"{config.name!r} has not; wide and small can do it")
-    if not config.float_row_sums:
-        raise CompileError("a language model needs columns that are a multiple of vector_lanes, not "
-                           f"{config.columns} for {config.vector_lanes}; choose another configuration")
-    if PADDING % config.columns:
-        raise CompileError(f"a language model needs an array whose columns divide {PADDING}, not {config.columns}"
-                           "; choose another configuration")
 
 
 class ChipDecoder:
@@ -45,7 +26,7 @@ class ChipDecoder:
 
     Parameters
     ----------
-    model : LlamaModel
+    model : LlamaModel, or a DeepSeekModel as it is stored, quantized
     device : Device
     context, sequences : int
     rows : int
@@ -53,8 +34,10 @@ class ChipDecoder:
 
     Attributes
     ----------
-    shape : DecoderShape
-    memory : DecoderMemory
+    shape : padded sizes
+    memory : BaseMemory
+    chosen : dict of int
+        Of each sequence, the number of its last largest logit; only if the chip has `top_k`.
     cycles, bytes, compulsory_bytes : int
         Of all steps so far: clock cycles, bytes that moved, and the least that any schedule would have moved.
 
@@ -64,33 +47,36 @@ class ChipDecoder:
         The chip cannot do it, or has too little scratchpad or memory.
     """
 
-    def __init__(self, model: LlamaModel, device: Device, context: int, sequences: int = 1,
+    def __init__(self, model: LlamaModel | DeepSeekModel, device: Device, context: int, sequences: int = 1,
                  rows: int = _MOST_ROWS):
         config = arguments.instance("device", device, Device).config
-        check_chip(config)
-        self._device, self.shape = device, DecoderShape(arguments.instance("model", model, LlamaModel).config)
+        kind = self._architecture = architecture(model)
+        check_chip(config, type(model))
+        self._device, self.shape, self._layers = device, kind.shape, model.config.layers
+        self._vocabulary = model.config.vocabulary
         self.context = arguments.integer("context", context, 1, model.config.context)
         self._lengths = [0] * arguments.integer("sequences", sequences, 1)
         self._rows = arguments.integer("rows", rows, 1)
         span = padded(self.context)
         most = max(rows, sequences)
-        self.memory = DecoderMemory(config, self.shape, span, sequences, most, ring_chunk(config, self.shape))
-        self._scratch = self.memory.region(scratch_bytes(self.shape, most, span))
+        self.memory = kind.memory(config, span, sequences, most)
+        self._scratch = self.memory.region(kind.scratch_bytes(most, span))
         # The longest step of one token needs the most of its kind.
-        StepProgram(config, self.memory, Step((Run(0, self.context - 1),), 1), self._scratch)
+        kind.program(config, self.memory, Step((Run(0, self.context - 1),), 1), self._scratch)
         self._program = self.memory.region(0).base
         self._check_memory()
         self._image = np.concatenate([self.memory.image_of(model),
                                       np.zeros(self._program - self.memory.constant, np.uint8)])
         #: The program of the last step, by its kind.
         self._templates: dict[Hashable, Template] = {}
+        self.chosen: dict[int, int] = {}
         self.cycles = self.bytes = self.compulsory_bytes = 0
 
     def _check_memory(self) -> None:
         """A program is small beside all else, but not nothing."""
         device = self._device
         there = min(1 << device.config.address_width, device.memory_limit or 1 << 64)
-        if self.memory.bytes + self.shape.model.layers * PAGE > there:
+        if self.memory.bytes + self._layers * PAGE > there:
             raise CompileError(f"the model needs {self.memory.bytes} bytes of memory at {self.context} positions, "
                                f"and its programs; the device has {there}: choose a smaller model or a shorter "
                                "text")
@@ -146,11 +132,11 @@ class ChipDecoder:
         for run in step.runs:
             self._check(tokens, run.position, step.length)
         config = self._device.config
-        kind = StepProgram.kind(config, step)
+        kind = step.kind(config.columns)
         template = self._templates.get(kind)
         if template is None:
             self._templates.clear()
-            template = StepProgram(config, self.memory, step, self._scratch).template()
+            template = self._architecture.program(config, self.memory, step, self._scratch).template()
             self._templates[kind] = template
         words = Indices(step, config.columns).words(tokens)
         self._put(self.memory.indices.base, words.view(np.uint8))
@@ -163,9 +149,13 @@ class ChipDecoder:
         self.compulsory_bytes += self.memory.compulsory_bytes(step)
         for run in step.runs:
             self._lengths[run.sequence] = run.position + step.length
+        if config.top_k:
+            first = self.memory.tokens.address(0)
+            found = self._image[first:first + 4 * len(step.runs)].view(np.uint32)
+            self.chosen |= {run.sequence: int(token) for run, token in zip(step.runs, found, strict=True)}
         table = self.memory.logits
         logits = self._image[table.address(0):table.address(len(step.runs))].view(np.float32)
-        return logits.reshape(len(step.runs), -1)[:, :self.shape.model.vocabulary].copy()
+        return logits.reshape(len(step.runs), -1)[:, :self._vocabulary].copy()
 
     def _put(self, address: int, data: np.ndarray) -> None:
         """Write into memory, which grows if it has to."""
@@ -176,7 +166,7 @@ class ChipDecoder:
 
     def _check(self, tokens: Sequence[int], position: int, count: int) -> None:
         for token in tokens:
-            arguments.integer("tokens", token, 0, self.shape.model.vocabulary - 1)
+            arguments.integer("tokens", token, 0, self._vocabulary - 1)
         if position + count > self.context:
             raise ValueError(f"{count} tokens after {position} are beyond the context of {self.context} positions")
 

@@ -149,10 +149,11 @@ class Emitter:
         b : what becomes of operand B, from where, its first line and its strides
         parts : column blocks that share a scale
         scales : how results are quantized, and the first line of their scales
-        row : one result of all columns and all of level 2
+        row : one result of all columns and all of level 2; or with `top`, so many and their places
         """
         (count2, stride2), (count3, stride3) = loops
-        out_loops = [(1 if row else count2, out_strides[0]), (count3, out_strides[1])]
+        top = fields.get("top", 0)
+        out_loops = [((2 * top or 1) if row else count2, out_strides[0]), (count3, out_strides[1])]
         a_loops = [*loops, parts]
         reads = set(_accumulators(a, 1 + sum((count - 1) * stride for count, stride in a_loops)) if acc else
                     _lines(a, [*a_loops, (self.words, 1)]))
@@ -171,8 +172,17 @@ class Emitter:
             Unit.VECTOR, reads=reads, writes=writes, float=1, a_source=Source.ACCUMULATOR if acc else Source.WORDS,
             out_format=OutFormat.FP32 if scales is None else scales[0].out_format, count0=1, count1=1,
             count2=count2, count3=count3, a_line=a, a_stride2=stride2, a_stride3=stride3, out_line=out,
-            out_step=out_step, out_stride2=0 if row else out_strides[0], out_stride3=out_strides[1],
+            out_step=out_step, out_stride2=0 if row and not top else out_strides[0], out_stride3=out_strides[1],
             row=int(row), **fields)
+
+    def add_integers(self, a: int, b: int, out: int, count: int = 1) -> None:
+        """Of `count` lines of words each, modulo 2^32."""
+        loop = [(count, self.words), (self.words, 1)]
+        self._builder.add(
+            Unit.VECTOR, reads=[*_lines(a, loop), *_lines(b, loop)], writes=_lines(out, loop),
+            a_source=Source.WORDS, b_use=OperandUse.ADD, b_source=SecondSource.WORDS, out_format=OutFormat.INT32,
+            count0=1, count1=1, count2=count, count3=1, a_line=a, a_stride2=self.words, b_line=b,
+            b_stride2=self.words, out_line=out, out_stride2=self.words, out_step=1)
 
     def load_table_b(self, line: int, scratch: int) -> None:
         """Table B from the lines from `line` on; the instruction's one result, at `scratch`, is of no use."""

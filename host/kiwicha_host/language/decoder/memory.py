@@ -8,7 +8,6 @@ from ..model import LlamaModel
 from .attend import Kept
 from .base_memory import BaseMemory
 from .numbers import PADDING
-from .packed import Table
 from .shape import KEPT, DecoderShape
 from .step import Step
 from .weights import head_matrix, layer_matrices
@@ -64,12 +63,13 @@ class DecoderMemory(BaseMemory):
         self.embedding = self.table(shape.model.vocabulary, shape.width)
         self.tables(shape.half_head)
         self.constants = self.region(8)
+        self.end_constants(shape.vocabulary)
         self.constant = self.region(0).base
         self.indices = self.region(4 * 3 * max(rows, sequences))
         each = Cache(shape, context, 0).end
         self.caches = [[Cache(shape, context, self.region(each).base) for _ in range(sequences)]
                        for _ in range(shape.model.layers)]
-        self.logits = Table(self.region(4 * sequences * shape.vocabulary), 4 * shape.vocabulary)
+        self.end_room(shape.vocabulary)
 
     def compulsory_bytes(self, step: Step) -> int:
         """What any schedule would move: weights, embeddings, and keys and values once, as stored, and logits."""

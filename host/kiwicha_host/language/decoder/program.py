@@ -1,7 +1,5 @@
 """The program of a step of a Llama decoder: from tokens to logits, every layer, without the host."""
 
-from collections.abc import Hashable
-
 from kiwicha import ChipConfig
 
 from ...compiler.program.memory_map import Region, ceil_div
@@ -9,6 +7,7 @@ from .attention import Attention
 from .emitter import Emitter
 from .layers import GROUP_BLOCKS, Layers, Rows
 from .lines import Lines
+from .logits import Logits
 from .memory import DecoderMemory
 from .scratchpad import Scratchpad
 from .script import Script
@@ -49,16 +48,12 @@ class StepProgram:
         self._layers = Layers(config, self._at.shared, self._emit, self._script)
         self._attention = Attention(lines, self._layers, memory, step, self._at.work, self._at.unit_scale,
                                     scratch.base)
+        self._logits = Logits(lines, self._layers, memory, memory.head, self._at.normed, shape.model.vocabulary,
+                              len(step.runs), self._at.work, self._at.work_lines)
         self._ring = lines.ring(self._layers.chunk, step)
         self._indices, self._words = indices, lines.words
         self._x_row = shape.width // lines.columns * lines.words
         self._work_blocks = self._at.work_lines // (lines.words * step.rows)
-
-    @staticmethod
-    def kind(config: ChipConfig, step: Step) -> Hashable:
-        """Steps of one kind have one program, but for addresses where the chip takes no indices."""
-        return step.length, tuple((run.sequence, step.span(run), run.position // config.columns)
-                                  for run in step.runs)
 
     def template(self) -> Template:
         """The program for all steps of this one's kind."""
@@ -120,18 +115,7 @@ class StepProgram:
 
     def _end(self) -> None:
         """Logits of each run's last token."""
-        at, layers, length, runs = self._at, self._layers, self._step.length, len(self._step.runs)
+        at, length, runs = self._at, self._step.length, len(self._step.runs)
         last = (at.x + (length - 1) * self._x_row, length * self._x_row, runs)
         self._script.do(lambda: self._normalize(last, 2 * self._shape.model.layers))
-        half = at.work_lines // 2
-        group = half // (self._words * runs)
-        layers.product(self._memory.head, runs, at.normed, group,
-                       lambda first, count, acc: self._logits(first, count, acc, runs,
-                                                              at.work + first // group % 2 * half))
-
-    def _logits(self, first: int, count: int, acc: int, runs: int, line: int) -> None:
-        columns, logits = self._layers.columns, self._memory.logits
-        self._layers.copy(acc, count, runs, line, count * self._words)
-        self._emit.store(logits.address(0) + 4 * first * columns, 4 * count * columns, line,
-                         segment=self._layers.segment, rows=runs, row_stride=logits.row_bytes,
-                         row_lines=count * self._words, writes=["logits"])
+        self._logits.script()

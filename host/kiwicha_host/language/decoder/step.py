@@ -1,6 +1,6 @@
 """What a step of a decoder is asked to do."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,10 @@ class Step:
     def span(self, run: Run) -> int:
         """Positions that a run attends to, in whole blocks."""
         return padded(run.position + self.length)
+
+    def kind(self, columns: int) -> Hashable:
+        """Steps of one kind have one program, but for addresses where the chip takes no indices."""
+        return self.length, tuple((run.sequence, self.span(run), run.position // columns) for run in self.runs)
 
     @property
     def most_span(self) -> int:

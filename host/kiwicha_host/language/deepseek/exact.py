@@ -21,7 +21,7 @@ from ...operands import FORMATS
 from .config import DeepSeekConfig
 from .model import Attention, DeepSeekModel, FeedForward, Mixture, Quantized
 from .reference import turn
-from .routing import chosen_experts
+from .routing import ranked_experts
 from .stored import BLOCKS, format_of
 
 __all__ = ["ExactDecoder"]
@@ -99,7 +99,7 @@ class ExactDecoder:
         """RMSNorm of rows."""
         width = x.shape[-1]
         squares = pairwise_sum(x * x) + np.float32(self._config.norm_epsilon * width)
-        return x * rsqrt(squares * np.float32(1 / width))[:, None] * weight
+        return x * weight * rsqrt(squares * np.float32(1 / width))[:, None]
 
     def _attention(self, number: int, w: Attention, x: np.ndarray, n: int) -> np.ndarray:
         """x [sequences * n, width] to the same shape; the last `n` positions join the cache."""
@@ -141,18 +141,19 @@ class ExactDecoder:
         return _product(_quantized(np.concatenate(mixed)), w_v)
 
     def _mixture(self, mixture: Mixture, x: np.ndarray) -> np.ndarray:
-        """x [tokens, width]: the shared expert's result, and to that, from the first expert on, the weighted
+        """x [tokens, width]: the shared expert's result, and to that, from the best expert on, the weighted
         others.
         """
         c = self._config
         scores = _sigmoid(pairwise_sum(x[:, None] * mixture.gate))
-        chosen = chosen_experts(scores + mixture.bias, c)
-        weights = np.where(chosen, scores, np.float32(0))
+        chosen = ranked_experts(scores + mixture.bias, c)
+        weights = np.take_along_axis(scores, chosen, axis=1)
         weights = weights * (reciprocal(pairwise_sum(weights)) * np.float32(c.route_scale))[:, None]
         out = _gated(x, mixture.shared)
-        for expert in map(int, np.flatnonzero(chosen.any(axis=0))):
-            rows = chosen[:, expert]
-            out[rows] = out[rows] + _gated(x[rows], mixture.experts[expert]) * weights[rows, expert, None]
+        for experts, weight in zip(chosen.T, weights.T, strict=True):
+            for expert in map(int, np.unique(experts)):
+                rows = experts == expert
+                out[rows] = out[rows] + _gated(x[rows], mixture.experts[expert]) * weight[rows, None]
         return out
 
 
@@ -171,8 +172,9 @@ def _mixed(query: _Codes, kept: _Codes, start: int, config: DeepSeekConfig) -> n
 
 def _weighted(powers: np.ndarray, scales: np.ndarray, values: np.ndarray) -> np.ndarray:
     """powers [n, positions] times values [positions, 128] with a scale for each position."""
-    # The code of a scale is the exponent's field of an FP32 number, that of the lowest scale is zero.
-    p = _quantized(powers * (scales.astype(np.uint32) << 23).view(np.float32))
+    factors = np.ldexp(np.float32(1), scales.astype(int) - 127).astype(np.float32)
+    factors[scales == 0], factors[scales == 255] = 0, np.nan
+    p = _quantized(powers * factors)
     ones = np.full((p.scales.shape[1], values.shape[1]), 127, np.uint8)
     return gemm_block(p.elements, values, p.scales, ones, _BLOCK)
 

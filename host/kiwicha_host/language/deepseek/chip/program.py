@@ -1,0 +1,109 @@
+"""The program of a step of a DeepSeek decoder: from tokens to logits, every layer, without the host."""
+
+from kiwicha import ChipConfig
+
+from ....compiler.program.memory_map import Region, ceil_div
+from ...decoder.emitter import Emitter
+from ...decoder.layers import Layers, Rows
+from ...decoder.lines import Lines
+from ...decoder.logits import Logits
+from ...decoder.packed import Table
+from ...decoder.script import Script
+from ...decoder.step import Indices, Step
+from ...decoder.template import Template
+from .attention import Attention
+from .memory import DeepSeekMemory, LayerMemory, MixtureMemory
+from .mixture import FeedForwards
+from .scratchpad import Scratchpad
+from .shape import DeepSeekShape
+
+__all__ = ["StepProgram", "scratch_bytes"]
+
+
+def scratch_bytes(shape: DeepSeekShape, rows: int, context: int) -> int:
+    """Memory that a step of `rows` tokens uses for its own."""
+    model = shape.model
+    widest = max(shape.width, shape.values, model.heads * max(shape.key, model.nope_size, context), shape.q_rank,
+                 model.ffn + 31, model.shared_ffn + 31, model.expert_ffn + 31)
+    return rows * (shape.key + widest)
+
+
+class StepProgram:
+    """Emits a step on a chip of `config`; `scratch` is memory of :func:`scratch_bytes`.
+
+    Raises
+    ------
+    CompileError
+        The step does not fit the chip's scratchpad.
+    """
+
+    def __init__(self, config: ChipConfig, memory: DeepSeekMemory, step: Step, scratch: Region):
+        self._memory, self._step, self._shape = memory, step, memory.shape
+        lines, shape = Lines(config), memory.shape
+        self._indices = lines.take(ceil_div(4 * Indices(step, config.columns).count, config.line_bytes))
+        self._emit, self._script = Emitter(config, self._indices), Script()
+        self._at = at = Scratchpad(lines, shape, step, scratch.base + step.rows * shape.key)
+        self._layers = Layers(config, at.shared, self._emit, self._script)
+        self._attention = Attention(lines, self._layers, memory, step, at, scratch.base)
+        self._ffn = FeedForwards(lines, self._layers, memory, step, at)
+        self._logits = Logits(lines, self._layers, memory, memory.head, at.normed, shape.model.vocabulary,
+                              len(step.runs), at.work, at.work_lines)
+        self._ring = lines.ring(self._layers.chunk, step)
+        self._words, self._row = lines.words, shape.width // lines.columns * lines.words
+
+    def template(self) -> Template:
+        """The program for all steps of this one's kind."""
+        self._script.do(self._begin)
+        for number, layer in enumerate(self._memory.layers):
+            self._layer(number, layer)
+        length = self._step.length
+        last: Rows = (self._at.x + (length - 1) * self._row, length * self._row, len(self._step.runs))
+        self._script.do(lambda: self._normalize(last, self._memory.norm))
+        self._logits.script()
+        self._script.run(self._ring)
+        return Template.of(self._emit)
+
+    def _begin(self) -> None:
+        """Constants, table B, and the tokens' rows of the embedding."""
+        emit, at, memory = self._emit, self._at, self._memory
+        line_bytes, segment = self._layers.config.line_bytes, self._layers.segment
+        emit.load(memory.scale_table.base, memory.scale_table.size, at.work, segment=line_bytes)
+        emit.load_table_b(at.work, at.trash)
+        for number, line in enumerate((at.one, *at.epsilons)):
+            emit.load(memory.constants.base + 4 * number, 4, line, segment=4)
+        emit.fill(at.unit_scale, 1, 127)
+        indices = Indices(self._step, self._layers.columns)
+        emit.load(memory.indices.base, 4 * indices.count, self._indices, segment=line_bytes)
+        for row in range(self._step.rows):
+            emit.load(memory.embedding.indexed(indices.token(row)), memory.embedding.row_bytes,
+                      at.x + row * self._row, segment=segment)
+        self._attention.begin()
+        self._ffn.begin()
+
+    def _layer(self, number: int, layer: LayerMemory) -> None:
+        script, at = self._script, self._at
+        x: Rows = (at.x, self._row, self._step.rows)
+        script.do(lambda: self._normalize(x, layer.attn_norm))
+        self._attention.script(number, self._add)
+        if isinstance(layer.ffn, MixtureMemory):
+            script.do(lambda: self._normalize(x, layer.ffn_norm, with_words=True))
+            self._ffn.mixture(layer.ffn)
+        else:
+            script.do(lambda: self._normalize(x, layer.ffn_norm))
+            self._ffn.dense(layer.ffn, self._shape.model.ffn, self._add)
+
+    def _add(self, first: int, count: int, acc: int) -> None:
+        """Sums to the rows."""
+        line = self._at.x + first * self._words
+        self._layers.copy(acc, count, self._step.rows, line, self._row, add=line)
+
+    def _normalize(self, rows: Rows, factors: Table, with_words: bool = False) -> None:
+        """As codes, and the words `y` too."""
+        layers, at, shape = self._layers, self._at, self._shape
+        out: Rows = (at.y, self._row, rows[2])
+        factor: int | None = layers.norm(rows, shape.model.width, factors.address(0), out, at.epsilons[0])
+        if with_words and factor is not None:
+            layers.scale_rows(out, shape.width // layers.columns, factor)
+            factor = None
+        layers.quantize(out, shape.width, at.normed, factor)
+        layers.relay(at.normed.line, rows[2], shape.width)
