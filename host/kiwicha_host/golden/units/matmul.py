@@ -160,8 +160,10 @@ def _matmul_blocks(state: State, f: dict[str, Any], counts: list[int], a_strides
     if np.isnan(a).any() or np.isnan(w).any():
         return False
     rest = -counts[1] % f["block_tiles"] * config.rows
-    a = np.pad(a.reshape(*a.shape[:2], -1), ((0, 0), (0, 0), (0, rest))).reshape(*a.shape[:2], -1, size)
-    w = np.pad(w.reshape(len(w), -1, config.columns), ((0, 0), (0, rest), (0, 0)))
+    a, w = a.reshape(*a.shape[:2], -1), w.reshape(len(w), -1, config.columns)
+    if rest:
+        a, w = np.pad(a, ((0, 0), (0, 0), (0, rest))), np.pad(w, ((0, 0), (0, rest), (0, 0)))
+    a = a.reshape(*a.shape[:2], -1, size)
     # Whole numbers of one small unit, far fewer than 2^53: exact in any order.
     total = a.swapaxes(1, 2) @ w.reshape(len(w), -1, size, config.columns)
     terms = scaled_terms(total, *_scales(state, f, counts))

@@ -215,7 +215,9 @@ def _dynamic_scale(config: ChipConfig, f: dict[str, Any], result: np.ndarray) ->
 def _pad(rows: np.ndarray, size: int) -> np.ndarray:
     """Each row's bytes, and zeros up to `size` bytes."""
     raw = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
-    return np.pad(raw, ((0, 0), (0, size - raw.shape[1])))
+    padded = np.zeros((len(raw), size), np.uint8)
+    padded[:, :raw.shape[1]] = raw
+    return padded
 
 
 def _parameters(state: State, f: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | np.float32 | None]:
