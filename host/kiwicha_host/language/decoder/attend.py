@@ -102,7 +102,6 @@ class Attend:
                                   config.accumulator_lines // 2 // self.accumulators(heads, config.columns)))
         vectors = self.at_once * heads.count
         scale_lines = ceil_div(vectors, config.line_bytes)
-        self._v_scales = lines.take(span // self._columns)
         self._scores = lines.take(self.at_once * each)
         # Values' scales differ: powers are needed once for each part.
         self._weighted = self._scores if len(heads.values) == 1 else lines.take(self.at_once * each)
@@ -155,7 +154,7 @@ class _Batch:
         script.do(self._softmax)
         first = 0
         for part, size in enumerate(heads.values):
-            script.do(partial(self._weigh, part))
+            script.use(self._blocks, partial(self._load_v_scales, part), self._weigh, after=here)
             self._sum_part(first, size, here)
             script.do(partial(self._divide, first, size, out))
             first += size
@@ -216,14 +215,16 @@ class _Batch:
         emit.vector(at._scores, loops, inverse, (0, words), row=True, reduce=Reduce.SUM,
                     function=ResultFunction.RECIPROCAL)
 
-    def _weigh(self, part: int) -> None:
+    def _load_v_scales(self, part: int, line: int) -> None:
+        self._emit.load(self._kept.value_scales[part], self._span, line, segment=self._columns,
+                        reads=[self._kept.name])
+
+    def _weigh(self, v_scales: int) -> None:
         """Powers times the scales of a part of values, as codes."""
         emit, at, words, vectors, numbers = self._emit, self._a, self._words, self._vectors, self._heads.numbers
         loops, strides = [(self._blocks, words), (vectors, self._row)], (words, self._row)
-        emit.load(self._kept.value_scales[part], self._span, at._v_scales, segment=self._columns,
-                  reads=[self._kept.name])
         emit.vector(at._scores, loops, at._weighted, strides,
-                    b=(OperandUse.MULTIPLY, SecondSource.TABLE, at._v_scales, (1, 0)))
+                    b=(OperandUse.MULTIPLY, SecondSource.TABLE, v_scales, (1, 0)))
         for number, (first, size) in enumerate(numbers.parts(self._span)):
             block = first // self._columns
             emit.vector(at._weighted + block * words, [(1, 0), (vectors, self._row)], at._p_codes + block,

@@ -55,14 +55,12 @@ class Shared:
     ----------
     one : line of words, this number
     results : first line of two words for each row
-    norm : first line of a norm's factors
     work : first line of words for each row
     chunk : the most lines of the ring that are used at once
     relay : address of memory by which codes get from lines of `columns` to lines of `rows` elements
     """
     one: int
     results: int
-    norm: int
     work: int
     chunk: int
     relay: int
@@ -92,12 +90,19 @@ class Layers:
 
     # Rows of words.
 
+    def with_factors(self, factors: int, size: int, action: Callable[[int], None]) -> None:
+        """Script: `action` is told the first line of `size` words of that address, which are loaded ahead."""
+        blocks = padded(size) // self.columns
+        self.script.use(blocks * self.words, lambda line: self.emit.load(
+            factors, 4 * blocks * self.columns, line, segment=self.segment), action, after=1)
+
     def norm(self, rows: Rows, size: int, factors: int, out: Rows, epsilon: int) -> int:
-        """x times factors, FP32 at that address; the line of a word for each row, 1 / sqrt(mean(x^2) + epsilon).
+        """x times factors; the line of a word for each row, 1 / sqrt(mean(x^2) + epsilon).
 
         Parameters
         ----------
         size : elements of a row, which are filled up with zeros
+        factors : their line
         out : rows of results
         epsilon : the line of it, times `size`
         """
@@ -110,9 +115,8 @@ class Layers:
             results, [(1, 0), (count, words)], results, (0, words), row=True, tail=1,
             b=(OperandUse.ADD, SecondSource.ROW, epsilon, (0, 0)), scale_mode=ScaleMode.SCALAR,
             scale=bits(1 / size), function=ResultFunction.RSQRT)
-        self.emit.load(factors, 4 * blocks * self.columns, self._at.norm, segment=self.segment)
         self.emit.vector(line, [(blocks, words), (count, stride)], out[0], (words, out[1]),
-                         b=(OperandUse.MULTIPLY, SecondSource.WORDS, self._at.norm, (words, 0)))
+                         b=(OperandUse.MULTIPLY, SecondSource.WORDS, factors, (words, 0)))
         return results
 
     def scale_rows(self, rows: Rows, blocks: int, factor: int) -> None:

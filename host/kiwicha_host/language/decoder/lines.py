@@ -50,13 +50,15 @@ class Lines:
         return Codes(self.code_lines(rows, size), self.take(numbers.blocks(size) * scale_lines), size, numbers)
 
     def ring(self, chunk: int, step: Step) -> Ring:
-        """What is left, mostly in banks that little else is in; at least some chunks of so many lines.
+        """What is left, mostly in banks that little else is in; at least some chunks of so many lines, or of a
+        scale for each position.
 
         Raises
         ------
         CompileError
             There are not so many, for this step.
         """
+        chunk = max(chunk, step.most_span // self.columns)
         there, needed = self.config.scratchpad_lines, self._next + _CHUNKS * chunk
         if needed > there:
             raise CompileError(f"a step of {step.rows} tokens at {step.most_span} positions needs {needed} "

@@ -81,12 +81,16 @@ class StepProgram:
         self._attention.begin()
 
     def _normalize(self, rows: Rows, number: int) -> None:
-        """The norm whose factors are so many rows on in memory, as codes."""
+        """Script: the norm whose factors are so many rows on in memory, as codes."""
         layers, at, shape = self._layers, self._at, self._shape
-        out = (at.work, self._x_row, rows[2])
-        factor = layers.norm(rows, shape.model.width, self._memory.norms.address(number), out, at.epsilon)
-        layers.quantize(out, shape.width, at.normed, factor)
-        layers.relay(at.normed.line, rows[2], shape.width)
+
+        def action(factors: int) -> None:
+            out = (at.work, self._x_row, rows[2])
+            factor = layers.norm(rows, shape.model.width, factors, out, at.epsilon)
+            layers.quantize(out, shape.width, at.normed, factor)
+            layers.relay(at.normed.line, rows[2], shape.width)
+
+        layers.with_factors(self._memory.norms.address(number), shape.model.width, action)
 
     def _layer(self, number: int) -> None:
         shape, at, layers, script, rows = self._shape, self._at, self._layers, self._script, self._step.rows
@@ -97,7 +101,7 @@ class StepProgram:
             line = at.x + first * self._words
             layers.copy(acc, count, rows, line, x_row, add=line)
 
-        script.do(lambda: self._normalize(x, 2 * number))
+        self._normalize(x, 2 * number)
         layers.product(qkv, rows, at.normed, GROUP_BLOCKS, lambda first, count, acc: layers.copy(
             acc, count, rows, at.work + first * self._words, self._attention.row))
         for action in (self._attention.turn, lambda: self._attention.remember(number), self._attention.queries):
@@ -107,7 +111,7 @@ class StepProgram:
         script.do(lambda: layers.quantize((at.work, row, rows), at.attended.size, at.attended))
         script.do(lambda: layers.relay(at.attended.line, rows, at.attended.size))
         layers.product(o, rows, at.attended, GROUP_BLOCKS, add)
-        script.do(lambda: self._normalize(x, 2 * number + 1))
+        self._normalize(x, 2 * number + 1)
         layers.product(gate_up, rows, at.normed, layers.gate_group(at.gated, rows, self._work_blocks),
                        lambda first, count, acc: layers.gate(first, count, acc, rows, at.gated))
         script.do(lambda: layers.relay(at.gated.line, rows, shape.ffn))
@@ -117,5 +121,5 @@ class StepProgram:
         """Logits of each run's last token."""
         at, length, runs = self._at, self._step.length, len(self._step.runs)
         last = (at.x + (length - 1) * self._x_row, length * self._x_row, runs)
-        self._script.do(lambda: self._normalize(last, 2 * self._shape.model.layers))
+        self._normalize(last, 2 * self._shape.model.layers)
         self._logits.script()

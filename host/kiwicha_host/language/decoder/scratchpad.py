@@ -3,6 +3,7 @@
 import dataclasses
 
 from kiwicha import ChipConfig
+from kiwicha.timing import word_lines
 
 from ...compiler.errors import CompileError
 from .attend import Attend
@@ -16,8 +17,9 @@ __all__ = ["Scratchpad", "ring_chunk"]
 
 
 def ring_chunk(config: ChipConfig, shape: DecoderShape) -> int:
-    """Lines that are loaded at once: at least one scale block of everything."""
-    return chunk_lines(config, max(shape.numbers.block + 1, shared_heads(shape).least_chunk))
+    """Lines that are loaded at once: at least one scale block of everything, and the factors of a norm."""
+    factors = shape.width // config.columns * word_lines(config)
+    return chunk_lines(config, max(shape.numbers.block + 1, shared_heads(shape).least_chunk, factors))
 
 
 class Scratchpad:
@@ -43,8 +45,8 @@ class Scratchpad:
         widest = max(shape.q + shape.k + shape.v, attended, shape.width)
         self.work_lines = rows * widest // lines.columns * words
         self.work = lines.take(self.work_lines)
-        self.shared = Shared(one=self.one, results=lines.take(2 * rows * words), norm=lines.rows(1, shape.width),
-                             work=self.work, chunk=ring_chunk(lines.config, shape), relay=relay)
+        self.shared = Shared(one=self.one, results=lines.take(2 * rows * words), work=self.work,
+                             chunk=ring_chunk(lines.config, shape), relay=relay)
 
     @staticmethod
     def _check_accumulators(config: ChipConfig, shape: DecoderShape, step: Step) -> None:

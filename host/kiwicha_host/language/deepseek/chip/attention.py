@@ -5,6 +5,7 @@ into queries and results. Weights of one product are loaded while others run.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from ....compiler.program.memory_map import ceil_div
 from ...decoder.attend import Attend, Batch
@@ -12,10 +13,10 @@ from ...decoder.keep import Keep
 from ...decoder.layers import GROUP_BLOCKS, Codes, Layers, Rows
 from ...decoder.lines import Lines
 from ...decoder.numbers import E4M3
-from ...decoder.packed import PackedMatrix, Table
+from ...decoder.packed import PackedMatrix
 from ...decoder.positions import Positions, Vectors
 from ...decoder.step import Step
-from .memory import AttentionMemory, DeepSeekMemory
+from .memory import DeepSeekMemory
 from .scratchpad import Scratchpad
 
 __all__ = ["Attention"]
@@ -64,10 +65,10 @@ class Attention:
         packed, model, shape = self._memory.layers[layer].attention, self._model, self._shape
         layers.product(packed.latents, rows, at.normed, GROUP_BLOCKS,
                        self._copy(self._latents, self._lines(shape.latents)))
-        script.do(lambda: self._query_latents(packed.q_norm))
+        layers.with_factors(packed.q_norm.address(0), model.q_rank, self._query_latents)
         layers.product(packed.queries, rows, self._q_latent, GROUP_BLOCKS,
                        self._copy(self._q, self._lines(model.heads * shape.query)))
-        script.do(lambda: self._remember(layer, packed))
+        layers.with_factors(packed.kv_norm.address(0), model.kv_rank, partial(self._remember, layer))
         script.do(self._turn_queries)
         self._absorb(packed.keys, self._q_nope, at.work, shape.key)
         script.do(self._quantize_queries)
@@ -93,20 +94,20 @@ class Attention:
         self._layers.quantize(rows, codes.size, codes)
         self._layers.relay(codes.line, self._step.rows, codes.size)
 
-    def _query_latents(self, factors: Table) -> None:
+    def _query_latents(self, factors: int) -> None:
         rows: Rows = (self._latents, self._lines(self._shape.latents), self._step.rows)
-        factor = self._layers.norm(rows, self._model.q_rank, factors.address(0), rows, self._at.epsilons[1])
+        factor = self._layers.norm(rows, self._model.q_rank, factors, rows, self._at.epsilons[1])
         self._layers.quantize(rows, self._shape.q_rank, self._q_latent, factor)
         self._layers.relay(self._q_latent.line, self._step.rows, self._shape.q_rank)
 
     # The cache.
 
-    def _remember(self, layer: int, packed: AttentionMemory) -> None:
+    def _remember(self, layer: int, factors: int) -> None:
         """Latent vectors and rotated keys as codes, into the cache."""
         shape, model, length, layers = self._shape, self._model, self._step.length, self._layers
         row, line = self._lines(shape.latents), self._latents + self._lines(shape.q_rank)
         rows: Rows = (line, row, self._step.rows)
-        factor = layers.norm(rows, model.kv_rank, packed.kv_norm.address(0), rows, self._at.epsilons[2])
+        factor = layers.norm(rows, model.kv_rank, factors, rows, self._at.epsilons[2])
         layers.scale_rows(rows, model.kv_rank // self._columns, factor)
         key = Vectors(line + self._lines(model.kv_rank), 0, row)
         self._positions.turn(key, 1, key)

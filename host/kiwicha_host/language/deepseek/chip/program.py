@@ -58,7 +58,7 @@ class StepProgram:
             self._layer(number, layer)
         length = self._step.length
         last: Rows = (self._at.x + (length - 1) * self._row, length * self._row, len(self._step.runs))
-        self._script.do(lambda: self._normalize(last, self._memory.norm))
+        self._normalize(last, self._memory.norm)
         self._logits.script()
         self._script.run(self._ring)
         return Template.of(self._emit)
@@ -81,15 +81,15 @@ class StepProgram:
         self._ffn.begin()
 
     def _layer(self, number: int, layer: LayerMemory) -> None:
-        script, at = self._script, self._at
+        at = self._at
         x: Rows = (at.x, self._row, self._step.rows)
-        script.do(lambda: self._normalize(x, layer.attn_norm))
+        self._normalize(x, layer.attn_norm)
         self._attention.script(number, self._add)
         if isinstance(layer.ffn, MixtureMemory):
-            script.do(lambda: self._normalize(x, layer.ffn_norm, with_words=True))
+            self._normalize(x, layer.ffn_norm, with_words=True)
             self._ffn.mixture(layer.ffn)
         else:
-            script.do(lambda: self._normalize(x, layer.ffn_norm))
+            self._normalize(x, layer.ffn_norm)
             self._ffn.dense(layer.ffn, self._shape.model.ffn, self._add)
 
     def _add(self, first: int, count: int, acc: int) -> None:
@@ -98,12 +98,16 @@ class StepProgram:
         self._layers.copy(acc, count, self._step.rows, line, self._row, add=line)
 
     def _normalize(self, rows: Rows, factors: Table, with_words: bool = False) -> None:
-        """As codes, and the words `y` too."""
+        """Script: as codes, and the words `y` too."""
         layers, at, shape = self._layers, self._at, self._shape
         out: Rows = (at.y, self._row, rows[2])
-        factor: int | None = layers.norm(rows, shape.model.width, factors.address(0), out, at.epsilons[0])
-        if with_words and factor is not None:
-            layers.scale_rows(out, shape.width // layers.columns, factor)
-            factor = None
-        layers.quantize(out, shape.width, at.normed, factor)
-        layers.relay(at.normed.line, rows[2], shape.width)
+
+        def action(line: int) -> None:
+            factor: int | None = layers.norm(rows, shape.model.width, line, out, at.epsilons[0])
+            if with_words and factor is not None:
+                layers.scale_rows(out, shape.width // layers.columns, factor)
+                factor = None
+            layers.quantize(out, shape.width, at.normed, factor)
+            layers.relay(at.normed.line, rows[2], shape.width)
+
+        layers.with_factors(factors.address(0), shape.model.width, action)

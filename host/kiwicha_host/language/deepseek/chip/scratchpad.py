@@ -1,6 +1,7 @@
 """Where the rows of a step of a DeepSeek decoder are in the scratchpad."""
 
 from kiwicha import ChipConfig
+from kiwicha.timing import word_lines
 
 from ....compiler.errors import CompileError
 from ...decoder.attend import Attend
@@ -14,9 +15,9 @@ __all__ = ["Scratchpad", "ring_chunk"]
 
 
 def ring_chunk(config: ChipConfig, shape: DeepSeekShape) -> int:
-    """Lines that are loaded at once: at least one scale block of everything, and an expert's row of the gate."""
-    gate = shape.width // min(config.columns, config.line_bytes // 4)
-    return chunk_lines(config, max(E4M3.block + 1, shape.heads.least_chunk, gate))
+    """Lines that are loaded at once: at least one scale block of everything, factors of a norm, a gate's row."""
+    factors = max(shape.width, shape.q_rank, shape.model.kv_rank) // config.columns * word_lines(config)
+    return chunk_lines(config, max(E4M3.block + 1, shape.heads.least_chunk, factors))
 
 
 class Scratchpad:
@@ -42,8 +43,7 @@ class Scratchpad:
         widest = max(shape.width, model.heads * max(shape.key, model.kv_rank))
         self.work_lines = rows * widest // lines.columns * words
         self.work = lines.take(self.work_lines)
-        factors = lines.rows(1, max(shape.width, shape.q_rank, model.kv_rank))
-        self.shared = Shared(one=self.one, results=lines.take(2 * rows * words), norm=factors, work=self.work,
+        self.shared = Shared(one=self.one, results=lines.take(2 * rows * words), work=self.work,
                              chunk=ring_chunk(lines.config, shape), relay=relay)
         self.ffn = max(padded(model.ffn) if model.dense_layers else 0,
                        padded(model.shared_ffn) if model.dense_layers < model.layers else 0)
