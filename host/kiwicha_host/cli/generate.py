@@ -16,7 +16,7 @@ __all__ = ["generate"]
 
 
 @click.command()
-@click.argument("model", metavar="MODEL.gguf|DIR", type=ANY_PATH)
+@click.argument("model", metavar="MODEL.gguf|DIR|deepseek", type=ANY_PATH)
 @click.option("--prompt", metavar="TEXT", help="What the model is to continue, as it is.")
 @click.option("--batch", type=PATH, metavar="FILE", help="Prompts, one a line, in the place of --prompt.")
 @click.option("--tokens", "count", type=click.IntRange(min=1), default=32, show_default=True,
@@ -27,17 +27,19 @@ __all__ = ["generate"]
 @config_option_of("wide")
 def generate(model: Path, prompt: str | None, batch: Path | None, count: int, verify: bool, config: str,
              device: str, as_json: bool) -> None:
-    """Continue a text with a language model: the most likely token, again and again."""
+    """Continue a text with a language model: the most likely token, again and again.
+
+    "deepseek" is the small model of that architecture which belongs to Kiwicha.
+    """
     from ..language.generate import complete, complete_all, figures
-    from ..language.gguf_file import find_gguf, read_gguf
+    from ..language.open_model import open_model
     from ..language.tokenizer import Tokenizer
 
     if (prompt is None) == (batch is None):
         raise click.UsageError("give --prompt or --batch, and not both.", click.get_current_context())
     chip = chip_of(config, batch)
-    path = find_gguf(model)
     texts = _prompts(prompt, batch)
-    loaded = read_gguf(path)
+    loaded = open_model(model)
     tokenizer, sizes = Tokenizer(loaded.vocabulary), loaded.model.config
     prompts = [tokenizer.encode(text) for text in texts]
     options = {"config": chip, "device": device, "context": _positions(prompts, count, sizes.context)}

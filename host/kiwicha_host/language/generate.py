@@ -13,6 +13,7 @@ from kiwicha import ChipConfig
 from .. import arguments
 from ..golden.numerics import total_order
 from ..metrics import Work
+from .deepseek.config import DeepSeekConfig
 from .model import LlamaConfig
 from .tokenizer import TextStream, Tokenizer
 
@@ -256,19 +257,23 @@ class _Growing:
 
 # Figures.
 
-def macs(model: LlamaConfig, prompt: int, steps: int) -> int:
+#: A model's sizes.
+Sizes = LlamaConfig | DeepSeekConfig
+
+
+def macs(model: Sizes, prompt: int, steps: int) -> int:
     """Multiply-accumulates of a prompt of `prompt` tokens at once and `steps` single ones: each position looks at
     itself and all before, and only the last of each call needs logits.
     """
-    arguments.instance("model", model, LlamaConfig)
+    if not isinstance(model, DeepSeekConfig):
+        arguments.instance("model", model, LlamaConfig)
     prompt, steps = arguments.integer("prompt", prompt, 1), arguments.integer("steps", steps, 0)
-    positions, q, kv = prompt + steps, model.heads * model.head_size, model.kv_heads * model.head_size
-    layer = model.width * (2 * q + 2 * kv + 3 * model.ffn)
-    attention = 2 * q * (positions * (positions + 1) // 2)
-    return model.layers * (positions * layer + attention) + (1 + steps) * model.width * model.vocabulary
+    positions = prompt + steps
+    return (positions * model.position_macs + positions * (positions + 1) // 2 * model.pair_macs
+            + (1 + steps) * model.width * model.vocabulary)
 
 
-def figures(device: str, config: ChipConfig, model: LlamaConfig, done: Completion) -> dict[str, Any]:
+def figures(device: str, config: ChipConfig, model: Sizes, done: Completion) -> dict[str, Any]:
     """What the command reports of a completion; None where there is nothing. Utilization and the fraction of the
     roofline are those of prompt and tokens together.
     """

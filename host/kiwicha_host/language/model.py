@@ -71,6 +71,17 @@ class LlamaConfig:
             arguments.number("rope_factors", factor, positive=True)
 
     @property
+    def position_macs(self) -> int:
+        """Multiply-accumulates of a position but for attention and the head."""
+        q, kv = self.heads * self.head_size, self.kv_heads * self.head_size
+        return self.layers * self.width * (2 * q + 2 * kv + 3 * self.ffn)
+
+    @property
+    def pair_macs(self) -> int:
+        """Those of attention, for a position and one that it looks at."""
+        return self.layers * 2 * self.heads * self.head_size
+
+    @property
     def rope_frequencies(self) -> np.ndarray:
         """By how many radians each pair of a head turns from one position to the next: float64
         [head_size / 2], factors included.

@@ -91,6 +91,23 @@ class DeepSeekConfig:
         arguments.integer("chosen", self.chosen, 1, self.kept_groups * self.experts // self.groups)
 
     @property
+    def position_macs(self) -> int:
+        """Multiply-accumulates of a position but for attention and the head; of experts those that it goes to."""
+        key = self.kv_rank + self.rope_size
+        attention = (self.width * (self.q_rank + key) + self.heads * (
+            self.q_rank * (self.nope_size + self.rope_size) + self.kv_rank * (self.nope_size + self.value_size)
+            + self.value_size * self.width))
+        mixture = self.width * (self.experts + 3 * (self.shared_ffn + self.chosen * self.expert_ffn))
+        dense = 3 * self.width * self.ffn
+        return (self.layers * attention + self.dense_layers * dense
+                + (self.layers - self.dense_layers) * mixture)
+
+    @property
+    def pair_macs(self) -> int:
+        """Those of absorbed attention, for a position and one that it looks at."""
+        return self.layers * self.heads * (2 * self.kv_rank + self.rope_size)
+
+    @property
     def rope_frequencies(self) -> np.ndarray:
         """By how many radians each pair (2i, 2i + 1) turns from one position to the next: float64 [rope_size / 2].
         """
