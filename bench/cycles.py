@@ -38,7 +38,7 @@ _CUBES = {"tiny": (64, 128), "small": (64, 128), "ulx3s_85f": (64, 128, 256, 512
 
 
 def chip(name: str) -> ChipConfig:
-    """A configuration by its name, or ``name:bus_width``, or ``name+functions+indices`` or one of these."""
+    """A configuration by its name, or ``name:bus_width``, or ``name+functions+indices+top_k`` or some of these."""
     base, *switches = name.split("+")
     if switches:
         on: dict[str, Any] = dict.fromkeys(switches, True)
@@ -154,6 +154,25 @@ def _function_programs(result: dict) -> dict[str, list[tuple[Unit, dict]]]:
         + [(Unit.VECTOR, fields) for fields in (row, sums, squares, itself, function)]}
 
 
+def _top_programs(result: dict) -> dict[str, list[tuple[Unit, dict]]]:
+    """The same of the largest of rows."""
+    row = result | {"out_format": 2, "row": 1, "top": 3, "count2": 6, "count3": 5, "a_stride3": 6,
+                    "out_line": 1024}
+    words = row | {"a_source": 2, "float": 1, "a_stride2": 4}
+    kinds = {f"{top} of {count} lines": row | {"top": top, "count2": count}
+             for top, count in ((1, 1), (2, 1), (8, 4), (1, 40), (8, 40), (5, 17))}
+    kinds |= {"1 row": row | {"count3": 1}, "words": words, "8 of words": words | {"top": 8, "count2": 30},
+              "times B": words | {"b_use": 2, "b_source": 1, "b_line": 512, "b_stride2": 4},
+              "window": words | {"count0": 3}, "window of sums": row | {"count0": 3, "count1": 2}}
+    programs = {f"VECTOR, largest, {name}": [(Unit.VECTOR, fields)] for name, fields in kinds.items()}
+    shapes = ((2, 3, 1), (8, 40, 2), (1, 2, 7), (4, 9, 1), (8, 5, 3))       # results, lines, rows
+    return programs | {
+        "VECTOR, largest in turn": [(Unit.VECTOR, row | {"top": top, "count2": count, "count3": rows})
+                                    for top, count, rows in shapes],
+        "VECTOR, largest and others": [(Unit.VECTOR, fields) for fields in (
+            row, row | {"top": 0}, row, result, words, row | {"top": 0, "function": 1}, words)]}
+
+
 def _index_programs(transfer: dict) -> dict[str, list[tuple[Unit, dict]]]:
     """Of what only a chip with indices does; all indices are 0."""
     programs = {}
@@ -166,9 +185,9 @@ def _index_programs(transfer: dict) -> dict[str, list[tuple[Unit, dict]]]:
     return programs
 
 
-def unit_programs(line: int, functions: bool, indices: bool) -> dict[str, list[tuple[Unit, dict]]]:
-    """Programs of one or a few instructions, which show each constant of the model alone; `line` bytes a line."""
-    transfer = {"address": 65536, "row_bytes": 64, "rows": 1, "planes": 1, "segment_bytes": line,
+def unit_programs(config: ChipConfig) -> dict[str, list[tuple[Unit, dict]]]:
+    """Programs of one or a few instructions, which show each constant of the model alone."""
+    transfer = {"address": 65536, "row_bytes": 64, "rows": 1, "planes": 1, "segment_bytes": config.line_bytes,
                 "segment_line_stride": 1}
     product = {"count0": 8, "count1": 1, "count2": 1, "count3": 1, "a_stride0": 1, "acc_stride0": 1,
                "w_line": 1500, "w_stride2": 8}
@@ -190,7 +209,7 @@ def unit_programs(line: int, functions: bool, indices: bool) -> dict[str, list[t
     programs["LOAD x 40, short"] = [(Unit.LOAD, short)] * 40
     programs["LOAD x 9, short rows"] = [(Unit.LOAD, short | {"rows": 3})] * 9
     programs["LOAD, fill"] = [(Unit.LOAD, transfer | {"fill_only": 1})]
-    if indices:
+    if config.indices:
         programs |= _index_programs(transfer)
     programs["MATMUL, 1 vector, 8 tiles"] = [(Unit.MATMUL, product | {"count0": 1, "count2": 8})]
     programs["MATMUL, 64 vectors, 5 tiles"] = [(Unit.MATMUL, product | {"count0": 64, "count2": 5})]
@@ -205,8 +224,10 @@ def unit_programs(line: int, functions: bool, indices: bool) -> dict[str, list[t
                                                                      "reduce": 1})]
     programs["VECTOR, operand B"] = [(Unit.VECTOR, result | operands | {
         "a_source": 0, "count2": 60, "load_a": 0, "load_b": 0})]
-    if functions:
+    if config.functions:
         programs |= _function_programs(result)
+    if config.top_k:
+        programs |= _top_programs(result)
     programs["all four"] = [(unit, fields | {"signal": 1 << i, "wait": 1 << i >> 1 if i else 0})
                             for i, (unit, fields) in enumerate(kinds.items())]
     return programs
@@ -214,7 +235,7 @@ def unit_programs(line: int, functions: bool, indices: bool) -> dict[str, list[t
 
 def unit_cases(config: ChipConfig) -> Iterator[Case]:
     """:func:`unit_programs` as jobs."""
-    for name, program in unit_programs(config.line_bytes, config.functions, config.indices).items():
+    for name, program in unit_programs(config).items():
         code = b"".join(encode(unit, **fields) for unit, fields in program)
         memory = np.zeros(1 << 17, np.uint8)
         memory[:len(code)] = np.frombuffer(code, np.uint8)

@@ -50,9 +50,10 @@ def run(machine, fields):
     return None
 
 
+@pytest.mark.parametrize("top_k", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_random_instructions(shape):
-    config, seed = chip(*shape), 3
+def test_random_instructions(shape, top_k):
+    config, seed = chip(*shape, top_k=top_k), 3
     rng = random.Random(seed)
     for number in range(120):
         machine = filled(config, (seed, number))
@@ -68,10 +69,10 @@ def test_random_instructions(shape):
         np.testing.assert_array_equal(machine.tables, tables)
 
 
-@pytest.mark.parametrize("functions", [True, False])
+@pytest.mark.parametrize("switches", [{}, {"functions": False}, {"top_k": True}], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_errors(shape, functions):
-    config = chip(*shape, functions=functions)
+def test_errors(shape, switches):
+    config = chip(*shape, **switches)
     seen = set()
     for number, fields in enumerate(errors(config, random.Random(4))):
         machine = filled(config, number)

@@ -98,6 +98,9 @@ LANE_RESULT = LANE_MAXIMUM + 1
 LANE_OUT = LANE_RESULT + FLOAT_TO_INT8
 #: A step's results to the first of them with its function, besides a cycle for each.
 RESULT_FUNCTIONS = FLOAT_FUNCTION + 1
+#: Reads that may wait for the accumulators or for lines from the scratchpad: those under way when they begin to
+#: wait, and more to go on with than the cycles that such a line takes.
+VECTOR_REQUESTS = 16
 #: Iterations of a level of loops, at most.
 MOST_ITERATIONS = (1 << 16) - 1
 #: A row's last pair of sums may wait so long for the adder of higher levels; see :mod:`kiwicha.vector.row_sums`.
@@ -149,6 +152,22 @@ def row_sums(config: ChipConfig, levels: int) -> int:
     return 1 + FLOAT_ADD * (config.vector_lanes - 1).bit_length() + sum_tree(levels)
 
 
+def row_top(config: ChipConfig) -> int:
+    """The last step of a row to the first of its largest: a comparison for each of the step's values."""
+    return config.vector_lanes + 2
+
+
+def row_top_results(config: ChipConfig, top: int) -> int:
+    """The first of a row's `top` largest to the last of their places: each goes to all steps of a line."""
+    return (2 * top - 1) * steps(config)
+
+
+def row_top_gap(config: ChipConfig, top: int) -> int:
+    """A row's last read to the next one's first: until the last of its `top` largest is on its way."""
+    return (READ_LATENCY + column_select(config) + LANE_RESULT + row_top(config) - 1 + row_top_results(config, top)
+            + 1)
+
+
 def vector_latency(config: ChipConfig) -> int:
     """The acceptance of a line's last read to its write."""
     return READ_LATENCY + column_select(config) + LANE_OUT + LINE_PACKER + 1
@@ -160,10 +179,15 @@ def dynamic_scale_latency(config: ChipConfig) -> int:
             + LINE_PACKER + 1)
 
 
-def late_latency(config: ChipConfig, row: bool, function: bool, levels: int = 0) -> int:
-    """A row's last read, or with a function a step's, to the write of its last line; `levels` of an FP32 sum."""
+def late_latency(config: ChipConfig, row: bool, function: bool, levels: int = 0, top: int = 0) -> int:
+    """A row's last read, or with a function a step's, to the write of its last line.
+
+    `levels` are those of an FP32 sum, `top` is how many of the largest are taken; 0 if the row is not for these.
+    """
     latency = READ_LATENCY + column_select(config) + LANE_RESULT + 1 + LINE_PACKER + 1
-    if row:
+    if top:
+        latency += row_top(config) + row_top_results(config, top) + steps(config) - 1
+    elif row:
         latency += (row_sums(config, levels) if levels else row_reducer(config)) + steps(config) - 1
     if function:
         latency += RESULT_FUNCTIONS + (1 if row else config.vector_lanes)

@@ -17,7 +17,7 @@ from kiwicha.isa import (
     SecondSource,
     Source,
 )
-from kiwicha.timing import READ_LATENCY, late_latency, sum_levels
+from kiwicha.timing import READ_LATENCY, late_latency, row_top_gap, sum_levels
 from kiwicha.vector.unit import VectorUnit
 from tb import harness
 from tb.harness import Bench, cycles
@@ -272,6 +272,62 @@ async def sums_of_rows_at_full_rate(dut):
 
 
 @cocotb.test()
+async def largest_of_rows(dut):
+    """A cycle for each lane of a step, and the results of a row before the next one is read."""
+    around = await surround(dut, "largest")
+    random = harness.rng("largest of rows")
+    config = around.config
+    if not config.top_k:
+        return
+    lanes, words = config.vector_lanes, result_lines(config, OutFormat.FP32)
+    steps, rows = -(-config.columns // lanes), 3
+
+    def row(iterations, top, window=1):
+        return instruction(config, random, **PLAIN | {
+            "out_format": OutFormat.FP32, "row": 1, "top": top, "count0": window, "count1": 1,
+            "count2": iterations, "count3": rows, "a_line": 0, "a_stride0": 1, "a_stride2": 1,
+            "a_stride3": iterations, "out_line": 0, "out_stride2": words, "out_stride3": 2 * top * words,
+            "out_step": 1, "bias": 0, "scale_mode": ScaleMode.NONE})
+
+    for iterations, top, window in ((1, 1, 1), (1, 2, 1), (4, 8, 1), (9, 3, 1), (20, 8, 1), (6, 4, 3), (2, 1, 2)):
+        await around.run([row(iterations, top, window)])
+        reads = np.diff(around.reads).reshape(-1)
+        step = [*[1] * (window - 1), lanes]
+        expected = np.array([*(step * (iterations * steps))[:-1], row_top_gap(config, top)] * rows)[:-1]
+        np.testing.assert_array_equal(reads, expected, f"{iterations} iterations, top {top}")
+        late = around.write_cycles[-1] - around.reads[-1]
+        assert late == late_latency(config, True, False, top=top), f"latency {late}"
+    # One after the other the same, and once all is written where results take another way.
+    await around.run([row(3, top) for top in (2, 8, 1)])
+    gaps = np.diff(around.reads)[3 * steps - 1::3 * steps]
+    assert gaps.tolist() == [row_top_gap(config, top) for top in (2, 2, 2, 8, 8, 8, 1, 1)]
+    await around.run([row(2, 4), row(2, 4) | {"top": 0}, row(2, 4)])
+    assert around.reads[6 * steps] > around.write_cycles[24 * words - 1]
+    assert around.reads[12 * steps] > around.write_cycles[27 * words - 1]
+
+
+@cocotb.test()
+async def stalled_output_of_the_largest(dut):
+    """No write for a long while: the results of a row wait, whole or in part, and nothing is lost."""
+    around = await surround(dut, "stalled largest")
+    random = harness.rng("stalled largest")
+    config = around.config
+    if not config.top_k:
+        return
+    for top, count2 in ((8, 5), (8, 30), (1, 4), (3, 9)):
+        for wait in (50, 1000):
+            batch = [instruction(config, random, **PLAIN | {
+                "out_format": OutFormat.FP32, "row": 1, "top": top, "count0": 1, "count1": 1, "count2": count2,
+                "count3": 9, "a_line": 0, "a_stride2": 1, "a_stride3": 0}) for _ in range(2)]
+            around.p_write = 0
+            task = cocotb.start_soon(around.run(batch))
+            await cycles(dut, wait)
+            around.p_write = random.choice([1, 0.1])
+            assert await task is None
+            around.p_write = 1
+
+
+@cocotb.test()
 async def tables_take_a_word_a_cycle(dut):
     around = await surround(dut, "tables")
     random = harness.rng("table instructions")
@@ -289,10 +345,13 @@ def shape_bench(columns, lanes, bus_width, testcase=(), formats=("int8",), **mor
     name = f"vector_{columns}_{lanes}_{config.line_bytes}{'_scaled' if config.block_scaled else ''}"
     name += f"_{'_'.join(formats)}" if config.block_scales else ""
     name += "_functions" if config.functions else ""
+    name += "_top" if config.top_k else ""
     return Bench(module=__name__, name=name, build=lambda: VectorUnit(config), testcase=testcase,
                  params={"config": config})
 
 
+TOP = ["random_instructions", "errors_then_a_good_end", "abort_at_any_time", "largest_of_rows",
+       "stalled_output_of_the_largest"]
 SCALED = {"formats": ("int8", "e4m3", "e2m1")}
 
 BENCHES = [
@@ -313,7 +372,11 @@ BENCHES = [
     shape_bench(5, 1, 64, functions=True, testcase=["random_instructions", "errors_then_a_good_end"]),
     # No FP32 sums of rows.
     shape_bench(7, 2, 64, functions=True, testcase=["random_instructions", "errors_then_a_good_end"]),
-    shape_bench(16, 4, 128, functions=True, **SCALED),
+    shape_bench(16, 4, 128, functions=True, top_k=True, **SCALED),
+    shape_bench(4, 2, 64, functions=True, top_k=True, testcase=TOP),
+    shape_bench(7, 2, 64, functions=True, top_k=True, testcase=TOP),
+    shape_bench(5, 1, 64, functions=True, top_k=True, testcase=TOP),
+    shape_bench(32, 8, 64, functions=True, top_k=True, testcase=TOP),
     # MXINT8 is all that there is, or not even that.
     shape_bench(8, 2, 64, block_scales=True),
     shape_bench(4, 1, 64, block_scales=True, functions=True),

@@ -18,7 +18,8 @@ from kiwicha.isa import (
 )
 from kiwicha_host.golden import functions
 
-__all__ = ["DYNAMIC_SCALE", "NAN", "expected", "float_sum", "formats", "order", "result_lines"]
+__all__ = ["DYNAMIC_SCALE", "NAN", "bad_top", "expected", "float_sum", "formats", "largest", "order",
+           "result_lines"]
 
 NAN = 0x7FC00000
 DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1, OutFormat.MXINT8)
@@ -164,7 +165,8 @@ def expected(config, f, accumulator, scratchpad, tables):
                     if f["row"]:
                         row += [bits for _, bits in results]
                         if place.row_ends and fault is None:
-                            writes += as_lines(config, f, place.first, row_bits(config, f, row))
+                            for number, bits in enumerate(row_bits(config, f, row)):
+                                writes += as_lines(config, f, place.first + number * f["out_stride2"], bits)
                     elif f["out_format"] not in DYNAMIC_SCALE:
                         lines = as_lines(config, f, *results[0]) if done else []
                         writes += [lines[number] for number in done]
@@ -197,7 +199,7 @@ class Place:
                        for i1 in range(f["count1"]) for i0 in range(f["count0"])]
         own_line = f["b_source"] != SecondSource.ROW
         self.second = f["b_line"] + i2 * f["b_stride2"] * own_line + i3 * f["b_stride3"]
-        self.row_ends = i2 == f["count2"] - 1
+        self.row_begins, self.row_ends = i2 == 0, i2 == f["count2"] - 1
         self.first = (f["out_line"] + (0 if f["row"] else i2 * f["out_stride2"]) + i3 * f["out_stride3"]
                       + part * f["out_step"])
         self.words = -(-4 * config.columns // config.line_bytes)
@@ -231,6 +233,11 @@ class Place:
             if (number == 0 and (k == 0 or f["b_source"] == SecondSource.WORDS) and f["b_use"] != OperandUse.NONE
                     and f["b_source"] != SecondSource.A):
                 within(self.second + k, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+            if number == k == 0 and self.row_begins:
+                # All lines of the largest of a row.
+                for result, step in np.ndindex(2 * f["top"], self.words):
+                    within(self.first + result * f["out_stride2"] + step * f["out_step"], config.scratchpad_lines,
+                           ErrorCode.SCRATCHPAD_RANGE)
 
     def results_with(self, k):
         """Lines of results that are complete with the k-th line of words."""
@@ -282,9 +289,12 @@ class Place:
 
 
 def row_bits(config, f, row):
-    """One result of those of all lines of a row, as bits, for each column."""
+    """The results of all lines of a row, one or with `top` more, as bits, for each column."""
     last = row[-1][:f["tail"] or config.columns]
     values = np.concatenate([*row[:-1], last])
+    if f["top"]:
+        found, places = largest(values, f["top"])
+        return [np.full(config.columns, bits, np.uint32) for bits in found + places]
     if f["out_format"] == OutFormat.FP32 and f["reduce"] == Reduce.SUM:
         result = float_sum(values)
     elif f["reduce"] == Reduce.SUM:
@@ -293,7 +303,17 @@ def row_bits(config, f, row):
         result = values.view(np.int32).max().view(np.uint32)
     else:
         result = values[np.argmax(order(values))]
-    return np.full(config.columns, result, np.uint32)
+    return [np.full(config.columns, result, np.uint32)]
+
+
+def largest(bits, count):
+    """The bits of the largest FP32 numbers, one after the other, and where the first such is that is left."""
+    left, found = {place: int(key) for place, key in enumerate(order(bits))}, []
+    for _ in range(count):
+        most = max(left.values())
+        found.append(next(place for place, key in left.items() if key == most))
+        del left[found[-1]]
+    return [int(bits[place]) for place in found], found
 
 
 def float_sum(bits):
@@ -341,6 +361,7 @@ def check_fields(config, f):
             (f["function"] != ResultFunction.NONE and not (config.functions and form == OutFormat.FP32),
              f["function"]),
             (f["row"] and f["tail"] > config.columns, f["tail"]),
+            (bad_top(config, f), f["top"]),
             (form in DYNAMIC_SCALE
              and (not 1 <= f["parts"] <= 128 // config.columns or (f["parts"] > 1 and per_column)),
              f["parts"]),
@@ -349,6 +370,19 @@ def check_fields(config, f):
             (0 in (f["count0"], f["count1"], f["count2"], f["count3"]), 0)):
         if wrong:
             raise Fault(ErrorCode.FIELD, getattr(value, "value", value))
+
+
+def bad_top(config, f):
+    """Whether so many of the largest are wanted that there are not, or of what is no row of FP32 numbers."""
+    if not f["top"]:
+        return False
+    good = (config.top_k and f["row"] and f["reduce"] == Reduce.MAXIMUM and f["out_format"] == OutFormat.FP32
+            and f["function"] == ResultFunction.NONE)
+    there = f["tail"] or config.columns
+    if f["count2"] > 1:
+        there += config.columns * (f["count2"] - 1)
+    # A row without an iteration has another error.
+    return not good or f["top"] > 8 or (f["count2"] > 0 and f["top"] > there)
 
 
 def within(line, depth, code):

@@ -1,13 +1,14 @@
 """Instructions for the vector unit: random ones, ones with an error, and the values at which results turn."""
 
 from kiwicha.isa import OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, ScaleRule, SecondSource, Source
-from tb.vector.model import DYNAMIC_SCALE, NAN, formats, order, result_lines
+from tb.vector.model import DYNAMIC_SCALE, NAN, bad_top, formats, order, result_lines
 
 __all__ = ["FLOATS", "INTS", "PLAIN", "errors", "instruction", "run_of"]
 
 #: Accumulators, and nothing of what came with operands from the scratchpad.
 PLAIN = {"a_source": Source.ACCUMULATOR, "b_use": OperandUse.NONE, "reduce": Reduce.MAXIMUM, "load_a": 0,
-         "load_b": 0, "b_source": SecondSource.TABLE, "row": 0, "function": ResultFunction.NONE, "tail": 0}
+         "load_b": 0, "b_source": SecondSource.TABLE, "row": 0, "function": ResultFunction.NONE, "tail": 0,
+         "top": 0}
 
 FLOATS = [0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x007FFFFF, 0x00800000, 0x2F800000, 0x3F800000,
           0xBF800000, 0x3F000000, 0x3EAAAAAB, 0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, NAN, 0xFFC00001,
@@ -29,7 +30,7 @@ def instruction(config, random, index=0, **fixed):
          "b_use": random.choice([OperandUse.NONE, OperandUse.NONE, OperandUse.ADD, OperandUse.MULTIPLY]),
          "reduce": random.choice(list(Reduce)), "load_a": int(random.random() < 0.1),
          "load_b": int(random.random() < 0.1), "b_source": SecondSource.TABLE, "row": 0,
-         "function": ResultFunction.NONE, "tail": random.getrandbits(6)}
+         "function": ResultFunction.NONE, "tail": random.getrandbits(6), "top": 0}
     if config.functions:
         f |= with_functions(config, random, fixed)
     f |= fixed
@@ -64,11 +65,11 @@ def instruction(config, random, index=0, **fixed):
           [(f"a_stride{level}", f[f"count{level}"]) for level in range(4)] + parts, small)
     if f["b_source"] == SecondSource.ROW:
         f.setdefault("b_stride2", random.randint(-1 << 15, (1 << 15) - 1))
-    if f["row"]:
+    if f["row"] and not f["top"]:
         f |= {"out_stride2": random.randint(-1 << 15, (1 << 15) - 1)}
+    results = 2 * f["top"] or (1 if f["row"] else f["count2"])
     place(f, random, "out_line", config.scratchpad_lines,
-          [("out_stride2", 1 if f["row"] else f["count2"]), ("out_stride3", f["count3"]), ("out_step", lines)],
-          small)
+          [("out_stride2", results), ("out_stride3", f["count3"]), ("out_step", lines)], small)
     if f["b_use"] == OperandUse.NONE or f["b_source"] == SecondSource.A:    # what nobody looks at may be anything
         f |= {"b_line": random.getrandbits(16), "b_stride2": random.randint(-1 << 15, (1 << 15) - 1),
               "b_stride3": random.randint(-1 << 15, (1 << 15) - 1)}
@@ -104,6 +105,8 @@ def with_functions(config, random, fixed):
         f |= {"row": 1, "tail": random.choice([0, 1, config.columns, random.randint(0, config.columns)])}
     if form == OutFormat.FP32 and random.random() < 0.5:
         f["function"] = random.choice(list(ResultFunction))
+    if config.top_k and "row" in f and form == OutFormat.FP32 and random.random() < 0.6:
+        f |= {"top": random.randint(1, 8), "reduce": Reduce.MAXIMUM, "function": ResultFunction.NONE}
     return f
 
 
@@ -125,6 +128,8 @@ def operands(config, f, fixed):
     itself = f["b_source"] == SecondSource.A and f["b_use"] != OperandUse.NONE
     if (f["float"] or itself) and f["reduce"] == Reduce.SUM:
         f |= {name: fixed.get(name, 1) for name in ("count0", "count1")}
+    if bad_top(config, f):
+        f["top"] = fixed.get("top", 0)
 
 
 def place(f, random, base, depth, levels, strides):
@@ -202,6 +207,8 @@ def operand_errors(config, make):
         yield make(**int8 | {"out_format": OutFormat.INT32}, row=1)
         yield from (make(**int8 | {"out_format": OutFormat.FP32}, function=function)
                     for function in list(ResultFunction)[1:])
+    if not config.top_k:
+        yield from (make(**int8 | {"out_format": OutFormat.FP32}, row=config.functions, top=top) for top in (1, 8))
     yield make(**int8 | {"bias": 1}, b_use=OperandUse.ADD)
     yield from (make(**int8 | {"scale_mode": mode}, b_use=OperandUse.MULTIPLY)
                 for mode in (ScaleMode.SCALAR, ScaleMode.COLUMN))
@@ -254,6 +261,8 @@ def function_errors(config, make):
     yield make(**row | {"out_line": pad - 1, "out_stride3": 1, "out_step": 1})
     yield make(**row | {"out_line": pad - lines + 1, "out_stride3": 0, "out_step": 1})
     yield make(**row | {"a_stride3": -8, "a_stride2": -1})
+    if config.top_k:
+        yield from top_errors(config, make, row)
     sums = fp32 | {"row": 1, "reduce": Reduce.SUM}
     if not config.float_row_sums:
         yield from (make(**sums, float=value) for value in (0, 1))
@@ -264,6 +273,32 @@ def function_errors(config, make):
     yield from (make(**sums | {"count0": 1, "count1": 1} | counts) for counts in (
         {"count0": 2}, {"count1": 3}, {"count0": 0, "count1": 2}, {"count0": 65535, "count2": 0}, {"count2": 0},
         {"count3": 0}, {"count1": 2, "tail": config.columns + 1}))
+
+
+def top_errors(config, make, row):
+    """The same, of the largest of rows; `row` is one of three iterations, without an error."""
+    pad, lines, columns = config.scratchpad_lines, result_lines(config, OutFormat.FP32), config.columns
+    row |= {"float": 1, "top": 3}
+    yield from (make(**row | {"top": top}) for top in (9, 15))
+    yield from (make(**row | wrong) for wrong in (
+        {"row": 0}, {"reduce": Reduce.SUM, "float": 0}, {"out_format": OutFormat.INT32, "float": 0},
+        {"out_format": OutFormat.INT8, "row": 0}, {"tail": columns + 1},
+        *({f"count{level}": 0} for level in range(4)),
+        *({"function": function} for function in list(ResultFunction)[1:])))
+    # One more than there are, of a row of one iteration and of some more.
+    for top in range(2, 9):
+        iterations, tail = divmod(top - 1, columns)
+        yield make(**row | {"top": top, "count2": iterations + (tail > 0), "tail": tail})
+    # The last line of all, which is looked at after the row's first operands and before all others.
+    last = {"out_stride2": lines, "out_step": 1, "out_stride3": 1, "count0": 2}
+    for more in ({}, {"a_stride0": -9}, {"a_stride2": -9}, {"a_line": pad - lines + 1}):
+        yield make(**row | last | more | {"out_line": pad - 6 * lines + 1})
+    yield make(**row | last | {"out_line": pad - 6 * lines})
+    yield make(**row | last | {"out_line": pad - 6 * lines + 1, "a_line": pad})
+    yield make(**row | last | {"out_line": 4, "out_stride2": -1})
+    yield make(**row | last | {"out_line": pad - 6 * lines + 1, "b_use": OperandUse.ADD, "b_line": pad - lines,
+                               "b_source": SecondSource.WORDS, "b_stride2": 1, "b_stride3": 0})
+    yield make(**row | last | {"out_line": pad - 6 * lines, "out_stride3": 0, "a_stride3": -20})
 
 
 def dynamic_scale_errors(config, make):

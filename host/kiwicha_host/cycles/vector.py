@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 
 from kiwicha import ChipConfig
 from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, SecondSource, Source
-from kiwicha.timing import PARAMETER_SETS, READ_LATENCY, late_latency, steps, sum_levels, word_lines
+from kiwicha.timing import (
+    PARAMETER_SETS,
+    READ_LATENCY,
+    VECTOR_REQUESTS,
+    late_latency,
+    row_top_gap,
+    steps,
+    sum_levels,
+    word_lines,
+)
 
 from .events import Events
 from .issue_queue import Instruction
@@ -34,13 +43,14 @@ class _Way(NamedTuple):
     row: bool
     function: bool
     levels: int     # of an FP32 sum of a row
+    top: bool       # the largest of a row
 
     @classmethod
     def of(cls, config: ChipConfig, fields: dict[str, Any]) -> "_Way":
         float_sum = fields["row"] and fields["reduce"] == Reduce.SUM and fields["out_format"] == OutFormat.FP32
         return cls(fields["out_format"] in _DYNAMIC_SCALE, bool(fields["row"]),
                    fields["function"] != ResultFunction.NONE,
-                   sum_levels(config, fields["count2"]) if float_sum else 0)
+                   sum_levels(config, fields["count2"]) if float_sum else 0, bool(fields["top"]))
 
 
 class VectorModel:
@@ -56,7 +66,8 @@ class VectorModel:
         self._walking = False
         self._address_generator_free = 0                    # the address generator takes an instruction
         self._written = -1                                  # the last line was
-        self._way = _Way(False, False, False, 0)
+        self._way = _Way(False, False, False, 0, False)
+        self._next_row = 0                                  # its first read, after a row's largest
         self._accepted = 0
         self._ends: list[int] = []
         self._last = -1                                     # read of the instruction before
@@ -117,9 +128,25 @@ class VectorModel:
         self.busy += reads
         first = took + MEASURED["address_generator"]
         fetches = sum(self._fetched(prepared.fields, reads))
-        first = max(first + _ahead(prepared.fields), self._last + 1)
+        # The lines of a row's largest are ordered before its first read.
+        first += 2 * prepared.fields["top"] * self._word_lines
+        first += self._second_first(prepared.fields, reads)
+        first = max(first + _ahead(prepared.fields), self._last + 1, self._next_row)
         self._events.at(self._read(first, reads, fetches, prepared.fields),
                         lambda t: self._end(t, first, reads, fetches, prepared))
+
+    def _second_first(self, fields: dict[str, Any], reads: int) -> int:
+        """How much longer the first line of A takes if each read has a line of B as well, which goes first.
+
+        That is as long as reads are ordered, unless the lines themselves take longer than what is made of them.
+        """
+        slow = self._way.top or (self._way.function and not self._way.row)
+        each = self._config.line_bytes == 4 * self._config.vector_lanes
+        window = fields["count0"] * fields["count1"] > 1
+        if (slow and each and not window and fields["a_source"] != Source.ACCUMULATOR and _has_second(fields)
+                and fields["b_source"] == SecondSource.WORDS):
+            return min(reads // (fields["count3"] if self._way.top else 1), VECTOR_REQUESTS) - 1
+        return 0
 
     def _tables_loaded(self, prepared: "_Prepared") -> int:
         """When the instruction is offered: its tables come after all that was before has ended."""
@@ -152,8 +179,14 @@ class VectorModel:
             self._note_fetches(first - ahead, last - ahead, fetches, prepared.fields)
         self._address_generator_free = (last - ahead - MEASURED["address_generator"]
                                         + MEASURED["address_generator_period"])
+        top, self._next_row = prepared.fields["top"], 0
+        if top:
+            # It is so many reads ahead, if there are as many, which take a cycle for each lane.
+            self._address_generator_free -= (min(reads, VECTOR_REQUESTS) - 1) * (self._config.vector_lanes - 1)
+            self._next_row = last + row_top_gap(self._config, top)
         if self._way.row or self._way.function:
-            self._written = last + late_latency(self._config, self._way.row, self._way.function, self._way.levels)
+            self._written = last + late_latency(self._config, self._way.row, self._way.function, self._way.levels,
+                                                top)
         elif self._way.dynamic_scale:
             # The lines of a pixel, and one of scales after them.
             self._written = (last + self._timing.dynamic_scale
@@ -176,7 +209,8 @@ class VectorModel:
         wide = fields["out_format"] in (OutFormat.INT32, OutFormat.FP32)
         pixels = fields["count3"] * (1 if self._way.row else fields["count2"])
         lines = pixels * (self._word_lines if wide else 1)
-        self.writes.add(fields["out_line"] // self._config.bank_lines, first, self._written, min(lines, reads))
+        count = 2 * fields["top"] * lines if self._way.top else min(lines, reads)
+        self.writes.add(fields["out_line"] // self._config.bank_lines, first, self._written, count)
 
     def _parameter_fetch(self, fields: dict[str, Any], time: int) -> int:
         """When the instruction that is accepted in cycle `time` is offered to the address generator."""
@@ -207,6 +241,11 @@ class VectorModel:
             # Each step's results go through the function one by one.
             made = reads // (fields["count0"] * fields["count1"])
             last = max(last, first + reads - 1 + (made - 1) * (self._config.vector_lanes - 1))
+        elif self._way.top:
+            # So does each step of a row, and the next row waits for the largest of this one.
+            rows = fields["count3"]
+            row = reads // rows - 1 + (fields["count2"] * self._steps - 1) * (self._config.vector_lanes - 1)
+            last = max(last, first + rows * row + (rows - 1) * row_top_gap(self._config, fields["top"]))
         return last
 
 

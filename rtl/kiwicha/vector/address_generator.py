@@ -22,7 +22,8 @@ class AddressGenerator(wiring.Component):
     results of two leave the datapath by different ways, the second waits for the first's last write. Errors are
     found as lines are reached: ACCUMULATOR_RANGE at a read, or SCRATCHPAD_RANGE if it is one of the scratchpad;
     then for operand B; SCRATCHPAD_RANGE at the read that completes the line, of a row's with the last iteration of
-    level 2. A line of scales is checked at the last read of the first pixel with a scale there, after that pixel's
+    level 2, and of the largest of a row with its first read, before which their orders go, one a cycle. A line of
+    scales is checked at the last read of the first pixel with a scale there, after that pixel's
     lines.
 
     Members
@@ -32,11 +33,13 @@ class AddressGenerator(wiring.Component):
     a, b : Out(stream of LINE_ADDRESS)
         Lines of operands to fetch from the scratchpad. Valid only together with `requests`.
     orders : Out(stream of line orders)
-        Valid only together with `requests`.
+        Valid only together with `requests`, but for those of the largest of a row.
     scales : Out(stream of LINE_ADDRESS)
         Where a line of scales goes, together with the order that says `flush`; only with dynamic scales.
     room : In(1)
         Three more of each of these will find room, as of a cycle ago; their `ready` is not looked at.
+    top : Out(1)
+        The instruction takes the largest of rows; only in a chip with `top_k`.
     settled : In(1)
         All that was asked for has been written.
     clear : In(1)
@@ -65,6 +68,7 @@ class AddressGenerator(wiring.Component):
             "busy": Out(1), "pending": Out(1), "failed": Out(1),
             "code": Out(ErrorCode), "index": Out(INDEX_WIDTH), "address": Out(signed(POINTER_WIDTH)),
             **(scaled if config.dynamic_scales else {}),
+            **({"top": Out(1)} if config.top_k else {}),
         })
 
     def elaborate(self, platform):
@@ -76,6 +80,7 @@ class AddressGenerator(wiring.Component):
             "read": loops.read.shape(), "second": loops.second.shape(), "line": loops.line.shape(),
             "tag": loops.tag.shape(), "way": loops.way.shape(), "operands": loops.operands.shape(),
             "line_end": 1, "end": 1, "bad_read": 1, "bad": 1, "wrong_address": signed(POINTER_WIDTH),
+            **({"goes": 1} if self._config.top_k else {}),
         }), reset_less=True)
         valid, wrong, good_read = Signal(), Signal(), Signal()
         take, advance, takes = Signal(), Signal(), ~walking & ~self.failed
@@ -85,25 +90,30 @@ class AddressGenerator(wiring.Component):
             m.d.comb += self.waits.eq(takes & self.i.valid & ~may_take)
         if self._config.dynamic_scales:
             bad_scale, wrong_line = self._scales(m, loops, valid & ~held.bad)
+        reads = good_read & held.goes if self._config.top_k else good_read
         m.d.comb += [
             loops.i.eq(self.i.p), loops.load.eq(~walking), loops.take.eq(take), loops.advance.eq(advance),
             take.eq(self.i.valid & self.i.ready), advance.eq(walking & self.room),
             self.i.ready.eq(takes & may_take & ~wrong),
             wrong.eq(valid & held.bad),
             good_read.eq(valid & ~held.bad),
-            self.requests.valid.eq(good_read),
+            self.requests.valid.eq(reads),
             self.requests.p.address.eq(held.read), self.requests.p.tag.eq(held.tag),
             self.requests.p.fetched.eq(held.operands.fetched), self.requests.p.a_ends.eq(held.operands.a_ends),
             self.requests.p.second.eq(held.operands.second), self.requests.p.b_ends.eq(held.operands.b_ends),
-            self.a.valid.eq(good_read & held.operands.a_begins), self.a.payload.eq(held.read),
-            self.b.valid.eq(good_read & held.operands.b_begins), self.b.payload.eq(held.second),
+            self.a.valid.eq(reads & held.operands.a_begins), self.a.payload.eq(held.read),
+            self.b.valid.eq(reads & held.operands.b_begins), self.b.payload.eq(held.second),
             self.orders.valid.eq(good_read & held.line_end),
             self.orders.p.address.eq(held.line),
             self.orders.p.last.eq(held.end),
             self.busy.eq(walking | valid), self.pending.eq(valid),
         ]
         if self._config.functions:
-            m.d.comb += self.requests.p.slow.eq(held.way.function & ~held.way.row)
+            slow = held.way.function & ~held.way.row
+            m.d.comb += self.requests.p.slow.eq(slow | held.way.top if self._config.top_k else slow)
+        if self._config.top_k:
+            m.d.comb += [self.requests.p.top.eq(held.way.top), self.top.eq(loops.way.top)]
+            m.d.sync += held.goes.eq(loops.goes)
         self._check(m, loops, held, bad_scale, wrong_line)
         m.d.sync += valid.eq(advance)
         self._report(m, held, takes, wrong)
@@ -137,7 +147,7 @@ class AddressGenerator(wiring.Component):
         m.d.sync += [
             held.read.eq(loops.read), held.second.eq(loops.second), held.line.eq(loops.line),
             held.tag.eq(loops.tag), held.way.eq(loops.way), held.operands.eq(loops.operands),
-            held.line_end.eq(loops.line_end), held.end.eq(loops.end),
+            held.line_end.eq(loops.line_end), held.end.eq(loops.last_line if self._config.top_k else loops.end),
             held.wrong_address.eq(Mux(outside, loops.read, Mux(bad_second, loops.second, wrong_line))),
             held.bad_read.eq(outside & ~fetched),
             held.bad.eq(outside | bad_second | bad_line | bad_scale),

@@ -20,8 +20,10 @@ from .operand_words import OperandWords
 from .shapes import Geometry, Size, settings_layout, tag_layout
 from .tables import table_write
 
-__all__ = ["Datapath"]
+__all__ = ["MAX_TOP", "Datapath"]
 
+#: Lines of the largest of rows that may be under way when `room` is looked at, with those of the result that goes.
+MAX_TOP = 12
 #: At most so many reads are in the datapath: more than its latency with the widest column selection.
 MAX_FLIGHT = 64
 
@@ -59,6 +61,10 @@ class Datapath(wiring.Component):
         Nothing is in the datapath, or nothing but results of a block that is not complete.
     clear : In(1)
         Forget dynamic scales and what waits for them; what else is in the datapath still comes.
+    room : In(1)
+        There is room for :data:`MAX_TOP` more lines of the largest of a row, as of a cycle ago.
+    free : Out(1)
+        The next row may be read of which the largest are taken; only in this cycle. These two with `top_k` only.
     set, settings, settings_enable, bias, bias_line, bias_enable, scale, scale_line, scale_enable : In
         Write ports, as :class:`.parameter_fetch.ParameterFetch` has them. A set in use must not be written.
     table : In(table_write())
@@ -77,6 +83,7 @@ class Datapath(wiring.Component):
             "bias": In(width), "bias_line": In(number), "bias_enable": In(1),
             "scale": In(width), "scale_line": In(number), "scale_enable": In(1),
             **(scaled if config.dynamic_scales else {}),
+            **({"room": In(1), "free": Out(1)} if config.top_k else {}),
         })
 
     def elaborate(self, platform):
@@ -218,6 +225,8 @@ class Datapath(wiring.Component):
         ]
         if self._config.float_row_sums:
             m.d.comb += late.levels.eq(settings.levels)
+        if self._config.top_k:
+            m.d.comb += [late.top.eq(settings.top), late.room.eq(self.room), self.free.eq(late.free)]
         with m.If(late.o_valid):
             m.d.comb += [line_packer.valid.eq(1), line_packer.step.eq(late.o_step),
                          line_packer.size.eq(Size.WORD.value),

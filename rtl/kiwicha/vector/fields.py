@@ -6,7 +6,17 @@ from operator import or_
 from amaranth.hdl import Const, Mux, Signal
 
 from ..arith.order import total_order
-from ..isa import ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, SecondSource, Source
+from ..isa import (
+    TOP_MOST,
+    ErrorCode,
+    OperandUse,
+    OutFormat,
+    Reduce,
+    ResultFunction,
+    ScaleMode,
+    SecondSource,
+    Source,
+)
 from ..lib.delay import delay
 from ..timing import MOST_ITERATIONS, steps, sum_levels
 from .shapes import Geometry, Size
@@ -51,7 +61,7 @@ def check_fields(m, config, fields, error, address):
         m.d.sync += address.eq(fields.function)
     with m.Elif(fields.row & (fields.tail > config.columns)):
         m.d.sync += address.eq(fields.tail)
-    with m.Elif(fields.top != 0):
+    with m.Elif(_bad_top(config, fields)):
         m.d.sync += address.eq(fields.top)
     with m.Elif(_bad_parts(config, fields)):
         m.d.sync += address.eq(fields.parts)
@@ -94,6 +104,19 @@ def _bad_parts(config, fields):
                                           | (per_column & (fields.parts != 1)))
 
 
+def _bad_top(config, fields):
+    if not config.top_k:
+        return fields.top != 0
+    length = Mux(fields.tail == 0, config.columns, fields.tail)
+    before = fields.count2 - 1
+    # Of a row of so many iterations it does not matter: each has two columns at least.
+    few = ~before[2:16].any()
+    fits = ~few | (before[:2] * config.columns + length >= fields.top)
+    good = (fields.row & (fields.reduce == Reduce.MAXIMUM) & (fields.out_format == OutFormat.FP32)
+            & (fields.function == ResultFunction.NONE) & (fields.top <= TOP_MOST) & fits)
+    return (fields.top != 0) & ~good
+
+
 def write_settings(m, config, fields, checking, settings, enable):
     """What the datapath needs of an instruction, a cycle after `checking`.
 
@@ -126,6 +149,8 @@ def write_settings(m, config, fields, checking, settings, enable):
         ]
     if config.float_row_sums:
         m.d.comb += settings.levels.eq(delay(m, _sum_levels(config, fields), "levels"))
+    if config.top_k:
+        m.d.comb += settings.top.eq(fields.top)
     if config.dynamic_scales:
         m.d.comb += [
             settings.dynamic_scale.eq(_dynamic_scale(config, fields)),

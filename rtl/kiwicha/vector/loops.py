@@ -1,11 +1,11 @@
 """The vector unit's loop nest, and the lines that follow it."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ChipConfig
-from ..isa import OperandUse, SecondSource, Source
+from ..isa import TOP_MOST, OperandUse, SecondSource, Source
 from ..lib.loop_nest import POINTER_WIDTH, LoopNest, Pointer
 from ..timing import PARAMETER_SETS
 from .fields import takes_itself
@@ -22,7 +22,8 @@ class Loops(wiring.Component):
 
     The lines of a pixel's results are a level below the pixels, whose iterations end where a step fills a line,
     or with a part. Without dynamic scales there is no level of parts. Latency: the first read is there in the
-    cycle after `load`. Throughput: a read per cycle.
+    cycle after `load`. Throughput: a read per cycle. Where the largest of a row are taken, the lines of these come
+    one after the other before the row's first read, which says meanwhile that it does not go.
 
     Members
     -------
@@ -32,13 +33,16 @@ class Loops(wiring.Component):
     take : In(1)
         `i` is one; only with `load`.
     advance : In(1)
-        To the next read.
+        To the next read, or line.
     read, second, line : Out(signed(18))
         The line of operand A to read, operand B's, and the line of results that it may complete.
     operands : Out(OPERANDS)
         What the read takes from the scratchpad.
     line_end, end : Out(1)
         It completes the line; it is the instruction's last.
+    goes, last_line : Out(1)
+        It is a read; the line is the instruction's last. Only in a chip with `top_k`: elsewhere all are reads, and
+        the last one's line is the last.
     tag : Out(tag_layout)
     way : Out(way_layout())
         The instruction's; until the next one is taken.
@@ -56,11 +60,14 @@ class Loops(wiring.Component):
             "line_end": Out(1), "end": Out(1),
             "tag": Out(tag_layout(config)), "way": Out(way_layout(config)),
             **(scaled if config.dynamic_scales else {}),
+            **({"goes": Out(1), "last_line": Out(1)} if config.top_k else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        load, advance, scaled = self.load, self.advance, self._config.dynamic_scales
+        load, scaled = self.load, self._config.dynamic_scales
+        # To the next read.
+        advance = self._advance = self.advance & self.goes if self._config.top_k else self.advance
         i = self.i.instruction
         counts = [(i.count0, i.a_stride0), (i.count1, i.a_stride1), (self._geometry.steps, None),
                   (i.count2, i.a_stride2), (i.count3, i.a_stride3)]
@@ -98,6 +105,9 @@ class Loops(wiring.Component):
             m.d.sync += self.way.eq(self.i.way)
         if scaled:
             self._follow_scales(m, nest)
+        if self._config.top_k:
+            with m.If(self.way.top):
+                m.d.comb += [self.line_end.eq(~self.goes), self.end.eq(self.goes & nest.done)]
         return m
 
     def _follow_reads(self, m, nest, strides):
@@ -107,7 +117,7 @@ class Loops(wiring.Component):
         m.submodules.read = read = Pointer(len(strides))
         m.d.comb += [
             *(read.strides[level].eq(held[own]) for own, level in enumerate(stepping)),
-            read.load.eq(self.load), read.advance.eq(self.advance | self.load),
+            read.load.eq(self.load), read.advance.eq(self._advance | self.load),
             read.base.eq(self.i.instruction.a_line),
             read.carry.eq(nest.carry & ~self.load.replicate(len(strides))),
             self.read.eq(read.value + self._a_offset),
@@ -127,7 +137,7 @@ class Loops(wiring.Component):
         # A line serves all its steps, but not if each of them goes through a window.
         alone = nest.first[:2].all() & nest.last[:2].all()
         m.d.comb += [
-            pointer.load.eq(self.load), pointer.advance.eq(self.advance | self.load), pointer.base.eq(i.b_line),
+            pointer.load.eq(self.load), pointer.advance.eq(self._advance | self.load), pointer.base.eq(i.b_line),
             pointer.strides.eq(held), pointer.carry.eq(nest.carry[-2:] & ~self.load.replicate(2)),
             self.second.eq(pointer.value + self._b_offset),
             self.operands.fetched.eq(fetched), self.operands.second.eq(second),
@@ -176,18 +186,44 @@ class Loops(wiring.Component):
         carry = nest.carry[2] & fills
         if self._config.dynamic_scales:
             carry = carry | nest.carry[3]
+        carry = Cat(carry, nest.carry[-2:])
+        if self._config.top_k:
+            carry = self._follow_top(m, nest, carry)
         m.d.comb += [
             line.load.eq(self.load), line.advance.eq(self.advance | self.load), line.base.eq(i.out_line),
             line.strides.eq(held),
-            line.carry.eq(Cat(carry, nest.carry[-2:]) & ~self.load.replicate(3)),
+            line.carry.eq(carry & ~self.load.replicate(3)),
             self.line.eq(line.value),
         ]
         with m.If(self.load):
             m.d.sync += [own.eq(i[name]) for own, name in
                          zip(held, ("out_step", "out_stride2", "out_stride3"), strict=True)]
             if self._config.functions:
-                with m.If(i.row):
+                with m.If(i.row & (i.top == 0) if self._config.top_k else i.row):
                     m.d.sync += held[1].eq(0)
+
+    def _follow_top(self, m, nest, carry):
+        """The lines of a row's largest and of their places, before its first read; how the line goes on."""
+        word_lines = self._geometry.word_lines
+        # A result's line, the result, and the last one's upper bits: there is an even number of them.
+        step, result = Signal(range(max(2, word_lines))), Signal(range(2 * TOP_MOST))
+        last = Signal(range(TOP_MOST), name="last_top")
+        done, step_ends, ends = Signal(name="top_done"), Signal(), Signal(name="top_ends")
+        m.d.comb += [
+            self.goes.eq(~(self.way.top & nest.first[:-1].all() & ~done)),
+            step_ends.eq(step == word_lines - 1), ends.eq(step_ends & (result == Cat(Const(1, 1), last))),
+            self.last_line.eq(Mux(self.way.top, ends & nest.last[-1], nest.done)),
+        ]
+        with m.If(self.load):
+            m.d.sync += [last.eq(self.i.instruction.top - 1), step.eq(0), result.eq(0), done.eq(0)]
+        with m.Elif(self.advance & ~self.goes):
+            m.d.sync += [step.eq(Mux(step_ends, 0, step + 1)), done.eq(ends)]
+            with m.If(step_ends):
+                m.d.sync += result.eq(Mux(ends, 0, result + 1))
+        with m.Elif(self.advance):
+            m.d.sync += done.eq(0)
+        own = Cat(~step_ends, step_ends & ~ends, ends) & ~self.goes.replicate(3)
+        return Mux(self.way.top, own, carry)
 
     def _fills(self, m, size, column):
         """Whether this step fills a line before the last one."""

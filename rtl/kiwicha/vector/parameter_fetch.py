@@ -161,6 +161,8 @@ class ParameterFetch(wiring.Component):
             m.d.comb += way.levels.eq(self.settings.levels)
         if self._config.functions:
             m.d.comb += [way.row.eq(fields.row), way.function.eq(fields.function != ResultFunction.NONE)]
+        if self._config.top_k:
+            m.d.comb += way.top.eq(fields.top != 0)
         return m
 
     def _connect(self, m, loader, fields, arrived):

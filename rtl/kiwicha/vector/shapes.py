@@ -7,7 +7,7 @@ from amaranth.lib import data, enum
 
 from ..config import ChipConfig
 from ..formats import MAX_BLOCK
-from ..isa import ErrorCode, ResultFunction, ScaleRule, Unit
+from ..isa import TOP_MOST, ErrorCode, ResultFunction, ScaleRule, Unit
 from ..layouts import unit_layout
 from ..memory.ports import LINE_ADDRESS
 from ..timing import MOST_ITERATIONS, PARAMETER_SETS, steps, sum_levels, word_lines
@@ -86,7 +86,7 @@ def settings_layout(config: ChipConfig) -> data.StructLayout:
     `dynamic_scale`, that results take a dynamic scale, by `rule`; `mxint8`, that they are MXINT8 in a chip where
     they could be E4M3. With functions, operand B is A `itself`; `row` and `function` are the instruction's, and in
     the last iteration of a row the first `tail` columns count; `levels` are those of the additions over a row's
-    steps for its FP32 sum, or 0.
+    steps for its FP32 sum, or 0; `top` is the instruction's.
     """
     scaled = {"dynamic_scale": 1, "rule": ScaleRule}
     if config.has_float_results and config.has_mxint8_results:
@@ -94,6 +94,8 @@ def settings_layout(config: ChipConfig) -> data.StructLayout:
     functions = {"itself": 1, "row": 1, "function": ResultFunction, "tail": range(config.columns + 1)}
     if config.float_row_sums:
         functions |= _levels(config)
+    if config.top_k:
+        functions |= {"top": range(TOP_MOST + 1)}
     return data.StructLayout({
         "low": signed(32),
         "high": signed(32),
@@ -137,12 +139,12 @@ def request_layout(config: ChipConfig) -> data.StructLayout:
     """One accumulator line to read, and which of its columns for what.
 
     With `fetched`, it is the next line of operand A instead; with `second`, there is one of operand B to it. The
-    lines are done with after a step that says `a_ends`, and `b_ends`. After one that is `slow`, the function takes
-    a cycle for each lane.
+    lines are done with after a step that says `a_ends`, and `b_ends`. After one that is `slow`, what follows takes
+    a cycle for each lane. The largest of its row are wanted if it is for the `top`.
     """
     return data.StructLayout({"address": LINE_ADDRESS, "tag": tag_layout(config),
                               "fetched": 1, "a_ends": 1, "second": 1, "b_ends": 1,
-                              **({"slow": 1} if config.functions else {})})
+                              **({"slow": 1} if config.functions else {}), **({"top": 1} if config.top_k else {})})
 
 
 def way_layout(config: ChipConfig) -> data.StructLayout:
@@ -152,7 +154,8 @@ def way_layout(config: ChipConfig) -> data.StructLayout:
     """
     return data.StructLayout({**({"dynamic_scale": 1} if config.dynamic_scales else {}),
                               **({"row": 1, "function": 1} if config.functions else {}),
-                              **(_levels(config) if config.float_row_sums else {})})
+                              **(_levels(config) if config.float_row_sums else {}),
+                              **({"top": 1} if config.top_k else {})})
 
 
 def _levels(config):

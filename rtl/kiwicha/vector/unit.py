@@ -7,11 +7,11 @@ from amaranth.lib.wiring import Out, connect, flipped
 from .. import timing
 from ..config import ChipConfig
 from ..control.unit import UnitPort
-from ..isa import Activity, Unit
+from ..isa import TOP_MOST, Activity, Unit
 from ..lib.stream import Queue
 from ..memory.ports import LINE_ADDRESS, ReadPort, WritePort
 from .address_generator import AddressGenerator
-from .datapath import Datapath
+from .datapath import MAX_TOP, Datapath
 from .operand_fetch import OperandFetch
 from .parameter_fetch import ParameterFetch
 from .shapes import Geometry, line_order, request_layout
@@ -23,16 +23,14 @@ __all__ = ["VectorUnit"]
 LINES_UNDER_WAY = 32
 #: The same of lines of dynamic scales, which are far fewer.
 SCALES_UNDER_WAY = 16
-#: Reads that may wait for the accumulators or for lines from the scratchpad: those under way when they begin to
-#: wait, and more to go on with than the cycles that such a line takes.
-REQUESTS = 16
 
 
 class VectorUnit(wiring.Component):
     """Runs VECTOR instructions (:data:`kiwicha.isa.VECTOR`) of a chip of `config`.
 
     One line of operand A is read per cycle, for each pixel `steps` = ceil(columns / lanes) times its window; with
-    a function of each result, a step's takes a cycle for each lane.
+    a function of each result, or for the largest of a row, a step's takes a cycle for each lane. After a row of
+    which the largest are taken, :func:`~kiwicha.timing.row_top_gap` cycles pass to the first read of the next.
     Lines of the scratchpad are fetched ahead, one per cycle, and without a window each but once; an
     instruction's first takes some cycles more than an accumulator line. From a line's last read to its write
     :attr:`latency` cycles pass. The next instruction is prepared meanwhile; if that is done in time, its first
@@ -90,6 +88,11 @@ class VectorUnit(wiring.Component):
         geometry = Geometry.of(self._config)
         return LINES_UNDER_WAY + geometry.most_parts + self.dynamic_scale_latency // geometry.steps
 
+    @property
+    def _lines_ahead(self) -> int:
+        """Lines of a row's largest, all of which are ordered before the row is read."""
+        return 2 * TOP_MOST * Geometry.of(self._config).word_lines if self._config.top_k else 0
+
     def elaborate(self, platform):
         m = Module()
         config, control = self._config, self.control
@@ -100,8 +103,8 @@ class VectorUnit(wiring.Component):
         m.submodules.parameter_fetch = parameter_fetch = ParameterFetch(config)
         m.submodules.address_generator = address_generator = AddressGenerator(config)
         m.submodules.operand_fetch = operands = OperandFetch(config)
-        m.submodules.requests = requests = Queue(request_layout(config), REQUESTS)
-        m.submodules.orders = orders = Queue(line_order(config), self.lines_under_way)
+        m.submodules.requests = requests = Queue(request_layout(config), timing.VECTOR_REQUESTS)
+        m.submodules.orders = orders = Queue(line_order(config), self.lines_under_way + self._lines_ahead)
         m.submodules.lines = lines = Queue(8 * config.line_bytes, self.lines_under_way)
         m.submodules.datapath = datapath = Datapath(config)
         connect(m, flipped(control.i), parameter_fetch.i)
@@ -114,7 +117,11 @@ class VectorUnit(wiring.Component):
         connect(m, flipped(self.operand), operands.port)
         # As of a cycle ago, when up to three more were on their way.
         room = [*(queue.level < queue.depth - 2 for queue in (requests, orders)), operands.room]
-        read = self._read(m, requests.o, operands)
+        if config.top_k:
+            # Of all others, each line that there is an order for has room in `lines`.
+            room.append(address_generator.top | (orders.level < lines.depth - 2))
+            m.d.sync += datapath.room.eq(lines.level < lines.depth - MAX_TOP)
+        read = self._read(m, requests.o, operands, datapath, clear)
         m.d.comb += [
             datapath.read.eq(read),
             datapath.tag.eq(requests.o.p.tag),
@@ -147,12 +154,14 @@ class VectorUnit(wiring.Component):
                      requests.o.valid, read, written)
         return m
 
-    def _read(self, m, requests, operands):
+    def _read(self, m, requests, operands, datapath, clear):
         """The next read is made as soon as all that it takes is there; says when."""
         what, acc = requests.p, self.acc.request
         read, second = Signal(name="read"), ~what.second | operands.b_line.valid
         if self._config.functions:
             second = second & self._pace(m, read & what.slow & what.tag.last)
+        if self._config.top_k:
+            second = second & self._turn(m, requests, read, datapath, clear)
         m.d.comb += [
             acc.valid.eq(requests.valid & ~what.fetched & second),
             acc.payload.eq(what.address),
@@ -171,6 +180,17 @@ class VectorUnit(wiring.Component):
         m.d.sync += [left.eq(Mux(slow, lanes - 1, left - (left != 0))),
                      self._pausing.eq(Mux(slow, lanes > 1, left > 1))]
         return ~self._pausing
+
+    def _turn(self, m, requests, read, datapath, clear):
+        """Whether the next step may be read: not a row's first until the largest of the row before are out."""
+        what, open_row = requests.p, Signal()
+        waits = open_row & what.tag.first & what.tag.row_begins
+        with m.If(clear | datapath.free):
+            m.d.sync += open_row.eq(0)
+        with m.Elif(read & what.top & what.tag.last & what.tag.row_ends):
+            m.d.sync += open_row.eq(1)
+        self._pausing = self._pausing | (requests.valid & waits)
+        return ~waits
 
     def _write(self, m, orders, lines, clear):
         """Lines leave in order, each to where its order says; says when one does."""
