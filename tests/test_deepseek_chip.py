@@ -175,3 +175,21 @@ def test_too_little_room(tiny):
     cramped = dataclasses.replace(SMALL, bank_lines=256, name="cramped")
     with pytest.raises(CompileError, match="needs [0-9]+ scratchpad lines; configuration 'cramped' has 1024"):
         open_decoder(tiny, config=cramped, device="golden", context=8)
+
+
+def test_on_the_compiled_chip():
+    """What waits for what shows there alone: the golden machine runs one instruction after the other."""
+    lean = dataclasses.replace(ChipConfig.preset("tiny"), formats=("e4m3", "e2m1"), functions=True, indices=True,
+                               top_k=True, bank_lines=8192, accumulator_lines=512, name="lean")
+    small = model(5, layers=2, width=64, heads=2, q_rank=32, kv_rank=128, rope_size=8, ffn=32, experts=6,
+                  expert_ffn=32, shared_ffn=32, chosen=3)
+    tokens = tokens_of(9, 2)
+    with open_device("verilated", config=lean, latency=30) as device:
+        decoder = ChipDecoder(small, device, 32, rows=5)
+        assert_same_bits(logits_of(decoder, tokens, 7), ExactDecoder(small).logits(tokens)[6:])
+        together = ChipDecoder(small, device, 32, sequences=2)
+        logits = together.run(Step((Run(0, 0), Run(1, 0)), 2), tokens[:4])
+        for number in range(2):
+            expected = ExactDecoder(small).prefill(tokens[2 * number:2 * number + 2])
+            assert_same_bits(logits[number], expected)
+            assert together.chosen[number] == int(top(expected, 1)[1][0])
