@@ -106,6 +106,20 @@ def test_random_shapes(seed):
     assert_same_bits(np.stack(logits), ExactDecoder(drawn).logits(tokens[:prompt + 2])[-3:])
 
 
+@pytest.mark.parametrize("chip, weights", [("wide", "e2m1"), ("small", "e4m3"), ("flat", "int4"), ("tall", "e2m3"),
+                                           ("square4", "e3m2")])
+def test_weights_in_other_formats(tiny, chip, weights):
+    tokens = tokens_of(9)
+    decoder = ChipDecoder(tiny, open_device("golden", config=CHIPS[chip]), 64, weights=weights)
+    logits = np.stack([decoder.prefill(tokens[:8]), decoder.step(tokens[8])])
+    assert_same_bits(logits, ExactDecoder(tiny, weights_fmt=weights).logits(tokens)[7:])
+    packed, eight = (sum(matrix.region.size for layer in made.memory.layers for matrix in layer) for made in (
+        decoder, ChipDecoder(tiny, open_device("golden", config=CHIPS[chip]), 64)))
+    assert packed / eight == (17 / 33 if weights in ("e2m1", "int4") else 1)
+    with pytest.raises(ValueError, match="weights must be one of .*, not 'bf16'"):
+        ChipDecoder(tiny, open_device("golden", config=CHIPS[chip]), 64, weights="bf16")
+
+
 def test_a_batch_has_the_bits_of_each_alone(tiny):
     device = open_device("golden", config=CHIPS["wide"])
     together = ChipDecoder(tiny, device, 64, sequences=3)
@@ -203,7 +217,11 @@ def test_bytes_and_cycles(tiny):
 def test_chips_that_cannot(tiny, config, what):
     with pytest.raises(CompileError, match=what):
         open_decoder(tiny, config=config, device="golden", context=8)
-    check_chip(CHIPS["wide"])
+    check_chip(CHIPS["wide"], tiny)
+    lean = dataclasses.replace(CHIPS["wide"], formats=("int8", "e4m3"))
+    check_chip(lean, tiny, "e4m3")
+    with pytest.raises(CompileError, match="the format e2m1, which configuration 'wide' has not"):
+        check_chip(lean, tiny, "e2m1")
 
 
 def test_too_little_room(tiny):

@@ -161,7 +161,9 @@ def test_equal_experts_are_taken_in_order(tiny):
 def test_chips_that_cannot(tiny, changes, what):
     with pytest.raises(CompileError, match=f"a DeepSeek model needs a chip with {what}, which configuration"):
         open_decoder(tiny, config=dataclasses.replace(SMALL, **changes), device="golden", context=8)
-    check_chip(SMALL, DeepSeekModel)
+    check_chip(SMALL, tiny)
+    with pytest.raises(ValueError, match="weights must not be given for a model that is stored quantized"):
+        open_decoder(tiny, config=SMALL, device="golden", context=8, weights="e4m3")
 
 
 def test_choices_beyond_the_chip():

@@ -272,7 +272,8 @@ def test_json(ask, opened):
                       "logits_sha256": digest, "device": "golden", "config": "wide", "cycles_prefill": 0,
                       "cycles_per_token": 0, "bytes_per_token": 0, "utilization": None, "roofline_fraction": None}
     [options] = opened.options
-    assert options == {"config": ChipConfig.preset("wide"), "device": "golden", "context": count + 9}
+    assert options == {"config": ChipConfig.preset("wide"), "device": "golden", "context": count + 9,
+                       "weights": None}
     assert opened.closed == 1
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from kiwicha.formats import FORMATS
+
 from .options import ANY_PATH, PATH, config_option_of, device_option, json_option
 from .tables import print_json, show_figures, show_text
 from .work import chip_of
@@ -21,12 +23,14 @@ __all__ = ["generate"]
 @click.option("--batch", type=PATH, metavar="FILE", help="Prompts, one a line, in the place of --prompt.")
 @click.option("--tokens", "count", type=click.IntRange(min=1), default=32, show_default=True,
               help="Stop after so many, if the model has not ended before.")
+@click.option("--weights", type=click.Choice(list(FORMATS)),
+              help="Format of a GGUF file's weights, in blocks of 32; default: int8.")
 @click.option("--verify", is_flag=True, help="Hold each logit against the golden device's, to the bit.")
 @json_option
 @device_option
 @config_option_of("wide")
-def generate(model: Path, prompt: str | None, batch: Path | None, count: int, verify: bool, config: str,
-             device: str, as_json: bool) -> None:
+def generate(model: Path, prompt: str | None, batch: Path | None, count: int, weights: str | None,
+             verify: bool, config: str, device: str, as_json: bool) -> None:
     """Continue a text with a language model: the most likely token, again and again.
 
     "deepseek" is the small model of that architecture which belongs to Kiwicha.
@@ -42,7 +46,8 @@ def generate(model: Path, prompt: str | None, batch: Path | None, count: int, ve
     loaded = open_model(model)
     tokenizer, sizes = Tokenizer(loaded.vocabulary), loaded.model.config
     prompts = [tokenizer.encode(text) for text in texts]
-    options = {"config": chip, "device": device, "context": _positions(prompts, count, sizes.context)}
+    options = {"config": chip, "device": device, "weights": weights,
+               "context": _positions(prompts, count, sizes.context)}
     if batch is not None:
         with _opened(loaded.model, options | {"sequences": len(prompts)}, verify) as decoder:
             done = complete_all(decoder, tokenizer, prompts, count)

@@ -15,7 +15,8 @@ __all__ = ["ChipDecoder", "Run", "Step", "check_chip", "open_decoder"]
 
 
 def open_decoder(model: LlamaModel | DeepSeekModel, *, config: str | os.PathLike[str] | ChipConfig = "wide",
-                 device: str = "verilated", context: int, sequences: int = 1) -> ChipDecoder:
+                 device: str = "verilated", context: int, sequences: int = 1,
+                 weights: str | None = None) -> ChipDecoder:
     """A decoder of `model` on a device of its own; see :class:`ChipDecoder`, and close it.
 
     Raises
@@ -24,10 +25,10 @@ def open_decoder(model: LlamaModel | DeepSeekModel, *, config: str | os.PathLike
         The chip cannot do it; this is known before the device is opened.
     """
     chip = config if isinstance(config, ChipConfig) else ChipConfig.load(config)
-    check_chip(chip, type(model))
+    check_chip(chip, model, weights)
     opened = open_device(device, config=chip)
     try:
-        return ChipDecoder(model, opened, context, sequences)
+        return ChipDecoder(model, opened, context, sequences, weights=weights)
     except BaseException:
         opened.close()
         raise

@@ -1,17 +1,19 @@
 """What decoders of different models have in common, and which model has which."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kiwicha import ChipConfig
+from kiwicha.formats import FORMATS
 
 from ... import arguments
 from ...compiler.errors import CompileError
 from ...compiler.program.memory_map import Region
 from ..deepseek.model import DeepSeekModel
 from ..model import LlamaModel
-from .numbers import E4M3, E4M3_E2M1, PADDING, Numbers
+from .numbers import E4M3, E4M3_E2M1, MXINT8, PADDING, Numbers
 from .step import Step
 from .template import Template
 
@@ -31,31 +33,43 @@ class Architecture:
     Parameters
     ----------
     shape : padded sizes; equal ones have equal programs
+    numbers : what is multiplied
     memory : called with a chip's configuration, and how many positions, sequences, and rows at once
     scratch_bytes : called with rows and positions: memory that a step uses for its own
     program : called with the configuration, the memory, a step, and the step's own memory
     """
     shape: Any
+    numbers: tuple[Numbers, ...]
     memory: Callable[[ChipConfig, int, int, int], Any]
     scratch_bytes: Callable[[int, int], int]
     program: Callable[[ChipConfig, Any, Step, Region], Program]
 
 
-def architecture(model: LlamaModel | DeepSeekModel) -> Architecture:
-    """Of a model."""
+def architecture(model: LlamaModel | DeepSeekModel, weights: str | None = None) -> Architecture:
+    """Of a model, whose weights get the format `weights`; None: as they are stored, or int8.
+
+    Raises
+    ------
+    ValueError
+        There is no such format, or the model is stored in formats of its own.
+    """
     if isinstance(model, DeepSeekModel):
+        if weights is not None:
+            raise ValueError(f"weights must not be given for a model that is stored quantized, not {weights!r}")
         return _deepseek(model)
-    return _llama(arguments.instance("model", model, LlamaModel))
+    weights = arguments.choice("weights", weights or "int8", FORMATS)
+    return _llama(arguments.instance("model", model, LlamaModel), dataclasses.replace(
+        MXINT8, weights=FORMATS[weights]))
 
 
-def _llama(model: LlamaModel) -> Architecture:
+def _llama(model: LlamaModel, numbers: Numbers) -> Architecture:
     from .memory import DecoderMemory
     from .program import StepProgram, scratch_bytes
     from .scratchpad import ring_chunk
     from .shape import DecoderShape
-    shape = DecoderShape(model.config)
+    shape = DecoderShape(model.config, numbers)
     return Architecture(
-        shape, lambda config, context, sequences, rows: DecoderMemory(
+        shape, (MXINT8, numbers), lambda config, context, sequences, rows: DecoderMemory(
             config, shape, context, sequences, rows, ring_chunk(config, shape)),
         lambda rows, context: scratch_bytes(shape, rows, context), StepProgram)
 
@@ -67,22 +81,23 @@ def _deepseek(model: DeepSeekModel) -> Architecture:
     from ..deepseek.chip.shape import DeepSeekShape
     shape = DeepSeekShape(model.config)
     return Architecture(
-        shape, lambda config, context, sequences, rows: DeepSeekMemory(
+        shape, (E4M3, E4M3_E2M1), lambda config, context, sequences, rows: DeepSeekMemory(
             config, shape, context, sequences, rows, ring_chunk(config, shape)),
         lambda rows, context: scratch_bytes(shape, rows, context), StepProgram)
 
 
-def check_chip(config: ChipConfig, model: type = LlamaModel) -> None:
+def check_chip(config: ChipConfig, model: LlamaModel | DeepSeekModel, weights: str | None = None) -> None:
     """Raise :exc:`CompileError` if a chip of `config` cannot run a decoder of such a model."""
-    has_experts = issubclass(model, DeepSeekModel)
-    formats = _formats(E4M3, E4M3_E2M1) if has_experts else ("int8",)
+    has_experts = isinstance(model, DeepSeekModel)
+    formats = dict.fromkeys(fmt.name for numbers in architecture(model, weights).numbers
+                            for fmt in (numbers.activations, numbers.weights))
     needed = [("functions", config.functions), ("block scales", config.block_scaled),
               *((f"the format {name}", name in config.formats) for name in formats)]
     if has_experts:
         needed += [("indices", config.indices), ("top_k", config.top_k)]
     missing = [what for what, there in needed if not there]
-    what, able = ("a DeepSeek model", "wide") if has_experts else ("a language model", "wide and small")
     if missing:
+        what, able = ("a DeepSeek model", "wide") if has_experts else ("a language model", "wide and small")
         raise CompileError(f"{what} needs a chip with {' and '.join(missing)}, which configuration "
                            f"{config.name!r} has not; {able} can do it")
     if not config.float_row_sums:
@@ -91,7 +106,3 @@ def check_chip(config: ChipConfig, model: type = LlamaModel) -> None:
     if PADDING % config.columns:
         raise CompileError(f"a language model needs an array whose columns divide {PADDING}, not {config.columns}"
                            "; choose another configuration")
-
-
-def _formats(*numbers: Numbers) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(fmt.name for each in numbers for fmt in (each.activations, each.weights)))

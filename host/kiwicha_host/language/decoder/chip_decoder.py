@@ -31,6 +31,7 @@ class ChipDecoder:
     context, sequences : int
     rows : int
         Tokens of a prompt that are taken at a time; fewer where the chip has no room for so many.
+    weights : format of a Llama model's weights; None: int8
 
     Attributes
     ----------
@@ -48,10 +49,10 @@ class ChipDecoder:
     """
 
     def __init__(self, model: LlamaModel | DeepSeekModel, device: Device, context: int, sequences: int = 1,
-                 rows: int = _MOST_ROWS):
+                 rows: int = _MOST_ROWS, weights: str | None = None):
         config = arguments.instance("device", device, Device).config
-        kind = self._architecture = architecture(model)
-        check_chip(config, type(model))
+        kind = self._architecture = architecture(model, weights)
+        check_chip(config, model, weights)
         self._device, self.shape, self._layers = device, kind.shape, model.config.layers
         self._vocabulary = model.config.vocabulary
         self.context = arguments.integer("context", context, 1, model.config.context)

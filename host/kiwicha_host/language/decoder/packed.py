@@ -100,7 +100,7 @@ class PackedMatrix:
         if order is not None:
             codes, scales = codes[order], scales[order]
         if self.numbers.weights.per_byte == 2:
-            codes = codes[..., ::2] | codes[..., 1::2] << 4
+            codes = codes[..., ::2] & 15 | codes[..., 1::2] << 4
         block, parts = self.numbers.block, []
         for chunk in self.chunks():
             some = slice(chunk.block, chunk.block + chunk.blocks)
