@@ -24,8 +24,11 @@ from kiwicha_host.compiler.network import compile_onnx
 from kiwicha_host.cycles import predict
 from kiwicha_host.devices.verilated import VerilatedDevice
 from kiwicha_host.job import Job
+from kiwicha_host.language.model import LlamaConfig
 from kiwicha_host.models import DIGITS_CONV, DIGITS_MLP
 from tb.chip.programs import random_job
+
+from .decoder import step_program
 
 __all__ = ["CONFIGS", "LATENCIES", "Case", "cases", "chip", "compare", "predicted", "unit_cases"]
 
@@ -34,11 +37,16 @@ CONFIGS = ("tiny", "tiny:128", "small", "ulx3s_85f", "ulx3s_85f:64", "wide")
 LATENCIES = (10, 30, 100)
 MOST_MEAN, MOST_WORST = 0.01, 0.03
 _SHAPES = ((1, 1, 1), (1, 64, 64), (1, 512, 512), (64, 1, 64), (3, 5, 7), (33, 65, 127), (100, 10, 300))
+#: A layer of a language model, and the number of its program.
+_MODEL = LlamaConfig(layers=1, width=192, heads=3, kv_heads=1, head_size=64, ffn=512, vocabulary=1000, context=64,
+                     tied_head=True)
+_DECODER = 25
 _CUBES = {"tiny": (64, 128), "small": (64, 128), "ulx3s_85f": (64, 128, 256, 512), "wide": (64, 128, 256)}
 
 
 def chip(name: str) -> ChipConfig:
-    """A configuration by its name, or ``name:bus_width``, or ``name+functions+indices+top_k`` or some of these."""
+    """A configuration by its name, or ``name:bus_width``, or ``name+functions+indices+top_k+block_scales`` or some
+    of these."""
     base, *switches = name.split("+")
     if switches:
         on: dict[str, Any] = dict.fromkeys(switches, True)
@@ -100,6 +108,9 @@ def cases(name: str, count: int, seed: int, latency: int) -> Iterator[Case]:
         if choice == 9 and number < 30:
             yield _network(config, 1 + number // 10, DIGITS_CONV if number % 20 == 9 else DIGITS_MLP, latency)
             continue
+        if number == _DECODER and config.functions:
+            yield _decoder(config)
+            continue
         fixed = number % 3 == 0
         cubes = [(size,) * 3 for size in _CUBES[name.partition(":")[0]]]
         shape = rng.choice([*_SHAPES, *cubes]) if fixed else _shape(rng)
@@ -118,6 +129,14 @@ def _network(config: ChipConfig, images: int, model: Path, latency: int) -> Case
     network = compile_onnx(config, model, memory_latency=latency)
     inputs = np.zeros((images, *network.graph.inputs[0].shape), np.float32)
     return Case("network", f"{model.stem} {images}", network.batch_job(inputs))
+
+
+def _decoder(config: ChipConfig) -> Case:
+    """Two tokens of a language model, whose weights are zeros."""
+    template, address = step_program(config, _MODEL, 2, 40)
+    memory = np.zeros(address + template.code.size, np.uint8)
+    memory[address:] = template.code.reshape(-1)
+    return Case("language model", "2 tokens", Job(memory, address, len(template.code)))
 
 
 def compare(name: str, latency: int, items: Iterator[Case]) -> Iterator[tuple[Case, int, int, float]]:
@@ -185,6 +204,18 @@ def _index_programs(transfer: dict) -> dict[str, list[tuple[Unit, dict]]]:
     return programs
 
 
+def _scale_programs(product: dict, bank: int) -> dict[str, list[tuple[Unit, dict]]]:
+    """Of block-scaled products: A's scales, A and weights in the same bank of `bank` lines, or not."""
+    scaled = product | {"scaled": 1, "block_tiles": 2, "count2": 8, "a_stride2": 1, "w_stride2": 8,
+                        "w_scale_line": 7, "w_scale_stride2": 1, "a_scale_stride2": 16}
+    banks = {"one bank": (0, 0, 0), "scales beside A": (0, 0, 1), "scales beside weights": (0, 1, 1),
+             "three banks": (0, 1, 2)}
+    return {f"MATMUL, scaled, {name}, {vectors} of {lines} lines": [(Unit.MATMUL, scaled | {
+                "count0": lines, "count1": vectors // lines, "a_line": a * bank, "a_scale_line": scale * bank + 64,
+                "w_line": w * bank + 200})] * 2
+            for name, (a, scale, w) in banks.items() for vectors, lines in ((1, 1), (3, 3), (40, 40), (12, 2))}
+
+
 def unit_programs(config: ChipConfig) -> dict[str, list[tuple[Unit, dict]]]:
     """Programs of one or a few instructions, which show each constant of the model alone."""
     transfer = {"address": 65536, "row_bytes": 64, "rows": 1, "planes": 1, "segment_bytes": config.line_bytes,
@@ -224,6 +255,8 @@ def unit_programs(config: ChipConfig) -> dict[str, list[tuple[Unit, dict]]]:
                                                                      "reduce": 1})]
     programs["VECTOR, operand B"] = [(Unit.VECTOR, result | operands | {
         "a_source": 0, "count2": 60, "load_a": 0, "load_b": 0})]
+    if config.block_scaled:
+        programs |= _scale_programs(product, config.bank_lines)
     if config.functions:
         programs |= _function_programs(result)
     if config.top_k:

@@ -15,10 +15,12 @@ from kiwicha_host.language.decoder.memory import DecoderMemory
 from kiwicha_host.language.decoder.program import StepProgram, scratch_bytes
 from kiwicha_host.language.decoder.scratchpad import ring_chunk
 from kiwicha_host.language.decoder.shape import DecoderShape
+from kiwicha_host.language.decoder.step import Indices
+from kiwicha_host.language.decoder.template import Template
 from kiwicha_host.language.generate import macs
 from kiwicha_host.language.model import LlamaConfig
 
-__all__ = ["CHIPS", "MODEL", "Taken", "take"]
+__all__ = ["CHIPS", "MODEL", "Taken", "step_program", "take"]
 
 MODEL = LlamaConfig(layers=30, width=576, heads=9, kv_heads=3, head_size=64, ffn=1536, vocabulary=49152,
                     context=8192, rope_base=100000., tied_head=True)
@@ -49,17 +51,31 @@ def take(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> 
     """
     few, more = (_layers(config, dataclasses.replace(model, layers=layers), tokens, position) for layers in (2, 3))
     cycles, moved = (a + (b - a) * (model.layers - 2) for a, b in zip(few, more, strict=True))
-    everything = macs(model, position + tokens, 0) - (macs(model, position, 0) - model.width * model.vocabulary)
+    before = macs(model, position, 0) - model.width * model.vocabulary if position else 0
+    everything = macs(model, position + tokens, 0) - before
     return Taken(cycles, moved, everything)
 
 
-def _layers(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> tuple[int, int]:
+def step_program(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> tuple[Template, int]:
+    """The step's program, and its address, where the memory that it works on ends. All tokens are number 0.
+
+    Raises
+    ------
+    CompileError
+        It does not fit the chip.
+    """
     shape, step = DecoderShape(model), Step((Run(0, position),), tokens)
     memory = DecoderMemory(config, shape, step.most_span, 1, tokens, ring_chunk(config, shape))
     scratch = memory.region(scratch_bytes(shape, tokens, step.most_span))
     template = StepProgram(config, memory, step, scratch).template()
+    template.with_indices(Indices(step, config.columns).words([0] * tokens))
+    return template, memory.region(0).base
+
+
+def _layers(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> tuple[int, int]:
+    template, address = step_program(config, model, tokens, position)
     code = template.code.tobytes()
-    return predict(config, code, address=memory.region(0).base).cycles, template.moved + len(code)
+    return predict(config, code, address=address).cycles, template.moved + len(code)
 
 
 def main() -> None:

@@ -42,7 +42,8 @@ def test_the_model_predicts_the_chip():
     assert np.mean(errors) <= MOST_MEAN
 
 
-@pytest.mark.parametrize("name, latency", [("tiny", 1), ("tiny", 30), ("tiny+functions+indices+top_k", 30)])
+@pytest.mark.parametrize("name, latency", [("tiny", 1), ("tiny", 30), ("tiny+functions+indices+top_k", 30),
+                                           ("tiny+block_scales", 30)])
 def test_single_instructions_are_right_to_the_cycle(name, latency):
     for case, measured, model, _ in compare(name, latency, unit_cases(chip(name))):
         assert abs(model - measured) <= 1, (case.name, measured, model)

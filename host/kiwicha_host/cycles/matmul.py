@@ -30,7 +30,7 @@ class MatmulModel:
         self._vectors_ready = self._weights_ready = 0       # the address generators take an instruction
         self._issued: deque[int] = deque([-99] * 5, maxlen=_VECTORS_AHEAD + 1)
         self._swap = -99                # the last tile's first vector
-        self._tile = (-99, -99, 0, -1)  # the last tile's first and last vector, their number, their bank
+        self._tile = (-99, -99, 0, -1)  # the last tile's first and last vector, reads of A's bank, which that is
         self._row = -99                 # the last row of weights
         self._resting: dict[int, int] = {}      # accumulator lines of the last vectors, when they were issued
         #: Uses of the accumulators' halves, which VECTOR reads, and of the scratchpad's banks.
@@ -59,21 +59,26 @@ class MatmulModel:
             ends = bool(block) and (second % block == block - 1 or second == counts[2] - 1)
             rows = config.rows + ends
             rows_total += rows
-            loaded = self._load(rows, row, self._bank(fields["w_line"] + second * fields["w_stride2"]
-                                                      + third * fields["w_stride3"]))
+            w_bank = self._bank(fields["w_line"] + second * fields["w_stride2"] + third * fields["w_stride3"])
+            if ends and (w_scales := self._scale_bank("w", fields, second // block, third)) != w_bank:
+                self._load(1, row, w_scales)
+                rows -= 1
+            loaded = self._load(rows, row, w_bank)
             start = max(self._issued[-1] + 1, earliest, loaded)
             shift = second * fields["acc_stride2"] + third * fields["acc_stride3"]
+            bank = self._bank(fields["a_line"] + second * fields["a_stride2"] + third * fields["a_stride3"])
+            scales = self._scale_bank("a", fields, second // block, third) if ends else None
             if slow and followed < _FOLLOWED:
                 followed += size
-                start, last = self._follow(start, lines + shift)
+                start, last = self._follow(start, lines + shift, scales == bank)
             else:
-                start, last = self._stream(start, lines, shift, slow)
-            a_line = fields["a_line"] + second * fields["a_stride2"] + third * fields["a_stride3"]
-            if ends:
-                last += self._scale_conflicts(fields, a_line, second // block, third, size)
-            self._tile = start, last, size, self._bank(a_line)
+                start, last = self._stream(start, lines, shift, slow, scales == bank)
+            reads = size + (self._scale_lines(size) - 1 if scales == bank else 0)
+            self._tile = start, last, reads, bank
             self._swap = start
-            self.reads.add(self._tile[3], start, last, size)
+            self.reads.add(bank, start, last, reads)
+            if scales is not None and scales != bank:
+                self.reads.add(scales, start, last, self._scale_lines(size))
             self._issued.extend(range(max(start, last - _VECTORS_AHEAD), last + 1) if not slow else ())
             if ends or not fields["scaled"]:
                 self._use(start, last, size, int(lines[0]) + shift)
@@ -111,12 +116,15 @@ class MatmulModel:
                     return True
         return any(line in self._resting for line in starts.tolist())
 
-    def _follow(self, start: int, lines: np.ndarray) -> tuple[int, int]:
-        """Issue vector by vector from cycle `start` on; returns when the first and the last went."""
+    def _follow(self, start: int, lines: np.ndarray, scales: bool) -> tuple[int, int]:
+        """Issue vector by vector from cycle `start` on; returns when the first and the last went.
+
+        Lines of `scales` from the same bank go before the first of the vectors that use them.
+        """
         time, hazard, resting = start, self._timing.hazard, self._resting
         first = -1
-        for line in lines.tolist():
-            time = max(time, resting.get(line, -99) + hazard)
+        for number, line in enumerate(lines.tolist()):
+            time = max(time, resting.get(line, -99) + hazard) + (scales and number % self._config.line_bytes == 0)
             resting[line] = time
             self._issued.append(time)
             if first < 0:
@@ -126,22 +134,26 @@ class MatmulModel:
             self._resting = {line: when for line, when in resting.items() if when > time - hazard}
         return first, time - 1
 
-    def _stream(self, start: int, lines: np.ndarray, shift: int, slow: bool) -> tuple[int, int]:
-        """Issue a tile as fast as can be, or, if it is `slow`, as the one before it."""
+    def _stream(self, start: int, lines: np.ndarray, shift: int, slow: bool, scales: bool) -> tuple[int, int]:
+        """Issue a tile as fast as can be, or, if it is `slow`, as the one before it; `scales` as above."""
         if slow:
             before, last, _, _ = self._tile
             took = last - before
             self._issued.extend([start + took] * 5)
             return start, start + took
-        last = start + len(lines) - 1
+        start += scales
+        last = start + len(lines) - 1 + scales * (self._scale_lines(len(lines)) - 1)
         tail = (lines[-self._timing.hazard:] + shift).tolist()
         self._resting = {line: last - len(tail) + 1 + i for i, line in enumerate(tail)}
         return start, last
 
-    def _scale_conflicts(self, fields: dict[str, Any], a_line: int, block: int, third: int, size: int) -> int:
-        """Cycles in which A's scales take the bank from A."""
-        line = fields["a_scale_line"] + block * fields["a_scale_stride2"] + third * fields["a_scale_stride3"]
-        return -(-size // self._config.line_bytes) if self._bank(line) == self._bank(a_line) else 0
+    def _scale_bank(self, operand: str, fields: dict[str, Any], block: int, third: int) -> int:
+        """That of the scales of operand "a" or "w", which go before its lines."""
+        line, *strides = (fields[f"{operand}_scale_{name}"] for name in ("line", "stride2", "stride3"))
+        return self._bank(line + block * strides[0] + third * strides[1])
+
+    def _scale_lines(self, vectors: int) -> int:
+        return -(-vectors // self._config.line_bytes)
 
     def _use(self, start: int, last: int, count: int, line: int) -> None:
         delay = self._timing.array + self._timing.added
