@@ -255,6 +255,11 @@ def unit_programs(config: ChipConfig) -> dict[str, list[tuple[Unit, dict]]]:
                                                                      "reduce": 1})]
     programs["VECTOR, operand B"] = [(Unit.VECTOR, result | operands | {
         "a_source": 0, "count2": 60, "load_a": 0, "load_b": 0})]
+    # Both operands wait for the same weights.
+    programs["VECTOR, operands in the weights' bank"] = [
+        (Unit.MATMUL, product | {"count0": 1, "count2": 200, "a_line": config.bank_lines, "w_line": 8,
+                                 "w_stride2": 0, "acc_stride2": 1}),
+        (Unit.VECTOR, result | operands | {"count2": 2, "load_a": 0, "load_b": 0})]
     if config.block_scaled:
         programs |= _scale_programs(product, config.bank_lines)
     if config.functions:

@@ -31,6 +31,7 @@ class MatmulModel:
         self._issued: deque[int] = deque([-99] * 5, maxlen=_VECTORS_AHEAD + 1)
         self._swap = -99                # the last tile's first vector
         self._tile = (-99, -99, 0, -1)  # the last tile's first and last vector, reads of A's bank, which that is
+        self._scales = -1               # the bank of A's scales that came with its first vector
         self._row = -99                 # the last row of weights
         self._resting: dict[int, int] = {}      # accumulator lines of the last vectors, when they were issued
         #: Uses of the accumulators' halves, which VECTOR reads, and of the scratchpad's banks.
@@ -77,7 +78,9 @@ class MatmulModel:
             self._tile = start, last, reads, bank
             self._swap = start
             self.reads.add(bank, start, last, reads)
+            self._scales = -1
             if scales is not None and scales != bank:
+                self._scales = scales
                 self.reads.add(scales, start, last, self._scale_lines(size))
             self._issued.extend(range(max(start, last - _VECTORS_AHEAD), last + 1) if not slow else ())
             if ends or not fields["scaled"]:
@@ -96,8 +99,12 @@ class MatmulModel:
         end = first + rows - 1
         if bank == a_bank and first <= last:
             # A goes first; rows come in between its vectors, or after them.
-            gaps = max(0, (last - start + 1) - size) * (last - first + 1) // max(1, last - start + 1)
-            end = max(first, last + 1) + max(0, rows - gaps) - 1
+            length = last - start + 1
+            free = max(0, length - size)
+            gaps = free * (last - first + 1) // length
+            end = first + -(-rows * length // free) - 1 if gaps >= rows else last + rows - gaps
+        elif bank == self._scales and first == start:
+            end += 1
         self._row = end
         self.reads.add(bank, end - rows + 1, end, rows)
         return end + 1

@@ -167,6 +167,15 @@ class VectorModel:
         return (b if _has_second(fields) else 0,
                 a if fields["a_source"] != Source.ACCUMULATOR else 0)
 
+    def _banks(self, fields: dict[str, Any], reads: int) -> dict[int, int]:
+        """Those lines by their banks: what both operands wait for in one bank, they wait for once."""
+        banks: dict[int, int] = {}
+        for name, lines in zip(("b_line", "a_line"), self._fetched(fields, reads), strict=True):
+            if lines:
+                bank = fields[name] // self._config.bank_lines
+                banks[bank] = banks.get(bank, 0) + lines
+        return banks
+
     def _end(self, time: int, first: int, reads: int, fetches: int, prepared: "_Prepared") -> None:
         """The instruction's last read is now, unless sums that were not known before came in between."""
         last = self._read(first, reads, fetches, prepared.fields)
@@ -233,10 +242,11 @@ class VectorModel:
             ahead = _ahead(fields)
             asked = first - ahead
             ends = asked + fetches - 1
-            for name, lines in zip(("b_line", "a_line"), self._fetched(fields, reads), strict=True):
-                bank = fields[name] // self._config.bank_lines
-                ends += self._matmul.reads.last_of(bank, asked, lines) - (asked + lines - 1) if lines else 0
-            last = max(last, ends + MEASURED["operand"])
+            late = 0                # by how much the first line of each operand is
+            for bank, lines in self._banks(fields, reads).items():
+                ends += self._matmul.reads.last_of(bank, asked, lines) - (asked + lines - 1)
+                late = max(late, self._matmul.reads.last_of(bank, asked, 1) - asked)
+            last = max(last, ends + MEASURED["operand"], first + late + reads - 1)
         if self._way.function and not self._way.row:
             # Each step's results go through the function one by one.
             made = reads // (fields["count0"] * fields["count1"])
