@@ -346,7 +346,7 @@ def test_an_interrupt_in_the_middle(ask, opened):
     (2, "give --prompt or --batch, and not both", ["--prompt", "a", "--batch", "b.txt"]),
     (2, "Invalid value for '--tokens': 0 is not in the range x>=1", ["--prompt", "a", "--tokens", "0"]),
     (2, "Invalid value for '--tokens': -3 is not in the range x>=1", ["--prompt", "a", "--tokens", "-3"]),
-    (2, "No such option", ["--prompt", "a", "--report", "folder"]),
+    (2, "--report needs --device verilated, not golden", ["--prompt", "a", "--report", "folder"]),
     (1, "the prompt is empty; give --prompt a text to continue", ["--prompt", ""]),
     (1, "the prompt has 65 tokens, and the model's context 64; give a shorter one", ["--prompt", "a" * 64]),
     (1, "a prompt of 41 tokens and --tokens 32 are beyond the model's context of 64; --tokens 24 is the most",

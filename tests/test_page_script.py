@@ -12,6 +12,7 @@ from kiwicha.isa import Activity, Unit
 from kiwicha_host import metrics
 from kiwicha_host.compiler import GemmSpec, compile_gemm
 from kiwicha_host.devices import open_device
+from kiwicha_host.report import Layers
 from kiwicha_host.report.page import html_page
 
 TINY = ChipConfig.preset("tiny")
@@ -28,10 +29,10 @@ def result():
         return device.run(compile_gemm(TINY, GemmSpec(m=9, n=6, k=14)).job(a, b))
 
 
-def browser(result, width):
+def browser(result, width, layers=None):
     """A page whose time line has `width` pixels; sends it an event and returns what came of it."""
     work = metrics.gemm_work(9, 6, 14)
-    page = html_page(TINY, work, metrics.figures("verilated", TINY, work, result), result.trace)
+    page = html_page(TINY, work, metrics.figures("verilated", TINY, work, result), result.trace, layers)
     data, script = (part.partition("</script>")[0].partition(">")[2] for part in page.split("<script")[1:])
     context = quickjs.Context()
     context.set_time_limit(60)
@@ -116,6 +117,28 @@ def test_the_pointer_is_told_what_it_is_on(result, send):
     assert send("pointermove", clientX=LEFT - 1, clientY=AXIS + 2)["hidden"]
     send("pointermove", clientX=LEFT + int(span["start"]), clientY=top(Unit.MATMUL) + 2)
     assert send("pointerleave")["hidden"]
+
+
+def test_a_third_row_has_the_layers(result):
+    """Each unit is in the layer of its instruction, of all that follow each other in one at once."""
+    count = result.trace.program_count
+    work = metrics.gemm_work(9, 6, 14)
+    layers = Layers(["first", "second"], [work, work], np.arange(count) * 2 // count)
+    send = browser(result, result.cycles, layers)
+    painted = send()["painted"]
+    for number, unit in enumerate(Unit):
+        row = AXIS + (ROW + WORK) * number + DOING + WORK
+        drawn = [(round(x) - LEFT, round(x + width) - LEFT, colour) for colour, x, y, width, height in painted
+                 if colour in ("work", "work2") and y == row + 1 and height == WORK - 2]
+        spans = list(layers.spans(result.trace, unit))
+        assert drawn == [(start, end, ("work", "work2")[layer]) for layer, start, end in spans]
+        had = result.trace.instructions(unit)
+        assert {layer for layer, *_ in spans} == set(layers.of_instruction[had["instruction"]].tolist())
+        assert (spans[0][1], spans[-1][2]) == (had["start"][0], had["end"][-1])
+        for layer, start, end in spans:
+            found = send("pointermove", clientX=LEFT + end - 1, clientY=row + 2)
+            assert found["tip"] == [f"{unit.name}, layer {layers.names[layer]}",
+                                    f"{end - start} cycles: {start} to {end - 1}"]
 
 
 def instructions(sent, shift=0.0):

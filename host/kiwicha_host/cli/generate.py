@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
+from kiwicha import ChipConfig
 from kiwicha.formats import FORMATS
 
-from .options import ANY_PATH, PATH, config_option_of, device_option, json_option
+from .options import ANY_PATH, PATH, config_option_of, device_option, json_option, report_option
 from .tables import print_json, show_figures, show_text
-from .work import chip_of
+from .work import check_report_folder, chip_of
 
 __all__ = ["generate"]
 
@@ -27,10 +28,11 @@ __all__ = ["generate"]
               help="Format of a GGUF file's weights, in blocks of 32; default: int8.")
 @click.option("--verify", is_flag=True, help="Hold each logit against the golden device's, to the bit.")
 @json_option
+@report_option
 @device_option
 @config_option_of("wide")
-def generate(model: Path, prompt: str | None, batch: Path | None, count: int, weights: str | None,
-             verify: bool, config: str, device: str, as_json: bool) -> None:
+def generate(model: Path, prompt: str | None, batch: Path | None, count: int, weights: str | None, verify: bool,
+             config: str, device: str, report: Path | None, as_json: bool) -> None:
     """Continue a text with a language model: the most likely token, again and again.
 
     "deepseek" is the small model of that architecture which belongs to Kiwicha.
@@ -42,6 +44,7 @@ def generate(model: Path, prompt: str | None, batch: Path | None, count: int, we
     if (prompt is None) == (batch is None):
         raise click.UsageError("give --prompt or --batch, and not both.", click.get_current_context())
     chip = chip_of(config, batch)
+    check_report_folder(report)
     texts = _prompts(prompt, batch)
     loaded = open_model(model)
     tokenizer, sizes = Tokenizer(loaded.vocabulary), loaded.model.config
@@ -49,13 +52,16 @@ def generate(model: Path, prompt: str | None, batch: Path | None, count: int, we
     options = {"config": chip, "device": device, "weights": weights,
                "context": _positions(prompts, count, sizes.context)}
     if batch is not None:
-        with _opened(loaded.model, options | {"sequences": len(prompts)}, verify) as decoder:
+        options["sequences"] = len(prompts)
+        with _opened(loaded.model, options, verify, report) as (decoder, first):
             done = complete_all(decoder, tokenizer, prompts, count)
         results = [figures(device, chip, sizes, item) for item in done]
+        _write_report(report, chip, first, results)
         _show_batch(texts, results, as_json)
         return
-    with _opened(loaded.model, options, verify) as decoder, _shown(as_json) as show:
+    with _opened(loaded.model, options, verify, report) as (decoder, first), _shown(as_json) as show:
         result = figures(device, chip, sizes, complete(decoder, tokenizer, prompts[0], count, show))
+    _write_report(report, chip, first, result)
     if as_json:
         print_json(result)
     else:
@@ -104,13 +110,23 @@ def _positions(prompts: Sequence[Sequence[int]], count: int, context: int) -> in
 
 
 @contextlib.contextmanager
-def _opened(model: Any, options: Mapping[str, Any], verify: bool) -> Iterator[Any]:
+def _opened(model: Any, options: Mapping[str, Any], verify: bool, report: Path | None
+            ) -> Iterator[tuple[Any, Any]]:
+    """What is to be asked, and what that is without `verify`: the decoder on the device that was named."""
     from ..language.decoder import open_decoder
     from ..language.generate import Verified
     with contextlib.ExitStack() as stack:
+        changes: list[dict[str, Any]] = [{} if report is None else {"trace": True}]
+        changes += [{"device": "golden"}] if verify else []
         decoder, *golden = (stack.enter_context(contextlib.closing(open_decoder(model, **{**options, **changed})))
-                            for changed in ({}, *([{"device": "golden"}] if verify else [])))
-        yield Verified(decoder, *golden) if golden else decoder
+                            for changed in changes)
+        yield Verified(decoder, *golden) if golden else decoder, decoder
+
+
+def _write_report(folder: Path | None, chip: ChipConfig, decoder: Any, completion: Any) -> None:
+    if folder is not None:
+        from ..language.report import write_step_report
+        write_step_report(folder, chip, decoder.last, completion)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 __all__ = ["ANY_PATH", "FOLDER", "PATH", "config_option", "config_option_of", "device_option", "device_options",
-           "json_option"]
+           "json_option", "report_option"]
 
 
 def _known_device(context: click.Context, option: click.Parameter, value: str) -> str:
@@ -60,11 +60,12 @@ device_option = click.option("--device", default="verilated", show_default=True,
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
+report_option = click.option("--report", type=FOLDER, metavar="DIR", callback=_needs_verilated,
+                             help="Write time line, roofline and figures to this folder; verilated only.")
+
+
 def device_options(command):
     """Those of whatever runs on a device."""
-    for option in (json_option,
-                   click.option("--report", type=FOLDER, metavar="DIR", callback=_needs_verilated,
-                                help="Write time line, roofline and figures to this folder; verilated only."),
-                   device_option, config_option):
+    for option in (json_option, report_option, device_option, config_option):
         command = option(command)
     return command

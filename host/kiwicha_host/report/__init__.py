@@ -77,6 +77,6 @@ def write_report(folder: str | Path, config: ChipConfig, work: Work, result: Res
             replacing(folder / _TRACE) as spans, open(spans, "w", encoding="utf-8") as file:
         numbers.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         page.write_text(html_page(config, work, figures, trace, layers, pieces), encoding="utf-8")
-        for text in chrome_trace(config, trace):
+        for text in chrome_trace(config, trace, layers):
             file.write(text)
     return [folder / name for name in _FILES]

@@ -1,6 +1,6 @@
 """Which of a network's layers the cycles of a run belong to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,10 +46,22 @@ class Layers:
         They add up to the run's.
     of_instruction : int [instructions]
         The layer of each instruction of the program.
+    bytes_are : str
+        Which bytes a layer's work has.
     """
     names: Sequence[str]
     works: Sequence[Work]
     of_instruction: np.ndarray
+    bytes_are: str = "its weights and, of the first and the last layer, the network's input and output"
+
+    def spans(self, trace: Trace, unit: Unit) -> Iterator[tuple[int, int, int]]:
+        """The layers that `unit` was in, one after the other: number, first cycle, and cycle after the last."""
+        had = trace.instructions(unit)
+        layers = self.of_instruction[had["instruction"]]
+        firsts = np.flatnonzero(np.diff(layers, prepend=-1))
+        lasts = np.append(firsts[1:], len(had)) - 1
+        for first, last in zip(firsts, lasts[:len(firsts)], strict=True):
+            yield int(layers[first]), int(had["start"][first]), int(had["end"][last])
 
     def runs(self, trace: Trace) -> list[LayerRun]:
         """Each layer with the cycles of its MATMULs; these have no cycle in common, of a run none twice."""

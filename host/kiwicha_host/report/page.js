@@ -3,14 +3,15 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const canvas = document.getElementById("timeline"), tip = document.getElementById("tip");
 const paint = canvas.getContext("2d");
-const LEFT = 84, AXIS = 24, DOING = 24, WORK = 18, GAP = 12, ROW = DOING + WORK + GAP;
+const LEFT = 84, AXIS = 24, DOING = 24, WORK = 18, GAP = 12, LAYER = data.layers.length ? WORK : 0;
+const ROW = DOING + WORK + LAYER + GAP;
 const LEAST = Math.min(20, data.shown);                   // cycles that the whole width shows at most zoom
 const view = {from: 0, to: data.shown};
 const units = data.units.map(readUnit);
 let colours = readColours();
 
 // A unit's spans by their ends, and what it did and for which instruction (-1: none); `work` joins the spans of
-// each instruction.
+// each instruction, and `layers` what it had of each layer.
 function readUnit(unit) {
   const count = unit.lengths.length;
   const spans = {starts: [], ends: [], activities: [], numbers: []}, work = {starts: [], ends: [], numbers: []};
@@ -30,7 +31,23 @@ function readUnit(unit) {
       work.ends.push(cycle);
     }
   }
-  return {name: unit.name, spans, work};
+  return {name: unit.name, spans, work, layers: readLayers(work)};
+}
+
+function readLayers(work) {
+  const layers = {starts: [], ends: [], numbers: []};
+  if (!LAYER) return layers;
+  work.numbers.forEach((number, i) => {
+    const layer = data.layer_of[number], last = layers.numbers.length - 1;
+    if (last >= 0 && layers.numbers[last] === layer) {
+      layers.ends[last] = work.ends[i];
+    } else {
+      layers.numbers.push(layer);
+      layers.starts.push(work.starts[i]);
+      layers.ends.push(work.ends[i]);
+    }
+  });
+  return layers;
 }
 
 function readColours() {
@@ -76,7 +93,9 @@ function draw() {
     paint.textAlign = "left";
     paint.fillText(unit.name, 0, top + DOING / 2);
     drawDoing(unit.spans, top, ratio);
-    drawWork(unit, top + DOING + 1);
+    drawBlocks(unit.work, top + DOING + 1, i => i % 2, i => instructionOf(unit, i));
+    drawBlocks(unit.layers, top + DOING + WORK + 1, i => unit.layers.numbers[i] % 2,
+               i => data.layers[unit.layers.numbers[i]]);
   });
 }
 
@@ -120,17 +139,19 @@ function drawDoing(spans, top, ratio) {
   }
 }
 
-function drawWork(unit, top) {
-  const {starts, ends, numbers} = unit.work;
+const instructionOf = (unit, i) =>
+  (unit.name === "FETCH" ? data.instructions[unit.work.numbers[i]].split(" ", 1)[0] + " " : "") + "#" + unit.work.numbers[i];
+
+function drawBlocks({starts, ends}, top, isOdd, textOf) {
   let drawn = LEFT;
   paint.textAlign = "left";
   for (let i = find(ends, view.from); i < ends.length && starts[i] < view.to; ++i) {
     const x0 = Math.max(drawn, toX(starts[i])), x1 = Math.min(toX(ends[i]), canvas.clientWidth);
     if (x1 - drawn < 0.5) continue;
     drawn = x1;
-    paint.fillStyle = i % 2 ? colours.work2 : colours.work;
+    paint.fillStyle = isOdd(i) ? colours.work2 : colours.work;
     paint.fillRect(x0, top, x1 - x0, WORK - 2);
-    const text = (unit.name === "FETCH" ? data.instructions[numbers[i]].split(" ", 1)[0] + " " : "") + "#" + numbers[i];
+    const text = textOf(i);
     if (x1 - x0 < 20 || paint.measureText(text).width > x1 - x0 - 6) continue;
     paint.fillStyle = colours.ink;
     paint.fillText(text, x0 + 3, top + WORK / 2 - 1);
@@ -140,13 +161,15 @@ function drawWork(unit, top) {
 // What the pointer is on, as [bold line, lines, code]; null for nothing.
 function look(x, y) {
   const unit = units[Math.floor((y - AXIS) / ROW)], cycle = toCycle(x), row = (y - AXIS) % ROW;
-  if (!unit || x < LEFT || row >= DOING + WORK) return null;
-  const list = row < DOING ? unit.spans : unit.work, i = find(list.ends, cycle);
+  if (!unit || x < LEFT || row >= DOING + WORK + LAYER) return null;
+  const list = row < DOING ? unit.spans : row < DOING + WORK ? unit.work : unit.layers, i = find(list.ends, cycle);
   if (i >= list.ends.length || list.starts[i] > cycle) return null;
   const from = list.starts[i], to = list.ends[i], number = list.numbers[i];
+  const cycles = `${(to - from).toLocaleString("en")} cycles: ${from.toLocaleString("en")} to ${(to - 1).toLocaleString("en")}`;
+  if (list === unit.layers) return [unit.name + ", layer " + data.layers[number], [cycles], ""];
   const what = row < DOING ? data.activities[list.activities[i]] + ": " + data.meanings[list.activities[i]]
                            : "instruction #" + number;
-  const lines = [`${(to - from).toLocaleString("en")} cycles: ${from.toLocaleString("en")} to ${(to - 1).toLocaleString("en")}`];
+  const lines = [cycles];
   if (number >= 0 && row < DOING) lines.push("instruction #" + number);
   if (number >= 0 && data.layers.length) lines.push("layer " + data.layers[data.layer_of[number]]);
   return [unit.name + ", " + what, lines, number >= 0 ? data.instructions[number] : ""];

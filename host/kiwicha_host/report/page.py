@@ -33,7 +33,7 @@ def html_page(config: ChipConfig, work: Work, figures: Mapping[str, Any], trace:
         title=escape(f"Kiwicha run on {figures['config']}"), style=_file("page.css"), script=_file("page.js"),
         figures=_headline(figures, work), notices=_notices(trace, shown), legend=_legend(),
         counters=_counters(figures["counters"]), roofline=roofline_svg(config, _points(work, figures, runs)),
-        layers=_layer_table(config, runs) + _host_table(figures.get("host", ()))
+        layers=_layer_table(config, runs, layers) + _host_table(figures.get("host", ()))
         + _graph(pieces), data=_data(trace, shown, layers))
 
 
@@ -79,6 +79,10 @@ def _headline(figures: Mapping[str, Any], work: Work) -> str:
              "utilization of the array": _percent(figures["utilization"]),
              "of the roofline": _percent(figures["roofline_fraction"]), "bound": figures["bound"],
              "bytes, once each": _count(work.compulsory_bytes), "peak MACs/cycle": figures["peak_macs_per_cycle"]}
+    if step := figures.get("step"):
+        items |= {"tokens": _count(step["tokens"]),
+                  "tokens per million cycles": f"{step['tokens_per_million_cycles']:.3f}",
+                  "bytes per token": _count(round(step["bytes_per_token"]))}
     return "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>"
                      for name, value in items.items())
 
@@ -121,14 +125,14 @@ def _points(work: Work, figures: Mapping[str, Any], runs: Sequence[LayerRun]) ->
     return points
 
 
-def _layer_table(config: ChipConfig, runs: Sequence[LayerRun]) -> str:
-    if not runs:
+def _layer_table(config: ChipConfig, runs: Sequence[LayerRun], layers: Layers | None) -> str:
+    if layers is None or not runs:
         return ""
     rows = [[f"{number}: {escape(item.name)}", _count(item.work.macs), _count(item.work.compulsory_bytes),
              _count(item.cycles), _percent(item.utilization(config))] for number, item in enumerate(runs, 1)]
     return ("<p>A layer's cycles are those in which MATMUL had its instructions or waited for them; its bytes are "
-            "its weights and, of the first and the last layer, the network's input and output. Bytes may come "
-            "while another layer is computed, so a layer can be above the bus's roof.</p>\n"
+            f"{escape(layers.bytes_are)}. Bytes may come while another layer is computed, so a layer can be above "
+            "the bus's roof.</p>\n"
             '<div class="wide">' + _table(["layer", "MACs", "bytes", "cycles", "utilization"], rows) + "</div>")
 
 

@@ -1,13 +1,14 @@
 """A language model on a device: tokens in, logits out."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ... import arguments
 from ...compiler.errors import CompileError
 from ...devices import Device
-from ...job import PAGE, Job
+from ...job import PAGE, Job, Result
 from ..deepseek.model import DeepSeekModel
 from ..model import LlamaModel
 from .architecture import architecture, check_chip
@@ -15,10 +16,19 @@ from .numbers import padded
 from .step import Indices, Run, Step
 from .template import Template
 
-__all__ = ["ChipDecoder"]
+__all__ = ["ChipDecoder", "StepRun"]
 
 #: Tokens of a prompt that are taken at a time, where there is room for them.
 _MOST_ROWS = 32
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """A step that has run: its program, the bytes that any schedule would have moved, and how it went."""
+    step: Step
+    template: Template
+    compulsory_bytes: int
+    result: Result
 
 
 class ChipDecoder:
@@ -41,6 +51,8 @@ class ChipDecoder:
         Of each sequence, the number of its last largest logit; only if the chip has `top_k`.
     cycles, bytes, compulsory_bytes : int
         Of all steps so far: clock cycles, bytes that moved, and the least that any schedule would have moved.
+    last : StepRun or None
+        The last of these steps.
 
     Raises
     ------
@@ -72,6 +84,7 @@ class ChipDecoder:
         self._templates: dict[Hashable, Template] = {}
         self.chosen: dict[int, int] = {}
         self.cycles = self.bytes = self.compulsory_bytes = 0
+        self.last: StepRun | None = None
 
     def _check_memory(self) -> None:
         """A program is small beside all else, but not nothing."""
@@ -147,7 +160,8 @@ class ChipDecoder:
             kind=(self.shape, self.memory.context, self.memory.sequences, kind)))
         self.cycles += result.cycles or 0
         self.bytes += template.moved + template.code.size
-        self.compulsory_bytes += self.memory.compulsory_bytes(step)
+        self.last = StepRun(step, template, self.memory.compulsory_bytes(step), result)
+        self.compulsory_bytes += self.last.compulsory_bytes
         for run in step.runs:
             self._lengths[run.sequence] = run.position + step.length
         if config.top_k:

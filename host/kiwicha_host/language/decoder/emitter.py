@@ -57,6 +57,8 @@ class Emitter:
         What the transfers so far move.
     moving : list of (int, Indexed)
         Instructions, by their numbers, that have to be given an address for each step.
+    parts : list of str
+        Of the first instructions, the part of the model that each belongs to.
     """
 
     def __init__(self, config: ChipConfig, indices: int):
@@ -64,9 +66,14 @@ class Emitter:
         self._builder, self._indices = ProgramBuilder(), indices
         self.bytes = 0
         self.moving: list[tuple[int, Indexed]] = []
+        self.parts: list[str] = []
 
     def __len__(self) -> int:
         return len(self._builder)
+
+    def end_part(self, name: str) -> None:
+        """All instructions that have no part yet belong to this."""
+        self.parts += [name] * (len(self) - len(self.parts))
 
     def assemble(self) -> bytes:
         return self._builder.assemble()

@@ -57,11 +57,12 @@ class StepProgram:
 
     def template(self) -> Template:
         """The program for all steps of this one's kind."""
+        self._script.part = "embedding"
         self._script.do(self._begin)
         for layer in range(self._shape.model.layers):
             self._layer(layer)
         self._end()
-        self._script.run(self._ring)
+        self._script.run(self._ring, self._emit.end_part)
         return Template.of(self._emit)
 
     def _begin(self) -> None:
@@ -101,6 +102,7 @@ class StepProgram:
             line = at.x + first * self._words
             layers.copy(acc, count, rows, line, x_row, add=line)
 
+        script.part = f"layer {number}, attention"
         self._normalize(x, 2 * number)
         layers.product(qkv, rows, at.normed, GROUP_BLOCKS, lambda first, count, acc: layers.copy(
             acc, count, rows, at.work + first * self._words, self._attention.row))
@@ -111,6 +113,7 @@ class StepProgram:
         script.do(lambda: layers.quantize((at.work, row, rows), at.attended.size, at.attended))
         script.do(lambda: layers.relay(at.attended.line, rows, at.attended.size))
         layers.product(o, rows, at.attended, GROUP_BLOCKS, add)
+        script.part = f"layer {number}, feed-forward"
         self._normalize(x, 2 * number + 1)
         layers.product(gate_up, rows, at.normed, layers.gate_group(at.gated, rows, self._work_blocks),
                        lambda first, count, acc: layers.gate(first, count, acc, rows, at.gated))
@@ -121,5 +124,6 @@ class StepProgram:
         """Logits of each run's last token."""
         at, length, runs = self._at, self._step.length, len(self._step.runs)
         last = (at.x + (length - 1) * self._x_row, length * self._x_row, runs)
+        self._script.part = "head"
         self._normalize(last, 2 * self._shape.model.layers)
         self._logits.script()

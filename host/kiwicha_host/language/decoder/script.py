@@ -43,6 +43,7 @@ class Ring:
 
 @dataclass(frozen=True)
 class _Step:
+    part: str
     action: Callable[[int], None]
     load: Callable[[int], None] | None = None
     lines: int = 0
@@ -50,33 +51,42 @@ class _Step:
 
 
 class Script:
-    """Steps in order. Lines for those that need some of the ring are loaded while earlier ones run."""
+    """Steps in order. Lines for those that need some of the ring are loaded while earlier ones run.
+
+    Attributes
+    ----------
+    part : str
+        The name of that part of the model which the steps that come next belong to.
+    """
 
     def __init__(self) -> None:
         self._steps: list[_Step] = []
+        self.part = ""
 
     def do(self, action: Callable[[], None]) -> None:
-        self._steps.append(_Step(lambda _: action()))
+        self._steps.append(_Step(self.part, lambda _: action()))
 
     def use(self, lines: int, load: Callable[[int], None], action: Callable[[int], None], after: int = 0) -> None:
         """`load` and `action` are told the first of `lines` lines; `load` not before the first `after` steps."""
-        self._steps.append(_Step(action, load, lines, after))
+        self._steps.append(_Step(self.part, action, load, lines, after))
 
     @property
     def here(self) -> int:
         """The steps so far."""
         return len(self._steps)
 
-    def run(self, ring: Ring) -> None:
-        """Call everything; every use must fit the ring."""
+    def run(self, ring: Ring, done: Callable[[str], None] = lambda part: None) -> None:
+        """Call everything; every use must fit the ring. `done` is told after each call which part it was of."""
         waiting = deque(step for step in self._steps if step.load is not None)
         for number, step in enumerate(self._steps):
             while waiting and waiting[0].after <= number and (line := ring.take(waiting[0].lines)) is not None:
-                load = waiting.popleft().load
-                assert load is not None
-                load(line)
+                first = waiting.popleft()
+                assert first.load is not None
+                first.load(line)
+                done(first.part)
             if step.load is None:
                 step.action(0)
             else:
                 step.action(ring.oldest)
                 ring.give_back()
+            done(step.part)

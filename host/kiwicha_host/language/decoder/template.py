@@ -16,17 +16,18 @@ _ADDRESS = next(field.byte for field in LOAD.fields if field.name == "address")
 
 @dataclass(frozen=True)
 class Template:
-    """A program, uint8 [instructions, 64]; the bytes that its transfers move; and which of its instructions have
-    to be given their addresses.
+    """A program, uint8 [instructions, 64]; the bytes that its transfers move; which of its instructions have
+    to be given their addresses; and the part of the model that each belongs to.
     """
     code: np.ndarray
     moved: int
     moving: list[tuple[int, Indexed]]
+    parts: list[str]
 
     @classmethod
     def of(cls, emitter: Emitter) -> "Template":
         code = np.frombuffer(emitter.assemble(), np.uint8).reshape(-1, INSTRUCTION_BYTES).copy()
-        return cls(code, emitter.bytes, emitter.moving)
+        return cls(code, emitter.bytes, emitter.moving, emitter.parts)
 
     def with_indices(self, words: np.ndarray) -> np.ndarray:
         """The program of the step whose indices these are."""

@@ -53,14 +53,16 @@ class StepProgram:
 
     def template(self) -> Template:
         """The program for all steps of this one's kind."""
+        self._script.part = "embedding"
         self._script.do(self._begin)
         for number, layer in enumerate(self._memory.layers):
             self._layer(number, layer)
         length = self._step.length
         last: Rows = (self._at.x + (length - 1) * self._row, length * self._row, len(self._step.runs))
+        self._script.part = "head"
         self._normalize(last, self._memory.norm)
         self._logits.script()
-        self._script.run(self._ring)
+        self._script.run(self._ring, self._emit.end_part)
         return Template.of(self._emit)
 
     def _begin(self) -> None:
@@ -83,8 +85,10 @@ class StepProgram:
     def _layer(self, number: int, layer: LayerMemory) -> None:
         at = self._at
         x: Rows = (at.x, self._row, self._step.rows)
+        self._script.part = f"layer {number}, attention"
         self._normalize(x, layer.attn_norm)
         self._attention.script(number, self._add)
+        self._script.part = f"layer {number}, feed-forward"
         if isinstance(layer.ffn, MixtureMemory):
             self._normalize(x, layer.ffn_norm, with_words=True)
             self._ffn.mixture(layer.ffn)
