@@ -1,4 +1,4 @@
-"""The largest of a row and their places: the golden machine against a sort in Python's own integers."""
+"""The largest of a row and their places: the golden machine and the compiled chip against a sort in Python."""
 
 import random
 import struct
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from machine_jobs import make_job
+from machine_jobs import SIZE, make_job
 
 from kiwicha import ChipConfig, ConfigError
 from kiwicha.isa import (
@@ -20,8 +20,9 @@ from kiwicha.isa import (
     Source,
     Unit,
 )
-from kiwicha_host import DeviceError
+from kiwicha_host import DeviceError, open_device
 from kiwicha_host.assembler import encode
+from kiwicha_host.devices.registers import LinkError
 from kiwicha_host.golden import Machine, numerics
 
 #: Columns, lanes and bits of the bus: lines of words are one or several, and their last step is full or not.
@@ -269,3 +270,102 @@ def test_random_order_is_found_again():
         fields = top_of(config, 32, 1, top)
         assert run(machine, fields) is None
         assert results(machine, fields)[1][0].tolist() == [order.index(255 - j) for j in range(top)]
+
+
+# The compiled chip.
+
+#: With indices, for what takes the largest as such.
+CHIP = chip(name="top", indices=True)
+ROWS_AT, TABLE_AT, RESULTS_AT, ROOM = 0, 0x1800, 0x2000, 0x2000     # of the memory
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    with open_device("verilated", config=CHIP) as device:
+        yield device
+
+
+def job_of(config, bits, passes):
+    """Words, [lines of words, columns], are loaded to line 0; then `passes`; then what is from line RESULTS on."""
+    machine, line = Machine(config), config.line_bytes
+    put(machine, 0, bits)
+    count = len(bits) * word_lines(config)
+    memory = np.zeros(SIZE, np.uint8)
+    memory[ROWS_AT:ROWS_AT + count * line] = machine.scratchpad[:count].reshape(-1)
+    whole = {"rows": 1, "planes": 1, "segment_bytes": line, "segment_line_stride": 1}
+    instructions = [encode(Unit.LOAD, address=ROWS_AT, row_bytes=count * line, signal=1, **whole)]
+    instructions += [encode(Unit.VECTOR, **fields, wait=int(number == 0), signal=2 * (number == len(passes) - 1))
+                     for number, fields in enumerate(passes)]
+    instructions += [encode(Unit.STORE, address=RESULTS_AT, row_bytes=ROOM, line=RESULTS, wait=2, **whole)]
+    return make_job(*instructions, memory=memory)
+
+
+def check_on_chip(device, config, seed):
+    """A random program's results, to the bit."""
+    rng = np.random.default_rng(seed)
+    rows, iterations, lines = int(rng.integers(1, 4)), int(rng.integers(1, 9)), word_lines(config)
+    bits, passes, expectations = numbers(rng, (rows, iterations * config.columns)), [], []
+    at = RESULTS
+    for _ in range(3):
+        tail = int(rng.integers(config.columns + 1))
+        length = (iterations - 1) * config.columns + (tail or config.columns)
+        top = int(rng.integers(1, min(8, length) + 1))
+        if (at + 2 * top * rows * lines - RESULTS) * config.line_bytes > ROOM:
+            break
+        passes.append(top_of(config, iterations, rows, top, tail=tail, out_line=at))
+        expectations += [expected(row[:length], top) for row in bits]
+        at += 2 * top * rows * lines
+    job = job_of(config, bits.reshape(-1, config.columns), passes)
+    device.run(job)
+    words = iter(job.memory[RESULTS_AT:].view(np.uint32).reshape(-1, lines * config.line_bytes // 4))
+    for values, places in expectations:
+        for right in values + places:
+            found = next(words)
+            assert (found[:config.columns] == right).all() and not found[config.columns:].any(), f"seed {seed}"
+
+
+def test_rows_on_the_chip(compiled):
+    for seed in range(25):
+        check_on_chip(compiled, CHIP, seed)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8])
+def test_the_same_bits_with_any_lanes(lanes):
+    config = ChipConfig(name=f"top_{lanes}", rows=2, columns=31, vector_lanes=lanes, bus_width=64, bank_lines=2048,
+                        scratchpad_banks=2, accumulator_lines=16, functions=True, top_k=True)
+    with open_device("verilated", config=config) as device:
+        for seed in range(6):
+            check_on_chip(device, config, seed)
+
+
+def test_the_chip_ends_in_the_same_errors(compiled):
+    compiled.registers.write("WATCHDOG", 20_000)
+    cases = [(fields, ErrorCode.FIELD, address) for fields, address in BAD_FIELDS]
+    cases += [({"count3": 2, **fields}, ErrorCode.SCRATCHPAD_RANGE, line) for fields, line in BAD_LINES]
+    for number, (fields, code, address) in enumerate(cases):
+        with pytest.raises(DeviceError) as caught:
+            compiled.run(make_job(encode(Unit.VECTOR, **top_of(CHIP, 2, 1, 2) | fields)))
+        assert (caught.value.code, caught.value.address) == (code, address % (1 << 64)), f"{number}: {fields}"
+        check_on_chip(compiled, CHIP, number)
+
+
+def test_the_arg_max_is_an_index(compiled):
+    """What has been chosen is loaded, without the host."""
+    scores = np.random.default_rng(6).permutation(100).astype(np.float32)
+    job = job_of(CHIP, scores.view(np.uint32).reshape(-1, 4), [top_of(CHIP, 25, 1, 1, out_line=500)])
+    program = [job.instruction(number) for number in range(job.program_count)]
+    program[2:] = [
+        encode(Unit.LOAD, address=TABLE_AT, row_bytes=8, rows=1, planes=1, segment_bytes=8, line=RESULTS, wait=2,
+               signal=4, indexed=1, index_line=502, index_stride=8, index_bound=100),
+        encode(Unit.STORE, address=RESULTS_AT, row_bytes=8, rows=1, planes=1, segment_bytes=8, line=RESULTS,
+               wait=4)]
+    job.memory[TABLE_AT:TABLE_AT + 800].view(np.uint64)[:] = np.arange(100, dtype=np.uint64) + 1000
+    job = make_job(*program, memory=job.memory)
+    compiled.run(job)
+    assert job.memory[RESULTS_AT:].view(np.uint64)[0] == 1000 + scores.argmax()
+
+
+def test_the_register_says_whether_a_chip_has_it(compiled):
+    compiled.registers.check_identity(CHIP)
+    with pytest.raises(LinkError, match="its top_k is true, not false; give the configuration"):
+        compiled.registers.check_identity(replace(CHIP, top_k=False))

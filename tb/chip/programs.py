@@ -79,6 +79,7 @@ class _Generator:
             self.indices = Region(lines, 2 * words)
             self.index_source = self.memory.region(4 * words * config.line_bytes)
             self.index_rng = random.Random(str(rng.getstate()))
+        self.top_rng = random.Random(f"top {rng.getstate()}")
 
     def walk(self, region: Region, counts: list[int], low: int = -9, high: int = 9) -> tuple[int, list[int]]:
         """A base and random strides that stay inside `region` for `counts` iterations."""
@@ -206,7 +207,9 @@ class _Generator:
 
     def vector(self, out_format: OutFormat | None = None) -> None:
         rng, config = self.rng, self.config
-        out_format = rng.choice(formats(config)) if out_format is None else out_format
+        if out_format is None:
+            wanted = config.top_k and self.top_rng.random() < 0.25
+            out_format = OutFormat.FP32 if wanted else rng.choice(formats(config))
         dynamic_scale = out_format in DYNAMIC_SCALE
         parts = rng.choice((1, 2, rng.randint(1, min(MAX_BLOCK // config.columns, 16)))) if dynamic_scale else 1
         size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(out_format, 4)
@@ -215,9 +218,10 @@ class _Generator:
         # Results go where this instruction reads nothing; sometimes they are what later ones take as parameters.
         pad, scale_pad, *others = rng.sample(self.pads, len(self.pads))
         reads, operands = self.operands(others, out_format, counts, parts)
+        top = self.top(operands, out_format, counts[2])
         pad = self.params if self.params not in reads and rng.random() < 0.3 else pad
         scale_pad = rng.choice((pad, scale_pad))
-        out_line, out_strides = self.walk(pad, [*counts[2:], lines])
+        out_line, out_strides = self.walk(pad, [2 * top or counts[2], counts[3], lines])
         scale_lines = ceil_div(counts[2] * counts[3], config.line_bytes)
         scaled = {"scale_rule": rng.choice(list(ScaleRule)), "parts": parts,
                   "scale_line": scale_pad.base + rng.randrange(scale_pad.size - scale_lines + 1)}
@@ -290,6 +294,16 @@ class _Generator:
         if out_format == OutFormat.FP32 and rng.random() < 0.6:
             fields["function"] = rng.choice(list(ResultFunction))
         return fields
+
+    def top(self, fields: dict, out_format: OutFormat, iterations: int) -> int:
+        """How many of the largest of a row of so many iterations a VECTOR finds; nothing else then comes of it."""
+        rng, config = self.top_rng, self.config
+        if not (config.top_k and fields.get("row") and out_format == OutFormat.FP32 and rng.random() < 0.7):
+            return 0
+        length = (iterations - 1) * config.columns + (fields["tail"] or config.columns)
+        top = rng.randint(1, min(8, length))
+        fields |= {"top": top, "reduce": Reduce.MAXIMUM, "function": ResultFunction.NONE}
+        return top
 
     def tables(self, loads: int) -> dict:
         """Fields of a VECTOR that loads table A (bit 0 of `loads`), B (bit 1) or both."""
