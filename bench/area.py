@@ -3,7 +3,7 @@
 ``python -m bench.area function_pipe`` synthesises it with yosys, and places and routes it with nextpnr; its ports
 are pins. A chip around it makes wires longer: what is measured here is the logic. Of a unit, which has more ports
 than there are pins, ``--cells`` counts the cells; the vector units are those of the configuration `ulx3s_85f`,
-without and with `functions`.
+without and with `functions`, and with `top_k` as well.
 """
 
 import json
@@ -23,6 +23,7 @@ from kiwicha.arith.float_multiply import FloatMultiply
 from kiwicha.arith.function_pipe import FunctionPipe
 from kiwicha.export import to_verilog
 from kiwicha.vector.row_sums import RowSums
+from kiwicha.vector.row_top import RowTop
 from kiwicha.vector.unit import VectorUnit
 from kiwicha_host import toolchain
 from kiwicha_host.build_cache import build_folder
@@ -33,8 +34,10 @@ _CHIP = ChipConfig.preset("ulx3s_85f")
 COMPONENTS: dict[str, Callable[[], Any]] = {
     "float_add": FloatAdd, "float_multiply": lambda: FloatMultiply(ecp5=True),
     "function_pipe": lambda: FunctionPipe(ecp5=True), "row_sums": lambda: RowSums(replace(_CHIP, functions=True)),
+    "row_top": lambda: RowTop(replace(_CHIP, functions=True, top_k=True)),
     "vector_unit": lambda: VectorUnit(_CHIP),
-    "vector_unit_functions": lambda: VectorUnit(replace(_CHIP, functions=True))}
+    "vector_unit_functions": lambda: VectorUnit(replace(_CHIP, functions=True)),
+    "vector_unit_top_k": lambda: VectorUnit(replace(_CHIP, functions=True, top_k=True))}
 _PART = Part("LFE5U-85F-6BG381C")
 
 

@@ -25,9 +25,10 @@ from kiwicha_host.language.tokenizer import Tokenizer
 __all__ = ["CHIPS", "SPLITS", "digest", "runs", "truncated"]
 
 _SMALL = ChipConfig.preset("small")
-#: Chips by name; `4x4` and `32x8` are `small` with another array.
+#: Chips by name; `4x4` and `32x8` are `small` with another array, and `4x4` has no indices.
 CHIPS = {"wide": ChipConfig.preset("wide"), "small": _SMALL,
-         "4x4": dataclasses.replace(_SMALL, name="small_4x4", rows=4, columns=4, vector_lanes=1, bank_lines=4096),
+         "4x4": dataclasses.replace(_SMALL, name="small_4x4", rows=4, columns=4, vector_lanes=1, bank_lines=4096,
+                              indices=False),
          "32x8": dataclasses.replace(_SMALL, name="small_32x8", rows=32)}
 #: Tokens of the prompt that are taken at a time, at most.
 SPLITS = (1, 4, 16)

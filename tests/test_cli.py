@@ -94,7 +94,7 @@ def test_people_get_tables(run):
     assert status == 0 and all(name in out for name in ("tiny", "small", "ulx3s_85f", "wide"))
     status, out, _ = run("configs", "--json")
     features = {row["config"]: row["features"] for row in json.loads(out)["configurations"]}
-    assert (features["tiny"], features["wide"]) == ([], ["functions", "indices"])
+    assert (features["tiny"], features["wide"]) == ([], ["functions", "indices", "top_k"])
     status, out, _ = run("boards")
     assert status == 0 and "ulx3s_85f" in out
     for arguments in (["--help"], ["gemm", "-h"], ["--version"]):

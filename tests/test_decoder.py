@@ -22,9 +22,10 @@ SMALL = ChipConfig.preset("small")
 CHIPS = {
     "wide": WIDE,
     "small": SMALL,
-    "square4": dataclasses.replace(SMALL, rows=4, columns=4, vector_lanes=1, bank_lines=4096,
+    # Without indices: the host writes addresses into the program.
+    "square4": dataclasses.replace(SMALL, rows=4, columns=4, vector_lanes=1, bank_lines=4096, indices=False,
                                    name="square4"),
-    "tall": dataclasses.replace(SMALL, rows=32, name="tall"),
+    "tall": dataclasses.replace(SMALL, rows=32, indices=False, name="tall"),
     "flat": dataclasses.replace(WIDE, rows=8, columns=32, vector_lanes=8, name="flat"),
 }
 

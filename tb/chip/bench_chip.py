@@ -1,6 +1,5 @@
 """The whole chip on buses that we did not write: random and bad programs, and a memory that falls silent."""
 
-from dataclasses import replace
 
 import cocotb
 import numpy as np
@@ -209,10 +208,10 @@ def _bench(name: str, config: ChipConfig, programs: int) -> Bench:
 
 BENCHES = [
     _bench("tiny", ChipConfig.preset("tiny"), 12),
-    _bench("small", replace(ChipConfig.preset("small"), functions=True, indices=True), 8),
+    _bench("small", ChipConfig.preset("small"), 8),
     _bench("oblong", ChipConfig(name="oblong", rows=3, columns=6, multiplier="ecp5_packed", bus_width=64,
                                 scratchpad_banks=2, bank_lines=512, accumulator_lines=64, vector_lanes=1,
-                                functions=True, indices=True, queue_depth=1, reads_in_flight=4,
+                                functions=True, indices=True, top_k=True, queue_depth=1, reads_in_flight=4,
                                 writes_in_flight=2), 8),
     _bench("ulx3s_85f", ChipConfig.preset("ulx3s_85f"), 4),
 ]

@@ -17,7 +17,7 @@ __all__ = ["CONFIGS", "AxiReadMemory", "AxiWriteMemory", "Memory", "begin", "seg
 
 CONFIGS = {
     "tiny": replace(ChipConfig.preset("tiny"), indices=True),
-    "small": ChipConfig.preset("small"),
+    "small": replace(ChipConfig.preset("small"), indices=False),
     "wide": ChipConfig(name="wide", rows=16, columns=16, bus_width=128, bank_lines=256, reads_in_flight=16),
     "tall": ChipConfig(name="tall", rows=32, columns=4, bus_width=64, address_width=40, bank_lines=256,
                        indices=True),
