@@ -15,9 +15,8 @@ from kiwicha_host.language.deepseek.exact import ExactDecoder
 from kiwicha_host.language.deepseek.model import DeepSeekModel, Quantized
 from kiwicha_host.language.deepseek.stored import load, quantized
 
-WIDE = dataclasses.replace(ChipConfig.preset("wide"), top_k=True)
-SMALL = dataclasses.replace(ChipConfig.preset("small"), indices=True, top_k=True, bank_lines=8192,
-                            accumulator_lines=1024, name="experts")
+WIDE = ChipConfig.preset("wide")
+SMALL = dataclasses.replace(ChipConfig.preset("small"), bank_lines=8192, accumulator_lines=1024, name="roomy")
 
 
 def model(seed, **changes):
@@ -109,6 +108,12 @@ def test_the_stored_model_across_scale_blocks_of_positions():
     tokens = [int(token) for token in stored.held_out[:131]]
     decoder = ChipDecoder(stored.model, open_device("golden", config=WIDE), 140, rows=32)
     assert_same_bits(logits_of(decoder, tokens, 126), ExactDecoder(stored.model).logits(tokens)[125:])
+
+
+def test_the_stored_model_on_the_small_chip():
+    stored, tokens = load(), [3, 100, 7, 512]
+    decoder = ChipDecoder(stored.model, open_device("golden", config="small"), 64)
+    assert_same_bits(logits_of(decoder, tokens, 3), ExactDecoder(stored.model).logits(tokens)[2:])
 
 
 def test_a_batch_has_the_bits_of_each_alone(tiny):

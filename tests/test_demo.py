@@ -11,7 +11,7 @@ from kiwicha import ChipConfig
 from kiwicha.isa import Activity, Unit
 from kiwicha_host import load_model, models
 from kiwicha_host.cli import demo
-from kiwicha_host.cli.demo import digits, file_types, products
+from kiwicha_host.cli.demo import digits, file_types, products, words
 from kiwicha_host.cli.demo.digits import show_residual
 from kiwicha_host.cli.time_line import time_line
 from kiwicha_host.compiler.errors import CompileError
@@ -41,16 +41,19 @@ def short(monkeypatch):
     """Without what takes long on a small chip."""
     monkeypatch.setattr(products, "GEMMS", products.GEMMS[:2])
     monkeypatch.setattr(demo, "show_file_types", lambda console, device: None)
+    monkeypatch.setattr(demo, "show_words", lambda console, device, count: None)
 
 
 @pytest.mark.minutes
 def test_the_default_chip_classifies_digits(monkeypatch, capsys):
     """On the compiled chip: every logit is that of the golden machine, of numpy and of ONNX Runtime."""
     monkeypatch.setattr(demo, "show_file_types", lambda console, device: None)      # takes as long as all else
+    monkeypatch.setattr(demo, "_WORDS", 3)
     assert demo.main(["--images", "10", "--config", CONFIG]) == 0
     out = text(capsys)
     assert out.count("every logit equals that of the golden machine, numpy and ONNX Runtime") == 2
     assert out.endswith("Every result is right, bit for bit.")
+    assert "The following methods are defined by the every logit equals that of numpy" in out
     assert out.count("every logit equals that of ONNX Runtime and that of the golden machine") == 1
     for m, n, k in products.GEMMS:
         assert f"{m} x {n} x {k} │ exact" in out
@@ -119,6 +122,43 @@ def test_a_model_that_nobody_asks_is_no_proof():
 
     with pytest.raises(RuntimeError, match="asked its model about 0 files, not 1"):
         file_types._identify(Magika(), [file_types.PICTURE], lambda inputs: inputs)
+
+
+def test_words(capsys):
+    words.show_words(plain(), "golden", 6)
+    out = text(capsys)
+    assert "3 layers, 16 experts, FP8 and FP4 weights; chip wide" in out
+    assert "The following methods are defined by the same as a every logit equals that of numpy" in out
+    assert re.search(r"15 tokens of prompt in [\d,]+ cycles, then [\d,]+ cycles a token", out)
+
+
+@pytest.mark.parametrize("what", ["logits", "token"])
+def test_a_wrong_word_fails(what, monkeypatch):
+    class Wrong(words.ExactDecoder if what == "logits" else words.ChipDecoder):
+        def prefill(self, *arguments):
+            logits = super().prefill(*arguments)
+            if what == "token":
+                self.chosen = {0: 5}
+            return logits + np.float32(what == "logits")
+
+    if what == "logits":
+        monkeypatch.setattr(words, "ExactDecoder", Wrong)
+    else:
+        model = words.stored.load().model
+        monkeypatch.setattr(words, "open_decoder", lambda *_, context, **__: Wrong(
+            model, open_device("golden", "wide"), context))
+    message = {"logits": "1024 of 1024 logits differ from numpy, the first at ",
+               "token": "the chip's token is 5, not"}
+    with pytest.raises(words.Mismatch, match=message[what]):
+        words.show_words(plain(), "golden", 2)
+
+
+def test_without_the_package_of_tokens_the_rest_is_shown(short, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "show_words", words.show_words)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert demo.main(GOLDEN) == 0
+    out = text(capsys)
+    assert "not shown: a language model: tokenizers is not installed; pip install 'kiwicha[llm]'" in out
 
 
 @pytest.mark.parametrize("missing", ["magika", "PIL"])

@@ -1,4 +1,4 @@
-"""What ``make sim`` shows: networks and some matrix products on the chip, each result checked.
+"""What ``make sim`` shows: networks, matrix products and a language model on the chip, each result checked.
 
 ``python -m kiwicha_host.cli.demo [--device NAME] [--config NAME|FILE.toml] [--images N]``
 """
@@ -19,8 +19,12 @@ from .checks import Mismatch
 from .digits import show_network, show_residual, show_time
 from .file_types import show_file_types
 from .products import show_products
+from .words import show_words
 
 __all__ = ["Mismatch", "main"]
+
+#: Tokens that the language model says.
+_WORDS = 15
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,6 +66,11 @@ def _show_all(console: Console, device: Device, images: int) -> None:
             # A chip or a memory that is too small for it, or no such package: neither makes a result wrong.
             console.print(f"\nnot shown: {name}: {error}", markup=False)
     show_products(console, device)
+    if device.name in ("golden", "verilated"):
+        try:
+            show_words(console, device.name, _WORDS)
+        except MissingExtra as error:
+            console.print(f"\nnot shown: a language model: {error}", markup=False)
 
 
 def _show_chip(console: Console, device: Device) -> None:

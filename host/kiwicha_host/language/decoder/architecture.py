@@ -97,9 +97,9 @@ def check_chip(config: ChipConfig, model: LlamaModel | DeepSeekModel, weights: s
         needed += [("indices", config.indices), ("top_k", config.top_k)]
     missing = [what for what, there in needed if not there]
     if missing:
-        what, able = ("a DeepSeek model", "wide") if has_experts else ("a language model", "wide and small")
+        what = "a DeepSeek model" if has_experts else "a language model"
         raise CompileError(f"{what} needs a chip with {' and '.join(missing)}, which configuration "
-                           f"{config.name!r} has not; {able} can do it")
+                           f"{config.name!r} has not; wide and small can do it")
     if not config.float_row_sums:
         raise CompileError("a language model needs columns that are a multiple of vector_lanes, not "
                            f"{config.columns} for {config.vector_lanes}; choose another configuration")

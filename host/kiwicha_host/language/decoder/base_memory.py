@@ -28,7 +28,7 @@ class BaseMemory:
     positions : PositionTables
     scale_table : FP32 of each E8M0 code
     logits, tokens : Table
-        Of each run of a step: logits of its last token, and the number of the largest, in a chip with `top_k`.
+        Of each run of a step: logits of its last token, and the number of the largest, if the chip finds it.
     """
 
     def __init__(self, config: ChipConfig, context: int, sequences: int, chunk_lines: int):

@@ -12,6 +12,7 @@ from ...job import PAGE, Job, Result
 from ..deepseek.model import DeepSeekModel
 from ..model import LlamaModel
 from .architecture import architecture, check_chip
+from .logits import finds_tokens
 from .numbers import padded
 from .step import Indices, Run, Step
 from .template import Template
@@ -48,7 +49,7 @@ class ChipDecoder:
     shape : padded sizes
     memory : BaseMemory
     chosen : dict of int
-        Of each sequence, the number of its last largest logit; only if the chip has `top_k`.
+        Of each sequence, the number of its last largest logit; if the chip has `top_k` and `indices`.
     cycles, bytes, compulsory_bytes : int
         Of all steps so far: clock cycles, bytes that moved, and the least that any schedule would have moved.
     last : StepRun or None
@@ -164,7 +165,7 @@ class ChipDecoder:
         self.compulsory_bytes += self.last.compulsory_bytes
         for run in step.runs:
             self._lengths[run.sequence] = run.position + step.length
-        if config.top_k:
+        if finds_tokens(config):
             first = self.memory.tokens.address(0)
             found = self._image[first:first + 4 * len(step.runs)].view(np.uint32)
             self.chosen |= {run.sequence: int(token) for run, token in zip(step.runs, found, strict=True)}

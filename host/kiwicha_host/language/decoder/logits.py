@@ -1,8 +1,10 @@
 """The end of a step: logits of each run's last token, and of each the token that has the largest.
 
-In a chip with `top_k` the chip finds that: the largest of each group of columns and its place; of these the
+A chip with `top_k` and `indices` finds that: the largest of each group of columns and its place; of these the
 largest; and the token is the sum of its place and its group's first column.
 """
+
+from kiwicha import ChipConfig
 
 from ...compiler.program.memory_map import ceil_div
 from .base_memory import BaseMemory
@@ -11,7 +13,12 @@ from .layers import Codes, Layers
 from .lines import Lines
 from .packed import PackedMatrix
 
-__all__ = ["Logits"]
+__all__ = ["Logits", "finds_tokens"]
+
+
+def finds_tokens(config: ChipConfig) -> bool:
+    """Whether a chip of `config` does."""
+    return config.top_k and config.indices
 
 
 class Logits:
@@ -33,7 +40,7 @@ class Logits:
         self._group = min(self._half // (self._words * runs), layers.most_accumulators // runs)
         #: Groups that have a token.
         self._groups = ceil_div(vocabulary, self._group * self._columns)
-        self._has_top = layers.config.top_k
+        self._has_top = finds_tokens(layers.config)
         if self._has_top:
             self._largest = [lines.take(2 * runs * self._words) for _ in range(2)]
             self._row = ceil_div(self._groups, self._columns) * self._words
