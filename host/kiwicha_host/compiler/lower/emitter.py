@@ -29,7 +29,10 @@ class TooLarge(CompileError):
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a segment's weights are in memory, and what its layers read and write of the first image."""
+    """Where a layer's weights are in memory, and what it reads and writes of the first image.
+
+    What never is in memory has no address, but zero.
+    """
     weights: int
     source: int
     target: int

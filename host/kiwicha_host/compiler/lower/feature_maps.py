@@ -53,13 +53,14 @@ class FeatureMaps:
     def _address(self, bases: Mapping[int, int], view: View) -> int:
         view = self._graph.rooted(view)
         whole = self._graph.maps[view.map]
-        return bases[view.map] + (view.origin[0] * whole.size[1] + view.origin[1]) * whole.channels + view.channel
+        within = (view.origin[0] * whole.size[1] + view.origin[1]) * whole.channels + view.channel
+        return bases[view.map] + within if view.map in bases else 0
 
-    def addresses(self, bases: Mapping[int, int], layers: range, weights: int) -> Addresses:
-        """Of a segment's `layers`; `bases` are the addresses of maps that are in no other."""
-        second = self._graph.seconds[layers[0]]
-        return Addresses(weights, self._address(bases, self._graph.sources[layers[0]]),
-                         self._address(bases, self._graph.targets[layers[-1]]),
+    def addresses(self, bases: Mapping[int, int], layer: int, weights: int) -> Addresses:
+        """Of a layer; `bases` are the addresses of maps that are in no other."""
+        second = self._graph.seconds[layer]
+        return Addresses(weights, self._address(bases, self._graph.sources[layer]),
+                         self._address(bases, self._graph.targets[layer]),
                          self._address(bases, second) if second is not None else 0)
 
     # Who has it.
@@ -79,6 +80,26 @@ class FeatureMaps:
         source, target = self._graph.sources[layer + 1], self._graph.targets[layer]
         return source == target and self._is_whole(source) and self._takers[source.map] == 1 and len(
             self._writers[source.map]) == 1
+
+    # Layers in a row.
+
+    def maker(self, view: View, layers: range) -> int | None:
+        """Which of `layers` writes a view, neither more nor less."""
+        return next((layer for layer in layers if self._graph.rooted(self._graph.targets[layer])
+                     == self._graph.rooted(view)), None)
+
+    def leaves(self, layer: int, layers: range) -> bool:
+        """Whether anything but `layers` takes what one of them writes, or a part of that; or nothing does."""
+        number = self._graph.rooted(self._graph.targets[layer]).map
+        takers = {other for other, views in enumerate(self._taken) for view in views
+                  if self._graph.rooted(view).map == number}
+        is_output = any(self._graph.rooted(item.view).map == number for item in self._graph.outputs)
+        return is_output or not takers or not takers <= {*layers}
+
+    def outside(self, layers: range) -> list[View]:
+        """What layers that are resident together read and write in memory."""
+        return [*(view for layer in layers for view in self._taken[layer] if self.maker(view, layers) is None),
+                *(self._graph.targets[layer] for layer in layers if self.leaves(layer, layers))]
 
     def _is_whole(self, view: View) -> bool:
         return view == self._graph.whole(view.map) and self._graph.maps[view.map].place is None
@@ -121,7 +142,7 @@ class FeatureMaps:
         for item in self._graph.inputs:
             used.setdefault(self._graph.rooted(self._graph.whole(item.map)).map, []).append(-1)
         for segment, layers in enumerate(segments):
-            for view in (*self._taken[layers[0]], self._graph.targets[layers[-1]]):
+            for view in self.outside(layers):
                 used.setdefault(self._graph.rooted(view).map, []).append(segment)
         bytes_of = {number: sizes.get(number, self._graph.maps[number].image_bytes) for number in used}
         return {number: Lifetime(images * bytes_of[number], min(when), max(when)) for number, when in used.items()}

@@ -11,7 +11,7 @@ from ..errors import CompileError
 from ..ir.layers import LayerGraph
 from ..program.memory_map import MemoryMap, Region
 from .conv.plan import ConvPlan
-from .emitter import Emitter
+from .emitter import Addresses, Emitter
 from .feature_maps import FeatureMaps
 from .segments import Plan, Segment
 
@@ -56,9 +56,12 @@ def network_program(config: ChipConfig, segments: Sequence[Segment], maps: Featu
     bases, outputs = maps.allocate(memory, ranges, sizes, images)
     emitter, base = Emitter(), weights.base
     for segment, layers in zip(segments, ranges, strict=True):
-        segment.emit(emitter, images, maps.addresses(bases, layers, base))
+        places, plans = list[Addresses](), list[Plan](segment.plans)
+        for layer, plan in zip(layers, plans, strict=True):
+            places.append(maps.addresses(bases, layer, base))
+            base += plan.weight_lines * config.line_bytes
+        segment.emit(emitter, images, places)
         emitter.barrier()
-        base += sum(plan.weight_lines for plan in segment.plans) * config.line_bytes
     try:
         code = emitter.builder.assemble()
     except CompileError:

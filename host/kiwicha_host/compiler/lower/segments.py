@@ -6,15 +6,14 @@ import numpy as np
 
 from kiwicha import ChipConfig
 
-from ..ir.layers import Layer, LayerGraph, LayerNormLayer, SoftmaxLayer, VectorLayer
+from ..ir.layers import Layer, LayerGraph, VectorLayer
 from .conv.plan import ConvPlan, plan_layer
 from .conv.resident import Resident
 from .conv.streamed import Streamed
 from .feature_maps import FeatureMaps
 from .geometry import Strides
-from .vector.layer_norm import LayerNormPlan, StreamedLayerNorm
+from .vector.kinds import plan_vector
 from .vector.plan import VectorPlan
-from .vector.softmax import StreamedSoftmax
 from .vector.streamed import StreamedVector
 
 __all__ = ["Plan", "Segment", "check_layer", "packed_weights", "plans_of", "segments_of"]
@@ -35,14 +34,14 @@ def check_layer(config: ChipConfig, layer: Layer | VectorLayer) -> None:
     else:
         source, target = (Strides.dense(layer.channels, size) for size in (layer.size, layer.out_size))
         second = None if layer.b_table is None else source
-        _streamed_vector(config, 0, _vector_plan(config, layer, source, second, target), 0)
+        StreamedVector(config, 0, plan_vector(config, layer, source, second, target), 0)
 
 
 def plans_of(config: ChipConfig, graph: LayerGraph, maps: FeatureMaps) -> list[Plan]:
     """A plan for each layer."""
     return [plan_layer(config, layer, maps.arranged(number), maps.source(number), maps.target(number))
             if isinstance(layer, Layer) else
-            _vector_plan(config, layer, maps.source(number), maps.second(number), maps.target(number))
+            plan_vector(config, layer, maps.source(number), maps.second(number), maps.target(number))
             for number, layer in enumerate(graph.layers)]
 
 
@@ -63,22 +62,10 @@ def segments_of(config: ChipConfig, plans: list[Plan], maps: FeatureMaps, memory
     while first < len(plans):
         plan = plans[first]
         segments.append(
-            _streamed_vector(config, first, plan, memory_latency) if isinstance(plan, VectorPlan) else
+            StreamedVector(config, first, plan, memory_latency) if isinstance(plan, VectorPlan) else
             _resident(config, first, plans, maps) or Streamed.best(config, first, plan, memory_latency, budget))
         first += len(segments[-1].plans)
     return segments
-
-
-def _vector_plan(config: ChipConfig, layer: VectorLayer, source: Strides, second: Strides | None, target: Strides
-                 ) -> VectorPlan:
-    kind = LayerNormPlan if isinstance(layer, LayerNormLayer) else VectorPlan
-    return kind(config, layer, source, second, target)
-
-
-def _streamed_vector(config: ChipConfig, first: int, plan: VectorPlan, memory_latency: int) -> StreamedVector:
-    """A layer of the vector unit, alone."""
-    kinds = {SoftmaxLayer: StreamedSoftmax, LayerNormLayer: StreamedLayerNorm}
-    return kinds.get(type(plan.layer), StreamedVector)(config, first, plan, memory_latency)
 
 
 def _resident(config: ChipConfig, first: int, plans: list[Plan], maps: FeatureMaps) -> Resident | None:

@@ -1,6 +1,6 @@
 """Segments whose weights and activations are all in the scratchpad."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from kiwicha import ChipConfig
 
@@ -66,25 +66,25 @@ class Resident:
         group, depth = next(choice for choice in found if cost(choice) <= 1.005 * least)
         return cls(config, first, plans, group, depth, tiles)
 
-    def emit(self, emitter: Emitter, images: int, at: Addresses) -> None:
+    def emit(self, emitter: Emitter, images: int, at: Sequence[Addresses]) -> None:
         """Instructions for `images` images."""
         groups = [range(i, min(images, i + self.group)) for i in range(0, images, self.group)]
         largest = max(plan.conv_pixels(rect.h, rect.w) * self._together(plan, rects)
                       for plan, rects in zip(self.plans, self._tiles, strict=True) for rect in rects)
         accumulators = Accumulators(self.config, largest)
-        self._load_group(emitter, groups, 0, at.source)
+        self._load_group(emitter, groups, 0, at[0].source)
         for step in range(len(groups) + len(self.plans) - 1):
             if step < len(self.plans):
-                self._load_weights(emitter, step, at.weights, min(self.depth, len(groups)))
+                self._load_weights(emitter, step, at[0].weights, min(self.depth, len(groups)))
             if self.depth > 1:
-                self._load_group(emitter, groups, step + 1, at.source)
+                self._load_group(emitter, groups, step + 1, at[0].source)
             for layer in reversed(range(len(self.plans))):
                 if 0 <= step - layer < len(groups):
                     self._run(emitter, layer, step - layer, len(groups[step - layer]), accumulators)
                     if layer == len(self.plans) - 1:
-                        self._store_group(emitter, groups[step - layer], step - layer, at.target)
+                        self._store_group(emitter, groups[step - layer], step - layer, at[-1].target)
             if self.depth == 1:
-                self._load_group(emitter, groups, step + 1, at.source)
+                self._load_group(emitter, groups, step + 1, at[0].source)
 
     def _slot(self, layer: int, number: int, images: int) -> Place:
         """Where the input of `layer` (or the output of the last) of group `number` is."""

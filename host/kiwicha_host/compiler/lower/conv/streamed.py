@@ -1,6 +1,6 @@
 """A layer whose input and weights come from memory as they are needed."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -101,7 +101,7 @@ class Streamed:
     def program(self) -> bytes:
         """One image, wherever it may be in memory."""
         emitter = Emitter()
-        self.emit(emitter, 1, Addresses(0, 0, 0))
+        self.emit(emitter, 1, [Addresses(0, 0, 0)])
         return emitter.builder.assemble()
 
     @property
@@ -165,9 +165,10 @@ class Streamed:
         self._part_lines = max(tiles for _, tiles in self._parts) * self.config.rows + plan.param_lines
         self._slots = self._ring.size // self._part_lines
 
-    def emit(self, emitter: Emitter, images: int, at: Addresses) -> None:
+    def emit(self, emitter: Emitter, images: int, at: Sequence[Addresses]) -> None:
         """Instructions for `images` images."""
-        plan, together = self.plans[0], self._images_together(self.plans[0])
+        [plan], [own] = self.plans, at
+        together = self._images_together(plan)
         emitter.layer = self.first
         largest = max(plan.conv_pixels(rect.h, rect.w) for rect in self._tiles) * together
         accumulators = Accumulators(self.config, largest)
@@ -178,7 +179,7 @@ class Streamed:
                       pieces=[(0, cut), (cut, size - cut)] if cut else [(0, size)], a_whole=True, a_of_k=False,
                       last=[(0, 1)])
         room = Room(self.first, plan, self._places, self._input, self._output, self._ring, self._part_lines)
-        Images(emitter, room, accumulators, at, len(tiles)).run(*order.plan())
+        Images(emitter, room, accumulators, own, len(tiles)).run(*order.plan())
 
     def _images_together(self, plan: ConvPlan) -> int:
         """Images per tile: as many as fit, if the tile is the whole image."""

@@ -12,11 +12,11 @@ from ...ir.layers import LayerNormLayer
 from ...program.memory_map import ceil_div
 from ..emitter import result_fields
 from .plan import VectorPlan
-from .rows import RowTile, StreamedRows
-from .streamed import Work, bits
+from .rows import RowTile
 from .tiles import Tile
+from .work import Work, bits
 
-__all__ = ["LayerNormPlan", "StreamedLayerNorm"]
+__all__ = ["LayerNormPlan", "LayerNormWork"]
 
 #: Results of rows: the largest code; of all codes less that, the mean's square; less the mean, and behind it 1 /
 #: the deviation: bias and scale of numbers in units of the deviation.
@@ -56,17 +56,10 @@ class LayerNormPlan(VectorPlan):
         return self._packed
 
 
-class StreamedLayerNorm(StreamedRows):
+class LayerNormWork(Work):
     """Five passes over a tile: the largest code of each place, which goes off all codes; sums; sums of squares,
     and 1 / deviation; codes less the mean, times that, in FP32; shift and gain, block by block of channels.
     """
-
-    @property
-    def _work(self) -> type[Work]:
-        return _LayerNormWork
-
-
-class _LayerNormWork(Work):
 
     def compute(self, tile: Tile, number: int) -> None:
         row, layer = RowTile(self, tile, number, 4), cast(LayerNormLayer, self.plan.layer)
@@ -76,7 +69,7 @@ class _LayerNormWork(Work):
         self._deviations(row, layer, epsilon, less)
         for place in range(row.places):
             self.emitter.add(
-                Unit.VECTOR, reads=[row.in_key, *map(row.key, (_LARGEST, _MEAN, _INVERSE))],
+                Unit.VECTOR, reads=[*row.in_keys, *map(row.key, (_LARGEST, _MEAN, _INVERSE))],
                 writes=[row.key(_NUMBERS)], **less, **row.second(_LARGEST, place), float=1,
                 out_format=OutFormat.FP32, count0=1, count1=1, count2=row.blocks, count3=1,
                 a_line=row.line + place * row.blocks, a_stride2=1, bias=1, scale_mode=ScaleMode.COLUMN,
@@ -85,7 +78,7 @@ class _LayerNormWork(Work):
             numbers = {}
         for block in range(row.blocks):
             self.emitter.add(
-                Unit.VECTOR, reads=[row.in_key, row.key(_NUMBERS)], writes=[row.out_key],
+                Unit.VECTOR, reads=[*row.in_keys, row.key(_NUMBERS)], writes=[row.out_key],
                 a_source=Source.WORDS, float=1, **result_fields(layer), count0=1, count1=1, count2=row.places,
                 count3=1, a_line=row.behind + block * row.words, a_stride2=row.blocks * row.words,
                 bias=1, scale_mode=ScaleMode.COLUMN, param_line=epsilon + (1 + 2 * block) * row.words,

@@ -16,10 +16,10 @@ from ..geometry import Rect, Strides, Window, bound, covered, windows
 
 __all__ = ["Box", "VectorPlan"]
 
-#: The largest code of a row, the sum of its exponentials, and the results.
-SOFTMAX_PASSES = 3
+#: Passes: the largest code of a row, the sum of its exponentials, and the results.
+_SOFTMAX = 3
 #: The largest code; sums; sums of squares; numbers in units of the deviation; the results.
-LAYER_NORM_PASSES = 5
+_LAYER_NORM = 5
 _TABLE_BYTES = 4 * TABLE_WORDS
 
 
@@ -107,18 +107,27 @@ class VectorPlan:
                 layer.pool, layer.size, axis, 0, layer.out_size[axis])):
             raise CompileError(f"layer {layer.name!r}: a window lies in the padding alone")
 
+    @property
+    def needs_functions(self) -> bool:
+        """Whether it reduces rows and takes functions of what becomes of them."""
+        return isinstance(self.layer, SoftmaxLayer | LayerNormLayer)
+
     def box(self, images: int) -> Box:
         """What it does for so many images."""
         layer = self.layer
-        box = Box(images, layer.channels, layer.size, layer.out_size, self.source, self.second, self.target,
-                  layer.pool)
-        words = word_lines(self.config)
+        return self.of(Box(images, layer.channels, layer.size, layer.out_size, self.source, self.second,
+                           self.target, layer.pool)).flat()
+
+    def of(self, box: Box) -> Box:
+        """`box` with what this kind of layer has besides."""
+        layer, words = self.layer, word_lines(self.config)
         if isinstance(layer, SoftmaxLayer):
-            box = replace(box, passes=SOFTMAX_PASSES, row_lines=2 * words)
+            passes, lines = _SOFTMAX, 2 * words
         elif isinstance(layer, LayerNormLayer):
-            box = replace(box, passes=LAYER_NORM_PASSES,
-                          row_lines=(4 + ceil_div(layer.channels, self.config.columns)) * words)
-        return box.flat()
+            passes, lines = _LAYER_NORM, (4 + ceil_div(layer.channels, self.config.columns)) * words
+        else:
+            return box
+        return replace(box, passes=passes, row_lines=lines)
 
     def factor(self, places: int) -> np.float32:
         """The factor of a result whose window has so many places in A."""

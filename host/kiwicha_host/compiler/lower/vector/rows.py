@@ -2,26 +2,13 @@
 
 from collections.abc import Hashable
 
-from kiwicha import ChipConfig
 from kiwicha.isa import OutFormat, SecondSource, Source, Unit
 from kiwicha.timing import word_lines
 
-from ...errors import CompileError
-from .plan import VectorPlan
-from .streamed import StreamedVector, Work
 from .tiles import Tile
+from .work import Work
 
-__all__ = ["RowTile", "StreamedRows"]
-
-
-class StreamedRows(StreamedVector):
-    """As :class:`.StreamedVector`, on a chip with functions."""
-
-    def __init__(self, config: ChipConfig, first: int, plan: VectorPlan, memory_latency: int):
-        if not config.functions:
-            raise CompileError(f"layer {plan.layer.name!r} needs a chip with functions; configuration "
-                               f"{config.name!r} has none")
-        super().__init__(config, first, plan, memory_latency)
+__all__ = ["RowTile"]
 
 
 class RowTile:
@@ -34,12 +21,13 @@ class RowTile:
     def __init__(self, work: Work, tile: Tile, number: int, results: int):
         config = work.plan.config
         self.blocks, self.places, self.words = tile.blocks[1], tile.images[1] * tile.out.size, word_lines(config)
-        (self.line, self.in_key), (self.out_line, self.out_key) = work.input(number), work.output(number)
+        room = work.room
+        (self.line, self.in_keys), (self.out_line, self.out_key) = room.input(number), room.output(number)
         #: Lines from a place's results to the next one's.
         self.apart = results * self.words
-        self._first = work.row_lines(number)
+        self._first = room.row_lines(number)
         self.behind = self._first + self.places * self.apart
-        self._key = ("rows", work.layer, number % work.slots)
+        self._key = ("rows", work.layer, number % room.slots)
         self._tail = work.plan.layer.channels % config.columns
         self._add = work.emitter.add
 
@@ -57,14 +45,14 @@ class RowTile:
 
     def reduce(self, index: int, by: int | None = None, **fields: int) -> None:
         """Result `index`, INT32, of all codes of each place; `by` is that which is operand B."""
-        self._row(index, [self.in_key], by, {
+        self._row(index, self.in_keys, by, {
             "a_source": Source.BYTES, "count2": self.blocks, "a_line": self.line, "a_stride2": 1,
             "a_stride3": self.blocks, "tail": self._tail, "out_format": OutFormat.INT32} | fields)
 
     def each(self, index: int, of: int, by: int | None = None, **fields: int) -> None:
         """Result `index`, FP32, of result `of` of each place."""
         # Constants come with the first tile's operands.
-        self._row(index, [self.in_key, self.key(of)], by, {
+        self._row(index, [*self.in_keys, self.key(of)], by, {
             "a_source": Source.WORDS, "count2": 1, "a_line": self.result(of), "a_stride3": self.apart, "tail": 1,
             "out_format": OutFormat.FP32} | fields)
 

@@ -2,19 +2,18 @@
 
 from collections.abc import Hashable, Sequence
 
-import numpy as np
-
 from kiwicha import ChipConfig
-from kiwicha.isa import OperandUse, ScaleMode, Source, Unit
+from kiwicha.isa import Unit
 
-from ...program.loops import nests
-from ..emitter import Addresses, Emitter, TooLarge, load_lines, result_fields, transfer
+from ...errors import CompileError
+from ..emitter import Addresses, Emitter, TooLarge, load_lines, transfer
 from ..geometry import Rect, Strides
 from . import tiles
+from .kinds import work_of
 from .plan import Box, VectorPlan
 from .tiles import Tile, Tiling
 
-__all__ = ["StreamedVector", "Work", "bits"]
+__all__ = ["StreamedVector"]
 
 
 class StreamedVector:
@@ -23,7 +22,7 @@ class StreamedVector:
     Raises
     ------
     CompileError
-        Not even one result's operands fit.
+        Not even one result's operands fit, or the chip has not what the layer needs.
     """
 
     def __init__(self, config: ChipConfig, first: int, plan: VectorPlan, memory_latency: int):
@@ -31,81 +30,66 @@ class StreamedVector:
         self._memory_latency = memory_latency
         self._room = config.scratchpad_lines - plan.weight_lines
         box = plan.box(1)
+        if plan.needs_functions and not config.functions:
+            raise CompileError(f"layer {plan.layer.name!r} needs a chip with functions; configuration "
+                               f"{config.name!r} has none")
         needed = tiles.least(config, box).lines(box) + plan.weight_lines
         if needed > config.scratchpad_lines:
             what = "all channels" if box.row_lines else "one block of channels"
             raise TooLarge(config, plan.layer, needed, config.scratchpad_lines,
                            f"scratchpad lines for {what} of one place of its result")
 
-    @property
-    def _work(self) -> type["Work"]:
-        """What works on tiles."""
-        return Work
-
-    def emit(self, emitter: Emitter, images: int, at: Addresses) -> None:
+    def emit(self, emitter: Emitter, images: int, at: Sequence[Addresses]) -> None:
         """Instructions for `images` images."""
-        plan = self.plans[0]
+        [plan], [own] = self.plans, at
         box = plan.box(images)
         tiling = tiles.choose(self.config, box, self._room, self._memory_latency)
-        work = self._work(emitter, plan, box, tiling, self.first, self._room, at)
+        moved = _Tiles(emitter, plan.config, box, tiling, self.first, own)
+        work = work_of(plan.layer)(emitter, plan, box, self.first, moved, self._room)
         emitter.layer = self.first
-        work.load_tables()
+        # To behind all tiles; whoever waits for the first tile waits for them, too.
+        load_lines(emitter, self.config, own.weights, self._room, plan.weight_lines, moved.input(0)[1][0])
         parts = list(tiling.tiles(self.config, box))
         for number in range(min(tiling.slots, len(parts))):
-            work.load(parts[number], number)
+            moved.load(parts[number], number)
         for number, tile in enumerate(parts):
             work.compute(tile, number)
-            work.store(tile, number)
+            moved.store(tile, number)
             if number + tiling.slots < len(parts):
-                work.load(parts[number + tiling.slots], number + tiling.slots)
+                moved.load(parts[number + tiling.slots], number + tiling.slots)
 
 
-class Work:
-    """The instructions of tiles, the first of which computes first; tile `number` has one of `slots` in turn.
+class _Tiles:
+    """Tiles between memory and the scratchpad, where tile `number` has one of `slots` in turn."""
 
-    `constants` is the first line of tables, and of what else the layer's constants are.
-    """
-
-    def __init__(self, emitter: Emitter, plan: VectorPlan, box: Box, tiling: Tiling, layer: int, constants: int,
-                 at: Addresses):
-        self.emitter, self.plan, self.layer = emitter, plan, layer
-        self.slots, self.constants = tiling.slots, constants
-        self._box, self._at, self._columns = box, at, plan.config.columns
+    def __init__(self, emitter: Emitter, config: ChipConfig, box: Box, tiling: Tiling, layer: int, at: Addresses):
+        self._emitter, self._layer = emitter, layer
+        self.slots = tiling.slots
+        self._box, self._at, self._columns = box, at, config.columns
         self._b_offset, self._in = tiling.a_lines(box), tiling.a_lines(box) + tiling.b_lines(box)
         self._out, self._rows = tiling.out_lines, tiling.row_lines(box)
-        self._tables_loaded = False
 
-    def input(self, number: int) -> tuple[int, Hashable]:
-        """First line and buffer of a tile's operands."""
+    def input(self, number: int) -> tuple[int, list[Hashable]]:
         slot = number % self.slots
-        return slot * self._in, ("in", self.layer, slot)
+        return slot * self._in, [("in", self._layer, slot)]
+
+    def second(self, number: int) -> tuple[int, list[Hashable]]:
+        line, keys = self.input(number)
+        return line + self._b_offset, keys
 
     def output(self, number: int) -> tuple[int, Hashable]:
-        """First line and buffer of a tile's results."""
         slot = number % self.slots
-        return self.slots * self._in + slot * self._out, ("out", self.layer, slot)
+        return self.slots * self._in + slot * self._out, ("out", self._layer, slot)
 
     def row_lines(self, number: int) -> int:
-        """First line of what a tile has besides."""
         return self.slots * (self._in + self._out) + number % self.slots * self._rows
 
-    def load_tables(self) -> None:
-        """To behind all tiles; whoever waits for the first tile waits for them, too."""
-        load_lines(self.emitter, self.plan.config, self._at.weights, self.constants, self.plan.weight_lines,
-                   self.input(0)[1])
-
-    def tables(self) -> dict[str, int]:
-        """Fields of a VECTOR that say which tables are loaded: all that there are, by the first one."""
-        loaded, self._tables_loaded = self._tables_loaded, True
-        return {} if loaded else {"load_a": 1, "load_b": int(self.plan.layer.b_table is not None),
-                                "table_line": self.constants}
-
     def load(self, tile: Tile, number: int) -> None:
-        (line, key), at, box = self.input(number), self._at, self._box
-        self._move(Unit.LOAD, tile, at.source, box.source, tile.needed, line, [key])
+        (line, keys), at, box = self.input(number), self._at, self._box
+        self._move(Unit.LOAD, tile, at.source, box.source, tile.needed, line, keys)
         if box.second is not None:
             beside = Rect(tile.out.y, tile.out.x, *box.beside(tile.out.h, tile.out.w))
-            self._move(Unit.LOAD, tile, at.second, box.second, beside, line + self._b_offset, [key])
+            self._move(Unit.LOAD, tile, at.second, box.second, beside, line + self._b_offset, keys)
 
     def store(self, tile: Tile, number: int) -> None:
         line, key = self.output(number)
@@ -118,39 +102,6 @@ class Work:
         start = block * self._columns
         end = min(self._box.channels, start + blocks * self._columns)
         address = base + first * apart.image + rect.y * apart.y + rect.x * apart.x + start
-        transfer(self.emitter, unit, address, line, keys, end - start, self._columns, [
+        transfer(self._emitter, unit, address, line, keys, end - start, self._columns, [
             (rect.w, (apart.x, blocks)), (rect.h, (apart.y, rect.w * blocks)),
             (images, (apart.image, rect.size * blocks))])
-
-    def compute(self, tile: Tile, number: int) -> None:
-        """A VECTOR for each rectangle of results whose windows are alike, or several."""
-        box, blocks, out = self._box, tile.blocks[1], tile.out
-        (a_line, a_key), (out_line, out_key) = self.input(number), self.output(number)
-        b_line = a_line if box.second is None else a_line + self._b_offset
-        for y in box.windows(0, out.y, out.h):
-            for x in box.windows(1, out.x, out.w):
-                a_first = ((y.start - tile.needed.y) * tile.needed.w + x.start - tile.needed.x) * blocks
-                first = ((y.first - out.y) * out.w + x.first - out.x) * blocks
-                for nest in nests(tile.dims(box, y, x), 2, any_order=True):
-                    a, result, b = nest.offsets
-                    self.emitter.add(
-                        Unit.VECTOR, reads=[a_key], writes=[out_key],
-                        a_line=a_line + a_first + a, out_line=out_line + first + result, b_line=b_line + b,
-                        count0=x.taps, a_stride0=x.tap_step * blocks,
-                        count1=y.taps, a_stride1=y.tap_step * tile.needed.w * blocks,
-                        **nest.counts((2, 3)), **nest.fields("a_stride", 0, (2, 3)),
-                        **nest.fields("out_stride", 1, (2, 3)), **nest.fields("b_stride", 2, (2, 3)),
-                        **self._function(y.taps * x.taps), **self.tables())
-
-    def _function(self, places: int) -> dict[str, int]:
-        """What of a VECTOR says what is computed of windows with so many places."""
-        layer, factor = self.plan.layer, self.plan.factor(places)
-        fields = {"a_source": Source.TABLE, "b_use": layer.b_use, "reduce": layer.reduce, **result_fields(layer)}
-        if factor != 1 and layer.b_use != OperandUse.MULTIPLY:
-            fields |= {"scale_mode": ScaleMode.SCALAR, "scale": bits(factor)}
-        return fields
-
-
-def bits(number: np.floating) -> int:
-    """An FP32 number as an instruction's field has it."""
-    return int(np.float32(number).view(np.uint32))

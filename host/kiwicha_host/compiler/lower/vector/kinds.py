@@ -1,0 +1,26 @@
+"""What each kind of layer of the vector unit has of its own."""
+
+from kiwicha import ChipConfig
+
+from ...ir.layers import LayerNormLayer, SoftmaxLayer, VectorLayer
+from ..geometry import Strides
+from .layer_norm import LayerNormPlan, LayerNormWork
+from .plan import VectorPlan
+from .softmax import SoftmaxWork
+from .work import Work
+
+__all__ = ["plan_vector", "work_of"]
+
+_WORK: dict[type[VectorLayer], type[Work]] = {SoftmaxLayer: SoftmaxWork, LayerNormLayer: LayerNormWork}
+
+
+def plan_vector(config: ChipConfig, layer: VectorLayer, source: Strides, second: Strides | None, target: Strides
+                ) -> VectorPlan:
+    """The plan of a layer."""
+    kind = LayerNormPlan if isinstance(layer, LayerNormLayer) else VectorPlan
+    return kind(config, layer, source, second, target)
+
+
+def work_of(layer: VectorLayer) -> type[Work]:
+    """What makes a layer's instructions."""
+    return _WORK.get(type(layer), Work)
