@@ -16,10 +16,10 @@ from ..geometry import Rect, Strides, Window, bound, covered, windows
 
 __all__ = ["Box", "VectorPlan"]
 
-#: Passes: the largest code of a row, the sum of its exponentials, and the results.
-_SOFTMAX = 3
+#: Passes, and numbers of rows. The largest code of a row, the sum of its exponentials, and the results.
+_SOFTMAX = 3, 3
 #: The largest code; sums; sums of squares; numbers in units of the deviation; the results.
-_LAYER_NORM = 5
+_LAYER_NORM = 5, 9
 _TABLE_BYTES = 4 * TABLE_WORDS
 
 
@@ -36,6 +36,7 @@ class Box:
     pool : the window
     passes : how often each result's operands are gone through
     row_lines : lines of each place besides, if all its channels must be there at once; else 0
+    row_results : numbers that are made of all a tile's rows, each of the one before
     """
     images: int
     channels: int
@@ -47,6 +48,7 @@ class Box:
     pool: Pool | None
     passes: int = 1
     row_lines: int = 0
+    row_results: int = 0
 
     @property
     def taps(self) -> int:
@@ -122,12 +124,12 @@ class VectorPlan:
         """`box` with what this kind of layer has besides."""
         layer, words = self.layer, word_lines(self.config)
         if isinstance(layer, SoftmaxLayer):
-            passes, lines = _SOFTMAX, 2 * words
+            (passes, results), lines = _SOFTMAX, 2 * words
         elif isinstance(layer, LayerNormLayer):
-            passes, lines = _LAYER_NORM, (4 + ceil_div(layer.channels, self.config.columns)) * words
+            (passes, results), lines = _LAYER_NORM, (4 + ceil_div(layer.channels, self.config.columns)) * words
         else:
             return box
-        return replace(box, passes=passes, row_lines=lines)
+        return replace(box, passes=passes, row_lines=lines, row_results=results)
 
     def factor(self, places: int) -> np.float32:
         """The factor of a result whose window has so many places in A."""

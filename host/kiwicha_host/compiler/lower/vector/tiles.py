@@ -14,12 +14,14 @@ from ..product.estimate import VECTOR_OVERHEAD
 from ..product.spans import Span, split
 from .plan import Box
 
-__all__ = ["Tile", "Tiling", "choose", "least"]
+__all__ = ["ROW_RESULT", "Tile", "Tiling", "choose", "least"]
 
 #: More tiles than so many at once in the scratchpad do not help.
 _MOST_SLOTS = 4
 #: Lines of a tile, so that 16 bits hold whatever is from one place to another; they do in the smallest one.
 _MOST_LINES = (1 << 15) - 1
+#: Cycles from a result of rows to the next, besides its steps, about.
+ROW_RESULT = 130
 #: Cycles that a burst takes besides the memory's latency.
 _BURST_CYCLES = 8
 
@@ -130,9 +132,8 @@ def _cycles(config: ChipConfig, box: Box, tiling: Tiling, runs: tuple[int, int],
     instructions = prod((run + part - 1) / part for run, part in zip(runs, parts, strict=True)) * (
         prod(counts[:2]) if apart else 1)
     steps = ceil_div(config.columns, config.vector_lanes)
-    if box.row_lines:
-        instructions += tiling.images * tiling.h * tiling.w
-    vector = tiling.out_lines * box.taps * steps * box.passes + instructions * VECTOR_OVERHEAD
+    vector = (tiling.out_lines * box.taps * steps * box.passes + instructions * VECTOR_OVERHEAD
+              + box.row_results * ROW_RESULT)
     if tiling.slots == 1:
         return tiles * (load + memory_latency + vector + store)
     # With two slots a LOAD begins when the VECTOR before last has ended, and waits for the memory then.
