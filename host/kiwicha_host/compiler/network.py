@@ -4,8 +4,9 @@ A network is cut into segments. A segment's layers run with all their weights an
 scratchpad, each layer's epilogue writing into the next layer's padded input, and several groups of images are
 under way at once, each one layer ahead of the next group. A layer whose result several others need ends a segment;
 one that does not fit that way is a segment of its own, "streamed": tiles of its input and its weights come from
-memory as they are needed. A layer of the vector unit alone is a segment, too, and tiles of its operands come from
-memory. Between segments the feature maps of the whole batch are in memory.
+memory as they are needed. Layers of the vector unit join products where each place is made of the same place,
+"pointwise": groups of places go through all of them. Otherwise one is a segment, too, and tiles of its operands
+come from memory. Between segments the feature maps of the whole batch are in memory.
 """
 
 from collections.abc import Mapping
@@ -84,7 +85,7 @@ class CompiledNetwork:
     graph : LayerGraph
         In the order in which the layers run.
     layers : list of LayerInfo
-    segments : list of (first layer, layers, images in a group; 0 where streamed)
+    segments : list of (first layer, layers, images in a group; 0 where not resident)
     """
 
     def __init__(self, config: ChipConfig, graph: LayerGraph, *, memory_latency: int = MEMORY_LATENCY,

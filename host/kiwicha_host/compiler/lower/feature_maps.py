@@ -83,6 +83,22 @@ class FeatureMaps:
 
     # Layers in a row.
 
+    def joins(self, layer: int, layers: range) -> bool:
+        """Whether a layer takes results of `layers` as they are written, if any."""
+        written = {self._graph.rooted(self._graph.targets[item]).map for item in layers}
+        return all(self.maker(view, layers) is not None or self._graph.rooted(view).map not in written
+                   for view in self._taken[layer])
+
+    def makers(self, layer: int, layers: range) -> tuple[int | None, int | None]:
+        """Which of `layers` write what a layer reads, as operand A and as B."""
+        source, second = self._graph.sources[layer], self._graph.seconds[layer]
+        return self.maker(source, layers), None if second is None else self.maker(second, layers)
+
+    def operands(self, layer: int) -> tuple[View, View | None]:
+        """What a layer reads, as boxes of maps that are in no other."""
+        source, second = self._graph.sources[layer], self._graph.seconds[layer]
+        return self._graph.rooted(source), None if second is None else self._graph.rooted(second)
+
     def maker(self, view: View, layers: range) -> int | None:
         """Which of `layers` writes a view, neither more nor less."""
         return next((layer for layer in layers if self._graph.rooted(self._graph.targets[layer])

@@ -12,6 +12,8 @@ from .conv.resident import Resident
 from .conv.streamed import Streamed
 from .feature_maps import FeatureMaps
 from .geometry import Strides
+from .pointwise.choice import pointwise_segments
+from .pointwise.segment import Pointwise
 from .vector.kinds import plan_vector
 from .vector.plan import VectorPlan
 from .vector.streamed import StreamedVector
@@ -20,7 +22,7 @@ __all__ = ["Plan", "Segment", "check_layer", "packed_weights", "plans_of", "segm
 
 #: A layer on one configuration.
 Plan = ConvPlan | VectorPlan
-Segment = Resident | Streamed | StreamedVector
+Segment = Resident | Streamed | StreamedVector | Pointwise
 
 
 def check_layer(config: ChipConfig, layer: Layer | VectorLayer) -> None:
@@ -56,16 +58,23 @@ def packed_weights(plans: list[Plan]) -> np.ndarray:
 
 def segments_of(config: ChipConfig, plans: list[Plan], maps: FeatureMaps, memory_latency: int, budget: int
                 ) -> list[Segment]:
-    """Segments: as many layers each as fit the scratchpad together; one of the vector unit is alone."""
+    """Segments: as many layers each as fit the scratchpad together."""
     segments: list[Segment] = []
-    first = 0
+    first, pointwise = 0, pointwise_segments(config, plans, maps)
     while first < len(plans):
-        plan = plans[first]
-        segments.append(
-            StreamedVector(config, first, plan, memory_latency) if isinstance(plan, VectorPlan) else
-            _resident(config, first, plans, maps) or Streamed.best(config, first, plan, memory_latency, budget))
+        end = min((item for item in pointwise if item > first), default=len(plans))
+        segments.append(pointwise.get(first) or _segment(config, first, plans[:end], maps, memory_latency, budget))
         first += len(segments[-1].plans)
     return segments
+
+
+def _segment(config: ChipConfig, first: int, plans: list[Plan], maps: FeatureMaps, memory_latency: int, budget: int
+             ) -> Segment:
+    """The segment that begins with layer `first`."""
+    plan = plans[first]
+    if isinstance(plan, VectorPlan):
+        return StreamedVector(config, first, plan, memory_latency)
+    return _resident(config, first, plans, maps) or Streamed.best(config, first, plan, memory_latency, budget)
 
 
 def _resident(config: ChipConfig, first: int, plans: list[Plan], maps: FeatureMaps) -> Resident | None:
