@@ -1,6 +1,7 @@
 """Passes: each takes a graph and returns one that computes the same."""
 
 from .bind_dims import bind_dims
+from .drop_copies import drop_copies
 from .fold_constants import fold_constants
 from .fold_elementwise import fold_elementwise
 from .fold_qdq import fold_qdq
@@ -15,4 +16,4 @@ __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
 PASSES = (pairs, remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq,
-          fold_elementwise, infer_types)
+          fold_elementwise, drop_copies, infer_types)
