@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bench import transformer
 from bench.__main__ import README, tables
 from bench.problems import CONVOLUTIONS, GEMMS, Convolution, Gemm
 from bench.roofline import (
@@ -55,6 +56,13 @@ def test_the_plan_covers_what_it_should():
     whole = {run.problem for run in runs() if (run.config, run.bus, run.latency) == ("ulx3s_85f", 128, 30)}
     assert whole == {*GEMMS, *CONVOLUTIONS}
     assert len({run.key for run in runs()}) == len(list(runs()))
+
+
+def test_a_transformer():
+    """A small one: its products and their part of the cycles."""
+    row = transformer.measure(1, "golden", "small")
+    assert row["macs"] > 17 * 12 * 12 * 12 and row["macs"] / 64 < row["cycles"]
+    assert 0 < row["roofline_fraction"] < row["by_layer"] < 1
 
 
 def test_regressions():
