@@ -169,7 +169,7 @@ def test_on_the_compiled_chip():
             predicted.prefill(tokens[:9])
             for token in tokens[9:]:
                 predicted.step(token)
-        assert abs(predicted.cycles / decoder.cycles - 1) < 0.005
+        assert abs(predicted.cycles / decoder.cycles - 1) < 0.01
 
 
 def test_runs_of_several_tokens(tiny):
