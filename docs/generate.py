@@ -3,20 +3,21 @@
 import contextlib
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kiwicha_host.assembler import reference_markdown
 
-__all__ = ["NOTEBOOK", "PAGES", "notebook"]
+__all__ = ["NOTEBOOKS", "PAGES", "notebook"]
 
 DOCS = Path(__file__).parent
-NOTEBOOK = "examples/first_steps.ipynb"
+NOTEBOOKS = ("examples/first_steps.ipynb", "examples/language_model.ipynb")
 
 
-def notebook() -> str:
-    """The notebook, with what its cells print when they run one after the other."""
-    page = json.loads((DOCS / NOTEBOOK).read_text(encoding="utf-8"))
+def notebook(name: str) -> str:
+    """One of :data:`NOTEBOOKS`, with what its cells print when they run one after the other."""
+    page = json.loads((DOCS / name).read_text(encoding="utf-8"))
     names: dict[str, Any] = {}
     number = 0
     for cell in page["cells"]:
@@ -35,5 +36,5 @@ def notebook() -> str:
 PAGES = {"reference.md": reference_markdown}
 
 if __name__ == "__main__":
-    for name, write in {**PAGES, NOTEBOOK: notebook}.items():
+    for name, write in {**PAGES, **{name: partial(notebook, name) for name in NOTEBOOKS}}.items():
         (DOCS / name).write_text(write(), encoding="utf-8")
