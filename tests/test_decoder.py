@@ -8,7 +8,8 @@ import pytest
 from kiwicha import ChipConfig
 from kiwicha_host import open_device
 from kiwicha_host.compiler import CompileError
-from kiwicha_host.language.decoder import ChipDecoder, Run, Step, check_chip, open_decoder
+from kiwicha_host.language import running
+from kiwicha_host.language.decoder import ChipDecoder, Run, Step, attend, check_chip, lines, open_decoder, tile
 from kiwicha_host.language.decoder.script import Ring, Script
 from kiwicha_host.language.exact import ExactDecoder
 from kiwicha_host.language.model import LlamaConfig, LlamaModel, shapes
@@ -235,8 +236,8 @@ def test_too_little_room(tiny):
 def test_few_accumulators(tiny, exact):
     """Fewer tokens at a time then, and one at a time or none."""
     tokens = tokens_of(30)
-    for lines in (64, 32):
-        few = dataclasses.replace(SMALL, accumulator_lines=lines, name="few")
+    for count in (64, 32):
+        few = dataclasses.replace(SMALL, accumulator_lines=count, name="few")
         decoder = ChipDecoder(tiny, open_device("golden", config=few), 64, rows=16)
         assert_same_bits(decoder.prefill(tokens[:23]), exact[22])
     with pytest.raises(CompileError, match="1 tokens needs 32 accumulator lines; configuration 'few' has 16"):
@@ -282,3 +283,42 @@ def test_a_script_loads_ahead_but_not_into_what_is_used():
     # 64 lines each: three fit, and a fourth comes when the first has been used.
     assert events[:5] == [("load", 0, 100), ("load", 1, 164), ("load", 2, 228), ("use", 0, 100), ("load", 3, 100)]
     assert events.index(("do",)) < events.index(("load", 5, lines[5]))
+
+
+@pytest.fixture
+def short_tiles(monkeypatch):
+    """Tiles of 32 positions in place of 512, in programs and in numpy."""
+    for module in (attend, lines, tile, running):
+        monkeypatch.setattr(module, "TILE", 32)
+
+
+@pytest.mark.parametrize("chip, rows", [("wide", 1), ("small", 20), ("tall", 7), ("square4", 32)])
+def test_a_running_maximum(tiny, short_tiles, chip, rows):
+    """Over three tiles of positions; some rows of a step see nothing of the last."""
+    tokens = tokens_of(75)
+    expected = ExactDecoder(tiny).logits(tokens)
+    start = 0 if rows > 1 else 60
+    decoder = ChipDecoder(tiny, open_device("golden", config=CHIPS[chip]), 96, rows=max(rows, 20))
+    logits = [decoder.prefill(tokens[:start + 10])]
+    decoder._rows = rows
+    logits += [decoder.prefill(tokens[start + 10:73]), decoder.step(tokens[73]), decoder.step(tokens[74])]
+    assert_same_bits(np.stack(logits), expected[[start + 9, 72, 73, 74]])
+
+
+def test_softmax_does_not_depend_on_the_tiles(tiny, monkeypatch):
+    """But for rounding."""
+    tokens, found = tokens_of(75), []
+    for size in (32, 512):
+        monkeypatch.setattr(running, "TILE", size)
+        found.append(ExactDecoder(tiny).logits(tokens))
+    assert (found[0][32:] != found[1][32:]).any()
+    assert_same_bits(found[0][:32], found[1][:32])
+    assert np.abs(found[0] - found[1]).max() < 0.02 * np.abs(found[1]).max()
+
+
+def test_beyond_a_tile():
+    """Of its own size."""
+    long, tokens = model(seed=6, layers=1, context=600, heads=2, kv_heads=1), tokens_of(516)
+    decoder = ChipDecoder(long, open_device("golden", config=CHIPS["wide"]), 520)
+    logits = [decoder.prefill(tokens[:514]), decoder.step(tokens[514]), decoder.step(tokens[515])]
+    assert_same_bits(np.stack(logits), ExactDecoder(long).logits(tokens)[513:])

@@ -10,7 +10,8 @@ from kiwicha import ChipConfig
 from kiwicha_host import open_device
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.golden.numerics import top
-from kiwicha_host.language.decoder import ChipDecoder, Run, Step, check_chip, open_decoder
+from kiwicha_host.language import running
+from kiwicha_host.language.decoder import ChipDecoder, Run, Step, attend, check_chip, lines, open_decoder, tile
 from kiwicha_host.language.deepseek.exact import ExactDecoder
 from kiwicha_host.language.deepseek.model import DeepSeekModel, Quantized
 from kiwicha_host.language.deepseek.stored import load, quantized
@@ -114,6 +115,16 @@ def test_the_stored_model_on_the_small_chip():
     stored, tokens = load(), [3, 100, 7, 512]
     decoder = ChipDecoder(stored.model, open_device("golden", config="small"), 64)
     assert_same_bits(logits_of(decoder, tokens, 3), ExactDecoder(stored.model).logits(tokens)[2:])
+
+
+def test_a_running_maximum(tiny, monkeypatch):
+    """Over three tiles of 32 positions in place of 512; latent vectors have two scales as values."""
+    for module in (attend, lines, tile, running):
+        monkeypatch.setattr(module, "TILE", 32)
+    tokens = tokens_of(60)
+    decoder = ChipDecoder(tiny, open_device("golden", config=WIDE), 64, rows=29)
+    logits = [decoder.prefill(tokens[:58]), decoder.step(tokens[58]), decoder.step(tokens[59])]
+    assert_same_bits(np.stack(logits), ExactDecoder(tiny).logits(tokens)[57:])
 
 
 def test_a_batch_has_the_bits_of_each_alone(tiny):

@@ -18,6 +18,7 @@ from ..golden.functions import exp2, reciprocal, rsqrt
 from ..golden.numerics import pairwise_sum
 from ..operands import FORMATS
 from .model import Layer, LlamaConfig, LlamaModel
+from .running import weighted_mean
 
 __all__ = ["ExactDecoder"]
 
@@ -133,14 +134,17 @@ class ExactDecoder:
         size = self._config.head_size
         keys, values = self._codes(_halves(k)), self._codes(v, block=-(-size // _BLOCK) * _BLOCK)
         scores = np.where(seen, _product(self._codes(_halves(q)), keys), np.float32(-np.inf))
-        largest = scores.max(axis=1, keepdims=True)
-        powers = exp2((scores - largest) * np.float32(_LOG2_E / math.sqrt(size)))
-        scales = np.ldexp(np.float32(1), values.scales[:, 0].astype(int) - 127) * (values.scales[:, 0] > 0)
-        p = self._codes(powers * scales.astype(np.float32))
-        v = np.zeros((p.elements.shape[1], size), values.elements.dtype)
-        v[:len(values.elements)] = values.elements[:, :size]
-        ones = np.full((p.scales.shape[1], size), 127, np.uint8)
-        return gemm_block(p.elements, v, p.scales, ones, _BLOCK) * reciprocal(pairwise_sum(powers))[:, None]
+
+        def weighted(powers: np.ndarray, some: slice) -> np.ndarray:
+            scales = values.scales[some, 0]
+            factors = np.ldexp(np.float32(1), scales.astype(int) - 127) * (scales > 0)
+            p = self._codes(powers * factors.astype(np.float32))
+            v = np.zeros((p.elements.shape[1], size), values.elements.dtype)
+            v[:len(scales)] = values.elements[some, :size]
+            ones = np.full((p.scales.shape[1], size), 127, np.uint8)
+            return gemm_block(p.elements, v, p.scales, ones, _BLOCK)
+
+        return weighted_mean(scores, np.float32(_LOG2_E / math.sqrt(size)), weighted)
 
 
 def _product(a: _Codes, w: _Codes) -> np.ndarray:

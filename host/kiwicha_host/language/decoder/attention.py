@@ -3,7 +3,8 @@
 import math
 
 from ...compiler.program.memory_map import ceil_div
-from .attend import Attend, Batch, Heads
+from .attend import Attend
+from .heads import Batch, Heads
 from .keep import Keep
 from .layers import LOG2_E, Layers
 from .lines import Lines

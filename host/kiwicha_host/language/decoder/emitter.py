@@ -146,7 +146,7 @@ class Emitter:
     def vector(self, a: int, loops: Sequence[_Loop], out: int, out_strides: Sequence[int], *, acc: bool = False,
                b: tuple[OperandUse, SecondSource, int, Sequence[int]] | None = None, parts: _Loop = (1, 0),
                scales: tuple[Numbers, int] | None = None, row: bool = False, out_step: int = 1,
-               **fields: int) -> None:
+               window: _Loop = (1, 0), **fields: int) -> None:
         """FP32 in, and out FP32 or (with `scales`) what products take.
 
         Parameters
@@ -156,12 +156,13 @@ class Emitter:
         b : what becomes of operand B, from where, its first line and its strides
         parts : column blocks that share a scale
         scales : how results are quantized, and the first line of their scales
+        window : of whose lines the largest counts
         row : one result of all columns and all of level 2; or with `top`, so many and their places
         """
         (count2, stride2), (count3, stride3) = loops
         top = fields.get("top", 0)
         out_loops = [((2 * top or 1) if row else count2, out_strides[0]), (count3, out_strides[1])]
-        a_loops = [*loops, parts]
+        a_loops = [*loops, parts, window]
         reads = set(_accumulators(a, 1 + sum((count - 1) * stride for count, stride in a_loops)) if acc else
                     _lines(a, [*a_loops, (self.words, 1)]))
         writes = set(_lines(out, [*out_loops, (self.words if scales is None else parts[0], out_step)]))
@@ -177,10 +178,11 @@ class Emitter:
             fields |= {"parts": parts[0], "part_stride": parts[1], "scale_line": scales[1]}
         self._builder.add(
             Unit.VECTOR, reads=reads, writes=writes, float=1, a_source=Source.ACCUMULATOR if acc else Source.WORDS,
-            out_format=OutFormat.FP32 if scales is None else scales[0].out_format, count0=1, count1=1,
-            count2=count2, count3=count3, a_line=a, a_stride2=stride2, a_stride3=stride3, out_line=out,
-            out_step=out_step, out_stride2=0 if row and not top else out_strides[0], out_stride3=out_strides[1],
-            row=int(row), **fields)
+            out_format=OutFormat.FP32 if scales is None else scales[0].out_format, count0=window[0],
+            a_stride0=window[1], count1=1, count2=count2, count3=count3, a_line=a, a_stride2=stride2,
+            a_stride3=stride3, out_line=out, out_step=out_step,
+            out_stride2=0 if row and not top else out_strides[0], out_stride3=out_strides[1], row=int(row),
+            **fields)
 
     def add_integers(self, a: int, b: int, out: int, count: int = 1) -> None:
         """Of `count` lines of words each, modulo 2^32."""

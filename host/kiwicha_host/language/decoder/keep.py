@@ -1,8 +1,8 @@
 """A step's keys and values, codes in the scratchpad, into memory, at their positions."""
 
 from ...compiler.program.memory_map import ceil_div
-from .attend import Kept
 from .emitter import Indexed
+from .heads import Kept
 from .layers import Layers
 from .lines import Lines
 from .numbers import PADDING

@@ -7,7 +7,7 @@ from ...compiler.errors import CompileError
 from ...compiler.program.memory_map import ceil_div
 from .emitter import GROUP
 from .layers import Codes
-from .numbers import Numbers
+from .numbers import TILE, Numbers
 from .script import Ring
 from .step import Step
 
@@ -58,7 +58,7 @@ class Lines:
         CompileError
             There are not so many, for this step.
         """
-        chunk = max(chunk, step.most_span // self.columns)
+        chunk = max(chunk, min(step.most_span, TILE) // self.columns)
         there, needed = self.config.scratchpad_lines, self._next + _CHUNKS * chunk
         if needed > there:
             raise CompileError(f"a step of {step.rows} tokens at {step.most_span} positions needs {needed} "

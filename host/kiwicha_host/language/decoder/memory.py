@@ -5,8 +5,8 @@ import numpy as np
 from kiwicha import ChipConfig
 
 from ..model import LlamaModel
-from .attend import Kept
 from .base_memory import BaseMemory
+from .heads import Kept
 from .numbers import PADDING
 from .shape import KEPT, DecoderShape
 from .step import Step

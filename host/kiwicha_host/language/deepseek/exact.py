@@ -18,6 +18,7 @@ from ...golden import gemm_block, quantize_block
 from ...golden.functions import exp2, reciprocal, rsqrt
 from ...golden.numerics import pairwise_sum
 from ...operands import FORMATS
+from ..running import weighted_mean
 from .config import DeepSeekConfig
 from .model import Attention, DeepSeekModel, FeedForward, Mixture, Quantized
 from .reference import turn
@@ -164,10 +165,13 @@ def _mixed(query: _Codes, kept: _Codes, start: int, config: DeepSeekConfig) -> n
     scores = gemm_block(query.elements, kept.elements.T, query.scales, kept.scales.T, _BLOCK)
     seen = np.arange(len(kept.elements)) <= start + np.arange(len(scores))[:, None]
     scores = np.where(seen, scores, np.float32(-np.inf))
-    powers = exp2((scores - scores.max(axis=1, keepdims=True)) * np.float32(config.softmax_scale * _LOG2_E))
-    blocks = [_weighted(powers, kept.scales[:, block], kept.elements[:, _BLOCK * block:_BLOCK * (block + 1)])
-              for block in range(config.kv_rank // _BLOCK)]
-    return np.concatenate(blocks, axis=1) * reciprocal(pairwise_sum(powers))[:, None]
+
+    def weighted(powers: np.ndarray, some: slice) -> np.ndarray:
+        return np.concatenate([
+            _weighted(powers, kept.scales[some, block], kept.elements[some, _BLOCK * block:_BLOCK * (block + 1)])
+            for block in range(config.kv_rank // _BLOCK)], axis=1)
+
+    return weighted_mean(scores, np.float32(config.softmax_scale * _LOG2_E), weighted)
 
 
 def _weighted(powers: np.ndarray, scales: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import partial
 
 from ....compiler.program.memory_map import ceil_div
-from ...decoder.attend import Attend, Batch
+from ...decoder.attend import Attend
+from ...decoder.heads import Batch
 from ...decoder.keep import Keep
 from ...decoder.layers import GROUP_BLOCKS, Codes, Layers, Rows
 from ...decoder.lines import Lines

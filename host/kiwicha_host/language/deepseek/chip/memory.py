@@ -6,8 +6,8 @@ import numpy as np
 
 from kiwicha import ChipConfig
 
-from ...decoder.attend import Kept
 from ...decoder.base_memory import BaseMemory
+from ...decoder.heads import Kept
 from ...decoder.numbers import E4M3, E4M3_E2M1, PADDING, padded
 from ...decoder.packed import Matrix, PackedMatrix, Table
 from ...decoder.step import Step

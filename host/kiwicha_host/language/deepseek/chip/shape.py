@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kiwicha.isa import TOP_MOST
 
-from ...decoder.attend import Heads
+from ...decoder.heads import Heads
 from ...decoder.layers import LOG2_E
 from ...decoder.numbers import E4M3, padded
 from ..config import DeepSeekConfig
