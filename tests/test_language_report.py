@@ -1,5 +1,6 @@
 """The report of a language model's step: which part of it each unit was in, and what a token cost."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -16,6 +17,7 @@ from kiwicha.isa import Unit
 from kiwicha_host import devices
 from kiwicha_host.assembler import decode
 from kiwicha_host.language.decoder import open_decoder
+from kiwicha_host.language.deepseek import stored
 from kiwicha_host.language.report import step_layers, write_step_report
 
 LEAN = dataclasses.replace(ChipConfig.preset("tiny"), functions=True, block_scales=True, bank_lines=4096,
@@ -73,6 +75,19 @@ def test_each_instruction_belongs_to_a_part(step):
         numbers = [number for number, code in zip(layers.of_instruction, run.template.code, strict=True)
                    if code[0] == unit.value]
         assert numbers == sorted(numbers)
+
+
+def test_a_deepseek_model_has_parts_too():
+    chip = ChipConfig.preset("wide")
+    with contextlib.closing(open_decoder(stored.load().model, device="golden", config=chip, context=8)) as decoder:
+        decoder.step(3)
+        layers = step_layers(chip, decoder.last)
+    assert layers.names == ["embedding", *(f"layer {number}, {part}" for number in range(3)
+                                           for part in ("attention", "feed-forward")), "head"]
+    # Whichever experts are chosen, they are as many.
+    macs = dict(zip(layers.names, (work.macs for work in layers.works), strict=True))
+    assert macs["layer 1, feed-forward"] == macs["layer 2, feed-forward"] > 0
+    assert macs["layer 0, attention"] == macs["layer 1, attention"] == macs["layer 2, attention"] > 0
 
 
 def test_works_are_those_of_the_instructions(step):
