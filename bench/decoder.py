@@ -5,6 +5,7 @@ the whole follow from programs of two and of three layers.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 from kiwicha import ChipConfig
@@ -19,6 +20,7 @@ from kiwicha_host.language.decoder.step import Indices
 from kiwicha_host.language.decoder.template import Template
 from kiwicha_host.language.generate import macs
 from kiwicha_host.language.model import LlamaConfig
+from kiwicha_host.memory_latency import MEMORY_LATENCY
 
 __all__ = ["CHIPS", "MODEL", "Taken", "step_program", "take"]
 
@@ -41,21 +43,24 @@ class Taken(NamedTuple):
     macs: int
 
 
-def take(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> Taken:
-    """A step of `tokens` tokens of one sequence, the first at `position`.
+def take(config: ChipConfig, model: LlamaConfig, tokens: int, position: int, latency: int = MEMORY_LATENCY
+         ) -> Taken:
+    """A step of `tokens` tokens of one sequence, the first at `position`, with memory of `latency` cycles.
 
     Raises
     ------
     CompileError
         It does not fit the chip.
     """
-    few, more = (_layers(config, dataclasses.replace(model, layers=layers), tokens, position) for layers in (2, 3))
+    few, more = (_layers(config, dataclasses.replace(model, layers=layers), tokens, position, latency)
+                 for layers in (2, 3))
     cycles, moved = (a + (b - a) * (model.layers - 2) for a, b in zip(few, more, strict=True))
     before = macs(model, position, 0) - model.width * model.vocabulary if position else 0
     everything = macs(model, position + tokens, 0) - before
     return Taken(cycles, moved, everything)
 
 
+@functools.lru_cache(maxsize=4)
 def step_program(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> tuple[Template, int]:
     """The step's program, and its address, where the memory that it works on ends. All tokens are number 0.
 
@@ -72,10 +77,10 @@ def step_program(config: ChipConfig, model: LlamaConfig, tokens: int, position: 
     return template, memory.region(0).base
 
 
-def _layers(config: ChipConfig, model: LlamaConfig, tokens: int, position: int) -> tuple[int, int]:
+def _layers(config: ChipConfig, model: LlamaConfig, tokens: int, position: int, latency: int) -> tuple[int, int]:
     template, address = step_program(config, model, tokens, position)
     code = template.code.tobytes()
-    return predict(config, code, address=address).cycles, template.moved + len(code)
+    return predict(config, code, latency=latency, address=address).cycles, template.moved + len(code)
 
 
 def main() -> None:
