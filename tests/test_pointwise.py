@@ -1,6 +1,8 @@
 """Layers that make each place of the same place alone, as a pipeline of groups of places."""
 
 import random
+from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,22 +99,25 @@ def test_feed_forward(name, size):
     graph.check(config, begin, result)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_any_order(seed):
-    """Any order that queues and semaphores allow gives the same result, with several groups under way."""
+@pytest.mark.parametrize("seed, streamed", [(seed, seed % 2 == 0) for seed in range(6)])
+def test_any_order(seed, streamed):
+    """Any order that queues and semaphores allow gives the same result, with several groups under way, and weights
+    that stay, or come for each.
+    """
     print(f"seed {seed}")
     graph = Graph(np.random.default_rng(seed), 1 + seed % 2)
     graph.made = graph.graph.new_map
-    begin, result = feed_forward(graph, 9, 14, (13, 7), more=seed % 3)
-    network = graph.check(BANKED, begin, result)
-    assert pointwise(network) and pointwise(network)[0]._size < 13 * 7 / 2
+    config = replace(BANKED, bank_lines=256)
+    begin, result = feed_forward(graph, *((24, 60) if streamed else (9, 14)), (13, 7), more=seed % 3)
+    network = graph.check(config, begin, result)
+    assert pointwise(network)[0]._streamed == streamed and pointwise(network)[0]._size < 13 * 7 / 2
     job = network.batch_job(graph.inputs)
     before = job.memory.copy()
     program = b"".join(job.instruction(index) for index in range(job.program_count))
     for options in ({}, *({kind: unit} for kind in ("favourite", "last") for unit in UNITS)):
         job.memory[:] = before
-        changed = reordered(job, list(legal_order(program, random.Random(seed), BANKED.queue_depth, **options)))
-        with open_device("golden", BANKED) as device:
+        changed = reordered(job, list(legal_order(program, random.Random(seed), config.queue_depth, **options)))
+        with open_device("golden", config) as device:
             device.run(changed)
         job.memory[:] = changed.memory
         for view, got in zip((begin, result), network.results(job).values(), strict=True):
@@ -154,6 +159,16 @@ def test_on_the_compiled_chip():
                 assert sum(len(item.plans) for item in pointwise(loaded.compiled.networks[0])) >= layers
             for name, codes in got.items():
                 np.testing.assert_array_equal(codes, expected[name], err_msg=f"{name}, {count} x {width}")
+        for inner, streamed in ((60, True), (20, False)):
+            graph = Graph(np.random.default_rng(inner), 2)
+            graph.made = graph.graph.new_map
+            begin, result = feed_forward(graph, 24, inner, (9, 7))
+            network = graph.check(device.config, begin, result)
+            assert pointwise(network)[0]._streamed == streamed
+            job = network.batch_job(graph.inputs)
+            device.run(job)
+            for view, codes in zip((begin, result), network.results(job).values(), strict=True):
+                np.testing.assert_array_equal(codes.transpose(0, 2, 3, 1), graph.values[view.map])
 
 
 def test_fewer_cycles(monkeypatch):
@@ -205,13 +220,24 @@ def test_long_instructions_are_cut():
     assert [piece.fields for piece in Recorded(0, Unit.VECTOR, (), (), row).cut(config)] == [row]
 
 
+def test_weights_come_a_batch_ahead():
+    """Those of the first that follows, too, and each once."""
+    config = ChipConfig.preset("wide")
+    kinds = {unit: Recorded(0, unit, (), (), {"count2": 9}) for unit in UNITS}
+    batches = [Batch([kinds[Unit.MATMUL]], [kinds[Unit.VECTOR]], deque([kinds[Unit.LOAD]])) for _ in range(4)]
+    steps = [interleaved(config, batches[:2], [], batches[2:]), interleaved(config, batches[2:], [])]
+    text = "".join(item.unit.name[0] for step in steps for item in step)
+    assert text == "LLMLMVV" + "LMMVV"
+
+
 def test_others_come_between():
     """VECTOR does other work while the array multiplies, and nothing is lost."""
     config = ChipConfig.preset("wide")
     product = Recorded(0, Unit.MATMUL, (), (), {"count0": 64, "count1": 1, "count2": 12, "count3": 1})
     result = Recorded(0, Unit.VECTOR, (), (), {"count2": 64})
     other = Recorded(1, Unit.VECTOR, (), (), {"count2": 50})
-    order = list(interleaved(config, [Batch([product] * 2, [result] * 2)] * 3, [other] * 12))
+    batches = [Batch([product] * 2, [result] * 2, deque()) for _ in range(3)]
+    order = list(interleaved(config, batches, [other] * 12))
     kinds = ["product" if item.unit == Unit.MATMUL else "other" if item.layer else "result" for item in order]
     assert sorted(kinds) == ["other"] * 12 + ["product"] * 6 + ["result"] * 6
     assert kinds[:4] == ["product"] * 4 and kinds[4] == "other"

@@ -18,18 +18,24 @@ _STEP, _VECTOR, _TABLE = 200, 8, 380
 _SEGMENT = 400
 
 
-def cycles(config: ChipConfig, plans: Sequence[ConvPlan | VectorPlan], stages: Stages, size: int) -> float:
-    """Of groups of `size` places: of each step, those of the unit that has more to do."""
+def cycles(config: ChipConfig, plans: Sequence[ConvPlan | VectorPlan], stages: Stages, size: int,
+           streamed: bool) -> float:
+    """Of groups of `size` places: of each step, those of the unit that has more to do.
+
+    With `streamed` weights LOAD brings them in each step.
+    """
     places = plans[0].layer.out_size[0] * plans[0].layer.out_size[1]
     groups = ceil_div(places, size)
-    array, vector = [0] * stages.count, [0] * stages.count
+    array, vector, loads = ([0] * stages.count for _ in range(3))
     for plan, stage in zip(plans, stages.of, strict=True):
         array[stage] += _array(plan, size)
         vector[stage] += _vector(config, plan, size)
+        if streamed and isinstance(plan, ConvPlan):
+            loads[stage] += plan.weight_lines * config.line_bytes // config.bus_bytes
     total = float(_SEGMENT)
     for step in range(groups + stages.count - 1):
         now = range(max(0, step - groups + 1), min(stages.count, step + 1))
-        total += max(sum(array[stage] for stage in now), sum(vector[stage] for stage in now)) + _STEP
+        total += max(sum(unit[stage] for stage in now) for unit in (array, vector, loads)) + _STEP
     return total
 
 
@@ -49,6 +55,6 @@ def _vector(config: ChipConfig, plan: ConvPlan | VectorPlan, places: int) -> int
     steps = ceil_div(config.columns, config.vector_lanes)
     if isinstance(plan, ConvPlan):
         return plan.blocks * (places * steps + _VECTOR)
-    box, tables = plan.box(1), 1 + (plan.layer.b_table is not None)
+    box, tables = plan.image, 1 + (plan.layer.b_table is not None)
     return (places * ceil_div(plan.layer.channels, config.columns) * steps * box.passes + _TABLE * tables
             + box.row_results * ROW_RESULT)

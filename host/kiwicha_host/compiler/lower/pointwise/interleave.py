@@ -75,23 +75,32 @@ class Recorder(Emitter):
 
 @dataclass(frozen=True)
 class Batch:
-    """Products whose sums are in the same half of the accumulators, and what makes results of them."""
+    """Products whose sums are in the same half of the accumulators, what makes results of them, and what brings
+    their weights, if these do not stay; that goes as it is put into a program.
+    """
     products: list[Recorded]
     results: list[Recorded]
+    loads: deque[Recorded]
 
 
-def interleaved(config: ChipConfig, batches: Sequence[Batch], others: Sequence[Recorded]) -> Iterator[Recorded]:
+def interleaved(config: ChipConfig, batches: Sequence[Batch], others: Sequence[Recorded],
+                following: Sequence[Batch] = ()) -> Iterator[Recorded]:
     """`batches`, which use the halves in turn, among `others`, which need none of them.
 
     VECTOR takes a batch's results when the array is at the next one, by an estimate, and does the others' work
-    meanwhile.
+    meanwhile. Weights come a batch ahead, those of the first that is `following` too.
     """
+    coming = deque([*batches, *following[:1]])
     waiting = deque(item for other in others for item in other.cut(config))
     left, ended = deque(batches), deque[tuple[int, list[Recorded]]]()
     array = vector = 0
     while left or ended or waiting:
         while left and len(ended) < 2:
             batch = left.popleft()
+            for ahead in list(coming)[:2]:
+                while ahead.loads:
+                    yield ahead.loads.popleft()
+            coming.popleft()
             yield from batch.products
             array += sum(item.cycles(config) for item in batch.products)
             ended.append((array, batch.results))

@@ -1,5 +1,7 @@
 """Segments of layers that make each place of the same place alone."""
 
+import itertools
+from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,33 +17,31 @@ from ..geometry import Rect, Strides
 from ..product.spans import split
 from ..vector.kinds import work_of
 from ..vector.plan import Box, VectorPlan
-from ..vector.tiles import Tile
+from ..vector.tiles import Tile, even_parts
 from .estimate import cycles
 from .interleave import Batch, Recorded, Recorder, interleaved
-from .layout import Layout, pieces
+from .layout import Layout, blocks_together, pieces
 from .stages import Stages, place_stride
 
 __all__ = ["Pointwise"]
 
 #: Groups of as many places as the array has rows that an image must be good for.
 _LEAST = 4
-#: The array's cycles for products that use the same half of the accumulators.
-_BATCH = 2048
 
 
 class Pointwise:
-    """Layers whose weights are all in the scratchpad, and places of them group by group, as :class:`Stages` says.
+    """Layers that work on places group by group, as :class:`Stages` says.
 
     Operands and results that other layers have or need are in memory; the rest never is. `size` places are a
-    group.
+    group. Weights are in the scratchpad, or `streamed`: they come for each group anew.
     """
 
     def __init__(self, config: ChipConfig, first: int, plans: list[ConvPlan | VectorPlan], stages: Stages,
-                 size: int):
+                 size: int, streamed: bool):
         self.config, self.first, self.plans = config, first, plans
-        self._stages, self._size = stages, size
+        self._stages, self._size, self._streamed = stages, size, streamed
         self._places = _places(plans[0])
-        self._room = Layout(config, plans, stages, size)
+        self._room = Layout(config, plans, stages, size, streamed)
 
     @classmethod
     def of(cls, config: ChipConfig, first: int, plans: list[ConvPlan | VectorPlan], maps: FeatureMaps
@@ -52,16 +52,16 @@ class Pointwise:
         if not any(products) or all(products) or places < _LEAST * config.rows:
             return None
         stages = Stages(plans, first, maps)
-        counts = range(1, places // config.rows + 1)
-        sizes = [size for size in sorted({ceil_div(places, count) for count in counts})
-                 if Layout(config, plans, stages, size).fits]
-        found = [cls(config, first, plans, stages, size) for size in sizes]
+        found = list[Pointwise]()
+        for size in (size for size in even_parts(places) if size >= config.rows):
+            ways = (cls(config, first, plans, stages, size, streamed) for streamed in (False, True))
+            found += itertools.islice((segment for segment in ways if segment._room.fits), 1)
         return min(found, key=lambda item: item.cycles, default=None)
 
     @property
     def cycles(self) -> float:
         """About how many an image takes."""
-        return cycles(self.config, self.plans, self._stages, self._size)
+        return cycles(self.config, self.plans, self._stages, self._size, self._streamed)
 
     @staticmethod
     def takes(config: ChipConfig, plan: ConvPlan | VectorPlan) -> bool:
@@ -84,26 +84,35 @@ class Pointwise:
 
     def emit(self, emitter: Emitter, images: int, at: Sequence[Addresses]) -> None:
         """Instructions for `images` images."""
-        groups = [_Group(image, start, count) for image in range(images)
-                  for start, count in split(self._places, self._size)]
-        accumulators, stages = _Sums(self.config, self._size), self._stages
-        for step in range(-1, len(groups) + stages.count - 1):
+        groups = [_Group(image, start, size) for image in range(images)
+                  for start, size in split(self._places, self._size)]
+        self._load(emitter, -1, groups, at)
+        sums, slots = _Sums(self.config, self._size), itertools.count()
+        batches, others = self._step(0, groups, at, sums, slots)
+        for step in range(len(groups) + self._stages.count - 1):
             self._load(emitter, step, groups, at)
-            batches, others = list[Batch](), list[Recorded]()
-            for layer in sorted(range(len(self.plans)), key=lambda layer: -stages.of[layer]):
-                number, plan = step - stages.of[layer], self.plans[layer]
-                if not 0 <= number < len(groups):
-                    continue
-                stored = Recorder(self.first + layer)
-                if stages.stored[layer]:
-                    self._store(stored, layer, number, groups[number], at[layer])
-                if isinstance(plan, ConvPlan):
-                    batches += self._multiplied(layer, plan, number, groups[number], accumulators)
-                    batches[-1].results.extend(stored.items)
-                else:
-                    others += [*self._computed(layer, plan, number, groups[number]), *stored.items]
-            for item in interleaved(self.config, batches, others):
+            following = self._step(step + 1, groups, at, sums, slots)
+            for item in interleaved(self.config, batches, others, following[0]):
                 item.emit(emitter)
+            batches, others = following
+
+    def _step(self, step: int, groups: list["_Group"], at: Sequence[Addresses], sums: "_Sums",
+              slots: Iterator[int]) -> tuple[list[Batch], list[Recorded]]:
+        """What the array and the vector unit do in a step: each stage for its group, the last stage first."""
+        batches, others = list[Batch](), list[Recorded]()
+        for layer in sorted(range(len(self.plans)), key=lambda layer: -self._stages.of[layer]):
+            number, plan = step - self._stages.of[layer], self.plans[layer]
+            if not 0 <= number < len(groups):
+                continue
+            stored = Recorder(self.first + layer)
+            if self._stages.stored[layer]:
+                self._store(stored, layer, number, groups[number], at[layer])
+            if isinstance(plan, ConvPlan):
+                batches += self._multiplied(layer, plan, number, groups[number], sums, slots, at[layer].weights)
+                batches[-1].results.extend(stored.items)
+            else:
+                others += [*self._computed(layer, plan, number, groups[number]), *stored.items]
+        return batches, others
 
     # What comes from memory, and goes there.
 
@@ -147,7 +156,7 @@ class Pointwise:
         if isinstance(plan, VectorPlan):
             load_lines(emitter, self.config, address, line, plan.weight_lines, self._key(layer, 0))
             return
-        for first, count in pieces(plan):
+        for first, count in pieces(plan) if not self._streamed else ():
             lines = first * plan.block_lines
             load_lines(emitter, self.config, address + lines * self.config.line_bytes, line + lines,
                        count * plan.block_lines, self._key(layer, first))
@@ -161,23 +170,27 @@ class Pointwise:
 
     # What is computed.
 
-    def _multiplied(self, layer: int, plan: ConvPlan, number: int, places: "_Group", accumulators: "_Sums"
-                    ) -> Iterator[Batch]:
+    def _multiplied(self, layer: int, plan: ConvPlan, number: int, places: "_Group", sums: "_Sums",
+                    slots: Iterator[int], weights: int) -> Iterator[Batch]:
         """Products of all blocks of output channels, and what makes results of them."""
         rect, blocks = Rect(0, 0, 1, places.count), plan.blocks
         line, key = self._room.place(self._stages.sources[layer], number)
         source = Place(line, places.count, 0, (key,))
         line, key = self._room.place(self._stages.targets[layer], number)
         target = Place(line, places.count, 0, (key,))
-        most = min(accumulators.slots, max(1, _BATCH // plan.product_cycles(places.count)))
-        for first, count in split(blocks, most):
-            products, results = Recorder(self.first + layer), Recorder(self.first + layer)
-            for block, slot in zip(range(first, first + count), accumulators.take(count), strict=True):
-                line, key = self._room.constants[layer] + block * plan.block_lines, self._key(layer, block)
-                unit(products, plan, source, block, Weights(line, 0, plan.weight_tiles, key), slot, rect)
-                epilogue(results, plan, (line + plan.weight_tiles * self.config.rows, key), slot,
+        for first, count in split(blocks, blocks_together(plan, self._size)):
+            loads, products, results = (Recorder(self.first + layer) for _ in range(3))
+            base, key = self._room.constants[layer] + first * plan.block_lines, None
+            if self._streamed:
+                base, key = self._room.slot(next(slots))
+                load_lines(loads, self.config, weights + first * plan.block_lines * self.config.line_bytes, base,
+                           count * plan.block_lines, key)
+            for block, slot in zip(range(first, first + count), sums.take(count), strict=True):
+                line, own = base + (block - first) * plan.block_lines, key or self._key(layer, block)
+                unit(products, plan, source, block, Weights(line, 0, plan.weight_tiles, own), slot, rect)
+                epilogue(results, plan, (line + plan.weight_tiles * self.config.rows, own), slot,
                          target.shifted(block), rect, blocks)
-            yield Batch(products.items, results.items)
+            yield Batch(products.items, results.items, deque(loads.items))
 
     def _computed(self, layer: int, plan: VectorPlan, number: int, places: "_Group") -> list[Recorded]:
         recorder, count, channels = Recorder(self.first + layer), places.count, plan.layer.channels
@@ -206,7 +219,6 @@ class _Sums:
 
     def __init__(self, config: ChipConfig, size: int):
         self._half, self._size = config.accumulator_lines // 2, size
-        self.slots = self._half // size
         self._second = False
 
     def take(self, count: int) -> list[tuple[int, Hashable]]:

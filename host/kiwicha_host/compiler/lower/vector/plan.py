@@ -1,6 +1,7 @@
 """A layer of the vector unit on one configuration: its tables, and the places that it walks over."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -119,6 +120,11 @@ class VectorPlan:
         layer = self.layer
         return self.of(Box(images, layer.channels, layer.size, layer.out_size, self.source, self.second,
                            self.target, layer.pool)).flat()
+
+    @cached_property
+    def image(self) -> Box:
+        """What it does for one."""
+        return self.box(1)
 
     def of(self, box: Box) -> Box:
         """`box` with what this kind of layer has besides."""

@@ -14,7 +14,7 @@ from ..product.estimate import VECTOR_OVERHEAD
 from ..product.spans import Span, split
 from .plan import Box
 
-__all__ = ["ROW_RESULT", "Tile", "Tiling", "choose", "least"]
+__all__ = ["ROW_RESULT", "Tile", "Tiling", "choose", "even_parts", "least"]
 
 #: More tiles than so many at once in the scratchpad do not help.
 _MOST_SLOTS = 4
@@ -99,18 +99,18 @@ def choose(config: ChipConfig, box: Box, room: int, memory_latency: int) -> Tili
 
 def _candidates(config: ChipConfig, box: Box, room: int) -> Iterator[Tiling]:
     (height, width), blocks = box.out_size, ceil_div(box.channels, config.columns)
-    sizes = [(h, width) for h in _parts(height)] + [(1, w) for w in _parts(width)[1:]]
+    sizes = [(h, width) for h in even_parts(height)] + [(1, w) for w in even_parts(width)[1:]]
     smallest = least(config, box)
-    for (h, w), part in product(sizes, [blocks] if box.row_lines else _parts(blocks)):
+    for (h, w), part in product(sizes, [blocks] if box.row_lines else even_parts(blocks)):
         whole = (part, h, w) == (blocks, height, width)
-        for images in _parts(box.images) if whole else [1]:
+        for images in even_parts(box.images) if whole else [1]:
             tiling = Tiling(images, part, h, w)
             lines = tiling.lines(box)
             if lines <= room and (lines <= _MOST_LINES or tiling == smallest):
                 yield replace(tiling, slots=min(_MOST_SLOTS, room // lines))
 
 
-def _parts(total: int) -> list[int]:
+def even_parts(total: int) -> list[int]:
     """Sizes of even parts to try, the largest first: for 1 to 8 parts, then about three for each doubling."""
     counts = {*range(1, 9), *(int(8 * 1.25 ** step) for step in range(1, 75)), total}
     return sorted({ceil_div(total, count) for count in counts if count <= total}, reverse=True)
