@@ -18,7 +18,7 @@ from .tile import Tile, TileLines
 __all__ = ["Attend"]
 
 #: The share of the scratchpad that scores may have.
-_SCORES_SHARE = 8
+_SCORES_SHARE = 32
 
 
 class Attend:
@@ -38,7 +38,7 @@ class Attend:
         tile = min(step.most_span, TILE)
         each = heads.count * (tile // layers.columns) * words
         self.at_once = max(1, min(step.length, config.scratchpad_lines // _SCORES_SHARE // each,
-                                  config.accumulator_lines // 2 // self.accumulators(heads, config.columns)))
+                                  layers.most_accumulators // self.accumulators(heads, config.columns)))
         vectors = self.at_once * heads.count
         scale_lines = ceil_div(vectors, config.line_bytes)
         scores = lines.take(self.at_once * each)

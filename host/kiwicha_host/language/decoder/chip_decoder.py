@@ -14,7 +14,7 @@ from ..model import LlamaModel
 from .architecture import architecture, check_chip
 from .logits import finds_tokens
 from .numbers import padded
-from .step import Indices, Run, Step
+from .step import Run, Step
 from .template import Template
 
 __all__ = ["ChipDecoder", "StepRun"]
@@ -105,7 +105,8 @@ class ChipDecoder:
         while start < len(tokens):
             some = tokens[start:start + self._rows]
             try:
-                logits = self.run(Step((Run(sequence, self._lengths[sequence]),), len(some)), some)[0]
+                is_last = start + len(some) == len(tokens)
+                logits = self.run(Step((Run(sequence, self._lengths[sequence]),), len(some), is_last), some)[0]
                 start += len(some)
             except CompileError:        # no room for so many at once
                 if self._rows == 1:
@@ -135,7 +136,7 @@ class ChipDecoder:
                 for number, logits in self.steps({number: tokens[number] for number in half}).items()}
 
     def run(self, step: Step, tokens: Sequence[int]) -> np.ndarray:
-        """float32 [runs, vocabulary]: the logits after the last token of each run.
+        """float32 [runs, vocabulary]: the logits after the last token of each run; or [runs, 0] of a step without.
 
         Raises
         ------
@@ -153,7 +154,7 @@ class ChipDecoder:
             self._templates.clear()
             template = self._architecture.program(config, self.memory, step, self._scratch).template()
             self._templates[kind] = template
-        words = Indices(step, config.columns).words(tokens)
+        words = template.indices(step, tokens, config.columns)
         self._put(self.memory.indices.base, words.view(np.uint8))
         self._put(self._program, template.with_indices(words).reshape(-1))
         result = self._device.run(Job(
@@ -165,6 +166,8 @@ class ChipDecoder:
         self.compulsory_bytes += self.last.compulsory_bytes
         for run in step.runs:
             self._lengths[run.sequence] = run.position + step.length
+        if not step.logits:
+            return np.empty((len(step.runs), 0), np.float32)
         if finds_tokens(config):
             first = self.memory.tokens.address(0)
             found = self._image[first:first + 4 * len(step.runs)].view(np.uint32)

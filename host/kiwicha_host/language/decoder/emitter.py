@@ -64,9 +64,19 @@ class Emitter:
     def __init__(self, config: ChipConfig, indices: int):
         self.config, self.columns, self.words = config, config.columns, word_lines(config)
         self._builder, self._indices = ProgramBuilder(), indices
-        self.bytes = 0
+        self.bytes = self._array = self._passes = 0
         self.moving: list[tuple[int, Indexed]] = []
         self.parts: list[str] = []
+
+    @property
+    def cycles(self) -> int:
+        """A guess of what products and passes of the vector unit take so far, one after the other."""
+        return self._array + self._passes
+
+    def _pass(self, blocks: int, is_row: bool, has_function: bool) -> None:
+        """Blocks of columns: an element a lane and cycle, or, of functions, one a cycle."""
+        is_serial = has_function and not is_row
+        self._passes += blocks * self.columns // (1 if is_serial else self.config.vector_lanes)
 
     def __len__(self) -> int:
         return len(self._builder)
@@ -132,6 +142,7 @@ class Emitter:
         count = inner * outer
         scale_lines = ceil_div(count, self.config.line_bytes)
         scales = numbers.blocks(k)
+        self._array += blocks * tiles * max(count, rows)
         reads = {*_lines(a, [(tiles, 1), (inner, a0), (outer, a1)]), *_lines(a_scale, [(scales * scale_lines, 1)]),
                  *_lines(w, [(k, 1), (blocks, w_stride)]),
                  *_lines(w_scale, [(scales, w_scale_strides[0]), (blocks, w_scale_strides[1])])}
@@ -161,6 +172,7 @@ class Emitter:
         """
         (count2, stride2), (count3, stride3) = loops
         top = fields.get("top", 0)
+        self._pass(count2 * count3 * parts[0], row, "function" in fields)
         out_loops = [((2 * top or 1) if row else count2, out_strides[0]), (count3, out_strides[1])]
         a_loops = [*loops, parts, window]
         reads = set(_accumulators(a, 1 + sum((count - 1) * stride for count, stride in a_loops)) if acc else

@@ -25,6 +25,7 @@ class Keep:
     def __init__(self, lines: Lines, layers: Layers, step: Step, *, key: int, scales: int, context: int,
                  relay: int):
         self._emit, self._step, self._key, self._context, self._relay = layers.emit, step, key, context, relay
+        self._relay_name = ("keys", relay)
         self._columns, self._line = layers.columns, layers.config.line_bytes
         self._indices = Indices(step, layers.columns)
         self._bytes = [lines.take(key) for _ in range(2)]
@@ -62,10 +63,10 @@ class Keep:
         """Rows of codes become columns: by way of memory, from where each byte gets a line of its own."""
         emit, size = self._emit, self._key
         emit.store(self._relay, size, line, segment=self._columns, rows=self._step.length, row_stride=size,
-                   row_lines=size // self._columns, writes=["keys"])
+                   row_lines=size // self._columns, writes=[self._relay_name])
         for index in range(self._step.length):
             through = self._bytes[index % 2]
             emit.load(self._relay + index * size, 1, through, segment=1, rows=size, row_stride=1, row_lines=1,
-                      reads=["keys"])
+                      reads=[self._relay_name])
             emit.store(self._at(kept.keys, run, index), 1, through, segment=1, rows=size, row_stride=kept.pitch,
                        row_lines=1, writes=[kept.name])

@@ -67,22 +67,24 @@ class Shared:
 
 
 class Layers:
-    """Emits passes over rows of words."""
+    """Emits passes over rows of words; `accumulators` are the lines that sums may take, all unless told."""
 
-    def __init__(self, config: ChipConfig, shared: Shared, emitter: Emitter, script: Script):
+    def __init__(self, config: ChipConfig, shared: Shared, emitter: Emitter, script: Script,
+                 accumulators: range | None = None):
         self.config, self._at = config, shared
         self.emit, self.script = emitter, script
         self.columns, self.words = emitter.columns, emitter.words
         #: Bytes of words in a line.
         self.segment = min(config.line_bytes, 4 * config.columns)
         self.chunk = shared.chunk
-        self._half = config.accumulator_lines // 2
+        lines = range(config.accumulator_lines) if accumulators is None else accumulators
+        self._first, self._half = lines.start, len(lines) // 2
         self._turn = 0
 
     def accumulators(self) -> int:
         """The first line of the half that was not given out last."""
         self._turn ^= 1
-        return self._turn * self._half
+        return self._first + self._turn * self._half
 
     @property
     def most_accumulators(self) -> int:
@@ -144,9 +146,9 @@ class Layers:
         if self.config.rows == self.columns:
             return
         self.emit.store(self._at.relay, size, line, segment=self.columns, rows=rows, row_stride=size,
-                        row_lines=size // self.columns, writes=["relay"])
+                        row_lines=size // self.columns, writes=[("relay", self._at.relay)])
         self.emit.load(self._at.relay, size, line, segment=self.config.rows, rows=rows, row_stride=size,
-                       row_lines=size // self.config.rows, reads=["relay"])
+                       row_lines=size // self.config.rows, reads=[("relay", self._at.relay)])
 
     # Products.
 

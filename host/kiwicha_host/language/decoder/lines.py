@@ -1,5 +1,7 @@
 """Lines of the scratchpad, given out one part after another."""
 
+from collections.abc import Sequence
+
 from kiwicha import ChipConfig
 from kiwicha.timing import word_lines
 
@@ -14,7 +16,7 @@ from .step import Step
 __all__ = ["CHUNK_SHARE", "Lines", "chunk_lines"]
 
 #: The share of the scratchpad that a chunk of the ring may have.
-CHUNK_SHARE = 16
+CHUNK_SHARE = 32
 #: The ring holds this many chunks, at least.
 _CHUNKS = 2
 
@@ -49,19 +51,21 @@ class Lines:
         scale_lines = ceil_div(rows, self.config.line_bytes)
         return Codes(self.code_lines(rows, size), self.take(numbers.blocks(size) * scale_lines), size, numbers)
 
-    def ring(self, chunk: int, step: Step) -> Ring:
-        """What is left, mostly in banks that little else is in; at least some chunks of so many lines, or of a
-        scale for each position.
+    def rings(self, chunk: int, steps: Sequence[Step]) -> list[Ring]:
+        """What is left, a ring for each step, mostly in banks that little else is in; in each at least some chunks
+        of so many lines, or of a scale for each position.
 
         Raises
         ------
         CompileError
-            There are not so many, for this step.
+            There are not so many.
         """
-        chunk = max(chunk, min(step.most_span, TILE) // self.columns)
-        there, needed = self.config.scratchpad_lines, self._next + _CHUNKS * chunk
+        rows, span = sum(step.rows for step in steps), max(step.most_span for step in steps)
+        chunk = max(chunk, min(span, TILE) // self.columns)
+        there, needed = self.config.scratchpad_lines, self._next + len(steps) * _CHUNKS * chunk
         if needed > there:
-            raise CompileError(f"a step of {step.rows} tokens at {step.most_span} positions needs {needed} "
-                               f"scratchpad lines; configuration {self.config.name!r} has {there}: choose one "
-                               "with more, or a shorter text")
-        return Ring(self._next, there - self._next, GROUP)
+            raise CompileError(f"a step of {rows} tokens at {span} positions needs {needed} scratchpad lines; "
+                               f"configuration {self.config.name!r} has {there}: choose one with more, or a "
+                               "shorter text")
+        share = (there - self._next) // len(steps) // GROUP * GROUP
+        return [Ring(self._next + number * share, share, GROUP) for number in range(len(steps))]

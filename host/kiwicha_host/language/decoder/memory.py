@@ -76,9 +76,9 @@ class DecoderMemory(BaseMemory):
         shape, layers = self.shape, self.shape.model.layers
         position = shape.k + KEPT.blocks(shape.k) + shape.v + shape.model.kv_heads
         seen = sum(run.position + step.length for run in step.runs)
-        weights = self.head.region.size + sum(matrix.region.size for layer in self.layers for matrix in layer)
-        return (weights + step.rows * self.embedding.row_bytes + layers * seen * position
-                + len(step.runs) * self.logits.row_bytes)
+        weights = sum(matrix.region.size for layer in self.layers for matrix in layer)
+        head = self.head.region.size + len(step.runs) * self.logits.row_bytes if step.logits else 0
+        return weights + step.rows * self.embedding.row_bytes + layers * seen * position + head
 
     def image_of(self, model: LlamaModel) -> np.ndarray:
         """The constant part."""

@@ -1,5 +1,6 @@
 """What depends on positions: RoPE, and which positions a row may see."""
 
+from functools import partial
 from typing import NamedTuple
 
 from kiwicha.isa import OperandUse, SecondSource
@@ -83,15 +84,19 @@ class Positions:
         return self.mask_blocks * self._words
 
     def turn(self, x: Vectors, heads: int, out: Vectors) -> None:
-        """RoPE of all rows: x1 cos - x2 sin, x2 cos + x1 sin of the halves of each head; `out` may be `x`."""
-        rows = self._step.rows
-        for first in range(0, rows, self._at_once):
-            # All products of some rows, then their sums: by then, the first products are where they are read.
-            some = range(first, min(rows, first + self._at_once))
-            for row in some:
-                self._multiply(row, row - first, x, heads, out)
-            for row in some:
-                self._add(row, row - first, heads, out)
+        """Script: RoPE of all rows, some at a time: x1 cos - x2 sin, x2 cos + x1 sin of the halves of each head;
+        `out` may be `x`.
+        """
+        for first in range(0, self._step.rows, self._at_once):
+            self._layers.script.do(partial(self._turn, first, x, heads, out))
+
+    def _turn(self, first: int, x: Vectors, heads: int, out: Vectors) -> None:
+        """All products of some rows, then their sums: by then, the first products are where they are read."""
+        some = range(first, min(self._step.rows, first + self._at_once))
+        for row in some:
+            self._multiply(row, row - first, x, heads, out)
+        for row in some:
+            self._add(row, row - first, heads, out)
 
     def _buffer(self, number: int, heads: int) -> tuple[int, int]:
         """First lines of the products that are added to the first and the second half."""

@@ -2,6 +2,7 @@
 
 from kiwicha import ChipConfig
 
+from ...compiler.errors import CompileError
 from ...compiler.program.memory_map import Region, ceil_div
 from .attention import Attention
 from .emitter import Emitter
@@ -10,7 +11,7 @@ from .lines import Lines
 from .logits import Logits
 from .memory import DecoderMemory
 from .scratchpad import Scratchpad
-from .script import Script
+from .script import Script, interleave
 from .shape import DecoderShape
 from .step import Indices, Step
 from .template import Template
@@ -33,6 +34,9 @@ def _keys_bytes(shape: DecoderShape, rows: int) -> int:
 class StepProgram:
     """Emits a step on a chip of `config`; `scratch` is memory of :func:`scratch_bytes`.
 
+    Many tokens of a sequence are taken in two halves, so that the array works on one while the vector unit is at
+    the other.
+
     Raises
     ------
     CompileError
@@ -40,45 +44,92 @@ class StepProgram:
     """
 
     def __init__(self, config: ChipConfig, memory: DecoderMemory, step: Step, scratch: Region):
-        self._memory, self._step, shape = memory, step, memory.shape
-        self._shape, lines = shape, Lines(config)
-        indices = lines.take(ceil_div(4 * Indices(step, config.columns).count, config.line_bytes))
-        self._emit, self._script = Emitter(config, indices), Script()
-        self._at = Scratchpad(lines, shape, step, scratch.base + _keys_bytes(shape, step.rows))
-        self._layers = Layers(config, self._at.shared, self._emit, self._script)
-        self._attention = Attention(lines, self._layers, memory, step, self._at.work, self._at.unit_scale,
-                                    scratch.base)
-        self._logits = Logits(lines, self._layers, memory, memory.head, self._at.normed, shape.model.vocabulary,
-                              len(step.runs), self._at.work, self._at.work_lines)
-        self._ring = lines.ring(self._layers.chunk, step)
-        self._indices, self._words = indices, lines.words
-        self._x_row = shape.width // lines.columns * lines.words
-        self._work_blocks = self._at.work_lines // (lines.words * step.rows)
+        self._config, self._memory, self._step = config, memory, step
+        halves = step.halves(config.rows, config.columns)
+        try:
+            self._make(halves, scratch)
+        except CompileError:
+            if len(halves) == 1:
+                raise
+            self._make((step.length,), scratch)
+
+    def _make(self, lengths: tuple[int, ...], scratch: Region) -> None:
+        config, lines, count = self._config, Lines(self._config), len(lengths)
+        self._lengths, steps = lengths, self._step.cut(lengths, config.columns)
+        words = sum(Indices(part, config.columns).count for part in steps)
+        self._indices = lines.take(ceil_div(4 * words, config.line_bytes))
+        self._index_bytes = 4 * words
+        self._emit = Emitter(config, self._indices)
+        share, base = config.accumulator_lines // count, scratch.base
+        self._streams = []
+        for number, part in enumerate(steps):
+            accumulators = range(number * share, (number + 1) * share)
+            self._streams.append(_Stream(lines, self._memory, part, base, self._emit, accumulators))
+            base += scratch_bytes(self._memory.shape, part.rows, self._memory.context)
+        self._rings = lines.rings(self._streams[0].chunk, steps)
 
     def template(self) -> Template:
         """The program for all steps of this one's kind."""
-        self._script.part = "embedding"
-        self._script.do(self._begin)
-        for layer in range(self._shape.model.layers):
-            self._layer(layer)
-        self._end()
-        self._script.run(self._ring, self._emit.end_part)
-        return Template.of(self._emit)
+        emit, memory, first = self._emit, self._memory, self._streams[0]
+        first.script.part = "embedding"
+        first.script.do(lambda: first.load_constants(self._indices, self._index_bytes))
+        for stream in self._streams:
+            stream.script.part = "embedding"
+            stream.script.do(stream.begin)
+            attended = [stream.layer(layer) for layer in range(memory.shape.model.layers)]
+        if self._step.logits:
+            self._streams[-1].end()
+        running = [stream.script.steps(ring, emit.end_part)
+                   for stream, ring in zip(self._streams, self._rings, strict=True)]
+        if len(running) == 1:
+            for _ in running[0]:
+                pass
+        else:
+            interleave(running[0], running[1], lambda: emit.cycles, attended[0])
+        return Template.of(emit, self._lengths)
 
-    def _begin(self) -> None:
-        """Constants, table B, and the tokens' rows of the embedding."""
-        emit, at, memory = self._emit, self._at, self._memory
-        line_bytes, segment = self._layers.config.line_bytes, self._layers.segment
+
+class _Stream:
+    """A step, or half of one: with its own lines, accumulators and memory from `base` on.
+
+    Attributes
+    ----------
+    script : Script
+    chunk : lines that are loaded at once
+    """
+
+    def __init__(self, lines: Lines, memory: DecoderMemory, step: Step, base: int, emitter: Emitter,
+                 accumulators: range):
+        self._memory, self._step, shape = memory, step, memory.shape
+        self._shape, self._emit, self.script = shape, emitter, Script()
+        self._at = Scratchpad(lines, shape, step, base + _keys_bytes(shape, step.rows), len(accumulators))
+        self._layers = Layers(lines.config, self._at.shared, emitter, self.script, accumulators)
+        self.chunk = self._layers.chunk
+        self._attention = Attention(lines, self._layers, memory, step, self._at.work, self._at.unit_scale, base)
+        if step.logits:
+            self._logits = Logits(lines, self._layers, memory, memory.head, self._at.normed,
+                                  shape.model.vocabulary, len(step.runs), self._at.work, self._at.work_lines)
+        self._words = lines.words
+        self._x_row = shape.width // lines.columns * lines.words
+        self._work_blocks = self._at.work_lines // (lines.words * step.rows)
+
+    def load_constants(self, indices: int, index_bytes: int) -> None:
+        """What all halves need: table B, and the step's indices."""
+        emit, at, memory, line_bytes = self._emit, self._at, self._memory, self._layers.config.line_bytes
         emit.load(memory.scale_table.base, memory.scale_table.size, at.work, segment=line_bytes)
         emit.load_table_b(at.work, at.trash)
+        emit.load(memory.indices.base, index_bytes, indices, segment=line_bytes)
+
+    def begin(self) -> None:
+        """Constants, and the tokens' rows of the embedding."""
+        emit, at, memory = self._emit, self._at, self._memory
         emit.load(memory.constants.base, 4, at.one, segment=4)
         emit.load(memory.constants.base + 4, 4, at.epsilon, segment=4)
         emit.fill(at.unit_scale, 1, 127)
         indices = Indices(self._step, self._layers.columns)
-        emit.load(memory.indices.base, 4 * indices.count, self._indices, segment=line_bytes)
         for row in range(self._step.rows):
             emit.load(memory.embedding.indexed(indices.token(row)), memory.embedding.row_bytes,
-                      at.x + row * self._x_row, segment=segment)
+                      at.x + row * self._x_row, segment=self._layers.segment)
         self._attention.begin()
 
     def _normalize(self, rows: Rows, number: int) -> None:
@@ -93,8 +144,9 @@ class StepProgram:
 
         layers.with_factors(self._memory.norms.address(number), shape.model.width, action)
 
-    def _layer(self, number: int) -> None:
-        shape, at, layers, script, rows = self._shape, self._at, self._layers, self._script, self._step.rows
+    def layer(self, number: int) -> int:
+        """Script: a layer; how many steps there are before its output projection."""
+        shape, at, layers, script, rows = self._shape, self._at, self._layers, self.script, self._step.rows
         qkv, o, gate_up, down = self._memory.layers[number]
         x, x_row = (at.x, self._x_row, rows), self._x_row
 
@@ -106,12 +158,14 @@ class StepProgram:
         self._normalize(x, 2 * number)
         layers.product(qkv, rows, at.normed, GROUP_BLOCKS, lambda first, count, acc: layers.copy(
             acc, count, rows, at.work + first * self._words, self._attention.row))
-        for action in (self._attention.turn, lambda: self._attention.remember(number), self._attention.queries):
-            script.do(action)
+        self._attention.turn()
+        script.do(lambda: self._attention.remember(number))
+        script.do(self._attention.queries)
         self._attention.attend(number)
         row = at.attended.size // layers.columns * self._words
         script.do(lambda: layers.quantize((at.work, row, rows), at.attended.size, at.attended))
         script.do(lambda: layers.relay(at.attended.line, rows, at.attended.size))
+        attended = script.here
         layers.product(o, rows, at.attended, GROUP_BLOCKS, add)
         script.part = f"layer {number}, feed-forward"
         self._normalize(x, 2 * number + 1)
@@ -119,11 +173,12 @@ class StepProgram:
                        lambda first, count, acc: layers.gate(first, count, acc, rows, at.gated))
         script.do(lambda: layers.relay(at.gated.line, rows, shape.ffn))
         layers.product(down, rows, at.gated, GROUP_BLOCKS, add)
+        return attended
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Logits of each run's last token."""
         at, length, runs = self._at, self._step.length, len(self._step.runs)
         last = (at.x + (length - 1) * self._x_row, length * self._x_row, runs)
-        self._script.part = "head"
+        self.script.part = "head"
         self._normalize(last, 2 * self._shape.model.layers)
         self._logits.script()

@@ -31,8 +31,8 @@ class Scratchpad:
         The chip's accumulators are too few.
     """
 
-    def __init__(self, lines: Lines, shape: DecoderShape, step: Step, relay: int):
-        self._check_accumulators(lines.config, shape, step)
+    def __init__(self, lines: Lines, shape: DecoderShape, step: Step, relay: int, accumulators: int):
+        self._check_accumulators(lines.config, shape, step, accumulators)
         rows, words, numbers = step.rows, lines.words, shape.numbers
         attended = shape.model.heads * shape.value_head
         self.one, self.epsilon, self.trash = (lines.take(words) for _ in range(3))
@@ -49,9 +49,9 @@ class Scratchpad:
                              chunk=ring_chunk(lines.config, shape), relay=relay)
 
     @staticmethod
-    def _check_accumulators(config: ChipConfig, shape: DecoderShape, step: Step) -> None:
+    def _check_accumulators(config: ChipConfig, shape: DecoderShape, step: Step, there: int) -> None:
         """One half must hold what leaves it together: a gate's scale block and its partner's, a head's sums."""
-        there, parts = config.accumulator_lines, shape.numbers.block // config.columns
+        parts = shape.numbers.block // config.columns
         needed = 2 * max(2 * parts * step.rows, Attend.accumulators(shared_heads(shape), config.columns))
         if needed > there:
             raise CompileError(f"a step of {step.rows} tokens needs {needed} accumulator lines; "

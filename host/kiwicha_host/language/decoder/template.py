@@ -1,5 +1,6 @@
 """A step's program, for all steps of its kind."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from kiwicha.isa import INSTRUCTION_BYTES, LOAD
 
 from .emitter import Emitter, Indexed
+from .step import Indices, Step
 
 __all__ = ["Template"]
 
@@ -17,17 +19,27 @@ _ADDRESS = next(field.byte for field in LOAD.fields if field.name == "address")
 @dataclass(frozen=True)
 class Template:
     """A program, uint8 [instructions, 64]; the bytes that its transfers move; which of its instructions have
-    to be given their addresses; and the part of the model that each belongs to.
+    to be given their addresses; the part of the model that each belongs to; and of how many tokens of each run the
+    parts of the step are that are taken one after the other.
     """
     code: np.ndarray
     moved: int
     moving: list[tuple[int, Indexed]]
     parts: list[str]
+    lengths: tuple[int, ...]
 
     @classmethod
-    def of(cls, emitter: Emitter) -> "Template":
+    def of(cls, emitter: Emitter, lengths: tuple[int, ...]) -> "Template":
         code = np.frombuffer(emitter.assemble(), np.uint8).reshape(-1, INSTRUCTION_BYTES).copy()
-        return cls(code, emitter.bytes, emitter.moving, emitter.parts)
+        return cls(code, emitter.bytes, emitter.moving, emitter.parts, lengths)
+
+    def indices(self, step: Step, tokens: Sequence[int], columns: int) -> np.ndarray:
+        """uint32: the indices of a step of this kind, whose rows have these tokens."""
+        words, start = [], 0
+        for part in step.cut(self.lengths, columns):
+            words.append(Indices(part, columns).words(tokens[start:start + part.rows]))
+            start += part.rows
+        return np.concatenate(words)
 
     def with_indices(self, words: np.ndarray) -> np.ndarray:
         """The program of the step whose indices these are."""

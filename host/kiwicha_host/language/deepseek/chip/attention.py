@@ -5,7 +5,6 @@ into queries and results. Weights of one product are loaded while others run.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 from ....compiler.program.memory_map import ceil_div
 from ...decoder.attend import Attend
@@ -69,8 +68,16 @@ class Attention:
         layers.with_factors(packed.q_norm.address(0), model.q_rank, self._query_latents)
         layers.product(packed.queries, rows, self._q_latent, GROUP_BLOCKS,
                        self._copy(self._q, self._lines(model.heads * shape.query)))
-        layers.with_factors(packed.kv_norm.address(0), model.kv_rank, partial(self._remember, layer))
-        script.do(self._turn_queries)
+        layers.with_factors(packed.kv_norm.address(0), model.kv_rank, self._normalize_latents)
+        key, row = self._lines(shape.key), self._lines(shape.latents)
+        rotated = Vectors(self._latents + self._lines(shape.q_rank + model.kv_rank), 0, row)
+        self._positions.turn(rotated, 1, rotated)
+        script.do(lambda: self._remember(layer))
+        script.do(self._quantize_heads)
+        head = self._lines(shape.query)
+        self._positions.turn(
+            Vectors(self._q + self._lines(model.nope_size), head, model.heads * head), model.heads,
+            Vectors(at.work + self._lines(model.kv_rank), key, model.heads * key))
         self._absorb(packed.keys, self._q_nope, at.work, shape.key)
         script.do(self._quantize_queries)
         self._mix(layer)
@@ -103,15 +110,20 @@ class Attention:
 
     # The cache.
 
-    def _remember(self, layer: int, factors: int) -> None:
+    @property
+    def _kept_rows(self) -> Rows:
+        """What is kept of each row, words."""
+        return self._latents + self._lines(self._shape.q_rank), self._lines(self._shape.latents), self._step.rows
+
+    def _normalize_latents(self, factors: int) -> None:
+        rows, rank, layers = self._kept_rows, self._model.kv_rank, self._layers
+        factor = layers.norm(rows, rank, factors, rows, self._at.epsilons[2])
+        layers.scale_rows(rows, rank // self._columns, factor)
+
+    def _remember(self, layer: int) -> None:
         """Latent vectors and rotated keys as codes, into the cache."""
-        shape, model, length, layers = self._shape, self._model, self._step.length, self._layers
-        row, line = self._lines(shape.latents), self._latents + self._lines(shape.q_rank)
-        rows: Rows = (line, row, self._step.rows)
-        factor = layers.norm(rows, model.kv_rank, factors, rows, self._at.epsilons[2])
-        layers.scale_rows(rows, model.kv_rank // self._columns, factor)
-        key = Vectors(line + self._lines(model.kv_rank), 0, row)
-        self._positions.turn(key, 1, key)
+        shape, length, layers = self._shape, self._step.length, self._layers
+        line, row, _ = self._kept_rows
         lines = shape.key // self._columns
         for number, run in enumerate(self._step.runs):
             first, kept = number * length, self._memory.kept(layer, run.sequence)
@@ -122,23 +134,19 @@ class Attention:
                     parts=(size // self._columns, self._words), scales=(E4M3, self._keep.scale_line(block)))
             codes = self._kept + first * lines
             self._keep.scales(number, 0, E4M3.blocks(shape.key), kept.key_scales, kept)
-            self._keep.values(number, codes, lines, kept, model.kv_rank)
+            self._keep.values(number, codes, lines, kept, self._model.kv_rank)
             self._keep.keys(number, codes, kept)
 
     # Queries.
 
-    def _turn_queries(self) -> None:
-        """Of each head the first part as codes, and the other, turned, to its place in the absorbed query."""
-        model, shape, layers, rows = self._model, self._shape, self._layers, self._step.rows
-        head, row = self._lines(shape.query), model.heads * self._lines(shape.query)
+    def _quantize_heads(self) -> None:
+        """Of each head the part without rotation."""
+        model, layers, rows = self._model, self._layers, self._step.rows
+        head = self._lines(self._shape.query)
         for number in range(model.heads):
-            layers.quantize((self._q + number * head, row, rows), model.nope_size, self._q_nope,
+            layers.quantize((self._q + number * head, model.heads * head, rows), model.nope_size, self._q_nope,
                             first=number * model.nope_size)
         layers.relay(self._q_nope.line, rows, self._q_nope.size)
-        key = self._lines(shape.key)
-        self._positions.turn(
-            Vectors(self._q + self._lines(model.nope_size), head, row), model.heads,
-            Vectors(self._at.work + self._lines(model.kv_rank), key, model.heads * key))
 
     def _quantize_queries(self) -> None:
         """Absorbed queries as codes; those of rows that are attended for together share lines of scales."""

@@ -140,15 +140,15 @@ class DeepSeekMemory(BaseMemory):
 
     def compulsory_bytes(self, step: Step) -> int:
         """What any schedule would move: weights, of experts those of each row, embeddings, cache and logits."""
-        model, moved = self.shape.model, self.head.region.size
+        model, moved = self.shape.model, 0
         for layer in self.layers:
             moved += sum(matrix.region.size for matrix in _matrices(layer))
             if isinstance(layer.ffn, MixtureMemory):
                 moved += layer.ffn.gate.region.size + step.rows * model.chosen * layer.ffn.expert_bytes
         seen = sum(run.position + step.length for run in step.runs)
         kept = model.kv_rank + model.rope_size + E4M3.blocks(model.kv_rank + model.rope_size)
-        return (moved + step.rows * self.embedding.row_bytes + model.layers * seen * kept
-                + len(step.runs) * self.logits.row_bytes)
+        head = self.head.region.size + len(step.runs) * self.logits.row_bytes if step.logits else 0
+        return moved + step.rows * self.embedding.row_bytes + model.layers * seen * kept + head
 
     def image_of(self, model: DeepSeekModel) -> np.ndarray:
         """The constant part."""

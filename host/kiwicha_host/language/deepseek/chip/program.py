@@ -48,7 +48,7 @@ class StepProgram:
         self._ffn = FeedForwards(lines, self._layers, memory, step, at)
         self._logits = Logits(lines, self._layers, memory, memory.head, at.normed, shape.model.vocabulary,
                               len(step.runs), at.work, at.work_lines)
-        self._ring = lines.ring(self._layers.chunk, step)
+        [self._ring] = lines.rings(self._layers.chunk, [step])
         self._words, self._row = lines.words, shape.width // lines.columns * lines.words
 
     def template(self) -> Template:
@@ -59,11 +59,12 @@ class StepProgram:
             self._layer(number, layer)
         length = self._step.length
         last: Rows = (self._at.x + (length - 1) * self._row, length * self._row, len(self._step.runs))
-        self._script.part = "head"
-        self._normalize(last, self._memory.norm)
-        self._logits.script()
+        if self._step.logits:
+            self._script.part = "head"
+            self._normalize(last, self._memory.norm)
+            self._logits.script()
         self._script.run(self._ring, self._emit.end_part)
-        return Template.of(self._emit)
+        return Template.of(self._emit, (self._step.length,))
 
     def _begin(self) -> None:
         """Constants, table B, and the tokens' rows of the embedding."""
