@@ -154,7 +154,7 @@ def row_sums(config: ChipConfig, levels: int) -> int:
 
 def row_top(config: ChipConfig) -> int:
     """The last step of a row to the first of its largest: a comparison for each of the step's values."""
-    return config.vector_lanes + 2
+    return config.vector_lanes + 3
 
 
 def row_top_results(config: ChipConfig, top: int) -> int:

@@ -84,7 +84,7 @@ class World:
             self.compared = at + self.lanes
             if last:
                 values, places = largest(bits, top)
-                self.due, self.soonest = values + places, max(self.soonest, self.compared + 1)
+                self.due, self.soonest = values + places, max(self.soonest, self.compared + 2)
             while self.cycle <= self.compared - (not last) or self.random.random() < pause:
                 await self.step()
         return begin
@@ -106,14 +106,21 @@ async def rows(dut):
 
 @cocotb.test()
 async def orders_of_few(dut):
-    """Ascending and descending, all alike, and a pair of equal ones at every two places."""
+    """Ascending, also two by two, and descending; all alike, and a pair of equal ones at every two places."""
     await harness.start(dut)
     world = World(dut)
     count = 16 // world.lanes * world.lanes
     up = [0x3F800000 + place for place in range(count)]
-    for words in (up, up[::-1], [5] * count, [1 << 31] * (count - 1) + [0], [0] + [1 << 31] * (count - 1),
-                  [0xFFFFFFFF] * count, [NAN] * count):
+    by_two = [up[place ^ 1] for place in range(count // 2 * 2)] + up[count // 2 * 2:]
+    for words in (up, by_two, up[::-1], by_two[::-1], [5] * count, [1 << 31] * (count - 1) + [0],
+                  [0] + [1 << 31] * (count - 1), [0xFFFFFFFF] * count, [NAN] * count):
         await world.row(count // world.lanes, TOP_MOST, words=words)
+        await world.settle()
+    # One, and then another, in front of each that is kept.
+    for place in range(TOP_MOST):
+        between = up[0] + 10 * (TOP_MOST - place) + 5
+        words = [*(up[0] + 10 * (TOP_MOST - other) for other in range(TOP_MOST)), 0, between, between + 1]
+        await world.row(count // world.lanes, TOP_MOST, words=words + [0] * (count - len(words)))
         await world.settle()
     for first in range(0, count, 3):
         for second in range(first + 1, count, 2):

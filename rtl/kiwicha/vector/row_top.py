@@ -18,8 +18,11 @@ class RowTop(wiring.Component):
 
     A step's keys are compared one after the other, a cycle for each lane, with all that are kept: a key goes in
     front of the first that is less, and all behind that move on. So of equal keys the one that came first stays in
-    front. First the keys' FP32 numbers come out, the largest first, then their places in the same order, each for
-    all steps of a line: one every `steps` cycles.
+    front. To compare takes a cycle and to move another, in which the next key is compared already: with all that
+    are kept before they move, and with this one, and so with what is in each place after it.
+
+    First the keys' FP32 numbers come out, the largest first, then their places in the same order, each for all
+    steps of a line: one every `steps` cycles.
 
     Latency :func:`~kiwicha.timing.row_top` cycles from the step that ends a row to its first result, if the result
     before it came `steps` cycles ago. A step every `lanes` cycles; the next row's first one after `free`.
@@ -62,7 +65,7 @@ class RowTop(wiring.Component):
         left = Signal(range(lanes + 1))
         keys, counts = Signal(32 * lanes, reset_less=True), Signal(lanes, reset_less=True)
         begins, ends = Signal(reset_less=True), Signal(reset_less=True)
-        last = Signal(range(TOP_MOST), reset_less=True)
+        last, compared = Signal(range(TOP_MOST), reset_less=True), Signal()
         with m.If(left != 0):
             m.d.sync += [left.eq(left - 1), keys.eq(keys >> 32), counts.eq(counts >> 1), begins.eq(0)]
         with m.If(self.valid):
@@ -76,7 +79,7 @@ class RowTop(wiring.Component):
         m.d.comb += [
             goes.eq(sending & self.room & (pause == 0)),
             self.free.eq(goes & is_place & (number == last)),
-            self.busy.eq((left != 0) | sending | self.o_valid),
+            self.busy.eq((left != 0) | compared | sending | self.o_valid),
         ]
         m.d.sync += [
             self.o_valid.eq(goes),
@@ -88,7 +91,8 @@ class RowTop(wiring.Component):
                          is_place.eq(is_place ^ (number == last))]
         with m.Elif(pause != 0):
             m.d.sync += pause.eq(pause - 1)
-        m.d.sync += sending.eq(Mux(sending, ~self.free, (left == 1) & ends))
+        # The row's last key is among the others then.
+        m.d.sync += [compared.eq((left == 1) & ends), sending.eq(Mux(sending, ~self.free, compared))]
         return m
 
     def _keep(self, m, valid, begins, key):
@@ -97,12 +101,25 @@ class RowTop(wiring.Component):
         shape = data.StructLayout({"key": signed(32), "place": place.shape()})
         kept = [Signal(shape, name=f"kept_{index}", reset_less=True) for index in range(TOP_MOST)]
         there = Signal(TOP_MOST - 1)    # the second and so on, once there have been as many keys
-        here, above, own = Signal(place.shape()), Signal(TOP_MOST), Signal(shape)
-        m.d.comb += [here.eq(Mux(begins, 0, place)), Cat(own.key, own.place).eq(Cat(key, here)),
-                     above.eq(Cat(begins | (key > kept[0].key), *(
-                         ~is_there | (key > other.key) for is_there, other in zip(there, kept[1:], strict=True))))]
+        own, own_valid, own_begins = Signal(shape, reset_less=True), Signal(), Signal(reset_less=True)
+        # Whether it is above each of them, and above the one before it, which went among them meanwhile.
+        was_above, above_own = Signal(TOP_MOST, reset_less=True), Signal(reset_less=True)
+        above, moved, here = Signal(TOP_MOST), Signal(TOP_MOST), Signal(place.shape())
+        m.d.comb += here.eq(Mux(begins, 0, place))
+        m.d.sync += [
+            own_valid.eq(valid), own_begins.eq(begins), own.key.eq(key), own.place.eq(here),
+            was_above.eq(Cat(key > item.key for item in kept)), above_own.eq(key > own.key),
+            moved.eq(above & own_valid.replicate(TOP_MOST)),
+        ]
         with m.If(valid):
-            m.d.sync += [place.eq(here + 1), there.eq(Mux(begins, 0, Cat(1, there)))]
+            m.d.sync += place.eq(here + 1)
+        for index in range(TOP_MOST):
+            # What is there now was in front a cycle ago, or is the key before this one.
+            in_front = Mux(moved[index - 1], was_above[index - 1], above_own) if index else above_own
+            is_first = ~there[index - 1] if index else own_begins
+            m.d.comb += above[index].eq(is_first | Mux(moved[index], in_front, was_above[index]))
+        with m.If(own_valid):
+            m.d.sync += there.eq(Mux(own_begins, 0, Cat(1, there)))
             for index, item in enumerate(kept):
                 with m.If(above[index]):
                     # The one in front of it moves on, unless this key is not above that one.
