@@ -16,11 +16,12 @@ from kiwicha import ChipConfig
 from kiwicha.isa import OperandUse, Unit
 from kiwicha_host import load_model, open_device
 from kiwicha_host.assembler import decode
-from kiwicha_host.compiler.ir.layers import Layer
+from kiwicha_host.compiler.ir.layers import Layer, Output
 from kiwicha_host.compiler.legalize.to_layers import to_layers
 from kiwicha_host.compiler.lower import segments
 from kiwicha_host.compiler.lower.pointwise.interleave import Batch, Recorded, interleaved
 from kiwicha_host.compiler.lower.pointwise.segment import Pointwise
+from kiwicha_host.compiler.network import CompiledNetwork
 from kiwicha_host.compiler.optimize import optimize
 from kiwicha_host.cycles import predict
 
@@ -171,20 +172,31 @@ def test_on_the_compiled_chip():
                 np.testing.assert_array_equal(codes.transpose(0, 2, 3, 1), graph.values[view.map])
 
 
-def test_fewer_cycles(monkeypatch):
-    """Of a feed-forward layer as vision transformers have it, against its layers one by one."""
-    config, cycles = ChipConfig.preset("wide"), []
-    for segments_ in (segments.pointwise_segments, lambda *_: {}):
-        monkeypatch.setattr(segments, "pointwise_segments", segments_)
+def bottleneck(graph, width, inner, size):
+    """As residual networks have it: a product, a sum, and a product of that."""
+    y = graph.add(conv(graph.rng, width, inner, size), graph.taken(width, size, plain=True))
+    y = graph.add(random_layer(graph.rng, inner, size, OperandUse.ADD), y, graph.taken(inner, size, plain=True))
+    return y, graph.add(conv(graph.rng, inner, width, size), y)
+
+
+@pytest.mark.parametrize("name, layers, shape, most", [
+    ("wide", feed_forward, (192, 384, (197, 1)), 0.8), ("wide", bottleneck, (128, 512, (28, 28)), 0.9),
+    ("ulx3s_85f", bottleneck, (64, 256, (56, 56)), 0.9)])
+def test_fewer_cycles(name, layers, shape, most, monkeypatch):
+    """Than the same layers take one by one; also where queues are short, and groups small."""
+    config, cycles = ChipConfig.preset(name), []
+    for chosen in (segments.pointwise_segments, lambda *_: {}):
+        monkeypatch.setattr(segments, "pointwise_segments", chosen)
         graph = Graph(np.random.default_rng(1), 1)
         graph.made = graph.graph.new_map
-        graph.graph.outputs = []
-        network = graph.check(config, feed_forward(graph, 192, 384, (197, 1))[1])
+        graph.graph.outputs = [Output(f"y{number}", view, (), (), False)
+                               for number, view in enumerate(layers(graph, *shape))]
+        network = CompiledNetwork(config, graph.graph)
         job = network.batch_job(graph.inputs)
         program = b"".join(job.instruction(index) for index in range(job.program_count))
         cycles.append(predict(config, program).cycles)
     print(cycles)
-    assert cycles[0] < 0.8 * cycles[1]
+    assert cycles[0] < most * cycles[1]
 
 
 def test_what_has_other_segments():
@@ -240,7 +252,9 @@ def test_others_come_between():
     order = list(interleaved(config, batches, [other] * 12))
     kinds = ["product" if item.unit == Unit.MATMUL else "other" if item.layer else "result" for item in order]
     assert sorted(kinds) == ["other"] * 12 + ["product"] * 6 + ["result"] * 6
-    assert kinds[:4] == ["product"] * 4 and kinds[4] == "other"
+    assert kinds[:2] == ["product", "other"]
     first, last = kinds.index("result"), len(kinds) - 1 - kinds[::-1].index("result")
+    # Neither unit's instructions come in a bunch, behind which the other's would wait for their turn.
     assert "product" in kinds[first:] and "other" in kinds[first:last]
+    assert "product product product" not in " ".join(kinds)
     assert all(kinds[:at].count("product") > kinds[:at].count("result") for at in range(1, last))

@@ -90,24 +90,29 @@ def interleaved(config: ChipConfig, batches: Sequence[Batch], others: Sequence[R
     VECTOR takes a batch's results when the array is at the next one, by an estimate, and does the others' work
     meanwhile. Weights come a batch ahead, those of the first that is `following` too.
     """
-    coming = deque([*batches, *following[:1]])
-    waiting = deque(item for other in others for item in other.cut(config))
-    left, ended = deque(batches), deque[tuple[int, list[Recorded]]]()
-    array = vector = 0
+    coming, waiting = [*batches, *following[:1]], deque(item for other in others for item in other.cut(config))
+    left = deque((number, item) for number, batch in enumerate(batches) for item in batch.products)
+    ended = deque[tuple[int, deque[Recorded]]]()        # when a batch is multiplied, and its results
+    array = vector = emptied = 0                        # when either unit is free; batches whose results are made
     while left or ended or waiting:
-        while left and len(ended) < 2:
-            batch = left.popleft()
-            for ahead in list(coming)[:2]:
-                while ahead.loads:
-                    yield ahead.loads.popleft()
-            coming.popleft()
-            yield from batch.products
-            array += sum(item.cycles(config) for item in batch.products)
-            ended.append((array, batch.results))
-        if ended and (ended[0][0] <= vector or not waiting):
-            end, items = ended.popleft()
-            vector = max(vector, end)
+        free = vector if waiting else max(vector, ended[0][0]) if ended else array
+        if left and left[0][0] < emptied + 2 and array <= free:
+            number, item = left.popleft()
+            for batch in coming[number:number + 2]:
+                while batch.loads:
+                    yield batch.loads.popleft()
+            array += item.cycles(config)
+            if not left or left[0][0] > number:
+                ended.append((array, deque(batches[number].results)))
+        elif ended and (ended[0][0] <= vector or not waiting):
+            end, results = ended[0]
+            item = results.popleft()
+            vector = max(vector, end) + item.cycles(config)
+            if not results:
+                ended.popleft()
+                emptied += 1
+                array = max(array, vector) if left and left[0][0] > emptied else array
         else:
-            items = [waiting.popleft()]
-        yield from items
-        vector += sum(item.cycles(config) for item in items if item.unit == Unit.VECTOR)
+            item = waiting.popleft()
+            vector += item.cycles(config)
+        yield item
