@@ -10,7 +10,7 @@ from kiwicha_host import open_device
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.language import running
 from kiwicha_host.language.decoder import ChipDecoder, Run, Step, attend, check_chip, lines, open_decoder, tile
-from kiwicha_host.language.decoder.script import Ring, Script
+from kiwicha_host.language.decoder.script import Ring, Script, interleave
 from kiwicha_host.language.exact import ExactDecoder
 from kiwicha_host.language.model import LlamaConfig, LlamaModel, shapes
 from kiwicha_host.language.reference import Decoder
@@ -165,6 +165,10 @@ def test_on_the_compiled_chip():
         assert_same_bits(np.stack(logits), expected[8:])
         together = ChipDecoder(small, device, 32, sequences=2)
         assert_same_bits(together.run(Step((Run(0, 0), Run(1, 0)), 3), tokens[:6])[0], expected[2])
+        halves = ChipDecoder(small, device, 32)
+        assert_same_bits(halves.run(Step((Run(0, 0),), 8), tokens[:8])[0], expected[7])
+        assert halves.last.template.lengths == (4, 4)
+        assert_same_bits(halves.prefill(tokens[8:]), expected[-1])
         with open_device("golden", config=lean, latency=30) as golden:
             predicted = ChipDecoder(small, golden, 32, rows=5)
             predicted.prefill(tokens[:9])
@@ -179,6 +183,34 @@ def test_runs_of_several_tokens(tiny):
     logits = together.run(Step((Run(0, 0), Run(1, 0)), 4), tokens)
     for number in range(2):
         assert_same_bits(logits[number], ExactDecoder(tiny).prefill(tokens[4 * number:4 * number + 4]))
+
+
+def test_halves():
+    """Of many tokens of one sequence; the second begins whole blocks of columns after the first."""
+    step = Step((Run(2, 5),), 21)
+    assert step.halves(8, 8) == (8, 13) and step.halves(9, 8) == (21,) and step.halves(4, 4) == (8, 13)
+    assert Step((Run(0, 5), Run(1, 0)), 21).halves(4, 4) == (21,)
+    first, second = step.cut((8, 13), 8)
+    assert first == Step((Run(2, 5),), 8, logits=False)
+    assert second == Step((Run(2, 13),), 13, first_index=8 + 2)
+
+
+def test_two_scripts_in_turn():
+    """The second begins after the first's lead, is never ahead, and both cost alike."""
+    events, total = [], [0]
+
+    def steps(name, costs):
+        for number, each in enumerate(costs):
+            events.append((name, number))
+            total[0] += each
+            yield
+
+    interleave(steps("a", [5, 5, 1, 1, 9]), steps("b", [2, 2, 1, 1, 9, 9]), lambda: total[0], 2)
+    assert [event for event in events if event[0] == "a"] == [("a", number) for number in range(5)]
+    assert [event for event in events if event[0] == "b"] == [("b", number) for number in range(6)]
+    assert events[:5] == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("a", 3)]
+    for number in range(5):
+        assert events.index(("a", number)) < events.index(("b", number))
 
 
 def test_what_was_before_does_not_matter(tiny):

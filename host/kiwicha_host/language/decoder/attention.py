@@ -1,10 +1,11 @@
 """Attention of a Llama decoder: RoPE, the cache, and each head of K and V with the heads that share it."""
 
 import math
+from functools import partial
 
 from ...compiler.program.memory_map import ceil_div
 from .attend import Attend
-from .heads import Batch, Heads
+from .heads import Batch, Heads, Kept
 from .keep import Keep
 from .layers import LOG2_E, Layers
 from .lines import Lines
@@ -54,28 +55,32 @@ class Attention:
         self._keep.begin()
 
     def turn(self) -> None:
-        """RoPE of all heads of Q and K."""
+        """Script: RoPE of all heads of Q and K."""
         heads = Vectors(self._work, self._shape.head // self._columns * self._words, self.row)
         self._positions.turn(heads, self._shape.model.heads + self._shape.model.kv_heads, heads)
 
     def remember(self, layer: int) -> None:
-        """Keys and values of the step's rows as codes, into the cache."""
-        shape, keep, columns, length = self._shape, self._keep, self._columns, self._step.length
+        """Script: keys and values of the step's rows as codes, into the cache."""
+        lines, script = self._shape.k // self._columns, self._layers.script
+        for number, run in enumerate(self._step.runs):
+            kept = self._memory.caches[layer][run.sequence].kept(0)
+            script.do(partial(self._remember, number, kept))
+            self._keep.keys(number, self._k_codes + number * self._step.length * lines, kept)
+
+    def _remember(self, number: int, kept: Kept) -> None:
+        """All of a run's keys as codes, and values to memory, and the scales of both."""
+        shape, keep, columns, row = self._shape, self._keep, self._columns, number * self._step.length
         k_lines, v_lines, heads = shape.k // columns, shape.v // columns, shape.model.kv_heads
         k, v = (self._work + first // columns * self._words for first in (shape.q, shape.q + shape.k))
         k_blocks = KEPT.blocks(shape.k)
-        for number, run in enumerate(self._step.runs):
-            row, cache = number * length, self._memory.caches[layer][run.sequence]
-            for block, (first, size) in enumerate(KEPT.parts(shape.k)):
-                self._codes(k, first, size, row, self._k_codes, k_lines, keep.scale_line(block))
-            for head in range(heads):
-                self._codes(v, head * shape.value_head, shape.value_head, row, self._v_codes, v_lines,
-                            keep.scale_line(k_blocks + head))
-            kept = cache.kept(0)
-            keep.scales(number, 0, k_blocks, kept.key_scales, kept)
-            keep.scales(number, k_blocks, heads, kept.value_scales[0], kept)
-            keep.values(number, self._v_codes + row * v_lines, v_lines, kept, shape.v)
-            keep.keys(number, self._k_codes + row * k_lines, kept)
+        for block, (first, size) in enumerate(KEPT.parts(shape.k)):
+            self._codes(k, first, size, row, self._k_codes, k_lines, keep.scale_line(block))
+        for head in range(heads):
+            self._codes(v, head * shape.value_head, shape.value_head, row, self._v_codes, v_lines,
+                        keep.scale_line(k_blocks + head))
+        keep.scales(number, 0, k_blocks, kept.key_scales, kept)
+        keep.scales(number, k_blocks, heads, kept.value_scales[0], kept)
+        keep.values(number, self._v_codes + row * v_lines, v_lines, kept, shape.v)
 
     def _codes(self, words: int, first: int, size: int, row: int, out: int, out_row: int, scale_line: int) -> None:
         """`size` elements from `first` on of the rows of a run, from `row` on, with a scale of their own."""
@@ -86,20 +91,24 @@ class Attention:
             scales=(KEPT, scale_line))
 
     def queries(self) -> None:
-        """Q as codes; heads that share K and V, of rows that are attended for together, share lines of scales."""
+        """Script: Q as codes; heads that share K and V, of rows that are attended for together, share lines of
+        scales.
+        """
+        for batch in self._attend.batches():
+            for kv_head in range(self._shape.model.kv_heads):
+                self._layers.script.do(partial(self._queries, batch, kv_head))
+
+    def _queries(self, batch: Batch, kv_head: int) -> None:
         shape, columns, words = self._shape, self._columns, self._words
         head_lines, q_lines = shape.head // columns, shape.q // columns
-        for batch in self._attend.batches():
-            lines = ceil_div(batch.rows * shape.group, self._layers.config.line_bytes)
-            for kv_head in range(shape.model.kv_heads):
-                for number, (first, size) in enumerate(KEPT.parts(shape.head)):
-                    line = kv_head * shape.group * head_lines + first // columns
-                    self._emit.vector(
-                        self._work + batch.row * self.row + line * words,
-                        [(shape.group, head_lines * words), (batch.rows, self.row)],
-                        self._q_codes + batch.row * q_lines + line, (head_lines, q_lines),
-                        parts=(size // columns, words),
-                        scales=(KEPT, self._scales_of(batch, kv_head) + number * lines))
+        lines = ceil_div(batch.rows * shape.group, self._layers.config.line_bytes)
+        for number, (first, size) in enumerate(KEPT.parts(shape.head)):
+            line = kv_head * shape.group * head_lines + first // columns
+            self._emit.vector(
+                self._work + batch.row * self.row + line * words,
+                [(shape.group, head_lines * words), (batch.rows, self.row)],
+                self._q_codes + batch.row * q_lines + line, (head_lines, q_lines), parts=(size // columns, words),
+                scales=(KEPT, self._scales_of(batch, kv_head) + number * lines))
 
     def _scales_of(self, batch: Batch, kv_head: int) -> int:
         number = batch.number * self._shape.model.kv_heads + kv_head

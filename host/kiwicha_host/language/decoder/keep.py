@@ -1,5 +1,7 @@
 """A step's keys and values, codes in the scratchpad, into memory, at their positions."""
 
+from functools import partial
+
 from ...compiler.program.memory_map import ceil_div
 from .emitter import Indexed
 from .heads import Kept
@@ -24,6 +26,7 @@ class Keep:
 
     def __init__(self, lines: Lines, layers: Layers, step: Step, *, key: int, scales: int, context: int,
                  relay: int):
+        self._script = layers.script
         self._emit, self._step, self._key, self._context, self._relay = layers.emit, step, key, context, relay
         self._relay_name = ("keys", relay)
         self._columns, self._line = layers.columns, layers.config.line_bytes
@@ -60,13 +63,20 @@ class Keep:
                          writes=[kept.name])
 
     def keys(self, run: int, line: int, kept: Kept) -> None:
-        """Rows of codes become columns: by way of memory, from where each byte gets a line of its own."""
+        """Script: rows of codes become columns: by way of memory, from where each byte gets a line of its own."""
+        self._script.do(partial(self._put_aside, line))
+        for index in range(self._step.length):
+            self._script.do(partial(self._turn, run, index, kept))
+
+    def _put_aside(self, line: int) -> None:
         emit, size = self._emit, self._key
         emit.store(self._relay, size, line, segment=self._columns, rows=self._step.length, row_stride=size,
                    row_lines=size // self._columns, writes=[self._relay_name])
-        for index in range(self._step.length):
-            through = self._bytes[index % 2]
-            emit.load(self._relay + index * size, 1, through, segment=1, rows=size, row_stride=1, row_lines=1,
-                      reads=[self._relay_name])
-            emit.store(self._at(kept.keys, run, index), 1, through, segment=1, rows=size, row_stride=kept.pitch,
-                       row_lines=1, writes=[kept.name])
+
+    def _turn(self, run: int, index: int, kept: Kept) -> None:
+        """A row of codes to a column."""
+        emit, size, through = self._emit, self._key, self._bytes[index % 2]
+        emit.load(self._relay + index * size, 1, through, segment=1, rows=size, row_stride=1, row_lines=1,
+                  reads=[self._relay_name])
+        emit.store(self._at(kept.keys, run, index), 1, through, segment=1, rows=size, row_stride=kept.pitch,
+                   row_lines=1, writes=[kept.name])

@@ -159,8 +159,8 @@ class _Stream:
         layers.product(qkv, rows, at.normed, GROUP_BLOCKS, lambda first, count, acc: layers.copy(
             acc, count, rows, at.work + first * self._words, self._attention.row))
         self._attention.turn()
-        script.do(lambda: self._attention.remember(number))
-        script.do(self._attention.queries)
+        self._attention.remember(number)
+        self._attention.queries()
         self._attention.attend(number)
         row = at.attended.size // layers.columns * self._words
         script.do(lambda: layers.quantize((at.work, row, rows), at.attended.size, at.attended))

@@ -5,10 +5,11 @@ into queries and results. Weights of one product are loaded while others run.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from ....compiler.program.memory_map import ceil_div
 from ...decoder.attend import Attend
-from ...decoder.heads import Batch
+from ...decoder.heads import Batch, Kept
 from ...decoder.keep import Keep
 from ...decoder.layers import GROUP_BLOCKS, Codes, Layers, Rows
 from ...decoder.lines import Lines
@@ -72,7 +73,7 @@ class Attention:
         key, row = self._lines(shape.key), self._lines(shape.latents)
         rotated = Vectors(self._latents + self._lines(shape.q_rank + model.kv_rank), 0, row)
         self._positions.turn(rotated, 1, rotated)
-        script.do(lambda: self._remember(layer))
+        self._remember(layer)
         script.do(self._quantize_heads)
         head = self._lines(shape.query)
         self._positions.turn(
@@ -121,21 +122,24 @@ class Attention:
         layers.scale_rows(rows, rank // self._columns, factor)
 
     def _remember(self, layer: int) -> None:
-        """Latent vectors and rotated keys as codes, into the cache."""
-        shape, length, layers = self._shape, self._step.length, self._layers
-        line, row, _ = self._kept_rows
-        lines = shape.key // self._columns
+        """Script: latent vectors and rotated keys as codes, into the cache."""
         for number, run in enumerate(self._step.runs):
-            first, kept = number * length, self._memory.kept(layer, run.sequence)
-            for block, (start, size) in enumerate(E4M3.parts(shape.key)):
-                layers.emit.vector(
-                    line + first * row + self._lines(start), [(1, 0), (length, row)],
-                    self._kept + first * lines + start // self._columns, (0, lines),
-                    parts=(size // self._columns, self._words), scales=(E4M3, self._keep.scale_line(block)))
-            codes = self._kept + first * lines
-            self._keep.scales(number, 0, E4M3.blocks(shape.key), kept.key_scales, kept)
-            self._keep.values(number, codes, lines, kept, self._model.kv_rank)
+            kept = self._memory.kept(layer, run.sequence)
+            codes = self._kept + number * self._step.length * (self._shape.key // self._columns)
+            self._layers.script.do(partial(self._remember_run, number, codes, kept))
             self._keep.keys(number, codes, kept)
+
+    def _remember_run(self, number: int, codes: int, kept: Kept) -> None:
+        """A run's codes, as values, and their scales to memory."""
+        shape, length, (line, row, _) = self._shape, self._step.length, self._kept_rows
+        lines = shape.key // self._columns
+        for block, (start, size) in enumerate(E4M3.parts(shape.key)):
+            self._layers.emit.vector(
+                line + number * length * row + self._lines(start), [(1, 0), (length, row)],
+                codes + start // self._columns, (0, lines), parts=(size // self._columns, self._words),
+                scales=(E4M3, self._keep.scale_line(block)))
+        self._keep.scales(number, 0, E4M3.blocks(shape.key), kept.key_scales, kept)
+        self._keep.values(number, codes, lines, kept, self._model.kv_rank)
 
     # Queries.
 
