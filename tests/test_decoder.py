@@ -9,7 +9,17 @@ from kiwicha import ChipConfig
 from kiwicha_host import open_device
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.language import running
-from kiwicha_host.language.decoder import ChipDecoder, Run, Step, attend, check_chip, lines, open_decoder, tile
+from kiwicha_host.language.decoder import (
+    ChipDecoder,
+    Run,
+    Step,
+    attend,
+    check_chip,
+    lines,
+    open_decoder,
+    program,
+    tile,
+)
 from kiwicha_host.language.decoder.script import Ring, Script, interleave
 from kiwicha_host.language.exact import ExactDecoder
 from kiwicha_host.language.model import LlamaConfig, LlamaModel, shapes
@@ -152,8 +162,9 @@ def test_steps_of_some_sequences(tiny):
         together.steps({6: 1})
 
 
-def test_on_the_compiled_chip():
+def test_on_the_compiled_chip(monkeypatch):
     """What waits for what shows there alone: the golden machine runs one instruction after the other."""
+    monkeypatch.setattr(program, "_LEAST_HALF", 4)
     lean = dataclasses.replace(ChipConfig.preset("tiny"), functions=True, block_scales=True, bank_lines=4096,
                                accumulator_lines=256, name="lean")
     small = model(seed=5, layers=1, width=32, heads=2, kv_heads=1, ffn=32, vocabulary=40)

@@ -18,6 +18,9 @@ from .template import Template
 
 __all__ = ["StepProgram", "scratch_bytes"]
 
+#: Tokens that a half has at least: with fewer there is more between products than is gained.
+_LEAST_HALF = 16
+
 
 def scratch_bytes(shape: DecoderShape, rows: int, context: int) -> int:
     """Memory that a step of `rows` tokens uses for its own."""
@@ -45,7 +48,10 @@ class StepProgram:
 
     def __init__(self, config: ChipConfig, memory: DecoderMemory, step: Step, scratch: Region):
         self._config, self._memory, self._step = config, memory, step
-        halves = step.halves(config.rows, config.columns)
+        halves: tuple[int, ...] = (step.length,)
+        # Weights are loaded for each half: no longer than the array takes for both.
+        if 2 * config.rows * config.columns <= config.bus_bytes * step.length:
+            halves = step.halves(max(config.rows, _LEAST_HALF), config.columns)
         try:
             self._make(halves, scratch)
         except CompileError:
