@@ -206,6 +206,18 @@ def test_halves():
     assert second == Step((Run(2, 13),), 13, first_index=8 + 2)
 
 
+def test_halves_where_a_block_begins(tiny):
+    """A first half that ends with a block of positions sees one fewer than one that ends a position later."""
+    tokens, device = tokens_of(49), open_device("golden", config=CHIPS["wide"])
+    expected = ExactDecoder(tiny).logits(tokens)
+    decoder = ChipDecoder(tiny, device, 64)
+    decoder.prefill(tokens[:17])
+    for first in (16, 17):
+        logits = decoder.run(Step((Run(0, first),), 32), tokens[first:first + 32])
+        assert_same_bits(logits[0], expected[first + 31])
+        assert decoder.last.template.lengths == (16, 16)
+
+
 def test_two_scripts_in_turn():
     """The second begins after the first's lead, is never ahead, and both cost alike."""
     events, total = [], [0]
@@ -293,6 +305,12 @@ def test_too_little_memory(tiny):
     device.memory_limit = 1 << 17
     with pytest.raises(CompileError, match="needs [0-9]+ bytes of memory at 64 positions.*the device has 131072"):
         ChipDecoder(tiny, device, 64)
+    # Room for all but a step's program.
+    device = open_device("golden", config=CHIPS["wide"])
+    decoder = ChipDecoder(tiny, device, 64)
+    device.memory_limit = -(-decoder._program // 4096) * 4096 + 4096
+    with pytest.raises(CompileError, match="with a step's program needs [0-9]+ bytes of memory at 64 positions"):
+        decoder.prefill([1, 2, 3])
 
 
 def test_bad_arguments(tiny):
@@ -305,6 +323,16 @@ def test_bad_arguments(tiny):
         decoder.prefill([1] * 9)
     with pytest.raises(ValueError, match="sequence"):
         decoder.prefill([1], 1)
+    with pytest.raises(ValueError, match="tokens must be 5, at least one, not 3"):
+        decoder.run(Step((Run(0, 0),), 5), [1, 2, 3])
+    with pytest.raises(ValueError, match="sequence must be from 0 to 0, not 1"):
+        decoder.run(Step((Run(1, 0),), 1), [1])
+    with pytest.raises(ValueError, match="position must be at least 0, not -1"):
+        decoder.run(Step((Run(0, -1),), 1), [1])
+    few = ChipDecoder(tiny, open_device("golden", config=CHIPS["wide"]), 8, rows=2)
+    with pytest.raises(ValueError, match="a step must have at most 2 tokens, not 3"):
+        few.run(Step((Run(0, 0),), 3), [1, 2, 3])
+    assert decoder.steps({}) == {}
     assert_same_bits(decoder.prefill([1, 2]), ExactDecoder(tiny).prefill([1, 2]))
     with pytest.raises(ValueError, match="context"):
         ChipDecoder(tiny, open_device("golden", config=CHIPS["wide"]), 97)

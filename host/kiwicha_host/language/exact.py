@@ -38,7 +38,8 @@ class ExactDecoder:
     Parameters
     ----------
     model : LlamaModel
-    fmt, weights_fmt : names of the formats of what changes, and of the weights; a chip's decoder has int8 for both
+    fmt, weights_fmt : names of the formats of what changes, and of the weights; a chip's decoder has int8 for the
+        first
     """
 
     cycles = bytes = compulsory_bytes = 0

@@ -13,7 +13,7 @@ from ..golden.numerics import pairwise_sum
 
 __all__ = ["TILE", "weighted_mean"]
 
-#: Positions of a tile.
+#: Positions of a tile. It is part of what is computed, and so no chip's choice.
 TILE = 512
 
 

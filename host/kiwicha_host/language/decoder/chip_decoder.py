@@ -72,13 +72,13 @@ class ChipDecoder:
         self._lengths = [0] * arguments.integer("sequences", sequences, 1)
         self._rows = arguments.integer("rows", rows, 1)
         span = padded(self.context)
-        most = max(rows, sequences)
+        most = self._most = max(rows, sequences)
         self.memory = kind.memory(config, span, sequences, most)
         self._scratch = self.memory.region(kind.scratch_bytes(most, span))
         # The longest step of one token needs the most of its kind.
         kind.program(config, self.memory, Step((Run(0, self.context - 1),), 1), self._scratch)
         self._program = self.memory.region(0).base
-        self._check_memory()
+        self._check_memory(self._program)
         self._image = np.concatenate([self.memory.image_of(model),
                                       np.zeros(self._program - self.memory.constant, np.uint8)])
         #: The program of the last step, by its kind.
@@ -87,14 +87,23 @@ class ChipDecoder:
         self.cycles = self.bytes = self.compulsory_bytes = 0
         self.last: StepRun | None = None
 
-    def _check_memory(self) -> None:
-        """A program is small beside all else, but not nothing."""
+    def _check_memory(self, needed: int) -> None:
         device = self._device
         there = min(1 << device.config.address_width, device.memory_limit or 1 << 64)
-        if self.memory.bytes + self._layers * PAGE > there:
-            raise CompileError(f"the model needs {self.memory.bytes} bytes of memory at {self.context} positions, "
-                               f"and its programs; the device has {there}: choose a smaller model or a shorter "
-                               "text")
+        needed = -(-needed // PAGE) * PAGE
+        if needed > there:
+            raise CompileError(f"the model with a step's program needs {needed} bytes of memory at {self.context} "
+                               f"positions; the device has {there}: choose a smaller model or a shorter text")
+
+    def _check_step(self, step: Step, tokens: Sequence[int]) -> None:
+        if len(tokens) != step.rows or not tokens:
+            raise ValueError(f"tokens must be {step.rows}, at least one, not {len(tokens)}")
+        if step.rows > self._most:
+            raise ValueError(f"a step must have at most {self._most} tokens, not {step.rows}")
+        for run in step.runs:
+            arguments.integer("sequence", run.sequence, 0, len(self._lengths) - 1)
+            arguments.integer("position", run.position, 0)
+            self._check(tokens, run.position, step.length)
 
     def prefill(self, tokens: Sequence[int], sequence: int = 0) -> np.ndarray:
         """float32 [vocabulary]: the logits after the last of `tokens`, with which the sequence goes on."""
@@ -123,6 +132,8 @@ class ChipDecoder:
         where there is room for it.
         """
         numbers = list(tokens)
+        if not numbers:
+            return {}
         for number in numbers:
             arguments.integer("sequence", number, 0, len(self._lengths) - 1)
         step = Step(tuple(Run(number, self._lengths[number]) for number in numbers), 1)
@@ -145,8 +156,7 @@ class ChipDecoder:
         DeviceError
             The program ended in an error.
         """
-        for run in step.runs:
-            self._check(tokens, run.position, step.length)
+        self._check_step(step, tokens)
         config = self._device.config
         kind = step.kind(config.columns)
         template = self._templates.get(kind)
@@ -154,6 +164,7 @@ class ChipDecoder:
             self._templates.clear()
             template = self._architecture.program(config, self.memory, step, self._scratch).template()
             self._templates[kind] = template
+        self._check_memory(self._program + template.code.size)
         words = template.indices(step, tokens, config.columns)
         self._put(self.memory.indices.base, words.view(np.uint8))
         self._put(self._program, template.with_indices(words).reshape(-1))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kiwicha import ChipConfig
+from kiwicha.isa import TABLE_WORDS
 from kiwicha.timing import word_lines
 
 from ...compiler.errors import CompileError
@@ -32,6 +33,8 @@ class Lines:
     def __init__(self, config: ChipConfig):
         self.config, self._next = config, 0
         self.columns, self.words = config.columns, word_lines(config)
+        #: Lines of a table of the vector unit.
+        self.table = ceil_div(4 * TABLE_WORDS, config.line_bytes)
 
     def take(self, lines: int) -> int:
         """The first of so many lines."""

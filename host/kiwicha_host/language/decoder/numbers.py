@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from kiwicha.formats import FORMATS, Format
 from kiwicha.isa import OutFormat
 
+from ..running import TILE
+
 __all__ = ["E4M3", "E4M3_E2M1", "MXINT8", "Numbers", "PADDING", "TILE", "padded"]
 
 #: Sizes are whole multiples of it, filled up with zeros: arrays' rows and columns divide it, and it divides blocks
 #: of scales but a row's last.
 PADDING = 32
-
-#: Positions whose scores are there at once. It is part of what is computed, and so no chip's choice.
-TILE = 512
 
 
 def padded(size: int) -> int:

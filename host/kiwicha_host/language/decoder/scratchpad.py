@@ -43,7 +43,7 @@ class Scratchpad:
         both = lines.codes(rows, max(attended, shape.ffn), numbers)
         self.attended, self.gated = (dataclasses.replace(both, size=size) for size in (attended, shape.ffn))
         widest = max(shape.q + shape.k + shape.v, attended, shape.width)
-        self.work_lines = rows * widest // lines.columns * words
+        self.work_lines = max(rows * widest // lines.columns * words, lines.table)
         self.work = lines.take(self.work_lines)
         self.shared = Shared(one=self.one, results=lines.take(2 * rows * words), work=self.work,
                              chunk=ring_chunk(lines.config, shape), relay=relay)

@@ -38,9 +38,13 @@ class Step:
         return padded(run.position + self.length)
 
     def kind(self, columns: int) -> Hashable:
-        """Steps of one kind have one program, but for addresses where the chip takes no indices."""
+        """Steps of one kind have one program, but for addresses where the chip takes no indices.
+
+        Where a block begins, a first half that ends with a block sees one fewer than further on.
+        """
         return self.length, self.logits, tuple(
-            (run.sequence, self.span(run), run.position // columns) for run in self.runs)
+            (run.sequence, self.span(run), run.position // columns, run.position % columns == 0)
+            for run in self.runs)
 
     def halves(self, rows: int, columns: int) -> tuple[int, ...]:
         """How many tokens two steps may have in its place, each at least `rows`; or the only length.

@@ -139,12 +139,13 @@ class DeepSeekMemory(BaseMemory):
     # What is there.
 
     def compulsory_bytes(self, step: Step) -> int:
-        """What any schedule would move: weights, of experts those of each row, embeddings, cache and logits."""
+        """What any schedule would move, if rows chose different experts: weights, embeddings, cache and logits."""
         model, moved = self.shape.model, 0
         for layer in self.layers:
             moved += sum(matrix.region.size for matrix in _matrices(layer))
             if isinstance(layer.ffn, MixtureMemory):
-                moved += layer.ffn.gate.region.size + step.rows * model.chosen * layer.ffn.expert_bytes
+                moved += layer.ffn.gate.region.size + min(
+                    step.rows * model.chosen, model.experts) * layer.ffn.expert_bytes
         seen = sum(run.position + step.length for run in step.runs)
         kept = model.kv_rank + model.rope_size + E4M3.blocks(model.kv_rank + model.rope_size)
         head = self.head.region.size + len(step.runs) * self.logits.row_bytes if step.logits else 0

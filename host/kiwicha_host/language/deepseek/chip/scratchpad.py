@@ -41,7 +41,7 @@ class Scratchpad:
         self.normed = lines.codes(rows, shape.width, E4M3)
         self.attended = lines.codes(rows, shape.values, E4M3)
         widest = max(shape.width, model.heads * max(shape.key, model.kv_rank))
-        self.work_lines = rows * widest // lines.columns * words
+        self.work_lines = max(rows * widest // lines.columns * words, lines.table)
         self.work = lines.take(self.work_lines)
         self.shared = Shared(one=self.one, results=lines.take(2 * rows * words), work=self.work,
                              chunk=ring_chunk(lines.config, shape), relay=relay)
