@@ -17,8 +17,8 @@ from .tile import Tile, TileLines
 
 __all__ = ["Attend"]
 
-#: The share of the scratchpad that scores may have.
-_SCORES_SHARE = 32
+#: The share of the scratchpad that scores may have, and the most lines.
+_SCORES_SHARE, _SCORES_LINES = 8, 1024
 
 
 class Attend:
@@ -37,7 +37,8 @@ class Attend:
         words, config = layers.words, layers.config
         tile = min(step.most_span, TILE)
         each = heads.count * (tile // layers.columns) * words
-        self.at_once = max(1, min(step.length, config.scratchpad_lines // _SCORES_SHARE // each,
+        most = min(_SCORES_LINES, config.scratchpad_lines // _SCORES_SHARE)
+        self.at_once = max(1, min(step.length, most // each,
                                   layers.most_accumulators // self.accumulators(heads, config.columns)))
         vectors = self.at_once * heads.count
         scale_lines = ceil_div(vectors, config.line_bytes)

@@ -14,17 +14,18 @@ from .numbers import TILE, Numbers
 from .script import Ring
 from .step import Step
 
-__all__ = ["CHUNK_SHARE", "Lines", "chunk_lines"]
+__all__ = ["Lines", "chunk_lines"]
 
-#: The share of the scratchpad that a chunk of the ring may have.
-CHUNK_SHARE = 32
+#: The share of the scratchpad that a chunk of the ring may have, and the most lines.
+_CHUNK_SHARE, _CHUNK_LINES = 16, 1024
 #: The ring holds this many chunks, at least.
 _CHUNKS = 2
 
 
 def chunk_lines(config: ChipConfig, least: int) -> int:
     """The most lines that are loaded at once: a share of the scratchpad, but at least so many."""
-    return ceil_div(max(least, config.scratchpad_lines // CHUNK_SHARE), GROUP) * GROUP
+    share = min(_CHUNK_LINES, config.scratchpad_lines // _CHUNK_SHARE)
+    return ceil_div(max(least, share), GROUP) * GROUP
 
 
 class Lines:
