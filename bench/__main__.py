@@ -44,7 +44,9 @@ def synthesis() -> dict[str, Any] | None:
     report, kept = build_root() / "synth" / "ulx3s_85f-ulx3s_85f" / "report.json", HERE / "results" / "synth.json"
     if report.exists():
         row = json.loads(report.read_text(encoding="utf-8"))
-        row.pop("bitstream", None)
+        # A file that is not kept, and what is kept in fpga/ already.
+        for key in ("bitstream", "switches", "switches_note"):
+            row.pop(key, None)
         if row["fmax_mhz"] >= row["clock_mhz"]:
             kept.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
     return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None

@@ -12,7 +12,7 @@ from kiwicha.config import ChipConfig
 from kiwicha_host import toolchain
 from kiwicha_host.build_cache import build_folder, build_root, cached, content_hash, locked
 
-from . import report
+from . import report, switches
 from .boards import Board, BoardError
 from .floorplan import array_sites, floorplan
 from .parts import Part
@@ -68,7 +68,8 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int | N
     -------
     dict
         board, config, seed, fmax_mhz, fmax_limited_by, clock_mhz, lut, ff, dsp, bram, peak_macs_per_cycle,
-        gops (at clock_mhz), bitstream, wall_s; also part, memory_bytes, baud. The same is in ``report.json``.
+        gops (at clock_mhz), bitstream, wall_s; also part, memory_bytes, baud; and switches
+        (:func:`fpga.switches.table`) with switches_note, what its figures are. The same is in ``report.json``.
 
     Raises
     ------
@@ -123,6 +124,7 @@ def synthesise(board: str, config: ChipConfig | str | None = None, seed: int | N
             "gops": round(2 * config.peak_macs_per_cycle * clock / 1000, 2),
             "bitstream": str(folder / f"{_TOP}.bit"), "wall_s": round(time.perf_counter() - began, 1),
             "part": target.part.name, "memory_bytes": target.memory_for(config.name), "baud": target.baud,
+            "switches": switches.table(config), "switches_note": switches.NOTE,
         }
         (folder / "report.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         (folder / "longest_path.txt").write_text("\n".join(timing.paths) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from amaranth.hdl import Module
 from amaranth.vendor import LatticeECP5Platform
 from amaranth_boards.resources import LEDResources, UARTResource
 
-from fpga import build, report
+from fpga import build, report, switches
 from fpga import top as board_top
 from fpga.boards import BOARDS, Board, BoardError, board_rows
 from fpga.clocking import ClockError, PllSettings
@@ -318,3 +318,17 @@ def test_unread_carries_are_left_open():
         "first": [3], "last": ["x"], "out": [9], "used": [8], "lut": None}
     # An open carry-in would be undefined.
     assert all(cell["connections"]["CIN"] for cell in cells.values() if cell["type"] == "CCU2C")
+
+
+def test_the_report_says_which_switches_are_on_and_what_each_costs(tmp_path, monkeypatch):
+    without_tools(monkeypatch, 60.0)
+    config = dataclasses.replace(SMALLEST, functions=True, indices=True)
+    result = build.synthesise("ulx3s_85f", config, out=tmp_path, clock_mhz=60)
+    kept = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert {name: row["on"] for name, row in kept["switches"].items()} == {
+        "block_scales": False, "functions": True, "indices": True, "top_k": False}
+    costs = json.loads(switches.FILE.read_text(encoding="utf-8"))
+    assert {name: {key: value for key, value in row.items() if key != "on"}
+            for name, row in kept["switches"].items()} == costs
+    assert "each unit alone in ulx3s_85f" in kept["switches_note"]
+    assert result == kept

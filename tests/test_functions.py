@@ -181,16 +181,10 @@ def test_the_check_takes_the_hardware():
 
 def test_the_pipe_fits():
     """What one pipe for all lanes may take of an ECP5, as yosys counts it; carries are two LUTs each."""
-    cells = area.cells(FunctionPipe(ecp5=True), functions_folder())
+    cells = area.cells(area.netlist(FunctionPipe(ecp5=True)))
     assert cells["DP16KD"] == 2 and cells["MULT18X18D"] == 3
     assert cells["LUT4"] + 2 * cells["CCU2C"] < 1000 and "TRELLIS_DPR16X4" not in cells
     assert FunctionPipe.LATENCY == timing.FLOAT_FUNCTION
-
-
-def functions_folder():
-    from kiwicha_host.build_cache import build_folder
-
-    return build_folder("area", "function_pipe_test")
 
 
 def test_a_rom_needs_no_initial_values():

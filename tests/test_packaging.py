@@ -114,6 +114,18 @@ def test_packages_say_that_they_are_typed(package):
     assert (ROOT / package / "py.typed").is_file()
 
 
+def test_each_file_of_a_package_is_installed():
+    """Wheels hold modules, and what `package-data` says."""
+    settings = tomllib.loads(written("pyproject.toml"))["tool"]["setuptools"]
+    for package, folder in settings["package-dir"].items():
+        for path in (ROOT / folder).rglob("*.*"):
+            if path.is_dir() or path.suffix in (".py", ".pyc"):
+                continue
+            name = ".".join([package, *path.parent.relative_to(ROOT / folder).parts])
+            patterns = settings["package-data"].get(name, [])
+            assert any(path.match(pattern) for pattern in patterns), f"{path} needs a pattern in package-data"
+
+
 # What is written down twice.
 
 def written(name):

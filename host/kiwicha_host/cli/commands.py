@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -150,9 +151,9 @@ def verilog(folder: Path | None, no_init: bool, config: str) -> None:
 @click.option("--board", required=True, metavar="NAME", help="A name that `kiwicha boards` lists.")
 @click.option("--config", metavar="NAME|FILE.toml", help="The chip. Default: the board's.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the placement.  [default: the board's choice]")
-@click.option("--json", "as_json", is_flag=True, help="Accepted for symmetry: the report is JSON anyway.")
+@click.option("--json", "as_json", is_flag=True, help="Nothing but the report, which is JSON anyway.")
 def synth(board: str, config: str | None, seed: int | None, as_json: bool) -> None:
-    """Build a bitstream; prints the report as JSON."""
+    """Build a bitstream; prints the report as JSON, and what each switch costs on a terminal, too."""
     from rich.console import Console
 
     with extra("synth"):
@@ -162,3 +163,12 @@ def synth(board: str, config: str | None, seed: int | None, as_json: bool) -> No
     with Console(stderr=True).status("") as status:
         report = synthesise(board, chip, seed, progress=status.update)
     print_json(report)
+    if not as_json and sys.stderr.isatty():
+        _show_switches(report)
+
+
+def _show_switches(report: dict[str, Any]) -> None:
+    """The report's switches as a table on standard error, and what its figures are."""
+    show_rows("switches", [{"switch": name, **row, "on": "yes" if row["on"] else "no"}
+                           for name, row in report["switches"].items()], False, sys.stderr)
+    print(report["switches_note"], file=sys.stderr)
