@@ -103,8 +103,12 @@ def _spoil_index(env, transfer, kind):
         bound = transfer["index_bound"] = rng.choice([1, 2, 1 << 31, (1 << 32) - 1, rng.randrange(1, 1 << 32)])
         word[0] = rng.choice([bound, bound, (1 << 32) - 1, rng.randrange(bound, 1 << 32)])
     elif kind == "window":
-        transfer["index_bound"], transfer["index_stride"] = (1 << 32) - 1, rng.choice([-1 << 31, (1 << 31) - 1])
-        word[0] = rng.choice([(1 << 32) - 2, 1 << 31])
+        # Not what the good transfer has by chance.
+        right = int(word[0]) * transfer["index_stride"]
+        transfer["index_bound"] = (1 << 32) - 1
+        transfer["index_stride"], word[0] = rng.choice([
+            (stride, index) for stride in (-1 << 31, (1 << 31) - 1) for index in ((1 << 32) - 2, 1 << 31)
+            if stride * index != right])
     else:
         # What comes before the index in the order of errors, whatever the index.
         transfer[rng.choice(["row_bytes", "rows", "planes", "segment_bytes"])] = 0
