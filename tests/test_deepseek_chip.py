@@ -172,13 +172,32 @@ def test_equal_experts_are_taken_in_order(tiny):
         assert (logits != ExactDecoder(same).prefill([1, 2, 3])).any() == changes
 
 
+def test_experts_are_added_from_the_best_on(tiny):
+    """The first two cancel, and are so large that what was added before them is lost, and not what comes after."""
+    tensors = {name: np.zeros_like(tensor) if name.endswith(("gate", "bias")) else tensor
+               for name, tensor in tiny.tensors.items()}
+    for name in [name for name in tensors if ".experts." in name]:
+        weights = tensors[name]
+        elements, scales = weights.elements.copy(), weights.scales.copy()
+        elements[1], scales[1] = elements[0], scales[0]
+        if name.endswith("w2"):
+            elements[1] = -elements[0]
+            scales[:2] += 60
+        tensors[name] = Quantized(elements, scales, weights.block)
+    cancelling = DeepSeekModel(tiny.config, tensors)
+    decoder = ChipDecoder(cancelling, open_device("golden", config=WIDE), 32)
+    logits = decoder.prefill([1, 2, 3])
+    assert_same_bits(logits, ExactDecoder(cancelling).prefill([1, 2, 3]))
+    assert np.isfinite(logits).all() and np.ptp(logits) > 1
+
+
 @pytest.mark.parametrize("changes, what", [
     ({"top_k": False}, "top_k"), ({"indices": False, "formats": ("e4m3",)}, "the format e2m1 and indices")])
 def test_chips_that_cannot(tiny, changes, what):
     with pytest.raises(CompileError, match=f"a DeepSeek model needs a chip with {what}, which configuration"):
         open_decoder(tiny, config=dataclasses.replace(SMALL, **changes), device="golden", context=8)
     check_chip(SMALL, tiny)
-    with pytest.raises(ValueError, match="weights must not be given for a model that is stored quantized"):
+    with pytest.raises(ValueError, match="keeps its own formats; give no weights, not 'e4m3'"):
         open_decoder(tiny, config=SMALL, device="golden", context=8, weights="e4m3")
 
 

@@ -55,7 +55,8 @@ def architecture(model: LlamaModel | DeepSeekModel, weights: str | None = None) 
     """
     if isinstance(model, DeepSeekModel):
         if weights is not None:
-            raise ValueError(f"weights must not be given for a model that is stored quantized, not {weights!r}")
+            raise ValueError("a model that is stored quantized keeps its own formats; give no weights, not "
+                             f"{weights!r}")
         return _deepseek(model)
     weights = arguments.choice("weights", weights or "int8", FORMATS)
     return _llama(arguments.instance("model", model, LlamaModel), dataclasses.replace(

@@ -39,7 +39,7 @@ class Attend:
         each = heads.count * (tile // layers.columns) * words
         most = min(_SCORES_LINES, config.scratchpad_lines // _SCORES_SHARE)
         self.at_once = max(1, min(step.length, most // each,
-                                  layers.most_accumulators // self.accumulators(heads, config.columns)))
+                                  layers.most_accumulators // heads.accumulators(config.columns)))
         vectors = self.at_once * heads.count
         scale_lines = ceil_div(vectors, config.line_bytes)
         scores = lines.take(self.at_once * each)
@@ -51,11 +51,6 @@ class Attend:
         self._at = TileLines(scores, weighted, p_codes, p_scales, largest, results, factor, sums, tile_sums,
                              unit_scale)
         self.q_scale_lines = heads.numbers.blocks(heads.key) * scale_lines
-
-    @staticmethod
-    def accumulators(heads: Heads, columns: int) -> int:
-        """Lines of a row's weighted sums."""
-        return heads.count * max(heads.values) // columns
 
     def batches(self) -> Iterator[Batch]:
         number = 0

@@ -27,6 +27,8 @@ class BaseMemory:
     constant : so many bytes no program writes
     positions : PositionTables
     scale_table : FP32 of each E8M0 code
+    constants, indices, embedding : FP32 numbers that programs need, a step's indices, and a row of each token;
+        a decoder's memory says where
     logits, tokens : Table
         Of each run of a step: logits of its last token, and the number of the largest, if the chip finds it.
     """
@@ -36,6 +38,9 @@ class BaseMemory:
         self._map = MemoryMap()
         self._columns, self._chunk_lines = config.columns, chunk_lines
         self.constant = 0
+        self.constants: Region
+        self.indices: Region
+        self.embedding: Table
 
     def region(self, size: int) -> Region:
         """More memory."""

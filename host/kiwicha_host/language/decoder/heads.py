@@ -4,10 +4,13 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .numbers import Numbers
-from .step import Run
+from kiwicha import ChipConfig
 
-__all__ = ["Batch", "Heads", "Kept"]
+from ...compiler.errors import CompileError
+from .numbers import Numbers
+from .step import Run, Step
+
+__all__ = ["Batch", "Heads", "Kept", "check_accumulators"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class Heads:
     @property
     def value(self) -> int:
         return sum(self.values)
+
+    def accumulators(self, columns: int) -> int:
+        """Lines of a row's weighted sums."""
+        return self.count * max(self.values) // columns
 
     @property
     def least_chunk(self) -> int:
@@ -66,3 +73,13 @@ class Batch(NamedTuple):
     row: int
     rows: int
     number: int
+
+
+def check_accumulators(config: ChipConfig, step: Step, heads: Heads, numbers: Numbers, there: int) -> None:
+    """Raise :exc:`CompileError` if half of so many accumulator lines does not hold what leaves it together: a
+    gate's scale block and its partner's, the heads' sums.
+    """
+    needed = 2 * max(2 * numbers.block // config.columns * step.rows, heads.accumulators(config.columns))
+    if needed > there:
+        raise CompileError(f"a step of {step.rows} tokens needs {needed} accumulator lines; configuration "
+                           f"{config.name!r} has {there}: choose one with more")

@@ -5,6 +5,7 @@ from kiwicha import ChipConfig
 from ...compiler.errors import CompileError
 from ...compiler.program.memory_map import Region, ceil_div
 from .attention import Attention
+from .begin import load_constants, load_embeddings, load_shared
 from .emitter import Emitter
 from .layers import GROUP_BLOCKS, Layers, Rows
 from .lines import Lines
@@ -78,7 +79,7 @@ class StepProgram:
         """The program for all steps of this one's kind."""
         emit, memory, first = self._emit, self._memory, self._streams[0]
         first.script.part = "embedding"
-        first.script.do(lambda: first.load_constants(self._indices, self._index_bytes))
+        first.script.do(lambda: first.load_shared(self._indices, self._index_bytes))
         for stream in self._streams:
             stream.script.part = "embedding"
             stream.script.do(stream.begin)
@@ -119,23 +120,15 @@ class _Stream:
         self._x_row = shape.width // lines.columns * lines.words
         self._work_blocks = self._at.work_lines // (lines.words * step.rows)
 
-    def load_constants(self, indices: int, index_bytes: int) -> None:
-        """What all halves need: table B, and the step's indices."""
-        emit, at, memory, line_bytes = self._emit, self._at, self._memory, self._layers.config.line_bytes
-        emit.load(memory.scale_table.base, memory.scale_table.size, at.work, segment=line_bytes)
-        emit.load_table_b(at.work, at.trash)
-        emit.load(memory.indices.base, index_bytes, indices, segment=line_bytes)
+    def load_shared(self, indices: int, index_bytes: int) -> None:
+        """What all halves need."""
+        load_shared(self._layers, self._memory, self._at.work, self._at.trash, indices, index_bytes)
 
     def begin(self) -> None:
         """Constants, and the tokens' rows of the embedding."""
-        emit, at, memory = self._emit, self._at, self._memory
-        emit.load(memory.constants.base, 4, at.one, segment=4)
-        emit.load(memory.constants.base + 4, 4, at.epsilon, segment=4)
-        emit.fill(at.unit_scale, 1, 127)
-        indices = Indices(self._step, self._layers.columns)
-        for row in range(self._step.rows):
-            emit.load(memory.embedding.indexed(indices.token(row)), memory.embedding.row_bytes,
-                      at.x + row * self._x_row, segment=self._layers.segment)
+        at = self._at
+        load_constants(self._layers, self._memory, (at.one, at.epsilon), at.unit_scale)
+        load_embeddings(self._layers, self._memory, self._step, at.x, self._x_row)
         self._attention.begin()
 
     def _normalize(self, rows: Rows, number: int) -> None:

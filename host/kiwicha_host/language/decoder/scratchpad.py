@@ -5,9 +5,8 @@ import dataclasses
 from kiwicha import ChipConfig
 from kiwicha.timing import word_lines
 
-from ...compiler.errors import CompileError
-from .attend import Attend
 from .attention import shared_heads
+from .heads import check_accumulators
 from .layers import Shared
 from .lines import Lines, chunk_lines
 from .shape import DecoderShape
@@ -32,7 +31,7 @@ class Scratchpad:
     """
 
     def __init__(self, lines: Lines, shape: DecoderShape, step: Step, relay: int, accumulators: int):
-        self._check_accumulators(lines.config, shape, step, accumulators)
+        check_accumulators(lines.config, step, shared_heads(shape), shape.numbers, accumulators)
         rows, words, numbers = step.rows, lines.words, shape.numbers
         attended = shape.model.heads * shape.value_head
         self.one, self.epsilon, self.trash = (lines.take(words) for _ in range(3))
@@ -47,12 +46,3 @@ class Scratchpad:
         self.work = lines.take(self.work_lines)
         self.shared = Shared(one=self.one, results=lines.take(2 * rows * words), work=self.work,
                              chunk=ring_chunk(lines.config, shape), relay=relay)
-
-    @staticmethod
-    def _check_accumulators(config: ChipConfig, shape: DecoderShape, step: Step, there: int) -> None:
-        """One half must hold what leaves it together: a gate's scale block and its partner's, a head's sums."""
-        parts = shape.numbers.block // config.columns
-        needed = 2 * max(2 * parts * step.rows, Attend.accumulators(shared_heads(shape), config.columns))
-        if needed > there:
-            raise CompileError(f"a step of {step.rows} tokens needs {needed} accumulator lines; "
-                               f"configuration {config.name!r} has {there}: choose one with more")

@@ -3,6 +3,7 @@
 from kiwicha import ChipConfig
 
 from ....compiler.program.memory_map import Region, ceil_div
+from ...decoder.begin import load_constants, load_embeddings, load_shared
 from ...decoder.emitter import Emitter
 from ...decoder.layers import Layers, Rows
 from ...decoder.lines import Lines
@@ -68,18 +69,10 @@ class StepProgram:
 
     def _begin(self) -> None:
         """Constants, table B, and the tokens' rows of the embedding."""
-        emit, at, memory = self._emit, self._at, self._memory
-        line_bytes, segment = self._layers.config.line_bytes, self._layers.segment
-        emit.load(memory.scale_table.base, memory.scale_table.size, at.work, segment=line_bytes)
-        emit.load_table_b(at.work, at.trash)
-        for number, line in enumerate((at.one, *at.epsilons)):
-            emit.load(memory.constants.base + 4 * number, 4, line, segment=4)
-        emit.fill(at.unit_scale, 1, 127)
-        indices = Indices(self._step, self._layers.columns)
-        emit.load(memory.indices.base, 4 * indices.count, self._indices, segment=line_bytes)
-        for row in range(self._step.rows):
-            emit.load(memory.embedding.indexed(indices.token(row)), memory.embedding.row_bytes,
-                      at.x + row * self._row, segment=segment)
+        layers, at, memory, step = self._layers, self._at, self._memory, self._step
+        load_shared(layers, memory, at.work, at.trash, self._indices, 4 * Indices(step, layers.columns).count)
+        load_constants(layers, memory, (at.one, *at.epsilons), at.unit_scale)
+        load_embeddings(layers, memory, step, at.x, self._row)
         self._attention.begin()
         self._ffn.begin()
 

@@ -3,8 +3,7 @@
 from kiwicha import ChipConfig
 from kiwicha.timing import word_lines
 
-from ....compiler.errors import CompileError
-from ...decoder.attend import Attend
+from ...decoder.heads import check_accumulators
 from ...decoder.layers import Shared
 from ...decoder.lines import Lines, chunk_lines
 from ...decoder.numbers import E4M3, padded
@@ -31,7 +30,7 @@ class Scratchpad:
     """
 
     def __init__(self, lines: Lines, shape: DeepSeekShape, step: Step, relay: int):
-        self._check_accumulators(lines.config, shape, step)
+        check_accumulators(lines.config, step, shape.heads, E4M3, lines.config.accumulator_lines)
         rows, words, model = step.rows, lines.words, shape.model
         self.one, self.trash = (lines.take(words) for _ in range(2))
         #: Epsilon times the elements of a row, of a latent query, of what is kept.
@@ -48,12 +47,3 @@ class Scratchpad:
         self.ffn = max(padded(model.ffn) if model.dense_layers else 0,
                        padded(model.shared_ffn) if model.dense_layers < model.layers else 0)
         self.gated = lines.codes(rows, self.ffn, E4M3)
-
-    @staticmethod
-    def _check_accumulators(config: ChipConfig, shape: DeepSeekShape, step: Step) -> None:
-        """One half must hold what leaves it together: a gate's scale block and its partner's, the heads' sums."""
-        there, parts = config.accumulator_lines, E4M3.block // config.columns
-        needed = 2 * max(2 * parts * step.rows, Attend.accumulators(shape.heads, config.columns))
-        if needed > there:
-            raise CompileError(f"a step of {step.rows} tokens needs {needed} accumulator lines; "
-                               f"configuration {config.name!r} has {there}: choose one with more")
