@@ -47,6 +47,8 @@ graph(x: int8[N, 4]) -> (y: int8[N, 4])
     ({"ops": (limit("x", "z"),)}, "Max 'limit' takes 'z', which nothing before it makes"),
     ({"ops": (limit("z"), limit("x", name="b", output="z"))}, "Max 'limit' takes 'z', which nothing before it"),
     ({"ops": (limit("y"),)}, "Max 'limit' takes 'y', which nothing before it makes"),
+    ({"ops": (replace(limit("x"), attributes={"ops": (limit("y"),)}),)},
+     "Max 'limit' stands for Max 'limit', which takes 'y', but that is none of its inputs"),
     ({"ops": (limit("x"), limit("x", name="b"))}, "Max 'b' defines 'y', which is defined already"),
     ({"ops": (limit("x"), limit("x", output="z"))}, "two operators are called 'limit'"),
     ({"ops": (limit("x", output="x"),)}, "Max 'limit' defines 'x', which is defined already"),
