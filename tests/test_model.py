@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import ModelBuilder
-from onnxruntime.quantization import QuantFormat, QuantType
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic
 
 from bench.float_nets import NETS, Net, quantized, random_inputs, separable
 from kiwicha import ChipConfig
@@ -310,6 +310,33 @@ def test_sizes_beyond_reason():
     [subgraph] = partition(graph)
     assert re.fullmatch(r"layer '.*': \d+ elements, places or lines of padding are more than \d+",
                         *subgraph.why.values())
+
+
+def dynamic_lstm(tmp_path):
+    """An LSTM without a bias through ONNX Runtime's dynamic quantization."""
+    rng, value = np.random.default_rng(0), helper.make_tensor_value_info
+    weights = [onnx.numpy_helper.from_array(rng.normal(0, 0.5, shape).astype(np.float32), name)
+               for name, shape in (("w", (1, 16, 3)), ("r", (1, 16, 4)))]
+    graph = helper.make_graph(
+        [helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)], "lstm",
+        [value("x", TensorProto.FLOAT, [5, "N", 3])], [value("y", TensorProto.FLOAT, None)], weights)
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]),
+              tmp_path / "float.onnx")
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "dynamic.onnx", op_types_to_quantize=["LSTM"])
+    return onnx.load(tmp_path / "dynamic.onnx")
+
+
+def test_own_operators_with_optional_inputs_between(tmp_path):
+    """DynamicQuantizeLSTM needs its last inputs, and not those in the middle."""
+    model = dynamic_lstm(tmp_path)
+    [node] = [node for node in model.graph.node if node.op_type == "DynamicQuantizeLSTM"]
+    assert [bool(name) for name in node.input] == 3 * [True] + 5 * [False] + 4 * [True]
+    x = np.random.default_rng(1).normal(0, 1, (5, 2, 3)).astype(np.float32)
+    with load_model(model, TINY, "golden", dims={"N": 2}) as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": x})["y"], onnxruntime_says(model.SerializeToString(), {"x": x})[0])
+    node.input[9] = ""
+    with pytest.raises(CompileError, match="DynamicQuantizeLSTM '.*' has a wrong number of inputs"):
+        load_model(model, TINY, "golden", dims={"N": 2})
 
 
 def test_own_operators_without_their_inputs(tmp_path):
