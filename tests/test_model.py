@@ -312,6 +312,37 @@ def test_sizes_beyond_reason():
                         *subgraph.why.values())
 
 
+def tied(shared):
+    """An embedding, a product of codes, and a product of numbers with the embedding's weights."""
+    net, rng = Net(0, x=["N", 3, 32]), np.random.default_rng(0)
+    step, zero, one = np.float32(0.02), np.uint8(128), np.float32(0.01)
+
+    def pair(name):
+        return net("DequantizeLinear", net("QuantizeLinear", name, step, zero), step, zero)
+
+    weights, other = (rng.integers(-128, 128, (32, 32)).astype(np.int8) for _ in range(2))
+    weights, scale = (net._named(item) for item in (weights, one))
+    again = {"scale": scale, "equal scale": one}.get(shared, np.float32(0.03))
+    ids = net("Cast", net("ReduceMax", "x", axes=[-1], keepdims=0), to=TensorProto.INT64)
+    embedded = net("DequantizeLinear", net("Gather", weights, ids), scale)
+    product = pair(net("MatMul", pair(embedded), net("DequantizeLinear", other, np.float32(0.011))))
+    weights = weights if shared == "weights" else net("Transpose", weights, perm=[1, 0])
+    last = net("DequantizeLinear", weights, again)
+    if shared == "numbers":
+        product = net("Add", product, net("MatMul", "x", last))
+    return net.model(net("MatMul", net("Tanh", product), last))
+
+
+@pytest.mark.parametrize("shared", ["scale", "equal scale", "weights", "numbers", "nothing"])
+def test_weights_that_a_part_shares_with_another(shared):
+    """What keeps ONNX Runtime from packing weights does so too where it is in another part."""
+    model = tied(shared).SerializeToString()
+    x = np.random.default_rng(1).uniform(0, 32, (2, 3, 32)).astype(np.float32)
+    with load_model(model, TINY, "golden") as loaded:
+        np.testing.assert_array_equal(*loaded.run({"x": x}).values(), *onnxruntime_says(model, {"x": x}))
+        assert {row.place for row in loaded.placement if "MatMul" in row.op} == {"chip", "host"}
+
+
 def dynamic_lstm(tmp_path):
     """An LSTM without a bias through ONNX Runtime's dynamic quantization."""
     rng, value = np.random.default_rng(0), helper.make_tensor_value_info
@@ -333,7 +364,8 @@ def test_own_operators_with_optional_inputs_between(tmp_path):
     assert [bool(name) for name in node.input] == 3 * [True] + 5 * [False] + 4 * [True]
     x = np.random.default_rng(1).normal(0, 1, (5, 2, 3)).astype(np.float32)
     with load_model(model, TINY, "golden", dims={"N": 2}) as loaded:
-        np.testing.assert_array_equal(loaded.run({"x": x})["y"], onnxruntime_says(model.SerializeToString(), {"x": x})[0])
+        np.testing.assert_array_equal(loaded.run({"x": x})["y"],
+                                      onnxruntime_says(model.SerializeToString(), {"x": x})[0])
     node.input[9] = ""
     with pytest.raises(CompileError, match="DynamicQuantizeLSTM '.*' has a wrong number of inputs"):
         load_model(model, TINY, "golden", dims={"N": 2})

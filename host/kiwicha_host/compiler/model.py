@@ -181,7 +181,7 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
             part = subgraph.part
         else:
             # The whole model as it came, if nothing of it is the chip's: it may have more than tensors.
-            part = HostPart(whole or subgraph.graph, types, whole=whole is not None)
+            part = HostPart(whole or subgraph.graph, types, whole=whole is not None, shared=subgraph.shared)
             types |= part.types
         parts.append(part)
     inputs = {name: graph.types.get(name, Type("?", None)) for name in graph.inputs}
