@@ -154,6 +154,12 @@ def test_uint8_weights(net, per_channel, tmp_path):
           extra_options={"WeightSymmetric": True})
 
 
+@pytest.mark.parametrize("net", [lenet, six])
+def test_operators_of_onnxruntimes_own_domain(net, tmp_path):
+    check(net(), tmp_path, activation_type=QuantType.QUInt8, per_channel=True,
+          extra_options={"UseQDQContribOps": True})
+
+
 def check(net, tmp_path, **options):
     """The golden machine's numbers are ONNX Runtime's."""
     path = quantized(net, tmp_path, 3, **options)
