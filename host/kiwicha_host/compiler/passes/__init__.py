@@ -10,11 +10,12 @@ from .infer_types import infer_types
 from .pairs import pairs
 from .remove_dead import remove_dead
 from .standard_codes import standard_codes
+from .transposed_weights import transposed_weights
 from .unsigned_codes import unsigned_codes
 from .zero_points import zero_points
 
 __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
-PASSES = (standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq,
-          fold_elementwise, drop_copies, infer_types)
+PASSES = (standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points, transposed_weights,
+          unsigned_codes, fold_qdq, fold_elementwise, drop_copies, infer_types)
