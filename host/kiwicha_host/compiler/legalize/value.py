@@ -169,7 +169,7 @@ class Value:
             return self.view.channels, self.view.size
         return (self.where.shape[1], (1, 1)) if self.where.ndim == 2 else self.image(node)
 
-    def through(self, node: Node, layer: Callable[[int, tuple[int, int]], VectorLayer], unsigned: bool,
+    def through(self, node: Node, layer: Callable[[int, tuple[int, int]], Layer | VectorLayer], unsigned: bool,
                 second: View | None = None) -> None:
         """The tensor is what a new layer makes of each of its elements, where that is.
 
