@@ -27,7 +27,10 @@ from .node import Node
 from .softmax import qlinear_softmax
 from .value import LARGEST, Value
 
-__all__ = ["SUPPORTED", "LayerBuilder", "to_layers"]
+__all__ = ["NUMBERS", "SUPPORTED", "LayerBuilder", "to_layers"]
+
+#: How the complaint about tensors begins that are no codes.
+NUMBERS = "takes numbers"
 
 
 def to_layers(graph: Graph) -> LayerGraph:
@@ -136,7 +139,7 @@ class LayerBuilder:
         value.alone = value.alone and self._reads[name] == 1
         if node.op not in _SHAPERS:
             if value.dequantized:
-                raise node.error(f"takes numbers, not codes; {_RULES}")
+                raise node.error(f"{NUMBERS}, not codes; {_RULES}")
             if not value.quantized and node.op != "QuantizeLinear":
                 raise node.error("needs int8 or uint8 codes; put a QuantizeLinear before it")
         return value
@@ -184,7 +187,7 @@ class LayerBuilder:
         """A tensor that comes from elsewhere; :exc:`CompileError` if no layer can take it."""
         known = self._graph.types.get(name)
         if name in self._made and known is not None and known.element == "float32":
-            raise CompileError(f"takes numbers, {name!r}, that the host computes")
+            raise CompileError(f"{NUMBERS}, {name!r}, that the host computes")
         return _start(self.layers, name, known)
 
     def finished(self, names: Sequence[str]) -> LayerGraph:
