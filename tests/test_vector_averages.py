@@ -93,3 +93,33 @@ def test_averages_of_all_places(case, dtype):
     model = net.model(net.codes(y, 0.1173, 4), opset=17 if case in ("attribute", "flat") else 20)
     [layer] = check(model, {"x": rng.integers(info.min, info.max, (40, *shape), dtype, endpoint=True)}).layers
     assert layer.pool.kernel == ((1, 24) if case == "row" else (4, 6))
+
+
+@DTYPES
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("shape, axes", [([7, 5], [1]), ([3, 4, 5], [1, 2]), ([3, 4, 5], [-2, -3])])
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceMax"])
+def test_of_all_rows(op, shape, axes, keepdims, dtype):
+    """Of a transformer's tokens, or places with the channels last, from the host or behind a product."""
+    info = np.iinfo(dtype)
+    x = np.random.default_rng(2).integers(info.min, info.max, (3, *shape), dtype, endpoint=True)
+    for product in (False, True)[:1 + (dtype == np.uint8)]:     # int8 codes in between become uint8
+        net, scale, zero = Between(dtype, x=["N", *shape]), 0.05, 3
+        y = net.numbers("x", scale, zero)
+        if product:
+            weights, scale, zero = net.rng.integers(-99, 99, (5, 6), np.int8), 0.07, 5
+            y = net("MatMul", y, net("DequantizeLinear", weights, np.float32(0.01), np.int8(0)))
+            y = net.numbers(net.codes(y, scale, zero), scale, zero)
+        y = net(op, y, np.array(axes), keepdims=keepdims)
+        made = net.codes(y, scale, zero) if op == "ReduceMax" else net.codes(y, 0.031, 9)
+        check(net.model(made, opset=18), {"x": x})
+
+
+@pytest.mark.parametrize("shape, axes, rank", [([4, 5, 6], [1], 4), ([4, 5, 6], [3], 4), ([4, 5], [0], 3),
+                                               ([4], [1], 2)])
+def test_of_other_axes(shape, axes, rank):
+    net = Between(np.uint8, x=["N", *shape])
+    model = net.model(net.codes(net("ReduceMean", net.numbers("x"), np.array(axes))), opset=18)
+    with pytest.raises(CompileError, match="its axes must be those of height and width, or of all rows, not "
+                       rf"\[{axes[0]}\] of {rank}"):
+        to_layers(optimize(model))
