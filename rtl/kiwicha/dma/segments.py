@@ -75,7 +75,8 @@ class SegmentGenerator(wiring.Component):
         lines = (self.config.scratchpad_lines - 1).bit_length()
         m.d.comb += [
             # The next descriptor is loaded in this one's last cycle; without one, what is loaded does not matter.
-            final.eq(~active | (ends_row & nest.done)),
+            # Not nest.done: with its carries, what enables a level of the pointer is one look-up table.
+            final.eq(~active | (ends_row & ~nest.carry.any())),
             advance.eq(~active | self.o.ready),
             self.i.ready.eq(~waits),
             nest.load.eq(final),

@@ -100,8 +100,9 @@ class StoreUnit(wiring.Component):
         m.d.comb += [
             judge.abort.eq(abort),
             control.retire.eq(judge.retire),
-            control.error.eq(judge.error),
         ]
+        # Registered once more: who chooses among a hundred bits is at memory's end, who reads them at control's.
+        m.d.sync += [control.error.eq(judge.error), control.error.valid.eq(judge.error.valid & ~abort)]
         # A line, or an index, that is asked for when an abort begins comes later.
         reading, indexing = reader.reading, None
         if config.indices:
