@@ -271,6 +271,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "QLinearMatMul": qlinear_matmul,
     "kiwicha.QLinearConvTranspose": qlinear_conv_transpose,
     "com.microsoft.QGemm": qgemm,
+    "kiwicha.QGemm": qgemm,
     "Relu": fused.relu,
     "Clip": fused.clip,
     "Max": fused.max_constant,

@@ -7,6 +7,7 @@ from .fold_elementwise import fold_elementwise
 from .fold_qdq import fold_qdq
 from .fold_shapes import fold_shapes
 from .infer_types import infer_types
+from .keep_batch import keep_batch
 from .pairs import pairs
 from .remove_dead import remove_dead
 from .unsigned_codes import unsigned_codes
@@ -16,4 +17,4 @@ __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
 PASSES = (pairs, remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq,
-          fold_elementwise, drop_copies, infer_types)
+          fold_elementwise, drop_copies, infer_types, keep_batch)
