@@ -30,7 +30,8 @@ OPERATORS: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
     "global average of 7x7": ("QLinearGlobalAveragePool", {}, (2000, 7, 7)),
     "mean of 7x7": ("ReduceMean", {"axes": [2, 3]}, (2000, 7, 7)),
     "softmax of 197": ("QLinearSoftmax", {"axis": -1, "opset": 13}, (300, 197)),
-    "norm of 192": ("LayerNormalization", {"axis": -1}, (300, 192))}
+    "norm of 192": ("LayerNormalization", {"axis": -1}, (300, 192)),
+    "RMS norm of 192": ("RMSNormalization", {"axis": -1}, (300, 192))}
 
 
 class Share(NamedTuple):
@@ -67,15 +68,17 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
         times = np.float32(rng.uniform(1, 100)) if kind == "random" else rng.integers(1, 100)
         scales[2] = scales[0] * scales[1] * times
     factors = {}
-    if op == "LayerNormalization":
+    if op.endswith("Normalization"):
         factors = {"gain": rng.uniform(0.5, 2, shape[-1]), "bias": rng.normal(0, 0.5, shape[-1])}
+        if op == "RMSNormalization":
+            del factors["bias"]
         scales[2] = np.float32(1 / rng.integers(16, 64) if kind == "simple" else rng.uniform(1 / 64, 1 / 16))
     if op == "QLinearSoftmax":
         scales[2] = np.float32(1 / rng.integers(64, 512) if kind == "simple" else rng.uniform(1 / 512, 1 / 64))
     zeros = rng.integers(info.min, info.max, 3, dtype, endpoint=True)
     known = {f"{what}{i}": item for what, items in (("s", scales), ("z", zeros)) for i, item in enumerate(items)}
     names = ["x", "s0", "z0", *(["y0", "s1", "z1"] if two else []), "s2", "z2"]
-    if op in ("ReduceMean", "LayerNormalization"):
+    if op in ("ReduceMean", "LayerNormalization", "RMSNormalization"):
         nodes = [helper.make_node("DequantizeLinear", names[:3], ["a"]),
                  helper.make_node(op, ["a", *factors], ["b"], **attributes),
                  helper.make_node("QuantizeLinear", ["b", "s2", "z2"], ["y"])]
@@ -90,7 +93,7 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     graph = helper.make_graph(nodes, name, [value(item, element, ["N", *shape]) for item in arrays],
                               [value("y", element, None)], constants)
     model = helper.make_model(graph, ir_version=8, opset_imports=[
-        helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
+        helper.make_opsetid("", 23 if op == "RMSNormalization" else 17), helper.make_opsetid("com.microsoft", 1)])
     return model, {key: item.reshape(1, *shape) for key, item in arrays.items()}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kiwicha.isa import OperandUse, Reduce
-from kiwicha_host.compiler.ir.layers import Layer, LayerNormLayer, SoftmaxLayer
+from kiwicha_host.compiler.ir.layers import Layer, LayerNormLayer, RmsNormLayer, SoftmaxLayer
 from kiwicha_host.golden.functions import reciprocal, rsqrt
 
 
@@ -24,9 +24,9 @@ def run_layers(graph, arrays):
         a = box(source)
         assert a.shape[1:] == (*layer.size, layer.channels)
         b = None if second is None else box(second)
+        of_rows = {SoftmaxLayer: _softmax, LayerNormLayer: _layer_norm, RmsNormLayer: _rms_norm}.get(type(layer))
         box(target)[:] = (_convolution(layer, a) if isinstance(layer, Layer) else
-                          _softmax(layer, a) if isinstance(layer, SoftmaxLayer) else
-                          _layer_norm(layer, a) if isinstance(layer, LayerNormLayer) else _vector(layer, a, b))
+                          _vector(layer, a, b) if of_rows is None else of_rows(layer, a))
     return {item.name: item.decode(box(item.view)) for item in graph.outputs}
 
 
@@ -74,6 +74,14 @@ def _layer_norm(layer, a):
     inverse = rsqrt(np.maximum(variance, np.float32(max(layer.epsilon, 0.25 / layer.channels))))
     numbers = (codes.astype(np.float32) + less_mean) * inverse
     return _rounded((numbers + layer.shift) * layer.gain, layer.y_zero, layer.clamp)
+
+
+def _rms_norm(layer, a):
+    numbers = layer.a_table.view(np.float32)[a.view(np.uint8)]
+    squares = (numbers.astype(np.int64) ** 2).sum(axis=-1, keepdims=True)
+    assert squares.max() < 1 << 31
+    inverse = rsqrt(squares.astype(np.float32) * np.float32(1 / layer.channels) + np.float32(layer.epsilon))
+    return _rounded(numbers * inverse * layer.gain, layer.y_zero, layer.clamp)
 
 
 def _vector(layer, a, b):

@@ -89,9 +89,10 @@ def test_softmax_and_norms_of_rows():
     net = Between(np.uint8, x=[2, 5, 6])
     y = net.numbers(gemm(net, rows(net, net.numbers("x", zero=5), 6), 6, 8), 0.05, 120)
     y = net("LayerNormalization", y, net.weights(8), net.weights(8), axis=-1)
+    y = net("RMSNormalization", net.numbers(net.codes(y, 0.03, 120), 0.03, 120), net.weights(8), axis=-1)
     y = net("Softmax", net.numbers(net.codes(y, 0.03, 120), 0.03, 120), axis=-1)
     y = net("Reshape", net.numbers(net.codes(y, 1 / 256, 0), 1 / 256, 0), np.array([2, 5, 8]))
-    model = net.model(net.codes(y, 1 / 256, 0))
+    model = net.model(net.codes(y, 1 / 256, 0), opset=23)
     load_model(model, "wide", "golden", strict=True).close()
     check(model, {"x": net.rng.integers(0, 256, (2, 5, 6)).astype(np.uint8)}, config="wide")
 

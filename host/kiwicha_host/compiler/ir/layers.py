@@ -10,8 +10,8 @@ from kiwicha.isa import OperandUse, Reduce
 from ... import arguments
 from ..errors import CompileError
 
-__all__ = ["FeatureMap", "Input", "Layer", "LayerCheck", "LayerGraph", "LayerNormLayer", "Output", "Pool", "SHIFT",
-           "HostFunction", "SoftmaxLayer", "VectorLayer", "View"]
+__all__ = ["FeatureMap", "Input", "Layer", "LayerCheck", "LayerGraph", "LayerNormLayer", "Output", "Pool",
+           "RmsNormLayer", "RowLayer", "SHIFT", "HostFunction", "SoftmaxLayer", "VectorLayer", "View"]
 
 #: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
 SHIFT = 128
@@ -131,7 +131,12 @@ class VectorLayer:
 
 
 @dataclass(frozen=True)
-class SoftmaxLayer(VectorLayer):
+class RowLayer(VectorLayer):
+    """What is made of all channels of each place together; for a chip with `functions`."""
+
+
+@dataclass(frozen=True)
+class SoftmaxLayer(RowLayer):
     """Softmax over the channels of each place.
 
     Of a code that is `d` less than the largest of its place, the exponential is word number `-d & 255` of A's
@@ -140,7 +145,7 @@ class SoftmaxLayer(VectorLayer):
 
 
 @dataclass(frozen=True)
-class LayerNormLayer(VectorLayer):
+class LayerNormLayer(RowLayer):
     """Layer normalization over the channels of each place.
 
     Codes have a mean and a variance. Of such a one less the mean, over the root of variance plus `epsilon`, the
@@ -160,6 +165,22 @@ class LayerNormLayer(VectorLayer):
     def square_unit(self) -> int:
         """Squares and epsilon are summed in steps of 1 / that: a power of two, so that sums stay below 2^31."""
         return 1 << int(np.log2((1 << 31) / (self.channels * (255 ** 2 + self.epsilon) + 1)))
+
+
+@dataclass(frozen=True)
+class RmsNormLayer(RowLayer):
+    """Root mean square normalization over the channels of each place.
+
+    A code less A's zero point, which A's table has as FP32, times 1 / the root of the mean of squares plus
+    `epsilon`, times `gain`; rounded, plus the zero point, clamped. Sums of squares are below 2^31.
+
+    Parameters
+    ----------
+    epsilon : in steps of A, squared
+    gain : float32 [channels]
+    """
+    epsilon: float = 0.0
+    gain: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 #: Raises :exc:`CompileError` for a layer that the chip is too small for.

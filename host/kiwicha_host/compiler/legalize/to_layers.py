@@ -22,6 +22,7 @@ from .elementwise import ELEMENTWISE_OPERATORS, constant_like, elementwise
 from .layer_norm import layer_norm
 from .matmul import qgemm, qlinear_matmul
 from .node import Node
+from .rms_norm import rms_norm
 from .softmax import qlinear_softmax
 from .value import LARGEST, Value
 
@@ -281,6 +282,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "com.microsoft.QLinearGlobalAveragePool": pooling.global_average_pool,
     "kiwicha.QLinearReduceMean": pooling.mean,
     "kiwicha.QLinearLayerNormalization": layer_norm,
+    "kiwicha.QLinearRMSNormalization": rms_norm,
     "com.microsoft.QLinearSoftmax": qlinear_softmax,
     "Flatten": moves.flatten,
     "Reshape": moves.reshape,
@@ -302,10 +304,11 @@ _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
     "com.microsoft.QLinearConcat": qlinear_concat,
 }
 #: Those that take a tensor's rows, each as a place.
-_ROW_TAKERS = ("QLinearMatMul", "kiwicha.QLinearLayerNormalization", "com.microsoft.QLinearSoftmax")
+_ROW_TAKERS = ("QLinearMatMul", "kiwicha.QLinearLayerNormalization", "kiwicha.QLinearRMSNormalization",
+               "com.microsoft.QLinearSoftmax")
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
-          "constants, MaxPool, averages, softmax, layer normalization, functions of one tensor, sums and "
+          "constants, MaxPool, averages, softmax, layer and RMS normalization, functions of one tensor, sums and "
           "products of two, and what moves elements")
 #: What a model may consist of.
 SUPPORTED = (*_OPERATORS, *_CONCATS, *ELEMENTWISE_OPERATORS, "Split")

@@ -14,9 +14,8 @@ from ..ir.layers import (
     Input,
     Layer,
     LayerGraph,
-    LayerNormLayer,
     Pool,
-    SoftmaxLayer,
+    RowLayer,
     VectorLayer,
     View,
 )
@@ -245,7 +244,7 @@ class Value:
 
 def _may_pool(layer: Layer | VectorLayer) -> bool:
     """Whether a window may become part of it."""
-    return layer.pool is None and not isinstance(layer, SoftmaxLayer | LayerNormLayer) and not (
+    return layer.pool is None and not isinstance(layer, RowLayer) and not (
         isinstance(layer, VectorLayer) and layer.b_table is not None)
 
 

@@ -24,7 +24,7 @@ _OF_ELEMENTS = (ELEMENTWISE, "Clip", "Max", "Relu", *(
     f"com.microsoft.QLinear{kind}" for kind in ("Add", "LeakyRelu", "Mul", "Sigmoid")))
 _OF_ONE_SCALE = ("DequantizeLinear", "QuantizeLinear")
 #: What does the same to each row, the last axis.
-_OF_ROWS = ("com.microsoft.QLinearSoftmax", "kiwicha.QLinearLayerNormalization")
+_OF_ROWS = ("com.microsoft.QLinearSoftmax", "kiwicha.QLinearLayerNormalization", "kiwicha.QLinearRMSNormalization")
 _GEMM = "com.microsoft.QGemm"
 
 

@@ -11,7 +11,7 @@ from kiwicha.isa import TABLE_WORDS, Reduce
 from kiwicha.timing import word_lines
 
 from ...errors import CompileError
-from ...ir.layers import LayerNormLayer, Pool, SoftmaxLayer, VectorLayer
+from ...ir.layers import LayerNormLayer, Pool, RmsNormLayer, RowLayer, SoftmaxLayer, VectorLayer
 from ...program.memory_map import ceil_div
 from ..geometry import Rect, Strides, Window, bound, covered, windows
 
@@ -21,6 +21,8 @@ __all__ = ["Box", "VectorPlan"]
 _SOFTMAX = 3, 3
 #: The largest code; sums; sums of squares; numbers in units of the deviation; the results.
 _LAYER_NORM = 5, 9
+#: The sum of squares; numbers in units of their root mean; the results.
+_RMS_NORM = 3, 5
 _TABLE_BYTES = 4 * TABLE_WORDS
 
 
@@ -113,7 +115,7 @@ class VectorPlan:
     @property
     def needs_functions(self) -> bool:
         """Whether it reduces rows and takes functions of what becomes of them."""
-        return isinstance(self.layer, SoftmaxLayer | LayerNormLayer)
+        return isinstance(self.layer, RowLayer)
 
     def box(self, images: int) -> Box:
         """What it does for so many images."""
@@ -128,14 +130,16 @@ class VectorPlan:
 
     def of(self, box: Box) -> Box:
         """`box` with what this kind of layer has besides."""
-        layer, words = self.layer, word_lines(self.config)
+        layer, numbers = self.layer, ceil_div(self.layer.channels, self.config.columns)
         if isinstance(layer, SoftmaxLayer):
-            (passes, results), lines = _SOFTMAX, 2 * words
+            (passes, results), words = _SOFTMAX, 2
         elif isinstance(layer, LayerNormLayer):
-            (passes, results), lines = _LAYER_NORM, (4 + ceil_div(layer.channels, self.config.columns)) * words
+            (passes, results), words = _LAYER_NORM, 4 + numbers
+        elif isinstance(layer, RmsNormLayer):
+            (passes, results), words = _RMS_NORM, 2 + numbers
         else:
             return box
-        return replace(box, passes=passes, row_lines=lines, row_results=results)
+        return replace(box, passes=passes, row_lines=words * word_lines(self.config), row_results=results)
 
     def factor(self, places: int) -> np.float32:
         """The factor of a result whose window has so many places in A."""

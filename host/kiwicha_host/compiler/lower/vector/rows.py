@@ -2,13 +2,16 @@
 
 from collections.abc import Hashable
 
+import numpy as np
+
+from kiwicha import ChipConfig
 from kiwicha.isa import OutFormat, SecondSource, Source, Unit
 from kiwicha.timing import word_lines
 
 from .tiles import Tile
 from .work import Work
 
-__all__ = ["RowTile"]
+__all__ = ["RowTile", "column_words"]
 
 
 class RowTile:
@@ -62,3 +65,8 @@ class RowTile:
         self._add(Unit.VECTOR, reads=reads, writes=[self.key(index)], **{
             "row": 1, "count0": 1, "count1": 1, "count3": self.places, "out_line": self.result(index),
             "out_stride3": self.apart, "out_step": 1} | fields)
+
+
+def column_words(config: ChipConfig, words: np.ndarray) -> np.ndarray:
+    """A word for each column, as lines."""
+    return np.pad(words, (0, word_lines(config) * config.line_bytes // 4 - len(words)))
