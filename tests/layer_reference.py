@@ -3,7 +3,7 @@
 import numpy as np
 
 from kiwicha.isa import OperandUse, Reduce
-from kiwicha_host.compiler.ir.layers import Layer, LayerNormLayer, RmsNormLayer, SoftmaxLayer
+from kiwicha_host.compiler.ir.layers import Layer, LayerNormLayer, RmsNormLayer, SoftmaxLayer, TopLayer
 from kiwicha_host.golden.functions import reciprocal, rsqrt
 
 
@@ -24,7 +24,8 @@ def run_layers(graph, arrays):
         a = box(source)
         assert a.shape[1:] == (*layer.size, layer.channels)
         b = None if second is None else box(second)
-        of_rows = {SoftmaxLayer: _softmax, LayerNormLayer: _layer_norm, RmsNormLayer: _rms_norm}.get(type(layer))
+        of_rows = {SoftmaxLayer: _softmax, LayerNormLayer: _layer_norm, RmsNormLayer: _rms_norm,
+                   TopLayer: _top}.get(type(layer))
         box(target)[:] = (_convolution(layer, a) if isinstance(layer, Layer) else
                           _vector(layer, a, b) if of_rows is None else of_rows(layer, a))
     return {item.name: item.decode(box(item.view)) for item in graph.outputs}
@@ -82,6 +83,13 @@ def _rms_norm(layer, a):
     assert squares.max() < 1 << 31
     inverse = rsqrt(squares.astype(np.float32) * np.float32(1 / layer.channels) + np.float32(layer.epsilon))
     return _rounded(numbers * inverse * layer.gain, layer.y_zero, layer.clamp)
+
+
+def _top(layer, a):
+    numbers = a.astype(np.float32) * layer.factor[-1]
+    places = np.argsort(-numbers, axis=-1, kind="stable")[..., :layer.count]
+    words = np.concatenate([np.take_along_axis(numbers, places, -1).view(np.uint32), places.astype(np.uint32)], -1)
+    return words.view(np.int8)
 
 
 def _vector(layer, a, b):

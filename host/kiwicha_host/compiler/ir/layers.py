@@ -11,7 +11,8 @@ from ... import arguments
 from ..errors import CompileError
 
 __all__ = ["FeatureMap", "Input", "Layer", "LayerCheck", "LayerGraph", "LayerNormLayer", "Output", "Pool",
-           "RmsNormLayer", "RowLayer", "SHIFT", "HostFunction", "SoftmaxLayer", "VectorLayer", "View"]
+           "RmsNormLayer", "RowLayer", "SHIFT", "HostFunction", "SoftmaxLayer", "TopLayer",
+           "VectorLayer", "View"]
 
 #: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
 SHIFT = 128
@@ -183,6 +184,20 @@ class RmsNormLayer(RowLayer):
     gain: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
+@dataclass(frozen=True)
+class TopLayer(RowLayer):
+    """The `count` largest of each place's codes times `factor`, and their channels; of equal ones the first.
+
+    For a chip with `top_k`. There is no table. The result's channels are bytes, the lowest of a word first: of so
+    many FP32 numbers, and then of as many uint32.
+    """
+    count: int = 1
+
+    @property
+    def out_channels(self) -> int:
+        return 8 * self.count
+
+
 #: Raises :exc:`CompileError` for a layer that the chip is too small for.
 LayerCheck = Callable[[Layer | VectorLayer], None]
 
@@ -260,16 +275,18 @@ class Output:
     shapers : what moves the codes, [N, channels, height, width], to where the model has them
     after : what makes numbers of those codes
     unsigned : its codes are uint8
+    decoded : the type of what `shapers` make, if these are no codes
     """
     name: str
     view: View
     shapers: tuple[HostFunction, ...]
     after: tuple[HostFunction, ...]
     unsigned: bool
+    decoded: np.dtype | None = None
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype(np.float32 if self.after else np.uint8 if self.unsigned else np.int8)
+        return np.dtype(np.float32 if self.after else np.uint8 if self.unsigned else self.decoded or np.int8)
 
     def codes(self, results: np.ndarray) -> np.ndarray:
         """The codes as the model has them, from int8 [N, H, W, C]."""

@@ -135,7 +135,7 @@ def _take(value: Value, node: Node, index: Sequence[slice]) -> None:
     where = value.where[index]
     if not where.size:
         raise node.error(f"leaves nothing of {list(value.where.shape)}")
-    if value.view is None or value.dequantized:
+    if value.view is None or value.dequantized or value.decoded is not None:
         value.where = where
         value.shapers.append(lambda x: x[index])
         return

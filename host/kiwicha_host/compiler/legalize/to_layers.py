@@ -15,7 +15,7 @@ with extra("onnx"):
 from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
 from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
-from . import fused, moves, pooling, resample
+from . import fused, moves, pooling, resample, top
 from .concat import concat, qlinear_concat
 from .convolution import qlinear_conv, qlinear_conv_transpose
 from .elementwise import ELEMENTWISE_OPERATORS, constant_like, elementwise
@@ -134,6 +134,8 @@ class LayerBuilder:
         value = value.copy()
         value.alone = value.alone and self._reads[name] == 1
         if node.op not in _SHAPERS:
+            if value.decoded is not None and node.op != "DequantizeLinear":
+                raise node.error("takes what the host makes of the chip's result")
             if value.dequantized:
                 raise node.error(f"takes numbers, not codes; {_RULES}")
             if not value.quantized and node.op != "QuantizeLinear":
@@ -154,8 +156,8 @@ class LayerBuilder:
             node.inputs.reverse()
         if node.inputs[0] != names[0]:
             raise node.error(f"its first input must be {names[0]!r}")
-        if node.op == "Split":
-            return moves.split(values[0], node)
+        if node.op in _SEVERAL:
+            return _SEVERAL[node.op](values[0], node)
         if len(node.outputs) != 1:
             raise node.error("only the first output is supported")
         _OPERATORS[node.op](values[0], node)
@@ -189,7 +191,7 @@ class LayerBuilder:
             value = self.values[name]
             assert value.view is not None
             before, after = (value.moves, value.shapers) if value.dequantized else (value.shapers, [])
-            outputs.append(Output(name, value.view, tuple(before), tuple(after), value.unsigned))
+            outputs.append(Output(name, value.view, tuple(before), tuple(after), value.unsigned, value.decoded))
         return replace(self.layers, outputs=outputs)
 
 
@@ -298,6 +300,9 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "DepthToSpace": resample.depth_to_space,
     "SpaceToDepth": resample.space_to_depth,
 }
+#: Those that may make several tensors.
+_SEVERAL: dict[str, Callable[[Value, Node], list[Value]]] = {
+    "ArgMax": top.arg, "ArgMin": top.arg, "Split": moves.split, "TopK": top.top_k}
 #: Those that take several tensors.
 _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
     "Concat": concat,
@@ -309,8 +314,8 @@ _ROW_TAKERS = ("QLinearMatMul", "kiwicha.QLinearLayerNormalization", "kiwicha.QL
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
           "constants, MaxPool, averages, softmax, layer and RMS normalization, functions of one tensor, sums and "
-          "products of two, and what moves elements")
+          "products of two, what moves elements, and what finds the largest")
 #: What a model may consist of.
-SUPPORTED = (*_OPERATORS, *_CONCATS, *ELEMENTWISE_OPERATORS, "Split")
+SUPPORTED = (*_OPERATORS, *_SEVERAL, *_CONCATS, *ELEMENTWISE_OPERATORS)
 #: Those that take numbers as well as codes.
 _SHAPERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Gather", "Slice", "Split")

@@ -48,6 +48,7 @@ class Value:
         one image
     shapers : what the model does since the layer, or since the input
     moves : those of `shapers` that came before a DequantizeLinear
+    decoded : the type of what the host makes of the view, if no layer can take that
     """
     graph: LayerGraph
     source: Input
@@ -61,6 +62,7 @@ class Value:
     where: np.ndarray = field(init=False)
     shapers: list[HostFunction] = field(default_factory=list)
     moves: tuple[HostFunction, ...] = ()
+    decoded: np.dtype | None = None
 
     def __post_init__(self) -> None:
         shape = self.source.shape

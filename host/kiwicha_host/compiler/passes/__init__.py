@@ -2,6 +2,7 @@
 
 from .bind_dims import bind_dims
 from .drop_copies import drop_copies
+from .fold_choices import fold_choices
 from .fold_constants import fold_constants
 from .fold_elementwise import fold_elementwise
 from .fold_qdq import fold_qdq
@@ -16,5 +17,5 @@ from .zero_points import zero_points
 __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
-PASSES = (pairs, remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_qdq,
-          fold_elementwise, drop_copies, infer_types, keep_batch)
+PASSES = (pairs, remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_choices,
+          fold_qdq, fold_elementwise, drop_copies, infer_types, keep_batch)

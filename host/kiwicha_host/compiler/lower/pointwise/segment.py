@@ -73,7 +73,7 @@ class Pointwise:
                 return False
             views, size = [plan.source, plan.target], plan.size
         else:
-            if plan.layer.pool or (plan.needs_functions and not config.functions):
+            if plan.layer.pool or plan.image.words or not all(getattr(config, item) for item in plan.needs):
                 return False
             second, size = plan.second, plan.layer.size
             if second is not None and bool(second.x) != bool(second.y) and min(size) > 1:

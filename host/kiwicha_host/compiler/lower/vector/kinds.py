@@ -2,18 +2,19 @@
 
 from kiwicha import ChipConfig
 
-from ...ir.layers import LayerNormLayer, RmsNormLayer, SoftmaxLayer, VectorLayer
+from ...ir.layers import LayerNormLayer, RmsNormLayer, SoftmaxLayer, TopLayer, VectorLayer
 from ..geometry import Strides
 from .layer_norm import LayerNormPlan, LayerNormWork
 from .plan import VectorPlan
 from .rms_norm import RmsNormPlan, RmsNormWork
 from .softmax import SoftmaxWork
+from .top import TopWork
 from .work import Work
 
 __all__ = ["plan_vector", "work_of"]
 
 _WORK: dict[type[VectorLayer], type[Work]] = {SoftmaxLayer: SoftmaxWork, LayerNormLayer: LayerNormWork,
-                                              RmsNormLayer: RmsNormWork}
+                                              RmsNormLayer: RmsNormWork, TopLayer: TopWork}
 _PLANS: dict[type[VectorLayer], type[VectorPlan]] = {LayerNormLayer: LayerNormPlan, RmsNormLayer: RmsNormPlan}
 
 

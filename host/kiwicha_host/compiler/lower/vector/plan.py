@@ -7,11 +7,11 @@ from math import prod
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import TABLE_WORDS, Reduce
+from kiwicha.isa import Reduce
 from kiwicha.timing import word_lines
 
 from ...errors import CompileError
-from ...ir.layers import LayerNormLayer, Pool, RmsNormLayer, RowLayer, SoftmaxLayer, VectorLayer
+from ...ir.layers import LayerNormLayer, Pool, RmsNormLayer, RowLayer, SoftmaxLayer, TopLayer, VectorLayer
 from ...program.memory_map import ceil_div
 from ..geometry import Rect, Strides, Window, bound, covered, windows
 
@@ -23,7 +23,6 @@ _SOFTMAX = 3, 3
 _LAYER_NORM = 5, 9
 #: The sum of squares; numbers in units of their root mean; the results.
 _RMS_NORM = 3, 5
-_TABLE_BYTES = 4 * TABLE_WORDS
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Box:
     passes : how often each result's operands are gone through
     row_lines : lines of each place besides, if all its channels must be there at once; else 0
     row_results : numbers that are made of all a tile's rows, each of the one before
+    words : the results are so many of these, of each place, and no codes
     """
     images: int
     channels: int
@@ -52,6 +52,7 @@ class Box:
     passes: int = 1
     row_lines: int = 0
     row_results: int = 0
+    words: int = 0
 
     @property
     def taps(self) -> int:
@@ -113,9 +114,11 @@ class VectorPlan:
             raise CompileError(f"layer {layer.name!r}: a window lies in the padding alone")
 
     @property
-    def needs_functions(self) -> bool:
-        """Whether it reduces rows and takes functions of what becomes of them."""
-        return isinstance(self.layer, RowLayer)
+    def needs(self) -> tuple[str, ...]:
+        """Which switches a chip must have for it."""
+        if isinstance(self.layer, TopLayer):
+            return ("top_k",)
+        return ("functions",) if isinstance(self.layer, RowLayer) else ()
 
     def box(self, images: int) -> Box:
         """What it does for so many images."""
@@ -131,6 +134,9 @@ class VectorPlan:
     def of(self, box: Box) -> Box:
         """`box` with what this kind of layer has besides."""
         layer, numbers = self.layer, ceil_div(self.layer.channels, self.config.columns)
+        if isinstance(layer, TopLayer):
+            count = 2 * layer.count
+            return replace(box, row_lines=count * word_lines(self.config), row_results=1, words=count)
         if isinstance(layer, SoftmaxLayer):
             (passes, results), words = _SOFTMAX, 2
         elif isinstance(layer, LayerNormLayer):
@@ -150,8 +156,12 @@ class VectorPlan:
     # Tables.
 
     @property
+    def _tables(self) -> list[np.ndarray]:
+        return [table for table in (self.layer.a_table, self.layer.b_table) if table is not None]
+
+    @property
     def weight_bytes(self) -> int:
-        return _TABLE_BYTES * (2 if self.layer.b_table is not None else 1)
+        return sum(table.nbytes for table in self._tables)
 
     @property
     def constant_bytes(self) -> int:
@@ -164,5 +174,5 @@ class VectorPlan:
 
     def packed(self) -> np.ndarray:
         """Tables A and B as lines, uint8 [weight_lines, line_bytes]."""
-        tables = [table.view(np.uint8) for table in (self.layer.a_table, self.layer.b_table) if table is not None]
+        tables = [table.view(np.uint8) for table in self._tables]
         return np.concatenate(tables).reshape(-1, self.config.line_bytes)
