@@ -1,7 +1,5 @@
 """Root mean square normalization of codes."""
 
-from math import prod
-
 import numpy as np
 
 from ..ir.layers import RmsNormLayer
@@ -26,10 +24,10 @@ def rms_norm(value: Value, node: Node) -> None:
     x_scale, y_scale, x_zero, y_zero = ends(value, node)
     features, shape = value.where.shape[-1], value.where.shape[1:-1]
     given = node.constant(5, "the scale").astype(np.float32)
-    if given.ndim > rank or given.size not in (1, features) or given.size != prod(given.shape[-1:]):
+    if given.ndim > 1 or given.size not in (1, features):
         raise node.error(f"its scale must be [{features}], not {list(given.shape)}")
     with np.errstate(all="ignore"):
-        gain = np.broadcast_to(given.reshape(-1), features) / y_scale
+        gain = np.broadcast_to(given, features) / y_scale
         epsilon = np.float32(node.attributes["epsilon"] / np.float64(x_scale) ** 2)
     if not (np.isfinite(gain).all() and 0 < epsilon < np.inf and features * 255 ** 2 < _SUMS):
         raise node.error(f"squares of {features} codes do not fit in 32 bits, its scale is too large for the "

@@ -1,13 +1,14 @@
 """Averages, softmax and norms of numbers that come from codes become those of codes."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from ..ir.graph import Op
 from .codes import Codes, Work, is_sound, read
-from .norms import RmsNorm, rms_norm_of
+from .norms import Norm, norm_of
 
 __all__ = ["OF_MANY"]
 
@@ -57,50 +58,51 @@ def _softmax(work: Work, op: Op, made: Codes, result: str) -> Op | None:
 
 def _layer_norm(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     """LayerNormalization whose scale and bias are constants, or codes of constants."""
-    factors = [*filter(None, op.inputs[1:])]
-    return _norm(work, (op,), op.inputs[0], factors, made, Op(
-        op.name, "kiwicha.QLinearLayerNormalization", (), (result,),
-        {"axis": -1, **op.attributes, "biased": len(factors) > 1}))
+    _, gain, bias, *_ = *op.inputs, ""
+    epsilon, axis = op.attributes.get("epsilon", 1e-5), op.attributes.get("axis", -1)
+    return _norm(work, Norm(op.inputs[0], epsilon, axis, (op,), gain, bias, True), made, result, op.attributes)
 
 
 def _rms_norm(work: Work, op: Op, made: Codes, result: str) -> Op | None:
-    """RMSNormalization, or what makes one in single operators, whose scale is a constant, or codes of one."""
-    if op.kind == "RMSNormalization":
-        axis, epsilon = op.attributes.get("axis", -1), op.attributes.get("epsilon", 1e-5)
-        norm = RmsNorm(op.inputs[0], epsilon, axis, (op,), op.inputs[1])
-    elif (found := rms_norm_of(work, op.outputs[0])) is not None:
-        norm = found
-    else:
-        return None
-    attributes = op.attributes if op.kind == "RMSNormalization" else {}
+    """RMSNormalization of that kind."""
+    epsilon, axis = op.attributes.get("epsilon", 1e-5), op.attributes.get("axis", -1)
+    return _norm(work, Norm(op.inputs[0], epsilon, axis, (op,), op.inputs[1]), made, result, op.attributes)
+
+
+def _norm_in_parts(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """Either of these in single operators, of which this is the last."""
+    norm = norm_of(work, op.outputs[0])
+    return None if norm is None else _norm(work, norm, made, result, {})
+
+
+def _norm(work: Work, norm: Norm, made: Codes, result: str, attributes: Mapping[str, Any]) -> Op | None:
+    ends, last, rank = _ends(work, norm.source, made), norm.ops[-1], len(work.shape(norm.source) or ())
     gain = norm.gain or work.constant(f"{result}:gain", np.ones(1, np.float32))
-    return _norm(work, norm.ops, norm.source, [gain], made, Op(
-        op.name, "kiwicha.QLinearRMSNormalization", (), (result,),
-        {**attributes, "axis": norm.axis, "epsilon": norm.epsilon}))
-
-
-def _norm(work: Work, ops: Sequence[Op], source: str, factors: Sequence[str], made: Codes, norm: Op) -> Op | None:
-    """`norm` with its inputs, and what it stands for: `ops`, which take the numbers `source`, and constants."""
-    ends, maker = _ends(work, source, made), work.maker(source)
-    numbers = [item for name in factors if (item := _numbers(work, name)) is not None]
-    if ends is None or maker is None or len(numbers) < len(factors) or len([*filter(None, ops[-1].outputs)]) > 1:
+    factors = [(name, _numbers(work, name, rank)) for name in (gain, norm.bias) if name]
+    if ends is None or any(item is None for _, item in factors) or len([*filter(None, last.outputs)]) > 1:
         return None
-    names = [work.constant(f"{name}_numbers", item) for name, item in zip(factors, numbers, strict=True)]
-    decoders = {found.name: found for op in ops for name in op.reads if (found := work.maker(name)) is not None
-                and found.kind == "DequantizeLinear"}
-    whole = (*decoders.values(), *ops,
-             Op(f"{norm.name}:codes", "QuantizeLinear", (ops[-1].outputs[0], made.scale, made.zero), norm.outputs))
-    reads = dict.fromkeys(name for item in whole for name in item.inputs if name in work.constants
-                          and name not in ends)
-    return replace(norm, inputs=(*ends, *names, *reads), attributes={**norm.attributes, "ops": whole})
+    names = [work.constant(f"{name}_numbers", item) for name, item in factors if item is not None]
+    makers = [work.maker(name) for op in norm.ops for name in op.reads]
+    decoders = {item.name: item for item in makers if item is not None and item.kind == "DequantizeLinear"}
+    ops = (*decoders.values(), *norm.ops,
+           Op(f"{last.name}:codes", "QuantizeLinear", (last.outputs[0], made.scale, made.zero), (result,)))
+    reads = dict.fromkeys(name for op in ops for name in op.inputs if name in work.constants and name not in ends)
+    attributes = {**attributes, "axis": norm.axis, "epsilon": norm.epsilon, "ops": ops}
+    if norm.is_centered:
+        attributes["biased"] = bool(norm.bias)
+    kind = "LayerNormalization" if norm.is_centered else "RMSNormalization"
+    return Op(last.name, f"kiwicha.QLinear{kind}", (*ends, *names, *reads), (result,), attributes)
 
 
-def _numbers(work: Work, name: str) -> np.ndarray | None:
-    """A vector of constants, float32, or what a DequantizeLinear makes of one."""
+def _numbers(work: Work, name: str, rank: int) -> np.ndarray | None:
+    """Constants, float32, or what a DequantizeLinear makes of such; a vector, if it goes along the last of `rank`
+    axes."""
     maker = work.maker(name)
     if maker is None:
         array = work.array(name)
-        return array if array is not None and array.dtype == np.float32 else None
+        if array is None or array.dtype != np.float32:
+            return None
+        return array.reshape(-1) if array.ndim <= rank and array.size == prod(array.shape[-1:]) else array
     if maker.kind != "DequantizeLinear" or {*maker.attributes} - {"axis"}:
         return None
     codes, scale, *zero = (work.array(item) for item in filter(None, maker.inputs))
@@ -116,4 +118,4 @@ def _numbers(work: Work, name: str) -> np.ndarray | None:
 #: `result`, if there is one.
 OF_MANY: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
     "AveragePool": _pool, "GlobalAveragePool": _pool, "LayerNormalization": _layer_norm, "ReduceMean": _mean,
-    "Softmax": _softmax, **dict.fromkeys(("RMSNormalization", "Mul", "Div"), _rms_norm)}
+    "RMSNormalization": _rms_norm, "Softmax": _softmax, **dict.fromkeys(("Add", "Div", "Mul"), _norm_in_parts)}

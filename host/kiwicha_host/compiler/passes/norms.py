@@ -1,4 +1,4 @@
-"""Root mean square normalization as exporters write it, in single operators."""
+"""Layer and root mean square normalization as exporters write them, in single operators."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -6,67 +6,97 @@ from dataclasses import dataclass, replace
 from ..ir.graph import Op
 from .codes import Work, read
 
-__all__ = ["RmsNorm", "rms_norm_of"]
+__all__ = ["Norm", "norm_of"]
 
 
 @dataclass(frozen=True)
-class RmsNorm:
-    """The numbers `source` over the root of the mean of their squares plus `epsilon`, along `axis`, the last;
-    times the constant `gain`, if that has a name. `ops` compute it, in order.
+class Norm:
+    """The numbers `source`, less their mean if it `is_centered`, over the root of the mean of their squares plus
+    `epsilon`, along `axis`, the last; times and plus the constants `gain` and `bias`, if these have names. `ops`
+    compute it, in order.
     """
     source: str
     epsilon: float
     axis: int
-    ops: tuple[Op, ...]
+    ops: tuple[Op, ...] = ()
     gain: str = ""
+    bias: str = ""
+    is_centered: bool = False
 
 
-def rms_norm_of(work: Work, name: str) -> RmsNorm | None:
-    """What makes the tensor `name`, if it is such a normalization."""
-    for top, gain, inner in _operands(work, name, "Mul"):
+def norm_of(work: Work, name: str) -> Norm | None:
+    """What makes the tensor `name`, if it is such a normalization; without a mean there is no bias."""
+    norm = _without_bias(work, name)
+    for bias, inner in _operands(work, name, "Add"):
+        scaled = _without_bias(work, inner) if _is_constant(work, bias) else None
+        if scaled is not None and scaled.is_centered:
+            norm = replace(scaled, bias=bias)
+    return None if norm is None else replace(norm, ops=tuple(_between(work, norm.source, name, {}).values()))
+
+
+def _without_bias(work: Work, name: str) -> Norm | None:
+    for gain, inner in _operands(work, name, "Mul"):
         norm = _without_gain(work, inner) if _is_constant(work, gain) else None
         if norm is not None:
-            return replace(norm, ops=(*norm.ops, top), gain=gain)
+            return replace(norm, gain=gain)
     return _without_gain(work, name)
 
 
-def _without_gain(work: Work, name: str) -> RmsNorm | None:
+def _without_gain(work: Work, name: str) -> Norm | None:
+    """As :func:`_of_squares` has it, of numbers less their mean, or else of numbers."""
+    norm = _of_squares(work, name)
+    for source, mean in _operands(work, norm.source, "Sub") if norm is not None else ():
+        average = work.maker(mean)
+        if norm is not None and average is not None and _last_axis(work, average) == norm.axis and _same(
+                work, average.inputs[0], source):
+            return replace(norm, source=source, is_centered=True)
+    return norm
+
+
+def _of_squares(work: Work, name: str) -> Norm | None:
     """``x / root`` or ``x * (1 / root)``."""
-    for top, source, root in _operands(work, name, "Div"):
-        return _of_root(work, source, root, (top,))
-    for top, source, inverse in _operands(work, name, "Mul"):
+    for source, root in _operands(work, name, "Div"):
+        return _of_root(work, source, root)
+    for source, inverse in _operands(work, name, "Mul"):
         op = work.maker(inverse)
         if op is not None and (op.kind == "Reciprocal" or (op.kind == "Div" and work.number(op.inputs[0]) == 1)):
-            norm = _of_root(work, source, op.inputs[-1], (op, top))
-            if norm is not None:
-                return norm
+            return _of_root(work, source, op.inputs[-1])
     return None
 
 
-def _of_root(work: Work, source: str, name: str, behind: tuple[Op, ...]) -> RmsNorm | None:
+def _of_root(work: Work, source: str, name: str) -> Norm | None:
     """That of `source`, if `name` is the root of the mean of its squares plus a number."""
     root = work.maker(name)
     if root is None or not (root.kind == "Sqrt" or (root.kind == "Pow" and work.number(root.inputs[1]) == 0.5)):
         return None
-    for add, given, mean in _operands(work, root.inputs[0], "Add"):
+    for given, mean in _operands(work, root.inputs[0], "Add"):
         average, epsilon = work.maker(mean), work.number(given)
         axis = None if average is None else _last_axis(work, average)
-        if epsilon is None or average is None or axis is None:
-            continue
-        square = work.maker(average.inputs[0])
-        if square is not None and _squares(work, square) and _same(work, square.inputs[0], source):
-            return RmsNorm(source, float(epsilon), axis, (square, average, add, root, *behind))
+        square = None if average is None else work.maker(average.inputs[0])
+        if epsilon is not None and axis is not None and square is not None and _squares(work, square) and _same(
+                work, square.inputs[0], source):
+            return Norm(source, float(epsilon), axis)
     return None
 
 
-def _operands(work: Work, name: str, kind: str) -> Iterator[tuple[Op, str, str]]:
-    """The operator that makes `name`, if it is of that kind, and its operands; in both orders, if that is one."""
+def _between(work: Work, source: str, name: str, found: dict[str, Op]) -> dict[str, Op]:
+    """What makes `name` of the numbers `source` and constants, in order, by names."""
+    op = work.maker(name)
+    if op is not None and name != source and op.kind != "DequantizeLinear" and op.name not in found:
+        for item in op.reads:
+            _between(work, source, item, found)
+        found[op.name] = op
+    return found
+
+
+def _operands(work: Work, name: str, kind: str) -> Iterator[tuple[str, str]]:
+    """The operands of what makes `name`, if it is of that kind; in both orders, if that is one."""
     op = work.maker(name)
     if op is not None and op.kind == kind:
         first, second = op.inputs
-        yield op, first, second
-        if kind != "Div":
-            yield op, second, first
+        yield first, second
+        if kind in ("Add", "Mul"):
+            yield second, first
 
 
 def _last_axis(work: Work, op: Op) -> int | None:
@@ -86,10 +116,17 @@ def _squares(work: Work, op: Op) -> bool:
 
 
 def _same(work: Work, first: str, second: str) -> bool:
-    """Whether both are the same numbers, or numbers of the same codes."""
-    makers = [work.maker(name) for name in (first, second)]
-    codes = [read(op) if op is not None and op.kind == "DequantizeLinear" else None for op in makers]
-    return first == second or (codes[0] is not None and codes[0] == codes[1])
+    """Whether both are the same numbers: of the same codes, or less the same means, of which each may be there
+    twice."""
+    one, other = work.maker(first), work.maker(second)
+    if first == second or one is None or other is None or one.kind != other.kind:
+        return first == second
+    if one.kind == "DequantizeLinear":
+        return read(one) is not None and read(one) == read(other)
+    if one.kind == "ReduceMean":
+        axes = _last_axis(work, one), _last_axis(work, other)
+        return axes[0] is not None and axes[0] == axes[1] and _same(work, one.inputs[0], other.inputs[0])
+    return one.kind == "Sub" and all(_same(work, *pair) for pair in zip(one.inputs, other.inputs, strict=True))
 
 
 def _is_constant(work: Work, name: str) -> bool:

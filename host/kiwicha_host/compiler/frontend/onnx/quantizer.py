@@ -19,7 +19,7 @@ with extra("onnx"):
 from ...errors import CompileError, one_line
 from ...ir.onnx_op import type_of_info
 from ...passes.codes import Work
-from ...passes.norms import rms_norm_of
+from ...passes.norms import norm_of
 from .model_file import read_model
 from .reader import graph_of
 
@@ -134,7 +134,7 @@ def _parts_of_norms(proto: onnx.ModelProto) -> list[str]:
     for node, op in zip(proto.graph.node, graph.ops, strict=True):
         node.name = op.name
     work = Work(graph)
-    norms = (rms_norm_of(work, name) for op in graph.ops for name in op.outputs)
+    norms = (norm_of(work, name) for op in graph.ops for name in op.outputs)
     return [*dict.fromkeys(op.name for norm in norms if norm is not None for op in norm.ops)]
 
 
