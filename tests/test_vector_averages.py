@@ -1,5 +1,7 @@
 """Averages of codes as layers: ONNX Runtime's numbers, to the bit."""
 
+from math import prod
+
 import numpy as np
 import pytest
 from code_nets import DTYPES, Between, check, onnxruntime_says
@@ -93,3 +95,31 @@ def test_averages_of_all_places(case, dtype):
     model = net.model(net.codes(y, 0.1173, 4), opset=17 if case in ("attribute", "flat") else 20)
     [layer] = check(model, {"x": rng.integers(info.min, info.max, (40, *shape), dtype, endpoint=True)}).layers
     assert layer.pool.kernel == ((1, 24) if case == "row" else (4, 6))
+
+
+@DTYPES
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("shape", [(9, 24), (4, 6, 10)], ids=str)
+def test_averages_of_rows(shape, keepdims, dtype):
+    """Of all places of rows of features, as a transformer's tokens are; of the input, and behind a product."""
+    rng, info = np.random.default_rng(0), np.iinfo(dtype)
+    x = rng.integers(info.min, info.max, (7, *shape), dtype, endpoint=True)
+    axes = np.arange(1, len(shape))
+    for products in (False, True) if dtype == np.uint8 else (False,):   # signed codes of a product become unsigned
+        net = Between(dtype, x=["N", *shape])
+        numbers, ends = net.numbers("x", 0.31, 7), (0.31, 7)
+        if products:
+            weights = net("DequantizeLinear", rng.integers(-90, 90, (shape[-1], 5)).astype(np.int8),
+                          np.float32(0.01), np.int8(0))
+            ends = 0.7, 20
+            numbers = net.numbers(net.codes(net("MatMul", numbers, weights), *ends), *ends)
+        model = net.model(net.codes(net("ReduceMean", numbers, axes, keepdims=keepdims), 0.1173, 4))
+        layers = check(model, {"x": x}).layers
+        assert [getattr(layer.pool, "kernel", None) for layer in layers[products:]] == [(prod(shape[:-1]), 1)]
+
+
+def test_averages_of_some_rows_are_the_hosts():
+    net = Between(np.int8, x=["N", 4, 6, 10])
+    model = net.model(net.codes(net("ReduceMean", net.numbers("x"), np.array([2])), 0.1173, 4))
+    with pytest.raises(CompileError, match="must be those of height and width, or all but the last, not"):
+        to_layers(optimize(model))

@@ -8,11 +8,11 @@ import numpy as np
 
 from kiwicha.isa import Reduce
 
-from ..ir.layers import SHIFT, Pool, VectorLayer
+from ..ir.layers import SHIFT, HostFunction, Pool, VectorLayer
 from .evaluate import CODES
 from .node import Node
 from .tables import neighbours
-from .value import Value, without_height
+from .value import Value, as_rows, without_height
 
 __all__ = ["average_pool", "ends", "global_average_pool", "max_pool", "maximum", "mean"]
 
@@ -52,7 +52,7 @@ def maximum(value: Value, node: Node) -> None:
     node.only("axes", "keepdims", "noop_with_empty_axes")
     axes = node.integers(1, "the axes") if node.has(1) else list(node.attributes.get("axes", ()))
     _, size = value.image(node)
-    _all_places(value, node, axes)
+    _all_places(value, node, axes, "those of height and width")
     value.pool(node, _everything(size))
     if not node.attributes.get("keepdims", 1):
         value.shape_with(node, _flat)
@@ -80,7 +80,9 @@ def average_pool(value: Value, node: Node) -> None:
         wanted = np.rint(sums.astype(np.float32) / parts * ratio + zero) - zero + y_zero % 2 * tied
         factor[count] = _factor(sums * step + inner * count, unit / parts, wanted)
     table = (CODES.astype(np.int64) - x_zero) * step + inner
-    _append(value, node, pool, table, factor, y_zero - y_zero % 2 * tied)
+    form = value.image(node)
+    _append(value, node, pool, table, factor, y_zero - y_zero % 2 * tied, form,
+            without_height if value.where.ndim == 3 else None)
 
 
 def _factor(sums: np.ndarray, factor: np.floating, wanted: np.ndarray) -> np.float32:
@@ -97,23 +99,29 @@ def global_average_pool(value: Value, node: Node) -> None:
     """ONNX Runtime's QLinearGlobalAveragePool."""
     node.only("channels_last")
     node.one_of("channels_last", 0)
-    _average_of_all(value, node)
+    form = value.image(node)
+    _average_of_all(value, node, form, without_height if value.where.ndim == 3 else None)
 
 
 def mean(value: Value, node: Node) -> None:
-    """ReduceMean over all places."""
-    value.image(node)
-    _all_places(value, node, node.attributes["axes"])
-    _average_of_all(value, node)
+    """ReduceMean over all places, of an image or of rows of features."""
+    rank = value.where.ndim
+    if rank > 2 and sorted(axis % rank for axis in node.attributes["axes"]) == list(range(1, rank - 1)):
+        size, features = value.rows(node)
+        _average_of_all(value, node, (features, size), as_rows((1,) * (rank - 2), features))
+    else:
+        form = value.image(node)
+        _all_places(value, node, node.attributes["axes"], "those of height and width, or all but the last")
+        _average_of_all(value, node, form, without_height if rank == 3 else None)
     if not node.attributes["keepdims"]:
         value.shape_with(node, _flat)
 
 
-def _all_places(value: Value, node: Node, axes: Sequence[int]) -> None:
-    """Refuse other `axes` than those of height and width."""
+def _all_places(value: Value, node: Node, axes: Sequence[int], known: str) -> None:
+    """Refuse other `axes` than those of height and width, which are `known`."""
     rank = value.where.ndim
     if sorted(axis % rank for axis in axes) != list(range(2, rank)):
-        raise node.error(f"its axes must be those of height and width, not {list(axes)}")
+        raise node.error(f"its axes must be {known}, not {list(axes)}")
 
 
 def _everything(size: tuple[int, int]) -> Pool:
@@ -125,13 +133,14 @@ def _flat(x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1)
 
 
-def _average_of_all(value: Value, node: Node) -> None:
-    _, size = value.image(node)
-    places = prod(size)
+def _average_of_all(value: Value, node: Node, form: tuple[int, tuple[int, int]], shaper: HostFunction | None
+                    ) -> None:
+    """Of all places of a feature map of `form`, channels and size; the result is what `shaper` makes of it."""
+    places = prod(form[1])
     ratio, x_zero, y_zero = _steps(value, node, places)
     factor = np.zeros(places + 1, np.float32)
     factor[-1] = ratio
-    _append(value, node, _everything(size), CODES.astype(np.int64) - x_zero, factor, y_zero)
+    _append(value, node, _everything(form[1]), CODES.astype(np.int64) - x_zero, factor, y_zero, form, shaper)
 
 
 def ends(value: Value, node: Node) -> tuple[np.float32, np.float32, int, int]:
@@ -156,12 +165,12 @@ def _steps(value: Value, node: Node, places: int = 1) -> tuple[np.float32, int, 
     return ratio, x_zero, y_zero
 
 
-def _append(value: Value, node: Node, pool: Pool, table: np.ndarray, factor: np.ndarray, y_zero: int) -> None:
-    channels, size = value.image(node)
+def _append(value: Value, node: Node, pool: Pool, table: np.ndarray, factor: np.ndarray, y_zero: int,
+            form: tuple[int, tuple[int, int]], shaper: HostFunction | None) -> None:
+    channels, size = form
     most = int(np.abs(table).max()) * prod(pool.kernel)
     if most >= _SUMS:
         raise node.error(f"sums up to {most} over its window do not fit in 32 bits")
-    flat = value.where.ndim == 3
     value.append(VectorLayer(node.name, node.label, channels, size, table.astype(np.int32), pool=pool,
                              reduce=Reduce.SUM, factor=factor, y_zero=y_zero),
-                 value.unsigned, without_height if flat else None)
+                 value.unsigned, shaper)
