@@ -118,4 +118,5 @@ def _numbers(work: Work, name: str, rank: int) -> np.ndarray | None:
 #: `result`, if there is one.
 OF_MANY: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
     "AveragePool": _pool, "GlobalAveragePool": _pool, "LayerNormalization": _layer_norm, "ReduceMean": _mean,
-    "RMSNormalization": _rms_norm, "Softmax": _softmax, **dict.fromkeys(("Add", "Div", "Mul"), _norm_in_parts)}
+    "RMSNormalization": _rms_norm, "SimplifiedLayerNormalization": _rms_norm, "Softmax": _softmax,
+    **dict.fromkeys(("Add", "Div", "Mul"), _norm_in_parts)}
