@@ -31,7 +31,8 @@ OPERATORS: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
     "mean of 7x7": ("ReduceMean", {"axes": [2, 3]}, (2000, 7, 7)),
     "softmax of 197": ("QLinearSoftmax", {"axis": -1, "opset": 13}, (300, 197)),
     "norm of 192": ("LayerNormalization", {"axis": -1}, (300, 192)),
-    "RMS norm of 192": ("RMSNormalization", {"axis": -1}, (300, 192))}
+    "RMS norm of 192": ("RMSNormalization", {"axis": -1}, (300, 192)),
+    "rotary of 64": ("RotaryEmbedding", {}, (4, 197, 64))}
 
 
 class Share(NamedTuple):
@@ -73,12 +74,15 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
         if op == "RMSNormalization":
             del factors["bias"]
         scales[2] = np.float32(1 / rng.integers(16, 64) if kind == "simple" else rng.uniform(1 / 64, 1 / 16))
+    if op == "RotaryEmbedding":
+        turns = rng.uniform(-200, 200, (1, shape[-2], shape[-1] // 2))
+        factors = {"cos": np.cos(turns), "sin": np.sin(turns)}
     if op == "QLinearSoftmax":
         scales[2] = np.float32(1 / rng.integers(64, 512) if kind == "simple" else rng.uniform(1 / 512, 1 / 64))
     zeros = rng.integers(info.min, info.max, 3, dtype, endpoint=True)
     known = {f"{what}{i}": item for what, items in (("s", scales), ("z", zeros)) for i, item in enumerate(items)}
     names = ["x", "s0", "z0", *(["y0", "s1", "z1"] if two else []), "s2", "z2"]
-    if op in ("ReduceMean", "LayerNormalization", "RMSNormalization"):
+    if "QLinear" not in op:
         nodes = [helper.make_node("DequantizeLinear", names[:3], ["a"]),
                  helper.make_node(op, ["a", *factors], ["b"], **attributes),
                  helper.make_node("QuantizeLinear", ["b", "s2", "z2"], ["y"])]
@@ -92,8 +96,9 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     constants += [numpy_helper.from_array(np.float32(item), key) for key, item in factors.items()]
     graph = helper.make_graph(nodes, name, [value(item, element, ["N", *shape]) for item in arrays],
                               [value("y", element, None)], constants)
+    version = 23 if op in ("RMSNormalization", "RotaryEmbedding") else 17
     model = helper.make_model(graph, ir_version=8, opset_imports=[
-        helper.make_opsetid("", 23 if op == "RMSNormalization" else 17), helper.make_opsetid("com.microsoft", 1)])
+        helper.make_opsetid("", version), helper.make_opsetid("com.microsoft", 1)])
     return model, {key: item.reshape(1, *shape) for key, item in arrays.items()}
 
 

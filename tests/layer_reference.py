@@ -3,7 +3,14 @@
 import numpy as np
 
 from kiwicha.isa import OperandUse, Reduce
-from kiwicha_host.compiler.ir.layers import Layer, LayerNormLayer, RmsNormLayer, SoftmaxLayer, TopLayer
+from kiwicha_host.compiler.ir.layers import (
+    Layer,
+    LayerNormLayer,
+    RmsNormLayer,
+    RotaryLayer,
+    SoftmaxLayer,
+    TopLayer,
+)
 from kiwicha_host.golden.functions import reciprocal, rsqrt
 
 
@@ -26,6 +33,9 @@ def run_layers(graph, arrays):
         b = None if second is None else box(second)
         of_rows = {SoftmaxLayer: _softmax, LayerNormLayer: _layer_norm, RmsNormLayer: _rms_norm,
                    TopLayer: _top}.get(type(layer))
+        if isinstance(layer, RotaryLayer):
+            box(target)[:] = _rotary(layer, a, b)
+            continue
         box(target)[:] = (_convolution(layer, a) if isinstance(layer, Layer) else
                           _vector(layer, a, b) if of_rows is None else of_rows(layer, a))
     return {item.name: item.decode(box(item.view)) for item in graph.outputs}
@@ -83,6 +93,12 @@ def _rms_norm(layer, a):
     assert squares.max() < 1 << 31
     inverse = rsqrt(squares.astype(np.float32) * np.float32(1 / layer.channels) + np.float32(layer.epsilon))
     return _rounded(numbers * inverse * layer.gain, layer.y_zero, layer.clamp)
+
+
+def _rotary(layer, a, b):
+    first, second = (layer.a_table.view(np.float32)[codes.view(np.uint8)] for codes in (a, b))
+    cos, sin = (factors.reshape(*layer.size, -1) for factors in (layer.cos, layer.sin))
+    return _rounded(first * cos + second * sin, layer.y_zero, layer.clamp)
 
 
 def _top(layer, a):

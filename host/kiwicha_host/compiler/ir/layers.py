@@ -11,7 +11,7 @@ from ... import arguments
 from ..errors import CompileError
 
 __all__ = ["FeatureMap", "Input", "Layer", "LayerCheck", "LayerGraph", "LayerNormLayer", "Output", "Pool",
-           "RmsNormLayer", "RowLayer", "SHIFT", "HostFunction", "SoftmaxLayer", "TopLayer",
+           "RmsNormLayer", "RotaryLayer", "RowLayer", "SHIFT", "HostFunction", "SoftmaxLayer", "TopLayer",
            "VectorLayer", "View"]
 
 #: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
@@ -117,6 +117,11 @@ class VectorLayer:
     real_macs = 0
 
     @property
+    def has_second(self) -> bool:
+        """Whether there is an operand B."""
+        return self.b_table is not None
+
+    @property
     def b_use(self) -> OperandUse:
         if self.b_table is None:
             return OperandUse.NONE
@@ -182,6 +187,25 @@ class RmsNormLayer(RowLayer):
     """
     epsilon: float = 0.0
     gain: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class RotaryLayer(RowLayer):
+    """Rotary positions: A times one number for each place and channel, plus B times another; rounded, plus the
+    zero point, clamped.
+
+    A's table has, as FP32, what codes of either are less their zero point. B is a second feature map like A.
+
+    Parameters
+    ----------
+    cos, sin : float32 [places, channels], the numbers for A and for B
+    """
+    cos: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    sin: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    @property
+    def has_second(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)

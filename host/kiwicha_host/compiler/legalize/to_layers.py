@@ -23,6 +23,7 @@ from .layer_norm import layer_norm
 from .matmul import qgemm, qlinear_matmul
 from .node import Node
 from .rms_norm import rms_norm
+from .rotary import rotary
 from .softmax import qlinear_softmax
 from .value import LARGEST, Value
 
@@ -285,6 +286,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "kiwicha.QLinearReduceMean": pooling.mean,
     "kiwicha.QLinearLayerNormalization": layer_norm,
     "kiwicha.QLinearRMSNormalization": rms_norm,
+    "kiwicha.QLinearRotaryEmbedding": rotary,
     "com.microsoft.QLinearSoftmax": qlinear_softmax,
     "Flatten": moves.flatten,
     "Reshape": moves.reshape,

@@ -2,11 +2,12 @@
 
 from kiwicha import ChipConfig
 
-from ...ir.layers import LayerNormLayer, RmsNormLayer, SoftmaxLayer, TopLayer, VectorLayer
+from ...ir.layers import LayerNormLayer, RmsNormLayer, RotaryLayer, SoftmaxLayer, TopLayer, VectorLayer
 from ..geometry import Strides
 from .layer_norm import LayerNormPlan, LayerNormWork
 from .plan import VectorPlan
 from .rms_norm import RmsNormPlan, RmsNormWork
+from .rotary import RotaryPlan, RotaryWork
 from .softmax import SoftmaxWork
 from .top import TopWork
 from .work import Work
@@ -14,8 +15,10 @@ from .work import Work
 __all__ = ["plan_vector", "work_of"]
 
 _WORK: dict[type[VectorLayer], type[Work]] = {SoftmaxLayer: SoftmaxWork, LayerNormLayer: LayerNormWork,
-                                              RmsNormLayer: RmsNormWork, TopLayer: TopWork}
-_PLANS: dict[type[VectorLayer], type[VectorPlan]] = {LayerNormLayer: LayerNormPlan, RmsNormLayer: RmsNormPlan}
+                                              RmsNormLayer: RmsNormWork, RotaryLayer: RotaryWork,
+                                              TopLayer: TopWork}
+_PLANS: dict[type[VectorLayer], type[VectorPlan]] = {
+    LayerNormLayer: LayerNormPlan, RmsNormLayer: RmsNormPlan, RotaryLayer: RotaryPlan}
 
 
 def plan_vector(config: ChipConfig, layer: VectorLayer, source: Strides, second: Strides | None, target: Strides

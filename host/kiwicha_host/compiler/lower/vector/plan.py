@@ -11,7 +11,16 @@ from kiwicha.isa import Reduce
 from kiwicha.timing import word_lines
 
 from ...errors import CompileError
-from ...ir.layers import LayerNormLayer, Pool, RmsNormLayer, RowLayer, SoftmaxLayer, TopLayer, VectorLayer
+from ...ir.layers import (
+    LayerNormLayer,
+    Pool,
+    RmsNormLayer,
+    RotaryLayer,
+    RowLayer,
+    SoftmaxLayer,
+    TopLayer,
+    VectorLayer,
+)
 from ...program.memory_map import ceil_div
 from ..geometry import Rect, Strides, Window, bound, covered, windows
 
@@ -23,6 +32,8 @@ _SOFTMAX = 3, 3
 _LAYER_NORM = 5, 9
 #: The sum of squares; numbers in units of their root mean; the results.
 _RMS_NORM = 3, 5
+#: Both products, and their sum, which is the results.
+_ROTARY = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,8 @@ class Box:
     row_lines : lines of each place besides, if all its channels must be there at once; else 0
     row_results : numbers that are made of all a tile's rows, each of the one before
     words : the results are so many of these, of each place, and no codes
+    constants : so many bytes in memory, behind the layer's tables, are for each place of an image; they come to
+        the lines that it has besides
     """
     images: int
     channels: int
@@ -53,6 +66,7 @@ class Box:
     row_lines: int = 0
     row_results: int = 0
     words: int = 0
+    constants: int = 0
 
     @property
     def taps(self) -> int:
@@ -137,6 +151,9 @@ class VectorPlan:
         if isinstance(layer, TopLayer):
             count = 2 * layer.count
             return replace(box, row_lines=count * word_lines(self.config), row_results=1, words=count)
+        if isinstance(layer, RotaryLayer):
+            lines = 2 * numbers * word_lines(self.config)
+            return replace(box, passes=_ROTARY, row_lines=lines, constants=lines * self.config.line_bytes)
         if isinstance(layer, SoftmaxLayer):
             (passes, results), words = _SOFTMAX, 2
         elif isinstance(layer, LayerNormLayer):
@@ -171,6 +188,11 @@ class VectorPlan:
     @property
     def weight_lines(self) -> int:
         return ceil_div(self.weight_bytes, self.config.line_bytes)
+
+    @property
+    def resident_lines(self) -> int:
+        """Those that must be in the scratchpad for all tiles."""
+        return self.weight_lines
 
     def packed(self) -> np.ndarray:
         """Tables A and B as lines, uint8 [weight_lines, line_bytes]."""

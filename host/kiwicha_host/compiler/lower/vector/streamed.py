@@ -1,6 +1,7 @@
 """A layer of the vector unit whose operands come from memory, tile by tile, and whose results go there."""
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 from kiwicha import ChipConfig
 from kiwicha.isa import Unit
@@ -31,13 +32,13 @@ class StreamedVector:
     def __init__(self, config: ChipConfig, first: int, plan: VectorPlan, memory_latency: int):
         self.config, self.first, self.plans = config, first, [plan]
         self._memory_latency = memory_latency
-        self._room = config.scratchpad_lines - plan.weight_lines
+        self._room = config.scratchpad_lines - plan.resident_lines
         box = plan.box(1)
         for switch in plan.needs:
             if not getattr(config, switch):
                 raise CompileError(f"layer {plan.layer.name!r} needs a chip with {switch}; configuration "
                                    f"{config.name!r} has none")
-        needed = tiles.least(config, box).lines(box) + plan.weight_lines
+        needed = tiles.least(config, box).lines(box) + plan.resident_lines
         if needed > config.scratchpad_lines:
             what = "all channels" if box.row_lines else "one block of channels"
             raise TooLarge(config, plan.layer, needed, config.scratchpad_lines,
@@ -48,12 +49,12 @@ class StreamedVector:
         [plan], [own] = self.plans, at
         box = plan.box(images)
         tiling = tiles.choose(self.config, box, self._room, self._memory_latency)
-        moved = _Tiles(emitter, plan.config, box, tiling, self.first, own)
+        moved = _Tiles(emitter, plan, box, tiling, self.first, own)
         work = work_of(plan.layer)(emitter, plan, box, self.first, moved, self._room)
         emitter.layer = self.first
         # To behind all tiles; whoever waits for the first tile waits for them, too.
-        if plan.weight_lines:
-            load_lines(emitter, self.config, own.weights, self._room, plan.weight_lines, moved.input(0)[1][0])
+        if lines := plan.resident_lines:
+            load_lines(emitter, self.config, own.weights, self._room, lines, moved.input(0)[1][0])
         parts = list(tiling.tiles(self.config, box))
         for number in range(min(tiling.slots, len(parts))):
             moved.load(parts[number], number)
@@ -67,8 +68,10 @@ class StreamedVector:
 class _Tiles:
     """Tiles between memory and the scratchpad, where tile `number` has one of `slots` in turn."""
 
-    def __init__(self, emitter: Emitter, config: ChipConfig, box: Box, tiling: Tiling, layer: int, at: Addresses):
+    def __init__(self, emitter: Emitter, plan: VectorPlan, box: Box, tiling: Tiling, layer: int, at: Addresses):
+        config = plan.config
         self._emitter, self._layer, self._apart = emitter, layer, word_lines(config)
+        self._line_bytes, self._constants = config.line_bytes, at.weights + plan.resident_lines * config.line_bytes
         self.slots = tiling.slots
         self._box, self._at, self._columns = box, at, config.columns
         self._b_offset, self._in = tiling.a_lines(box), tiling.a_lines(box) + tiling.b_lines(box)
@@ -95,6 +98,11 @@ class _Tiles:
         if box.second is not None:
             beside = Rect(tile.out.y, tile.out.x, *box.beside(tile.out.h, tile.out.w))
             self._move(Unit.LOAD, tile, at.second, box.second, beside, line + self._b_offset, keys)
+        if box.constants:
+            apart = replace(Strides.dense(box.constants, box.size), image=0)
+            self._transfer(Unit.LOAD, tile, self._constants, apart, tile.out, self.row_lines(number),
+                           [row_key(self, self._layer, number, index) for index in range(2)], box.constants,
+                           self._line_bytes)
 
     def store(self, tile: Tile, number: int) -> None:
         (line, key), words = self.output(number), self._box.words

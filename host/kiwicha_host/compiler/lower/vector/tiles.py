@@ -130,6 +130,8 @@ def _cycles(config: ChipConfig, box: Box, tiling: Tiling, runs: tuple[int, int],
     if box.second is not None:
         load += _transfer(config, box, tiling, box.second, tiling.b_lines(box), config.reads_in_flight,
                           memory_latency)
+    if box.constants:
+        load += tiling.row_lines(box) * max(1.0, config.line_bytes / config.bus_bytes)
     store = _transfer(config, box, tiling, box.target, tiling.steps, config.writes_in_flight, memory_latency)
     # Windows that differ are instructions of their own, and each walks along two dimensions.
     counts = sorted((tiling.images, tiling.blocks, tiling.h, tiling.w))
