@@ -3,14 +3,8 @@
 import numpy as np
 
 from kiwicha.isa import OperandUse, Reduce
-from kiwicha_host.compiler.ir.layers import (
-    Layer,
-    LayerNormLayer,
-    RmsNormLayer,
-    RotaryLayer,
-    SoftmaxLayer,
-    TopLayer,
-)
+from kiwicha_host.compiler.ir.layers import Layer
+from kiwicha_host.compiler.ir.row_layers import LayerNormLayer, RmsNormLayer, RotaryLayer, SoftmaxLayer, TopLayer
 from kiwicha_host.golden.functions import reciprocal, rsqrt
 
 

@@ -12,7 +12,7 @@ from bench.float_nets import Net, random_inputs
 from kiwicha_host import load_model, open_device
 from kiwicha_host.compiler import CompileError
 from kiwicha_host.compiler.frontend.onnx.quantizer import quantize_model
-from kiwicha_host.compiler.ir.layers import RmsNormLayer
+from kiwicha_host.compiler.ir.row_layers import RmsNormLayer
 from kiwicha_host.compiler.legalize.to_layers import to_layers
 from kiwicha_host.compiler.optimize import optimize
 

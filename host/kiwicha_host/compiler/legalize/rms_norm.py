@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..ir.layers import RmsNormLayer
+from ..ir.row_layers import RmsNormLayer
 from .evaluate import CODES
 from .node import Node
 from .pooling import ends

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..ir.layers import RotaryLayer
+from ..ir.row_layers import RotaryLayer
 from .evaluate import CODES
 from .node import Node
 from .pooling import ends

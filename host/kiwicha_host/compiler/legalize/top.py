@@ -4,7 +4,8 @@ import numpy as np
 
 from kiwicha.isa import TOP_MOST
 
-from ..ir.layers import HostFunction, TopLayer
+from ..ir.layers import HostFunction
+from ..ir.row_layers import TopLayer
 from .node import Node
 from .value import Value
 

@@ -2,7 +2,8 @@
 
 from kiwicha import ChipConfig
 
-from ...ir.layers import LayerNormLayer, RmsNormLayer, RotaryLayer, SoftmaxLayer, TopLayer, VectorLayer
+from ...ir.layers import VectorLayer
+from ...ir.row_layers import LayerNormLayer, RmsNormLayer, RotaryLayer, SoftmaxLayer, TopLayer
 from ..geometry import Strides
 from .layer_norm import LayerNormPlan, LayerNormWork
 from .plan import VectorPlan

@@ -7,7 +7,7 @@ import numpy as np
 
 from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, Source, Unit
 
-from ...ir.layers import LayerNormLayer
+from ...ir.row_layers import LayerNormLayer
 from ...program.memory_map import ceil_div
 from ..emitter import result_fields
 from .plan import VectorPlan

@@ -11,16 +11,8 @@ from kiwicha.isa import Reduce
 from kiwicha.timing import word_lines
 
 from ...errors import CompileError
-from ...ir.layers import (
-    LayerNormLayer,
-    Pool,
-    RmsNormLayer,
-    RotaryLayer,
-    RowLayer,
-    SoftmaxLayer,
-    TopLayer,
-    VectorLayer,
-)
+from ...ir.layers import Pool, RowLayer, VectorLayer
+from ...ir.row_layers import LayerNormLayer, RmsNormLayer, RotaryLayer, SoftmaxLayer, TopLayer
 from ...program.memory_map import ceil_div
 from ..geometry import Rect, Strides, Window, bound, covered, windows
 

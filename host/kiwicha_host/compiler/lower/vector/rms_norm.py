@@ -7,7 +7,7 @@ import numpy as np
 
 from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, Source, Unit
 
-from ...ir.layers import RmsNormLayer
+from ...ir.row_layers import RmsNormLayer
 from ..emitter import result_fields
 from .plan import VectorPlan
 from .rows import RowTile, column_words

@@ -8,7 +8,7 @@ import numpy as np
 from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, SecondSource, Source, Unit
 from kiwicha.timing import word_lines
 
-from ...ir.layers import RotaryLayer
+from ...ir.row_layers import RotaryLayer
 from ...program.memory_map import ceil_div
 from ..emitter import result_fields
 from .plan import VectorPlan

@@ -4,7 +4,7 @@ from typing import cast
 
 from kiwicha.isa import OutFormat, ScaleMode
 
-from ...ir.layers import TopLayer
+from ...ir.row_layers import TopLayer
 from .rows import RowTile
 from .tiles import Tile
 from .work import Work, bits
