@@ -3,7 +3,8 @@
 Sums and products of two tensors: all 65,536 pairs of codes. Averages: random codes. Each operator gets random
 scales and zero points, of int8 and of uint8 codes in turn. Simple scales are whole multiples of 1/64, so that many
 results are at halves; equal ones are one random number, as ONNX Runtime's quantizer gives them to AveragePool. A
-softmax's result has a scale of 1/512 to 1/64, a norm's one of 1/64 to 1/16, and simple ones are 1 / n.
+softmax's result has a scale of 1/512 to 1/64, a norm's one of 1/64 to 1/16, and simple ones are 1 / n. A batch
+normalization has a gain, a bias and a mean for each channel, random or multiples of 1/32.
 """
 
 from typing import NamedTuple
@@ -31,6 +32,7 @@ OPERATORS: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
     "mean of 7x7": ("ReduceMean", {"axes": [2, 3]}, (2000, 7, 7)),
     "softmax of 197": ("QLinearSoftmax", {"axis": -1, "opset": 13}, (300, 197)),
     "norm of 192": ("LayerNormalization", {"axis": -1}, (300, 192)),
+    "batch normalization": ("BatchNormalization", {"epsilon": 0.0}, (16, 64, 64)),
     "RMS norm of 192": ("RMSNormalization", {"axis": -1}, (300, 192)),
     "rotary of 64": ("RotaryEmbedding", {}, (4, 197, 64))}
 
@@ -77,6 +79,10 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     if op == "RotaryEmbedding":
         turns = rng.uniform(-200, 200, (1, shape[-2], shape[-1] // 2))
         factors = {"cos": np.cos(turns), "sin": np.sin(turns)}
+    if op == "BatchNormalization":
+        for key, low in (("gain", 8), ("bias", -64), ("mean", -64), ("variance", 32)):
+            numbers = rng.integers(low, 64, shape[0]) if kind == "simple" else rng.uniform(low, 64, shape[0])
+            factors[key] = numbers / 32 if key != "variance" else np.ones(shape[0])
     if op == "QLinearSoftmax":
         scales[2] = np.float32(1 / rng.integers(64, 512) if kind == "simple" else rng.uniform(1 / 512, 1 / 64))
     zeros = rng.integers(info.min, info.max, 3, dtype, endpoint=True)

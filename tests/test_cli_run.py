@@ -12,6 +12,8 @@ from commands import GOLDEN, fails
 
 from bench.float_nets import NETS, quantized, random_inputs
 from kiwicha_host import models
+from kiwicha_host.cli.run import _causes
+from kiwicha_host.compiler.model import Placement
 from kiwicha_host.compiler.optimize import STAGES
 
 
@@ -33,9 +35,9 @@ def test_the_compilers_graph_can_be_printed(run):
         assert (status, json.loads(out)["images"]) == (0, 1)
         assert err.startswith("graph(image: float32[N, 1, 8, 8]) -> (logits: float32[N, 10])\n  ")
         assert err.endswith(")\n") and err.count("QLinearMatMul") == 3
-    fails(run, 2, "--dump-after: 'nothing' is not one of read, bind_dims, pairs, remove_dead, "
-          "fold_constants, fold_shapes, zero_points, unsigned_codes, fold_choices, fold_qdq, fold_elementwise, "
-          "drop_copies, infer_types, keep_batch.",
+    fails(run, 2, "--dump-after: 'nothing' is not one of read, bind_dims, standard_codes, pairs, "
+          "remove_dead, fold_constants, fold_shapes, zero_points, transposed_weights, unsigned_codes, "
+          "fold_choices, fold_qdq, fold_elementwise, fold_channels, drop_copies, infer_types, keep_batch.",
           "run", models.DIGITS_MLP, "x.npy", "--dump-after", "nothing", *GOLDEN)
 
 
@@ -67,7 +69,8 @@ def test_run_a_model_with_inputs_and_outputs(run):
         shutil.rmtree("out")
     status, out, err = run("run", "model.onnx", "left.npy", "right.npy", *GOLDEN)
     assert status == 0 and re.fullmatch(r"kiwicha: \d+ of \d+ operators ran on the host, with 0 of 312 "
-                                        r"multiply-accumulates; --json lists them\n", err)
+                                        r"multiply-accumulates; --json lists them\n  Tanh 'Tanh\d+': computes in "
+                                        r"floating point; the chip needs codes\n", err)
 
 
 def test_run_and_wrong_inputs(run, no_device):
@@ -89,6 +92,22 @@ def test_run_and_wrong_inputs(run, no_device):
             ([*both, "--quantize", "left=left.npy"], 1, "the model is quantized already")):
         fails(run, status, message, "run", "model.onnx", *arguments)
     fails(run, 2, "Missing argument '[NAME=]INPUT.npy", "run", "model.onnx")
+
+
+def test_why_the_host_runs_something():
+    """A line for each reason, those with most products first; not what only follows from other operators."""
+    def row(node, op, why, macs=0, place="host"):
+        return Placement(node, op, place, macs, why)
+
+    few = [row("a", "Sin", "too round"), row("b", "Cos", "too round"), row("c", "Sin", "too round"),
+           row("d", "Tan", "too round"), row("e", "Tanh", "too round"), row("f", "Add", "", place="chip"),
+           row("g", "Where", "nothing that it leads to is for the chip"),
+           row("h", "Where", "takes numbers, 'g', that the host computes"),
+           row("i", "Conv", "Conv 'i': too wide", 7), row("j", "Conv", "Conv 'j': too wide", 7)]
+    assert _causes(few) == ["Conv 'i' and 1 more: too wide", "Sin 'a', Cos 'b', Tan 'd' and 2 more: too round"]
+    many = [row(f"n{number}", "Sin", f"reason {number}") for number in range(7)]
+    assert _causes(many) == [*(f"Sin 'n{number}': reason {number}" for number in range(5)), "and 2 more"]
+    assert _causes(few[5:8]) == []
 
 
 def test_run_a_float_model(run):

@@ -384,7 +384,7 @@ def test_softmax_does_not_depend_on_the_tiles(tiny, monkeypatch):
         found.append(ExactDecoder(tiny).logits(tokens))
     assert (found[0][32:] != found[1][32:]).any()
     assert_same_bits(found[0][:32], found[1][:32])
-    assert np.abs(found[0] - found[1]).max() < 0.02 * np.abs(found[1]).max()
+    assert np.abs(found[0] - found[1]).max() < 0.03 * np.abs(found[1]).max()
 
 
 def test_beyond_a_tile():

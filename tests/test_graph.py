@@ -16,6 +16,7 @@ from kiwicha_host.compiler.passes import PASSES, bind_dims
 from kiwicha_host.compiler.passes.fold_constants import fold_constants
 from kiwicha_host.compiler.passes.fold_shapes import fold_shapes
 from kiwicha_host.compiler.passes.remove_dead import remove_dead
+from kiwicha_host.compiler.passes.standard_codes import standard_codes
 from kiwicha_host.compiler.passes.unsigned_codes import unsigned_codes
 from kiwicha_host.compiler.passes.zero_points import zero_points
 
@@ -47,6 +48,8 @@ graph(x: int8[N, 4]) -> (y: int8[N, 4])
     ({"ops": (limit("x", "z"),)}, "Max 'limit' takes 'z', which nothing before it makes"),
     ({"ops": (limit("z"), limit("x", name="b", output="z"))}, "Max 'limit' takes 'z', which nothing before it"),
     ({"ops": (limit("y"),)}, "Max 'limit' takes 'y', which nothing before it makes"),
+    ({"ops": (replace(limit("x"), attributes={"ops": (limit("y"),)}),)},
+     "Max 'limit' stands for Max 'limit', which takes 'y', but that is none of its inputs"),
     ({"ops": (limit("x"), limit("x", name="b"))}, "Max 'b' defines 'y', which is defined already"),
     ({"ops": (limit("x"), limit("x", output="z"))}, "two operators are called 'limit'"),
     ({"ops": (limit("x", output="x"),)}, "Max 'limit' defines 'x', which is defined already"),
@@ -111,6 +114,36 @@ def test_constants_too_large_to_quantize(number):
         "w": np.array([1, number], np.float32), "s": np.float32(0.01), "z": np.int8(0)})
     with pytest.raises(CompileError, match="^QuantizeLinear 'q': cannot be computed .*: numbers up to .* large"):
         fold_constants(before)
+
+
+STANDARD = {"s": np.float32(1), "two": np.ones(2, np.float32), "half": np.float16(1), "z": np.int8(0),
+            "u": np.uint16(0), "i": np.int32(0), "w": np.int8([1, 2])}
+
+
+def own_codes(kind, *inputs, opset=18, **attributes):
+    """The operator that becomes of ONNX Runtime's own one."""
+    before = graph(Op("q", f"com.microsoft.{kind}", inputs, ("y",), attributes), constants=STANDARD)
+    return standard_codes(replace(before, opsets={"": opset, "com.microsoft": 1})).ops[0]
+
+
+@pytest.mark.parametrize("kind, inputs, opset, attributes", [
+    ("QuantizeLinear", ("x", "s", "z"), 18, {}), ("QuantizeLinear", ("x", "s"), 18, {}),
+    ("QuantizeLinear", ("x", "two", "z"), 13, {"axis": 0}), ("DequantizeLinear", ("x", "s"), 18, {}),
+    ("DequantizeLinear", ("w", "s", "i"), 10, {}), ("DequantizeLinear", ("w", "s", ""), 10, {"axis": 0})])
+def test_standard_codes(kind, inputs, opset, attributes):
+    """The axis is 1 by default in both domains, but the first versions of ONNX's have none."""
+    op = own_codes(kind, *inputs, opset=opset, **attributes)
+    assert (op.kind, op.inputs, op.attributes) == (kind, inputs, attributes if opset >= 13 else {})
+
+
+@pytest.mark.parametrize("kind, inputs, opset", [
+    ("QuantizeLinear", ("x", "s", "u"), 18), ("DequantizeLinear", ("x", "s", "u"), 18),
+    ("DequantizeLinear", ("x", "half", "z"), 18), ("QuantizeLinear", ("x", "x", "z"), 18),
+    ("QuantizeLinear", ("x", "two", "z"), 12), ("QuantizeLinear", ("x", "s", "z"), 9),
+    ("QuantizeLinear", ("x", "s", "i"), 18)])
+def test_codes_that_onnx_does_not_have(kind, inputs, opset):
+    """16 bits, half precision, scales that are computed or along an axis: where ONNX had none of these."""
+    assert own_codes(kind, *inputs, opset=opset).kind == f"com.microsoft.{kind}"
 
 
 ATTRIBUTES = {"kernel_shape": [3, 3], "pads": [], "group": 2, "auto_pad": "SAME_UPPER"}

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import ModelBuilder
-from onnxruntime.quantization import QuantFormat, QuantType
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic
 
 from bench.float_nets import NETS, Net, quantized, random_inputs, separable
 from kiwicha import ChipConfig
@@ -312,6 +312,65 @@ def test_sizes_beyond_reason():
                         *subgraph.why.values())
 
 
+def tied(shared):
+    """An embedding, a product of codes, and a product of numbers with the embedding's weights."""
+    net, rng = Net(0, x=["N", 3, 32]), np.random.default_rng(0)
+    step, zero, one = np.float32(0.02), np.uint8(128), np.float32(0.01)
+
+    def pair(name):
+        return net("DequantizeLinear", net("QuantizeLinear", name, step, zero), step, zero)
+
+    weights, other = (rng.integers(-128, 128, (32, 32)).astype(np.int8) for _ in range(2))
+    weights, scale = (net._named(item) for item in (weights, one))
+    again = {"scale": scale, "equal scale": one}.get(shared, np.float32(0.03))
+    ids = net("Cast", net("ReduceMax", "x", axes=[-1], keepdims=0), to=TensorProto.INT64)
+    embedded = net("DequantizeLinear", net("Gather", weights, ids), scale)
+    product = pair(net("MatMul", pair(embedded), net("DequantizeLinear", other, np.float32(0.011))))
+    weights = weights if shared == "weights" else net("Transpose", weights, perm=[1, 0])
+    last = net("DequantizeLinear", weights, again)
+    if shared == "numbers":
+        product = net("Add", product, net("MatMul", "x", last))
+    return net.model(net("MatMul", net("Tanh", product), last))
+
+
+@pytest.mark.parametrize("shared", ["scale", "equal scale", "weights", "numbers", "nothing"])
+def test_weights_that_a_part_shares_with_another(shared):
+    """What keeps ONNX Runtime from packing weights does so too where it is in another part."""
+    model = tied(shared).SerializeToString()
+    x = np.random.default_rng(1).uniform(0, 32, (2, 3, 32)).astype(np.float32)
+    with load_model(model, TINY, "golden") as loaded:
+        np.testing.assert_array_equal(*loaded.run({"x": x}).values(), *onnxruntime_says(model, {"x": x}))
+        assert {row.place for row in loaded.placement if "MatMul" in row.op} == {"chip", "host"}
+
+
+def dynamic_lstm(tmp_path):
+    """An LSTM without a bias through ONNX Runtime's dynamic quantization."""
+    rng, value = np.random.default_rng(0), helper.make_tensor_value_info
+    weights = [onnx.numpy_helper.from_array(rng.normal(0, 0.5, shape).astype(np.float32), name)
+               for name, shape in (("w", (1, 16, 3)), ("r", (1, 16, 4)))]
+    graph = helper.make_graph(
+        [helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)], "lstm",
+        [value("x", TensorProto.FLOAT, [5, "N", 3])], [value("y", TensorProto.FLOAT, None)], weights)
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]),
+              tmp_path / "float.onnx")
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "dynamic.onnx", op_types_to_quantize=["LSTM"])
+    return onnx.load(tmp_path / "dynamic.onnx")
+
+
+def test_own_operators_with_optional_inputs_between(tmp_path):
+    """DynamicQuantizeLSTM needs its last inputs, and not those in the middle."""
+    model = dynamic_lstm(tmp_path)
+    [node] = [node for node in model.graph.node if node.op_type == "DynamicQuantizeLSTM"]
+    assert [bool(name) for name in node.input] == 3 * [True] + 5 * [False] + 4 * [True]
+    x = np.random.default_rng(1).normal(0, 1, (5, 2, 3)).astype(np.float32)
+    with load_model(model, TINY, "golden", dims={"N": 2}) as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": x})["y"],
+                                      onnxruntime_says(model.SerializeToString(), {"x": x})[0])
+    node.input[9] = ""
+    with pytest.raises(CompileError, match="DynamicQuantizeLSTM '.*' has a wrong number of inputs"):
+        load_model(model, TINY, "golden", dims={"N": 2})
+
+
 def test_own_operators_without_their_inputs(tmp_path):
     """ONNX Runtime would end the process."""
     model = onnx.load(quantized(NETS["two_and_two"](), tmp_path, quant_format=QuantFormat.QOperator))
@@ -358,11 +417,6 @@ def test_quantizing(tmp_path):
     net = Net(3, x=["N", 3, 8, 8])
     old = net.model(net.conv(net.conv("x", 4, 3), 5, 4), opset=11)
     check(quantize_model(old, {"x": data}), {"x": data[:2]}, 1)
-    # The product and its bias, a row, become a Gemm, of which ONNX Runtime's tool wants the bias to be a vector.
-    net = Net(4, x=["N", 7])
-    rows = net.model(net("Add", net("MatMul", "x", net.weights(7, 5)), net.weights(1, 5)))
-    data_of_rows = rng.normal(0, 1, (6, 7)).astype(np.float32)
-    check(quantize_model(rows, {"x": data_of_rows}), {"x": data_of_rows}, 1)
     for source, calibration, pattern in (
             (made, {"x": data}, "the model is quantized already"),
             (path, {}, "--quantize needs arrays for the input 'x' too"),
@@ -373,6 +427,21 @@ def test_quantizing(tmp_path):
         with pytest.raises(CompileError, match=pattern) as caught:
             quantize_model(source, calibration)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (1, 1), (1, 5), (4, 1), (4, 5)])
+def test_quantizing_biases_of_any_shape(shape, transposed):
+    """ONNX Runtime's tool wants vectors; what is no single row becomes a sum."""
+    net, rng = Net(4, x=[4, 7]), np.random.default_rng(1)
+    bias = net._named(rng.normal(0, 1, shape).astype(np.float32))   # of both
+    first = net("Gemm", "x", net.weights(*((5, 7) if transposed else (7, 5))), bias, transB=transposed)
+    model = net.model(net("Gemm", first, net.weights(5, 5), bias, beta=0.5))
+    x = rng.normal(0, 1, (40, 7)).astype(np.float32)
+    made = quantize_model(model, {"x": x})
+    [exact], [got] = (onnxruntime_says(item, {"x": x[:4]}) for item in (model.SerializeToString(), made))
+    assert np.abs(got - exact).max() < 0.05 * np.ptp(exact)
+    check(made, {"x": x[:4]}, 1 if shape == (5,) else 0.5)
 
 
 # Transposed convolutions: ONNX Runtime computes them in floating point, between codes.

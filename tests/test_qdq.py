@@ -5,6 +5,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from code_nets import Between
+from code_nets import check as check_codes
 from onnx import TensorProto, helper
 from onnx_models import ModelBuilder
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -154,6 +156,12 @@ def test_uint8_weights(net, per_channel, tmp_path):
           extra_options={"WeightSymmetric": True})
 
 
+@pytest.mark.parametrize("net", [lenet, six])
+def test_operators_of_onnxruntimes_own_domain(net, tmp_path):
+    check(net(), tmp_path, activation_type=QuantType.QUInt8, per_channel=True,
+          extra_options={"UseQDQContribOps": True})
+
+
 def check(net, tmp_path, **options):
     """The golden machine's numbers are ONNX Runtime's."""
     path = quantized(net, tmp_path, 3, **options)
@@ -163,6 +171,23 @@ def check(net, tmp_path, **options):
         outputs, _ = infer(device, network, inputs)
     np.testing.assert_array_equal(outputs, onnxruntime_says(path, inputs))
     assert network.macs(1) > 0
+
+
+@pytest.mark.parametrize("op, shape, axis, attributes", [
+    ("MatMul", (5, 6), 0, {}), ("MatMul", (5, 6), -2, {"perm": [1, 0]}), ("Gemm", (5, 6), 0, {"perm": [1, 0]}),
+    ("Conv", (3, 2, 6, 5), 3, {"perm": [3, 2, 0, 1]}), ("MatMul", (5, 6), None, {})])
+def test_transposed_weights(op, shape, axis, attributes):
+    """Scales go along with what they are for; two products may have the same weights."""
+    net = Between(np.uint8, x=["N", 6, 4, 3] if op == "Conv" else ["N", 6])
+    weights, scale = net.rng.integers(-128, 128, shape, np.int8), np.float32(0.01)
+    if axis is not None:
+        scale = net.rng.uniform(0.001, 0.01, shape[axis]).astype(np.float32)
+    weights = net("DequantizeLinear", weights, scale, np.zeros_like(scale, np.int8), **(
+        {} if axis is None else {"axis": axis}))
+    outputs = [net.codes(net(op, net.numbers("x", scale), net("Transpose", weights, **attributes)))
+               for scale in (0.05, 0.03)]
+    shape = net.shapes["x"][1:]
+    check_codes(net.model(*outputs), {"x": net.rng.integers(0, 256, (3, *shape)).astype(np.uint8)})
 
 
 # The rules, on graphs that a person can read.

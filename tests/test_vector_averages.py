@@ -1,7 +1,5 @@
 """Averages of codes as layers: ONNX Runtime's numbers, to the bit."""
 
-from math import prod
-
 import numpy as np
 import pytest
 from code_nets import DTYPES, Between, check, onnxruntime_says
@@ -99,27 +97,29 @@ def test_averages_of_all_places(case, dtype):
 
 @DTYPES
 @pytest.mark.parametrize("keepdims", [0, 1])
-@pytest.mark.parametrize("shape", [(9, 24), (4, 6, 10)], ids=str)
-def test_averages_of_rows(shape, keepdims, dtype):
-    """Of all places of rows of features, as a transformer's tokens are; of the input, and behind a product."""
-    rng, info = np.random.default_rng(0), np.iinfo(dtype)
-    x = rng.integers(info.min, info.max, (7, *shape), dtype, endpoint=True)
-    axes = np.arange(1, len(shape))
-    for products in (False, True) if dtype == np.uint8 else (False,):   # signed codes of a product become unsigned
-        net = Between(dtype, x=["N", *shape])
-        numbers, ends = net.numbers("x", 0.31, 7), (0.31, 7)
-        if products:
-            weights = net("DequantizeLinear", rng.integers(-90, 90, (shape[-1], 5)).astype(np.int8),
-                          np.float32(0.01), np.int8(0))
-            ends = 0.7, 20
-            numbers = net.numbers(net.codes(net("MatMul", numbers, weights), *ends), *ends)
-        model = net.model(net.codes(net("ReduceMean", numbers, axes, keepdims=keepdims), 0.1173, 4))
-        layers = check(model, {"x": x}).layers
-        assert [getattr(layer.pool, "kernel", None) for layer in layers[products:]] == [(prod(shape[:-1]), 1)]
+@pytest.mark.parametrize("shape, axes", [([7, 5], [1]), ([3, 4, 5], [1, 2]), ([3, 4, 5], [-2, -3])])
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceMax"])
+def test_of_all_rows(op, shape, axes, keepdims, dtype):
+    """Of a transformer's tokens, or places with the channels last, from the host or behind a product."""
+    info = np.iinfo(dtype)
+    x = np.random.default_rng(2).integers(info.min, info.max, (3, *shape), dtype, endpoint=True)
+    for product in (False, True)[:1 + (dtype == np.uint8)]:     # int8 codes in between become uint8
+        net, scale, zero = Between(dtype, x=["N", *shape]), 0.05, 3
+        y = net.numbers("x", scale, zero)
+        if product:
+            weights, scale, zero = net.rng.integers(-99, 99, (5, 6), np.int8), 0.07, 5
+            y = net("MatMul", y, net("DequantizeLinear", weights, np.float32(0.01), np.int8(0)))
+            y = net.numbers(net.codes(y, scale, zero), scale, zero)
+        y = net(op, y, np.array(axes), keepdims=keepdims)
+        made = net.codes(y, scale, zero) if op == "ReduceMax" else net.codes(y, 0.031, 9)
+        check(net.model(made, opset=18), {"x": x})
 
 
-def test_averages_of_some_rows_are_the_hosts():
-    net = Between(np.int8, x=["N", 4, 6, 10])
-    model = net.model(net.codes(net("ReduceMean", net.numbers("x"), np.array([2])), 0.1173, 4))
-    with pytest.raises(CompileError, match="must be those of height and width, or all but the last, not"):
+@pytest.mark.parametrize("shape, axes, rank", [([4, 5, 6], [1], 4), ([4, 5, 6], [3], 4), ([4, 5], [0], 3),
+                                               ([4], [1], 2)])
+def test_of_other_axes(shape, axes, rank):
+    net = Between(np.uint8, x=["N", *shape])
+    model = net.model(net.codes(net("ReduceMean", net.numbers("x"), np.array(axes))), opset=18)
+    with pytest.raises(CompileError, match="its axes must be those of height and width, or of all rows, not "
+                       rf"\[{axes[0]}\] of {rank}"):
         to_layers(optimize(model))

@@ -301,7 +301,7 @@ def test_results_beyond_integers(op, scales):
 
 @pytest.mark.parametrize("name, kind, differ", [
     ("sum", "simple", False), ("global average of 7x7", "simple", False), ("product", "simple", True),
-    ("sum", "equal", False)])
+    ("sum", "equal", False), ("batch normalization", "random", False)])
 def test_how_much_differs(name, kind, differ):
     """Products at halves, with an odd zero point, are what may."""
     found = one_step.share(name, 4, kind)

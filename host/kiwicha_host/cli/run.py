@@ -16,9 +16,12 @@ from .work import check_report_folder, chip_of, figures_to, open_for, outputs_of
 
 if TYPE_CHECKING:
     from ..compiler.ir.graph import Graph
-    from ..compiler.model import CompiledModel
+    from ..compiler.model import CompiledModel, Placement
 
 __all__ = ["run"]
+
+#: So many reasons for the host are printed, with operators of so many kinds each.
+_CAUSES, _KINDS = 5, 3
 
 
 class _Dim(click.ParamType):
@@ -94,6 +97,9 @@ def run(model: Path, inputs: Sequence[str], output: str | None, dims: Sequence[t
         click.echo(f"kiwicha: {figures['nodes_host']} of {len(compiled.placement)} operators ran on the host, "
                    f"with {figures['macs_host']:,} of {figures['macs_host'] + done.work.macs:,} "
                    "multiply-accumulates; --json lists them", err=True)
+    if not as_json:
+        for line in _causes(compiled.placement):
+            click.echo(f"  {line}", err=True)
     show_figures(figures, as_json, figures_to(list(results)))
 
 
@@ -161,6 +167,29 @@ def _quantized(source: Any, calibration: Sequence[str], dims: Mapping[str, int])
 
 
 # Figures.
+
+def _causes(rows: Iterable["Placement"]) -> list[str]:
+    """Why operators ran on the host, a line for each reason: first those with most products, then most operators.
+    """
+    from ..compiler.legalize.growth import is_cause
+    found: dict[str, list[Placement]] = {}
+    for row in rows:
+        if row.place == "host" and is_cause(row.why):
+            found.setdefault(row.why.removeprefix(f"{row.op} {row.node!r}: "), []).append(row)
+    order = sorted(found.items(), key=lambda item: (-sum(row.macs for row in item[1]), -len(item[1])))
+    lines = [f"{_some(rows)}: {why}" for why, rows in order[:_CAUSES]]
+    return [*lines, f"and {len(order) - _CAUSES} more"] if len(order) > _CAUSES else lines
+
+
+def _some(rows: Sequence["Placement"]) -> str:
+    """The first operator of each of a few kinds, and how many there are."""
+    firsts: dict[str, str] = {}
+    for row in rows:
+        firsts.setdefault(row.op, row.node)
+    shown = list(firsts.items())[:_KINDS]
+    names, more = ", ".join(f"{op} {node!r}" for op, node in shown), len(rows) - len(shown)
+    return f"{names} and {more} more" if more else names
+
 
 def _figures(device: str, compiled: "CompiledModel", done: Any) -> dict[str, Any]:
     from .. import metrics

@@ -1,6 +1,6 @@
 """What the chip does not run: ONNX Runtime does."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ class HostPart:
     types : of the graph's inputs, where it does not know them itself
     whole : the model is as it came; otherwise :mod:`.passes.double_pairs` has been there already, and what it left
         has other neighbours now
+    shared : constants of the graph that something outside of it takes too, and no rule may count on
 
     Attributes
     ----------
@@ -41,9 +42,10 @@ class HostPart:
     """
 
     def __init__(self, graph: Graph | onnx.ModelProto, types: Mapping[str, Type] | None = None, *,
-                 whole: bool = False):
+                 whole: bool = False, shared: Collection[str] = ()):
         try:
-            model = graph if isinstance(graph, onnx.ModelProto) else to_model(_typed(graph, types or {}))
+            model = graph if isinstance(graph, onnx.ModelProto) else to_model(
+                _typed(graph, types or {}), defaults=shared)
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1
             options.log_severity_level = 4

@@ -22,7 +22,7 @@ from .frontend.onnx.reader import graph_of
 from .host import HostPart
 from .ir.graph import Graph, Type
 from .ir.macs import macs
-from .legalize.growth import USELESS
+from .legalize.growth import is_cause
 from .lower.autotune import BUDGET
 from .lower.segments import check_layer
 from .network import CompiledNetwork
@@ -164,7 +164,7 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
     if strict and hosts:
         whys = {name: why for subgraph in hosts for name, why in subgraph.why.items()}
         # The first that has a reason of its own.
-        op = min((op for op in graph.ops if op.name in whys), key=lambda op: whys[op.name] == USELESS)
+        op = min((op for op in graph.ops if op.name in whys), key=lambda op: not is_cause(whys[op.name]))
         first = f"{op.label} {op.name!r}: "
         raise CompileError(f"{len(whys)} of {len(graph.ops)} operators would run on the host, the first of them "
                            f"{first}{whys[op.name].removeprefix(first)}")
@@ -181,7 +181,7 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
             part = subgraph.part
         else:
             # The whole model as it came, if nothing of it is the chip's: it may have more than tensors.
-            part = HostPart(whole or subgraph.graph, types, whole=whole is not None)
+            part = HostPart(whole or subgraph.graph, types, whole=whole is not None, shared=subgraph.shared)
             types |= part.types
         parts.append(part)
     inputs = {name: graph.types.get(name, Type("?", None)) for name in graph.inputs}

@@ -27,6 +27,6 @@ def improve_graph(graph: Graph, dims: Mapping[str, int] | None = None,
     graph = bind_dims(graph, dims or {})
     watch("bind_dims", graph)
     for improve in PASSES:
-        graph = improve(graph)
+        graph = improve(graph).verify()
         watch(improve.__name__, graph)
     return graph

@@ -1,6 +1,6 @@
 """Which operators run on the chip, and which on the host."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from .errors import CompileError
@@ -9,6 +9,7 @@ from .ir.layers import LayerCheck, LayerGraph
 from .legalize.growth import Growth
 from .passes.unfold import unfold
 from .products import PRODUCTS, ProductPart, check_product
+from .shared_weights import shared_weights
 
 __all__ = ["HostSubgraph", "LayerSubgraph", "ProductSubgraph", "Subgraph", "partition"]
 
@@ -48,9 +49,13 @@ class ProductSubgraph:
 
 @dataclass(frozen=True)
 class HostSubgraph:
-    """Operators for the host, and why, by the operators' names."""
+    """Operators for the host, and why, by the operators' names.
+
+    `shared` are constants that count as inputs with a default, as :func:`.shared_weights` says.
+    """
     graph: Graph
     why: dict[str, str]
+    shared: frozenset[str] = frozenset()
 
 
 Subgraph = LayerSubgraph | ProductSubgraph | HostSubgraph
@@ -80,7 +85,8 @@ def partition(graph: Graph, check: LayerCheck = lambda layer: None) -> list[Subg
     return [finder.host_subgraph(part) if isinstance(part, list) else part for part in parts]
 
 
-def _host_subgraph(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: dict[str, str]) -> HostSubgraph:
+def _host_subgraph(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: dict[str, str], shared: Set[str]
+                   ) -> HostSubgraph:
     names = {op.name for op in ops} | {decoders[name].name for op in ops for name in op.reads if name in decoders}
     kept = [op for op in graph.ops if op.name in names]
     inside = tuple(part for op in kept for part in unfold(op))
@@ -88,7 +94,8 @@ def _host_subgraph(graph: Graph, ops: list[Op], decoders: dict[str, Op], why: di
     wanted = {*graph.outputs, *(name for op in elsewhere for name in op.reads)}
     wanted.update(*(decoders[name].reads for name in wanted & decoders.keys()))
     outputs = tuple(name for op in ops for name in op.outputs if name in wanted)
-    return HostSubgraph(graph.part(inside, outputs), {op.name: why[op.name] for op in kept})
+    part = graph.part(inside, outputs)
+    return HostSubgraph(part, {op.name: why[op.name] for op in kept}, frozenset(shared & part.constants.keys()))
 
 
 class _Finder:
@@ -107,6 +114,7 @@ class _Finder:
         self._refused = dict[str, str]()    # why products are none of the chip's
         self._products = {op.name for op in graph.ops if op.kind in PRODUCTS and self._is_product(op)}
         self._decoders: dict[str, Op] = {}  # for the host, by what they make; each of its subgraphs has its own
+        self._shared = shared_weights(graph)
         self._done = {*graph.inputs, *graph.constants}
 
     def _is_product(self, op: Op) -> bool:
@@ -159,7 +167,7 @@ class _Finder:
 
     def host_subgraph(self, ops: list[Op]) -> HostSubgraph:
         """`ops`, with the decoders that they need."""
-        return _host_subgraph(self._graph, ops, self._decoders, self._why)
+        return _host_subgraph(self._graph, ops, self._decoders, self._why, self._shared)
 
     def _find_decoders(self) -> None:
         """The host's operators that make numbers of codes, for others of the host's."""

@@ -1,9 +1,10 @@
 """A Llama decoder in the chip's arithmetic: the same bits as every chip's, in plain numpy.
 
-This says what a decoder's program computes, step by step, without instructions, lines and tiles. Each operation is
-one of ``docs/numerics.md``: block-scaled products, FP32 sums and products that round once, sums of rows in pairs,
-and the functions' own algorithms. What is multiplied by a matrix is quantized to `fmt`, in blocks of 32 with an
-E8M0 scale of their own, and so are weights, keys and values.
+This says what a decoder's program computes, step by step, without instructions, lines and tiles. Weights are those
+of the rotated model (``rotation.py``). Each operation is one of ``docs/numerics.md``: block-scaled products, FP32
+sums and products that round once, sums of rows in pairs, and the functions' own algorithms. What is multiplied by
+a matrix is quantized to `fmt`, in blocks of 32 with an E8M0 scale of their own, and so are weights, keys and
+values.
 """
 
 import math
@@ -18,6 +19,7 @@ from ..golden.functions import exp2, reciprocal, rsqrt
 from ..golden.numerics import pairwise_sum
 from ..operands import FORMATS
 from .model import Layer, LlamaConfig, LlamaModel
+from .rotation import rotated
 from .running import weighted_mean
 
 __all__ = ["ExactDecoder"]
@@ -45,12 +47,12 @@ class ExactDecoder:
     cycles = bytes = compulsory_bytes = 0
 
     def __init__(self, model: LlamaModel, fmt: str = "int8", weights_fmt: str = "int8"):
-        self._model = arguments.instance("model", model, LlamaModel)
-        self._config, self._fmt = model.config, arguments.choice("fmt", fmt, FORMATS)
+        self._config = arguments.instance("model", model, LlamaModel).config
+        self._fmt = arguments.choice("fmt", fmt, FORMATS)
         self._weights_fmt = arguments.choice("weights_fmt", weights_fmt, FORMATS)
-        self._layers = [self._quantized(layer) for layer in model.layers]
-        self._head = self._weights(model.head)
-        self._norms = [(layer.attn_norm, layer.ffn_norm) for layer in model.layers]
+        self._model = rotated(model)
+        self._layers = [self._quantized(layer) for layer in self._model.layers]
+        self._head = self._weights(self._model.head)
         self.forget()
 
     def forget(self) -> None:
@@ -87,14 +89,14 @@ class ExactDecoder:
         arguments.integer("the number of tokens", len(tokens), 1)
         x = self._model.embed(tokens)
         for number, weights in enumerate(self._layers):
-            x = x + _product(self._attention(number, self._norm(x, self._norms[number][0])), weights[3])
-            y = self._norm(x, self._norms[number][1])
+            x = x + _product(self._attention(number, self._norm(x)), weights[3])
+            y = self._norm(x)
             gate, up = (_product(y, each) for each in weights[4:6])
             with np.errstate(over="ignore"):
                 gate = gate * reciprocal(exp2(gate * np.float32(-_LOG2_E)) + np.float32(1))
             x = x + _product(self._codes(gate * up), weights[6])
         self._length += len(tokens)
-        return _product(self._norm(x[-1:] if last_only else x, self._model.out_norm), self._head)
+        return _product(self._norm(x[-1:] if last_only else x), self._head)
 
     def close(self) -> None:
         """Nothing is held but memory."""
@@ -107,12 +109,12 @@ class ExactDecoder:
         codes, scales = quantize_block(padded, fmt, block, "rceil")
         return _Codes(codes.view(FORMATS[fmt]), scales)
 
-    def _norm(self, x: np.ndarray, factors: np.ndarray) -> _Codes:
-        """x times factors [width] / sqrt(mean(x^2) + epsilon), quantized."""
+    def _norm(self, x: np.ndarray) -> _Codes:
+        """x / sqrt(mean(x^2) + epsilon), quantized; a rotated model has no factors."""
         config = self._config
         whole = np.float32(config.norm_epsilon * config.width)
         factor = rsqrt((pairwise_sum(x * x) + whole) * np.float32(1 / config.width))
-        return self._codes(x * factors * factor[:, None])
+        return self._codes(x * factor[:, None])
 
     def _attention(self, number: int, y: _Codes) -> _Codes:
         """What each row takes of its own value and those before, heads side by side in whole blocks."""

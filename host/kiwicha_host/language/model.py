@@ -160,17 +160,17 @@ class LlamaModel:
     @property
     def embedding(self) -> np.ndarray:
         """float32 [vocabulary, width]; all of it, which may be the largest tensor of a small model."""
-        return self._read("embedding")
+        return self.read("embedding")
 
     @property
     def out_norm(self) -> np.ndarray:
         """float32 [width], the factors of the last RMSNorm."""
-        return self._read("out_norm")
+        return self.read("out_norm")
 
     @property
     def head(self) -> np.ndarray:
         """float32 [vocabulary, width]; the embedding, if that is tied."""
-        return self._read("embedding" if self.config.tied_head else "head")
+        return self.read("embedding" if self.config.tied_head else "head")
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -180,9 +180,10 @@ class LlamaModel:
     def embed(self, tokens: Sequence[int]) -> np.ndarray:
         """float32 [len(tokens), width]: only these rows of the embedding are read."""
         rows = [arguments.integer("tokens", token, 0, self.config.vocabulary - 1) for token in tokens]
-        return self._read("embedding", rows)
+        return self.read("embedding", rows)
 
-    def _read(self, name: str, rows: Any = ...) -> np.ndarray:
+    def read(self, name: str, rows: Any = ...) -> np.ndarray:
+        """float32: some rows of a tensor, all unless told."""
         return np.asarray(self.tensors[name][rows], np.float32)
 
 
@@ -197,4 +198,4 @@ class _Layers(Sequence[Layer]):
         if isinstance(number, slice):
             return [self[index] for index in range(*number.indices(len(self)))]
         index = range(len(self))[number]
-        return Layer(*(self._model._read(f"layers.{index}.{field.name}") for field in fields(Layer)))
+        return Layer(*(self._model.read(f"layers.{index}.{field.name}") for field in fields(Layer)))

@@ -48,6 +48,9 @@ class Op:
     inputs, outputs : names of tensors, in ONNX's order; "" stands for one that is left out
     attributes : by name, as Python and NumPy values
     captures : names of further tensors, which graphs among the attributes take from around them
+
+    One that passes have made may have operators that it stands for as its attribute ``ops``: they take its inputs,
+    by these names, and what they make themselves.
     """
     name: str
     kind: str
@@ -60,6 +63,16 @@ class Op:
     def reads(self) -> tuple[str, ...]:
         """All tensors that it needs."""
         return (*filter(None, self.inputs), *self.captures)
+
+    def renamed(self, names: Mapping[str, str]) -> "Op":
+        """This operator with inputs of other names, by the old ones, also in what it stands for; not captures."""
+        known = {name: names[name] for name in self.inputs if name in names}
+        if not known:
+            return self
+        attributes = dict(self.attributes)
+        if "ops" in attributes:
+            attributes["ops"] = tuple(op.renamed(known) for op in attributes["ops"])
+        return replace(self, inputs=tuple(known.get(name, name) for name in self.inputs), attributes=attributes)
 
     @property
     def label(self) -> str:
@@ -87,6 +100,11 @@ class Graph:
     types: Mapping[str, Type] = field(default_factory=dict)
     opsets: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def fixed(self) -> set[str]:
+        """Names that must stay: the outputs', and those by which graphs among attributes take something."""
+        return {*self.outputs, *(name for op in self.ops for name in op.captures)}
+
     def with_ops(self, ops: tuple[Op, ...], constants: Mapping[str, np.ndarray] | None = None) -> "Graph":
         """This graph with other operators, and without the constants and types that nobody names any more."""
         known = self.constants if constants is None else constants
@@ -112,7 +130,8 @@ class Graph:
         Raises
         ------
         GraphError
-            A tensor is defined twice, or used before it is defined or without that; two operators share a name.
+            A tensor is defined twice, or used before it is defined or without that; two operators share a name; or
+            what one stands for takes something else than that does.
         """
         defined: set[str] = set()
         for name in (*self.inputs, *self.constants):
@@ -125,6 +144,7 @@ class Graph:
             for name in op.reads:
                 if name not in defined:
                     raise GraphError(f"{op.kind} {op.name!r} takes {name!r}, which nothing before it makes")
+            _check_inside(op)
             for name in filter(None, op.outputs):
                 _define(defined, name, f"{op.kind} {op.name!r}")
         for name in self.outputs:
@@ -183,6 +203,16 @@ def with_unique_names(graph: Graph) -> Graph:
     """
     names = unique_names(op.name for op in graph.ops)
     return graph.with_ops(tuple(map(lambda op, name: replace(op, name=name), graph.ops, names)))
+
+
+def _check_inside(op: Op) -> None:
+    known = {*op.inputs}
+    for part in op.attributes.get("ops", ()):
+        for name in part.reads:
+            if name not in known:
+                raise GraphError(f"{op.kind} {op.name!r} stands for {part.kind} {part.name!r}, which takes "
+                                 f"{name!r}, but that is none of its inputs")
+        known.update(part.outputs)
 
 
 def _define(defined: set[str], name: str, where: str) -> None:

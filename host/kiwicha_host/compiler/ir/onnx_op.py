@@ -1,6 +1,6 @@
 """Between graphs and ONNX's models; the graph's kinds of operators are ONNX's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -43,10 +43,11 @@ def _captured(graph: onnx.GraphProto, known: tuple[str, ...]) -> Iterator[str]:
     yield from (item.name for item in graph.output if item.name not in defined)
 
 
-def to_model(graph: Graph, *, largest: int | None = None) -> onnx.ModelProto:
+def to_model(graph: Graph, *, largest: int | None = None, defaults: Collection[str] = ()) -> onnx.ModelProto:
     """The model that `graph` is.
 
-    Constants of more than `largest` bytes are inputs instead, without their data: enough to look at types.
+    Constants of more than `largest` bytes are inputs instead, without their data: enough to look at types. Those
+    in `defaults` are inputs that need not be given.
 
     Raises
     ------
@@ -54,7 +55,8 @@ def to_model(graph: Graph, *, largest: int | None = None) -> onnx.ModelProto:
         Something is of no type that ONNX has.
     """
     here = {name: array for name, array in graph.constants.items() if largest is None or array.nbytes <= largest}
-    elsewhere = [_info(name, Type.of(array)) for name, array in graph.constants.items() if name not in here]
+    elsewhere = [_info(name, Type.of(array)) for name, array in graph.constants.items()
+                 if name not in here or name in defaults]
     made = {name for op in graph.ops for name in op.outputs if name}
     inner = [_info(name, type_) for name, type_ in graph.types.items()
              if name in made and name not in graph.outputs]

@@ -9,7 +9,7 @@ import numpy as np
 from ..ir.graph import Graph, Type
 from ..ir.layers import SHIFT, VectorLayer, View
 from ..passes.fold_elementwise import ELEMENTWISE
-from .evaluate import CODES, all_results
+from .evaluate import CODES, all_results, signed
 from .node import Node
 from .tables import product_table, sum_tables
 from .value import Value, copy_layer, whole_channels
@@ -37,7 +37,7 @@ def elementwise(values: Sequence[Value], node: Node, graph: Graph) -> Value:
     if len(operands) > 1:
         return _binary(operands, node, graph)
     [(name, (value, _))] = operands.items()
-    table, unsigned = _signed(all_results(graph, node.operator, (name,), value.where.ndim, (value.unsigned,)))
+    table, unsigned = signed(all_results(graph, node.operator, (name,), value.where.ndim, (value.unsigned,)))
     value.through(node, lambda channels, size: VectorLayer(
         node.name, node.label, channels, size, table.astype(np.int32)), unsigned)
     return value
@@ -52,7 +52,7 @@ def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) ->
         raise node.error("its operands must have as many dimensions and images each")
     one_for_all = _is_one_for_all(a.where.shape, b.where.shape)
     second = _second(a, b, node)
-    codes, unsigned = _signed(all_results(graph, node.operator, (names[0], names[1]), a.where.ndim,
+    codes, unsigned = signed(all_results(graph, node.operator, (names[0], names[1]), a.where.ndim,
                                           (a.unsigned, b.unsigned), one_for_all))
     tables = _tables(node, codes, (a_place, b_place), unsigned)
     a.through(node, lambda channels, size: VectorLayer(
@@ -132,10 +132,10 @@ def constant_like(codes: np.ndarray, other: Value, node: Node) -> Value:
     if codes.dtype not in (np.int8, np.uint8) or shape[0] != 1 or len(shape) != other.where.ndim:
         raise node.error(f"its constant operand {Type.of(codes)} does not fit the other, of "
                          f"{[other.batch or 'N', *other.where.shape[1:]]}")
-    value, (signed, unsigned) = other.copy(), _signed(codes)
+    value, (own, unsigned) = other.copy(), signed(codes)
     value.view, value.layers, value.alone, value.unsigned = None, (), False, unsigned
     value.where = np.arange(codes.size).reshape(shape)
-    value.shapers = [lambda x: np.broadcast_to(signed.reshape(shape), (len(x), *shape[1:]))]
+    value.shapers = [lambda x: np.broadcast_to(own.reshape(shape), (len(x), *shape[1:]))]
     return value
 
 
@@ -187,9 +187,3 @@ def _repeated(value: Value, view: View, channels: int, node: Node) -> View:
     target = value.graph.new_map(channels, view.size)
     value.graph.add(copy_layer(node, 1, view.size, np.zeros(channels, np.intp)), view, target)
     return target
-
-
-def _signed(codes: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The codes as the chip has them, int8, and whether the model has them as uint8."""
-    unsigned = codes.dtype == np.uint8
-    return (codes ^ np.uint8(SHIFT)).view(np.int8) if unsigned else codes, unsigned

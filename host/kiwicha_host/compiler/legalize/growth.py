@@ -8,14 +8,20 @@ from ..ir.graph import Graph, Op
 from ..ir.layers import LayerCheck, LayerGraph, RowLayer
 from ..passes.fold_elementwise import FUNCTIONS
 from ..passes.fold_qdq import ON_CODES
-from .to_layers import SUPPORTED, LayerBuilder
+from .to_layers import NUMBERS, SUPPORTED, LayerBuilder
 
-__all__ = ["USELESS", "Growth"]
+__all__ = ["Growth", "is_cause"]
 
 #: What the chip runs in another form.
 _FLOATS = frozenset((*ON_CODES, *FUNCTIONS))
 #: Why the host has operators for the sake of others of its own.
-USELESS = "nothing that it leads to is for the chip"
+_USELESS = "nothing that it leads to is for the chip"
+_NEEDED, _CONSTANT = "the host needs its result too", "takes constants alone"
+
+
+def is_cause(why: str) -> bool:
+    """Whether a reason for the host is of the operator itself, and not of what is around it."""
+    return why not in (_USELESS, _NEEDED, _CONSTANT) and not why.startswith(NUMBERS)
 
 
 class Growth:
@@ -63,7 +69,7 @@ class Growth:
                 continue
             try:
                 if all(name in self._graph.constants for name in op.reads):
-                    raise CompileError("takes constants alone")
+                    raise CompileError(_CONSTANT)
                 self._builder.add(op)
                 self._ops[op.name] = op
             except CompileError as error:
@@ -84,7 +90,7 @@ class Growth:
                 except CompileError as error:
                     self.why[op.name] = str(error)
                 if op.kind == "DequantizeLinear":
-                    self.why[op.name] = USELESS
+                    self.why[op.name] = _USELESS
 
     def _prune(self) -> bool:
         """Leave to the host what it does better; whether what is left has to be grown anew."""
@@ -97,9 +103,9 @@ class Growth:
             is_output = any(name in self._graph.outputs for name in names)
             # Numbers are for the host's own operators, which know best what to do before they are codes again.
             if value.dequantized and not is_output and not (inside and all(inside)):
-                self.why[op.name] = USELESS
+                self.why[op.name] = _USELESS
             elif value.view is None and (is_output or not (inside and all(inside))):
-                self.why[op.name] = "the host needs its result too" if any(inside) else USELESS
+                self.why[op.name] = _NEEDED if any(inside) else _USELESS
         dropped = self._ops.keys() & self.why.keys()
         made = {output for name in dropped for output in self._ops[name].outputs}
         for name in dropped:
@@ -115,7 +121,7 @@ class Growth:
                    for layer in layers.layers):
                 yield ops, layers
             else:
-                self.why |= dict.fromkeys(names, USELESS)
+                self.why |= dict.fromkeys(names, _USELESS)
 
     def _components(self) -> list[tuple[Op, ...]]:
         of_tensor: dict[str, set[str]] = {}

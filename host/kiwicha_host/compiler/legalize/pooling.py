@@ -26,7 +26,7 @@ _TIES = 255
 
 def max_pool(value: Value, node: Node) -> None:
     node.only("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides")
-    value.pool(node, _window(value, node)[0])
+    value.pool(node, _window(value, node)[0], without_height if value.where.ndim == 3 else None)
 
 
 def _window(value: Value, node: Node) -> tuple[Pool, tuple[np.ndarray, np.ndarray]]:
@@ -48,12 +48,11 @@ def _window(value: Value, node: Node) -> tuple[Pool, tuple[np.ndarray, np.ndarra
 
 
 def maximum(value: Value, node: Node) -> None:
-    """ReduceMax over all places."""
+    """ReduceMax over all places, of an image or of rows."""
     node.only("axes", "keepdims", "noop_with_empty_axes")
     axes = node.integers(1, "the axes") if node.has(1) else list(node.attributes.get("axes", ()))
-    _, size = value.image(node)
-    _all_places(value, node, axes, "those of height and width")
-    value.pool(node, _everything(size))
+    _, size, shaper = _all_places(value, node, axes)
+    value.pool(node, _everything(size), shaper)
     if not node.attributes.get("keepdims", 1):
         value.shape_with(node, _flat)
 
@@ -80,9 +79,8 @@ def average_pool(value: Value, node: Node) -> None:
         wanted = np.rint(sums.astype(np.float32) / parts * ratio + zero) - zero + y_zero % 2 * tied
         factor[count] = _factor(sums * step + inner * count, unit / parts, wanted)
     table = (CODES.astype(np.int64) - x_zero) * step + inner
-    form = value.image(node)
-    _append(value, node, pool, table, factor, y_zero - y_zero % 2 * tied, form,
-            without_height if value.where.ndim == 3 else None)
+    layer = _layer(node, *value.image(node), pool, table, factor, y_zero - y_zero % 2 * tied)
+    value.append(layer, value.unsigned, without_height if value.where.ndim == 3 else None)
 
 
 def _factor(sums: np.ndarray, factor: np.floating, wanted: np.ndarray) -> np.float32:
@@ -99,29 +97,31 @@ def global_average_pool(value: Value, node: Node) -> None:
     """ONNX Runtime's QLinearGlobalAveragePool."""
     node.only("channels_last")
     node.one_of("channels_last", 0)
-    form = value.image(node)
-    _average_of_all(value, node, form, without_height if value.where.ndim == 3 else None)
+    _average_of_all(value, node, *value.image(node), without_height if value.where.ndim == 3 else None)
 
 
 def mean(value: Value, node: Node) -> None:
-    """ReduceMean over all places, of an image or of rows of features."""
-    rank = value.where.ndim
-    if rank > 2 and sorted(axis % rank for axis in node.attributes["axes"]) == list(range(1, rank - 1)):
-        size, features = value.rows(node)
-        _average_of_all(value, node, (features, size), as_rows((1,) * (rank - 2), features))
-    else:
-        form = value.image(node)
-        _all_places(value, node, node.attributes["axes"], "those of height and width, or all but the last")
-        _average_of_all(value, node, form, without_height if rank == 3 else None)
+    """ReduceMean over all places, of an image or of rows."""
+    _average_of_all(value, node, *_all_places(value, node, node.attributes["axes"]))
     if not node.attributes["keepdims"]:
         value.shape_with(node, _flat)
 
 
-def _all_places(value: Value, node: Node, axes: Sequence[int], known: str) -> None:
-    """Refuse other `axes` than those of height and width, which are `known`."""
-    rank = value.where.ndim
-    if sorted(axis % rank for axis in axes) != list(range(2, rank)):
-        raise node.error(f"its axes must be {known}, not {list(axes)}")
+def _all_places(value: Value, node: Node, axes: Sequence[int]
+                ) -> tuple[int, tuple[int, int], HostFunction | None]:
+    """Channels and size of the feature map all of whose places are along `axes`, and what its one place becomes.
+
+    [N, channels, height, width] or [N, channels, width] is an image, [N, ..., features] are rows.
+    """
+    rank, axes = value.where.ndim, list(axes)
+    along = sorted(axis % rank for axis in axes)
+    if rank > 2 and along == list(range(1, rank - 1)):
+        value.by_rows(node)
+        size, features = value.rows(node)
+        return features, size, as_rows((1,) * (rank - 2), features)
+    if rank not in (3, 4) or along != list(range(2, rank)):
+        raise node.error(f"its axes must be those of height and width, or of all rows, not {axes} of {rank}")
+    return *value.image(node), without_height if rank == 3 else None
 
 
 def _everything(size: tuple[int, int]) -> Pool:
@@ -133,14 +133,14 @@ def _flat(x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1)
 
 
-def _average_of_all(value: Value, node: Node, form: tuple[int, tuple[int, int]], shaper: HostFunction | None
+def _average_of_all(value: Value, node: Node, channels: int, size: tuple[int, int], shaper: HostFunction | None
                     ) -> None:
-    """Of all places of a feature map of `form`, channels and size; the result is what `shaper` makes of it."""
-    places = prod(form[1])
+    places = prod(size)
     ratio, x_zero, y_zero = _steps(value, node, places)
     factor = np.zeros(places + 1, np.float32)
     factor[-1] = ratio
-    _append(value, node, _everything(form[1]), CODES.astype(np.int64) - x_zero, factor, y_zero, form, shaper)
+    layer = _layer(node, channels, size, _everything(size), CODES.astype(np.int64) - x_zero, factor, y_zero)
+    value.append(layer, value.unsigned, shaper)
 
 
 def ends(value: Value, node: Node) -> tuple[np.float32, np.float32, int, int]:
@@ -165,12 +165,10 @@ def _steps(value: Value, node: Node, places: int = 1) -> tuple[np.float32, int, 
     return ratio, x_zero, y_zero
 
 
-def _append(value: Value, node: Node, pool: Pool, table: np.ndarray, factor: np.ndarray, y_zero: int,
-            form: tuple[int, tuple[int, int]], shaper: HostFunction | None) -> None:
-    channels, size = form
+def _layer(node: Node, channels: int, size: tuple[int, int], pool: Pool, table: np.ndarray, factor: np.ndarray,
+           y_zero: int) -> VectorLayer:
     most = int(np.abs(table).max()) * prod(pool.kernel)
     if most >= _SUMS:
         raise node.error(f"sums up to {most} over its window do not fit in 32 bits")
-    value.append(VectorLayer(node.name, node.label, channels, size, table.astype(np.int32), pool=pool,
-                             reduce=Reduce.SUM, factor=factor, y_zero=y_zero),
-                 value.unsigned, shaper)
+    return VectorLayer(node.name, node.label, channels, size, table.astype(np.int32), pool=pool, reduce=Reduce.SUM,
+                       factor=factor, y_zero=y_zero)

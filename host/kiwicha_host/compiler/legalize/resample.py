@@ -15,19 +15,15 @@ def resize(value: Value, node: Node) -> None:
     """Resize to the nearest places, by whole factors."""
     node.only("antialias", "axes", "coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside",
               "extrapolation_value", "keep_aspect_ratio_policy", "mode", "nearest_mode")
-    if node.attributes.get("mode", "nearest") != "nearest" or node.attributes.get("axes") is not None:
-        raise node.error("mode must be nearest, for all axes")
+    if node.attributes.get("mode", "nearest") != "nearest":
+        raise node.error("mode must be nearest")
     channels, size = value.image(node)
     if value.where.ndim != 4:
         raise node.error("takes [N, channels, height, width]")
-    if node.has(3):
-        wanted = node.integers(3, "the sizes")
-        scales = [new / old for new, old in zip(wanted, (value.batch or -1, channels, *size), strict=False)]
-    else:
-        scales = [float(item) for item in node.constant(2, "the scales").reshape(-1)]
-    rest, factors = scales[:2], scales[2:]
-    if rest != [1, 1] or len(factors) != 2 or any(item != int(item) or item < 1 for item in factors):
-        raise node.error(f"must enlarge height and width by whole factors, not by {factors}, and nothing else")
+    factors = _factors(node, (value.batch, channels, *size))
+    if factors[:2] != [1, 1] or any(item != int(item) or item < 1 for item in factors):
+        raise node.error(f"must enlarge height and width by whole factors, and nothing else, not {factors}")
+    factors = factors[2:]
     height, width = int(factors[0]), int(factors[1])
     for count, factor in zip(size, (height, width), strict=True):
         if (_nearest(node, count, factor) != np.arange(count * factor) // factor).any():
@@ -39,6 +35,24 @@ def resize(value: Value, node: Node) -> None:
         value.graph.add(copy_layer(node, channels, size), source,
                         View(0, channels, size, origin=phase, step=(height, width)).of(target))
         for phase in product(range(height), range(width))))
+
+
+def _factors(node: Node, shape: tuple[int, ...]) -> list[float]:
+    """By which each of the four dimensions grows, of which the first is 0 for any number of images."""
+    axes = [axis % 4 for axis in node.attributes.get("axes", range(4))]
+    given = node.integers(3, "the sizes") if node.has(3) else [
+        float(item) for item in node.constant(2, "the scales").reshape(-1)]
+    if len(given) != len(axes):
+        raise node.error(f"has {len(given)} sizes or scales for {len(axes)} axes")
+    if node.has(3) and node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise node.error("keep_aspect_ratio_policy must be 'stretch'")
+    factors = [1.0] * 4
+    for axis, item in zip(axes, given, strict=True):
+        if node.has(3) and not shape[axis]:
+            raise node.error(f"its sizes say {item} images, where the model takes any number: give that dimension "
+                             f"its size, for instance --dim N={item}")
+        factors[axis] = item / shape[axis] if node.has(3) else item
+    return factors
 
 
 def _nearest(node: Node, count: int, factor: int) -> np.ndarray:

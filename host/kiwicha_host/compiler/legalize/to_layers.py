@@ -15,7 +15,9 @@ with extra("onnx"):
 from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
 from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
+from ..passes.fold_channels import CHANNELWISE
 from . import fused, moves, pooling, resample, top
+from .channels import channelwise
 from .concat import concat, qlinear_concat
 from .convolution import qlinear_conv, qlinear_conv_transpose
 from .elementwise import ELEMENTWISE_OPERATORS, constant_like, elementwise
@@ -27,7 +29,10 @@ from .rotary import rotary
 from .softmax import qlinear_softmax
 from .value import LARGEST, Value
 
-__all__ = ["SUPPORTED", "LayerBuilder", "to_layers"]
+__all__ = ["NUMBERS", "SUPPORTED", "LayerBuilder", "to_layers"]
+
+#: How the complaint about tensors begins that are no codes.
+NUMBERS = "takes numbers"
 
 
 def to_layers(graph: Graph) -> LayerGraph:
@@ -138,7 +143,7 @@ class LayerBuilder:
             if value.decoded is not None and node.op != "DequantizeLinear":
                 raise node.error("takes what the host makes of the chip's result")
             if value.dequantized:
-                raise node.error(f"takes numbers, not codes; {_RULES}")
+                raise node.error(f"{NUMBERS}, not codes; {_RULES}")
             if not value.quantized and node.op != "QuantizeLinear":
                 raise node.error("needs int8 or uint8 codes; put a QuantizeLinear before it")
         return value
@@ -151,6 +156,10 @@ class LayerBuilder:
         if node.op in ELEMENTWISE_OPERATORS:
             self._arrange(node, values)
             return [elementwise(values, node, self._graph)]
+        if node.op == CHANNELWISE:
+            self._arrange(node, values)
+            channelwise(values[0], node, self._graph)
+            return values
         if len(names) > 1:
             raise node.error(f"must take one tensor that is computed, not {', '.join(names)!r}")
         if node.op == "Max" and node.inputs[0] != names[0]:
@@ -182,7 +191,7 @@ class LayerBuilder:
         """A tensor that comes from elsewhere; :exc:`CompileError` if no layer can take it."""
         known = self._graph.types.get(name)
         if name in self._made and known is not None and known.element == "float32":
-            raise CompileError(f"takes numbers, {name!r}, that the host computes")
+            raise CompileError(f"{NUMBERS}, {name!r}, that the host computes")
         return _start(self.layers, name, known)
 
     def finished(self, names: Sequence[str]) -> LayerGraph:
@@ -202,7 +211,7 @@ def _taken_by_rows(graph: Graph) -> set[str]:
     for op in reversed(graph.ops):
         if op.kind in _ROW_TAKERS:
             taken.add(op.inputs[0])
-        elif op.kind in (*ELEMENTWISE_OPERATORS, *_CONCATS) and taken & {*op.outputs}:
+        elif op.kind in (*ELEMENTWISE_OPERATORS, CHANNELWISE, *_CONCATS) and taken & {*op.outputs}:
             taken |= {name for name in op.reads if name not in graph.constants}
     return taken
 
@@ -315,9 +324,9 @@ _ROW_TAKERS = ("QLinearMatMul", "kiwicha.QLinearLayerNormalization", "kiwicha.QL
                "com.microsoft.QLinearSoftmax")
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
-          "constants, MaxPool, averages, softmax, layer and RMS normalization, functions of one tensor, sums and "
-          "products of two, what moves elements, and what finds the largest")
+          "constants, MaxPool, averages, softmax, layer and RMS normalization, functions of one tensor or of its "
+          "channels, sums and products of two, what moves elements, and what finds the largest")
 #: What a model may consist of.
-SUPPORTED = (*_OPERATORS, *_SEVERAL, *_CONCATS, *ELEMENTWISE_OPERATORS)
+SUPPORTED = (*_OPERATORS, *_SEVERAL, *_CONCATS, *ELEMENTWISE_OPERATORS, CHANNELWISE)
 #: Those that take numbers as well as codes.
 _SHAPERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Gather", "Slice", "Split")

@@ -168,7 +168,7 @@ class Value:
             return self.view.channels, self.view.size
         return (self.where.shape[1], (1, 1)) if self.where.ndim == 2 else self.image(node)
 
-    def through(self, node: Node, layer: Callable[[int, tuple[int, int]], VectorLayer], unsigned: bool,
+    def through(self, node: Node, layer: Callable[[int, tuple[int, int]], Layer | VectorLayer], unsigned: bool,
                 second: View | None = None) -> None:
         """The tensor is what a new layer makes of each of its elements, where that is.
 
@@ -197,13 +197,12 @@ class Value:
         first, last = (min(max(item, low), high) for item in self.graph.layers[self.layers[0]].clamp)
         self._join(node, clamp=(first, last))
 
-    def pool(self, node: Node, pool: Pool) -> None:
-        """The tensor is what `node` pools from it."""
-        flat = self.where.ndim == 3
+    def pool(self, node: Node, pool: Pool, shaper: HostFunction | None) -> None:
+        """The tensor is what `node` pools from it, [N, C, H, W], or what `shaper` makes of that."""
         if not self._joinable or len(self.layers) > 1 or not _may_pool(self.graph.layers[self.layers[0]]):
             self.duplicate(node)
         self._join(node, pool=pool)
-        self._settle(without_height if flat else None)
+        self._settle(shaper)
 
     @property
     def _joinable(self) -> bool:

@@ -2,6 +2,7 @@
 
 from .bind_dims import bind_dims
 from .drop_copies import drop_copies
+from .fold_channels import fold_channels
 from .fold_choices import fold_choices
 from .fold_constants import fold_constants
 from .fold_elementwise import fold_elementwise
@@ -11,11 +12,14 @@ from .infer_types import infer_types
 from .keep_batch import keep_batch
 from .pairs import pairs
 from .remove_dead import remove_dead
+from .standard_codes import standard_codes
+from .transposed_weights import transposed_weights
 from .unsigned_codes import unsigned_codes
 from .zero_points import zero_points
 
 __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
-PASSES = (pairs, remove_dead, fold_constants, fold_shapes, zero_points, unsigned_codes, fold_choices,
-          fold_qdq, fold_elementwise, drop_copies, infer_types, keep_batch)
+PASSES = (standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points, transposed_weights,
+          unsigned_codes, fold_choices, fold_qdq, fold_elementwise, fold_channels, drop_copies, infer_types,
+          keep_batch)

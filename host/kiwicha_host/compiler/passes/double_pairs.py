@@ -112,16 +112,16 @@ def _steps(op: Op, known: Mapping[str, np.ndarray]) -> _Steps | None:
 
 def _without_copies(graph: Graph) -> Graph:
     """The graph without Identity, and without QuantizeLinear that are there already."""
-    seen = {*graph.outputs, *(name for op in graph.ops for name in op.captures)}
+    fixed = graph.fixed
     same, made, ops = dict[str, str](), dict[tuple, str](), list[Op]()
     for op in graph.ops:
-        op = replace(op, inputs=tuple(same.get(name, name) for name in op.inputs)) if same else op
+        op = op.renamed(same)
         original = op.outputs[0]
         if op.kind == "Identity":
             original = op.inputs[0]
         elif op.kind == "QuantizeLinear":
             original = made.setdefault((op.inputs, repr(sorted(op.attributes.items()))), original)
-        if original != op.outputs[0] and op.outputs[0] not in seen:
+        if original != op.outputs[0] and op.outputs[0] not in fixed:
             same[op.outputs[0]] = original
         else:
             ops.append(op)

@@ -16,10 +16,10 @@ _NEAR = 0.25
 
 def drop_copies(graph: Graph) -> Graph:
     """The graph without products of codes and one number that are the same codes, but for the graph's outputs."""
-    same, ops = dict[str, str](), list[Op]()
+    same, ops, fixed = dict[str, str](), list[Op](), graph.fixed
     for op in graph.ops:
-        op = replace(op, inputs=tuple(same.get(name, name) for name in op.inputs))
-        if op.kind == ELEMENTWISE and op.outputs[0] not in graph.outputs and _copies(graph, op):
+        op = op.renamed(same)
+        if op.kind == ELEMENTWISE and op.outputs[0] not in fixed and _copies(graph, op):
             same[op.outputs[0]] = op.inputs[0]
         else:
             ops.append(op)

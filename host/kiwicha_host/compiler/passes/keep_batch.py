@@ -4,7 +4,7 @@ Of a product with a bias ONNX Runtime's tools make a Reshape of [B, places, K] t
 Reshape back, if they know all sizes; some exporters do, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -67,7 +67,7 @@ class _Rows:
         [result], data = op.outputs, [name for name in op.reads if name in self.split]
         shape = (*self._shape(self.split[data[0]])[:2], *self._shape(result)[1:])
         made = self._new(result, shape)
-        new = _renamed(op, self.split)
+        new = _making(op.renamed(self.split), result, made)
         if op.kind == _GEMM:
             new = replace(new, kind=PLACES_GEMM, attributes={**op.attributes, "shape": _sizes(shape)})
         return [new, self._reshaped(op, made, self._shape(result), result)]
@@ -123,13 +123,12 @@ class _Rows:
         return Op(op.name, "Reshape", (source, sizes), (result,))
 
 
-def _renamed(op: Op, names: Mapping[str, str]) -> Op:
-    """`op` with other tensors, also where it says what it stands for."""
+def _making(op: Op, name: str, made: str) -> Op:
+    """`op` with the result `made` in the place of `name`, also where it says what it stands for."""
     attributes = dict(op.attributes)
     if "ops" in attributes:
-        attributes["ops"] = tuple(_renamed(item, names) for item in attributes["ops"])
-    inputs, outputs = (tuple(names.get(name, name) for name in item) for item in (op.inputs, op.outputs))
-    return replace(op, inputs=inputs, outputs=outputs, attributes=attributes)
+        attributes["ops"] = tuple(_making(item, name, made) for item in attributes["ops"])
+    return replace(op, outputs=tuple(made if item == name else item for item in op.outputs), attributes=attributes)
 
 
 def _sizes(shape: tuple[int | str, ...]) -> list[int]:

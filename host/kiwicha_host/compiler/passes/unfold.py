@@ -18,13 +18,10 @@ def unfold(op: Op) -> list[Op]:
         return [op]
     if "ops" not in op.attributes:
         return _transposed_convolution(op) if op.kind.endswith("ConvTranspose") else _gemm(op)
-    known = {*op.inputs, *op.outputs, ""}
-
-    def named(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name if name in known else f"kiwicha:{op.name}:{name}" for name in names)
-
-    return [replace(item, name=f"kiwicha:{op.name}:{item.name}", inputs=named(item.inputs),
-                    outputs=named(item.outputs)) for item in op.attributes["ops"]]
+    prefix, ops = f"kiwicha:{op.name}:", op.attributes["ops"]
+    inside = {name: prefix + name for item in ops for name in item.outputs if name and name not in op.outputs}
+    return [replace(item.renamed(inside), name=prefix + item.name,
+                    outputs=tuple(inside.get(name, name) for name in item.outputs)) for item in ops]
 
 
 def _transposed_convolution(op: Op) -> list[Op]:

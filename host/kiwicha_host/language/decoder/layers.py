@@ -98,14 +98,12 @@ class Layers:
         self.script.use(blocks * self.words, lambda line: self.emit.load(
             factors, 4 * blocks * self.columns, line, segment=self.segment), action, after=1)
 
-    def norm(self, rows: Rows, size: int, factors: int, out: Rows, epsilon: int) -> int:
-        """x times factors; the line of a word for each row, 1 / sqrt(mean(x^2) + epsilon).
+    def norm(self, rows: Rows, size: int, epsilon: int) -> int:
+        """The line of a word for each row, 1 / sqrt(mean(x^2) + epsilon).
 
         Parameters
         ----------
         size : elements of a row, which are filled up with zeros
-        factors : their line
-        out : rows of results
         epsilon : the line of it, times `size`
         """
         (line, stride, count), words, results = rows, self.words, self._at.results
@@ -117,9 +115,15 @@ class Layers:
             results, [(1, 0), (count, words)], results, (0, words), row=True, tail=1,
             b=(OperandUse.ADD, SecondSource.ROW, epsilon, (0, 0)), scale_mode=ScaleMode.SCALAR,
             scale=bits(1 / size), function=ResultFunction.RSQRT)
+        return results
+
+    def scaled_norm(self, rows: Rows, size: int, factors: int, out: Rows, epsilon: int) -> int:
+        """The same as :meth:`norm`; and x times words from line `factors` on as rows `out`."""
+        (line, stride, count), words = rows, self.words
+        factor, blocks = self.norm(rows, size, epsilon), padded(size) // self.columns
         self.emit.vector(line, [(blocks, words), (count, stride)], out[0], (words, out[1]),
                          b=(OperandUse.MULTIPLY, SecondSource.WORDS, factors, (words, 0)))
-        return results
+        return factor
 
     def scale_rows(self, rows: Rows, blocks: int, factor: int) -> None:
         """Rows of `blocks` blocks of words, each times its word from line `factor` on."""

@@ -5,6 +5,7 @@ import numpy as np
 from kiwicha import ChipConfig
 
 from ..model import LlamaModel
+from ..rotation import rotated
 from .base_memory import BaseMemory
 from .heads import Kept
 from .numbers import PADDING
@@ -47,8 +48,7 @@ class DecoderMemory(BaseMemory):
     ----------
     layers : list of four PackedMatrix each
     head : PackedMatrix
-    norms, embedding : Table
-        `norms` are the factors of both norms of each layer, then of the last.
+    embedding : Table
     """
 
     def __init__(self, config: ChipConfig, shape: DecoderShape, context: int, sequences: int, rows: int,
@@ -59,7 +59,6 @@ class DecoderMemory(BaseMemory):
                  (shape.width, 2 * shape.ffn), (shape.ffn, shape.width)]
         self.layers = [[self.matrix(k, n, numbers) for k, n in sizes] for _ in range(shape.model.layers)]
         self.head = self.matrix(shape.width, shape.vocabulary, numbers)
-        self.norms = self.table(2 * shape.model.layers + 1, shape.width)
         self.embedding = self.table(shape.model.vocabulary, shape.width)
         self.tables(shape.half_head)
         self.constants = self.region(8)
@@ -81,10 +80,8 @@ class DecoderMemory(BaseMemory):
         return weights + step.rows * self.embedding.row_bytes + layers * seen * position + head
 
     def image_of(self, model: LlamaModel) -> np.ndarray:
-        """The constant part."""
-        shape, image = self.shape, self.image()
-        norms = [factors for layer in model.layers for factors in (layer.attn_norm, layer.ffn_norm)]
-        self.put_rows(image, self.norms, [*norms, model.out_norm])
+        """The constant part, of the rotated model."""
+        shape, image, model = self.shape, self.image(), rotated(model)
         for packed, layer in zip(self.layers, model.layers, strict=True):
             for number, matrix in enumerate(layer_matrices(shape, layer)):
                 self.put_matrix(image, packed[number], matrix, pairs=number == 2)

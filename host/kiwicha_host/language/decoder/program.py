@@ -131,17 +131,16 @@ class _Stream:
         load_embeddings(self._layers, self._memory, self._step, at.x, self._x_row)
         self._attention.begin()
 
-    def _normalize(self, rows: Rows, number: int) -> None:
-        """Script: the norm whose factors are so many rows on in memory, as codes."""
+    def _normalize(self, rows: Rows) -> None:
+        """Script: rows over the root of their mean square, as codes; a rotated model's norms have no factors."""
         layers, at, shape = self._layers, self._at, self._shape
 
-        def action(factors: int) -> None:
-            out = (at.work, self._x_row, rows[2])
-            factor = layers.norm(rows, shape.model.width, factors, out, at.epsilon)
-            layers.quantize(out, shape.width, at.normed, factor)
+        def action() -> None:
+            factor = layers.norm(rows, shape.model.width, at.epsilon)
+            layers.quantize(rows, shape.width, at.normed, factor)
             layers.relay(at.normed.line, rows[2], shape.width)
 
-        layers.with_factors(self._memory.norms.address(number), shape.model.width, action)
+        self.script.do(action)
 
     def layer(self, number: int) -> int:
         """Script: a layer; how many steps there are before its output projection."""
@@ -154,7 +153,7 @@ class _Stream:
             layers.copy(acc, count, rows, line, x_row, add=line)
 
         script.part = f"layer {number}, attention"
-        self._normalize(x, 2 * number)
+        self._normalize(x)
         layers.product(qkv, rows, at.normed, GROUP_BLOCKS, lambda first, count, acc: layers.copy(
             acc, count, rows, at.work + first * self._words, self._attention.row))
         self._attention.turn()
@@ -167,7 +166,7 @@ class _Stream:
         attended = script.here
         layers.product(o, rows, at.attended, GROUP_BLOCKS, add)
         script.part = f"layer {number}, feed-forward"
-        self._normalize(x, 2 * number + 1)
+        self._normalize(x)
         layers.product(gate_up, rows, at.normed, layers.gate_group(at.gated, rows, self._work_blocks),
                        lambda first, count, acc: layers.gate(first, count, acc, rows, at.gated))
         script.do(lambda: layers.relay(at.gated.line, rows, shape.ffn))
@@ -179,5 +178,5 @@ class _Stream:
         at, length, runs = self._at, self._step.length, len(self._step.runs)
         last = (at.x + (length - 1) * self._x_row, length * self._x_row, runs)
         self.script.part = "head"
-        self._normalize(last, 2 * self._shape.model.layers)
+        self._normalize(last)
         self._logits.script()

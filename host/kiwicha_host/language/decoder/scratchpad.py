@@ -3,7 +3,6 @@
 import dataclasses
 
 from kiwicha import ChipConfig
-from kiwicha.timing import word_lines
 
 from .attention import shared_heads
 from .heads import check_accumulators
@@ -16,9 +15,8 @@ __all__ = ["Scratchpad", "ring_chunk"]
 
 
 def ring_chunk(config: ChipConfig, shape: DecoderShape) -> int:
-    """Lines that are loaded at once: at least one scale block of everything, and the factors of a norm."""
-    factors = shape.width // config.columns * word_lines(config)
-    return chunk_lines(config, max(shape.numbers.block + 1, shared_heads(shape).least_chunk, factors))
+    """Lines that are loaded at once: at least one scale block of everything."""
+    return chunk_lines(config, max(shape.numbers.block + 1, shared_heads(shape).least_chunk))
 
 
 class Scratchpad:

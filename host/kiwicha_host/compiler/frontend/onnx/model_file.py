@@ -126,9 +126,9 @@ def _check_own_operators(graph: onnx.GraphProto) -> None:
     """ONNX's checker does not know ONNX Runtime's own operators, and that ends the process if an input lacks."""
     for node in graph.node:
         for schema in _own_operators().get((node.domain, node.op_type), ()):
-            needed = [formal for formal in schema.inputs if formal.option.name == "Single"]
-            given = [bool(name) for name in node.input]
-            if not (schema.min_input <= len(given) <= schema.max_input and all(given[:len(needed)])
+            needed = [index for index, formal in enumerate(schema.inputs) if formal.option.name == "Single"]
+            given = {index for index, name in enumerate(node.input) if name}
+            if not (schema.min_input <= len(node.input) <= schema.max_input and given.issuperset(needed)
                     and schema.min_output <= len(node.output) <= schema.max_output):
                 raise ValueError(f"{node.op_type} {node.name!r} has a wrong number of inputs or outputs")
 

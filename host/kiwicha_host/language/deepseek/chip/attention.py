@@ -105,7 +105,7 @@ class Attention:
 
     def _query_latents(self, factors: int) -> None:
         rows: Rows = (self._latents, self._lines(self._shape.latents), self._step.rows)
-        factor = self._layers.norm(rows, self._model.q_rank, factors, rows, self._at.epsilons[1])
+        factor = self._layers.scaled_norm(rows, self._model.q_rank, factors, rows, self._at.epsilons[1])
         self._layers.quantize(rows, self._shape.q_rank, self._q_latent, factor)
         self._layers.relay(self._q_latent.line, self._step.rows, self._shape.q_rank)
 
@@ -118,7 +118,7 @@ class Attention:
 
     def _normalize_latents(self, factors: int) -> None:
         rows, rank, layers = self._kept_rows, self._model.kv_rank, self._layers
-        factor = layers.norm(rows, rank, factors, rows, self._at.epsilons[2])
+        factor = layers.scaled_norm(rows, rank, factors, rows, self._at.epsilons[2])
         layers.scale_rows(rows, rank // self._columns, factor)
 
     def _remember(self, layer: int) -> None:

@@ -101,7 +101,7 @@ class StepProgram:
         out: Rows = (at.y, self._row, rows[2])
 
         def action(line: int) -> None:
-            factor: int | None = layers.norm(rows, shape.model.width, line, out, at.epsilons[0])
+            factor: int | None = layers.scaled_norm(rows, shape.model.width, line, out, at.epsilons[0])
             if with_words and factor is not None:
                 layers.scale_rows(out, shape.width // layers.columns, factor)
                 factor = None
