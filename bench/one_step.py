@@ -32,7 +32,9 @@ OPERATORS: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
     "mean of 7x7": ("ReduceMean", {"axes": [2, 3]}, (2000, 7, 7)),
     "softmax of 197": ("QLinearSoftmax", {"axis": -1, "opset": 13}, (300, 197)),
     "norm of 192": ("LayerNormalization", {"axis": -1}, (300, 192)),
-    "batch normalization": ("BatchNormalization", {"epsilon": 0.0}, (16, 64, 64))}
+    "batch normalization": ("BatchNormalization", {"epsilon": 0.0}, (16, 64, 64)),
+    "RMS norm of 192": ("RMSNormalization", {"axis": -1}, (300, 192)),
+    "rotary of 64": ("RotaryEmbedding", {}, (4, 197, 64))}
 
 
 class Share(NamedTuple):
@@ -69,9 +71,14 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
         times = np.float32(rng.uniform(1, 100)) if kind == "random" else rng.integers(1, 100)
         scales[2] = scales[0] * scales[1] * times
     factors = {}
-    if op == "LayerNormalization":
+    if op.endswith("Normalization"):
         factors = {"gain": rng.uniform(0.5, 2, shape[-1]), "bias": rng.normal(0, 0.5, shape[-1])}
+        if op == "RMSNormalization":
+            del factors["bias"]
         scales[2] = np.float32(1 / rng.integers(16, 64) if kind == "simple" else rng.uniform(1 / 64, 1 / 16))
+    if op == "RotaryEmbedding":
+        turns = rng.uniform(-200, 200, (1, shape[-2], shape[-1] // 2))
+        factors = {"cos": np.cos(turns), "sin": np.sin(turns)}
     if op == "BatchNormalization":
         for key, low in (("gain", 8), ("bias", -64), ("mean", -64), ("variance", 32)):
             numbers = rng.integers(low, 64, shape[0]) if kind == "simple" else rng.uniform(low, 64, shape[0])
@@ -81,7 +88,7 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     zeros = rng.integers(info.min, info.max, 3, dtype, endpoint=True)
     known = {f"{what}{i}": item for what, items in (("s", scales), ("z", zeros)) for i, item in enumerate(items)}
     names = ["x", "s0", "z0", *(["y0", "s1", "z1"] if two else []), "s2", "z2"]
-    if op in ("ReduceMean", "LayerNormalization", "BatchNormalization"):
+    if "QLinear" not in op:
         nodes = [helper.make_node("DequantizeLinear", names[:3], ["a"]),
                  helper.make_node(op, ["a", *factors], ["b"], **attributes),
                  helper.make_node("QuantizeLinear", ["b", "s2", "z2"], ["y"])]
@@ -95,8 +102,9 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     constants += [numpy_helper.from_array(np.float32(item), key) for key, item in factors.items()]
     graph = helper.make_graph(nodes, name, [value(item, element, ["N", *shape]) for item in arrays],
                               [value("y", element, None)], constants)
+    version = 23 if op in ("RMSNormalization", "RotaryEmbedding") else 17
     model = helper.make_model(graph, ir_version=8, opset_imports=[
-        helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
+        helper.make_opsetid("", version), helper.make_opsetid("com.microsoft", 1)])
     return model, {key: item.reshape(1, *shape) for key, item in arrays.items()}
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from kiwicha.isa import OperandUse, Reduce
-from kiwicha_host.compiler.ir.layers import Layer, LayerNormLayer, SoftmaxLayer
+from kiwicha_host.compiler.ir.layers import Layer
+from kiwicha_host.compiler.ir.row_layers import LayerNormLayer, RmsNormLayer, RotaryLayer, SoftmaxLayer, TopLayer
 from kiwicha_host.golden.functions import reciprocal, rsqrt
 
 
@@ -24,9 +25,13 @@ def run_layers(graph, arrays):
         a = box(source)
         assert a.shape[1:] == (*layer.size, layer.channels)
         b = None if second is None else box(second)
+        of_rows = {SoftmaxLayer: _softmax, LayerNormLayer: _layer_norm, RmsNormLayer: _rms_norm,
+                   TopLayer: _top}.get(type(layer))
+        if isinstance(layer, RotaryLayer):
+            box(target)[:] = _rotary(layer, a, b)
+            continue
         box(target)[:] = (_convolution(layer, a) if isinstance(layer, Layer) else
-                          _softmax(layer, a) if isinstance(layer, SoftmaxLayer) else
-                          _layer_norm(layer, a) if isinstance(layer, LayerNormLayer) else _vector(layer, a, b))
+                          _vector(layer, a, b) if of_rows is None else of_rows(layer, a))
     return {item.name: item.decode(box(item.view)) for item in graph.outputs}
 
 
@@ -74,6 +79,27 @@ def _layer_norm(layer, a):
     inverse = rsqrt(np.maximum(variance, np.float32(max(layer.epsilon, 0.25 / layer.channels))))
     numbers = (codes.astype(np.float32) + less_mean) * inverse
     return _rounded((numbers + layer.shift) * layer.gain, layer.y_zero, layer.clamp)
+
+
+def _rms_norm(layer, a):
+    numbers = layer.a_table.view(np.float32)[a.view(np.uint8)]
+    squares = (numbers.astype(np.int64) ** 2).sum(axis=-1, keepdims=True)
+    assert squares.max() < 1 << 31
+    inverse = rsqrt(squares.astype(np.float32) * np.float32(1 / layer.channels) + np.float32(layer.epsilon))
+    return _rounded(numbers * inverse * layer.gain, layer.y_zero, layer.clamp)
+
+
+def _rotary(layer, a, b):
+    first, second = (layer.a_table.view(np.float32)[codes.view(np.uint8)] for codes in (a, b))
+    cos, sin = (factors.reshape(*layer.size, -1) for factors in (layer.cos, layer.sin))
+    return _rounded(first * cos + second * sin, layer.y_zero, layer.clamp)
+
+
+def _top(layer, a):
+    numbers = a.astype(np.float32) * layer.factor[-1]
+    places = np.argsort(-numbers, axis=-1, kind="stable")[..., :layer.count]
+    words = np.concatenate([np.take_along_axis(numbers, places, -1).view(np.uint32), places.astype(np.uint32)], -1)
+    return words.view(np.int8)
 
 
 def _vector(layer, a, b):

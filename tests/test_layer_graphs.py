@@ -236,9 +236,9 @@ def test_channels_in_another_order(shape, then, needed):
         assert len(loaded.compiled.parts) == 1
 
 
-@pytest.mark.parametrize("step, on_chip", [(1, True), (2, False), (-1, True)])
-def test_slices_of_channels(step, on_chip):
-    """A view has channels that follow each other; they may be put into another order."""
+@pytest.mark.parametrize("step", [1, 2, -1])
+def test_slices_of_channels(step):
+    """A view has channels that follow each other; others are copied, and they may be put into another order."""
     given = {"start": 5 if step < 0 else 0, "end": -9 if step < 0 else 5, "axis": 1, "step": step}
     nodes = [helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2]),
              helper.make_node("Slice", ["p", *given], ["s"]),
@@ -252,7 +252,7 @@ def test_slices_of_channels(step, on_chip):
     x = np.random.default_rng(0).integers(-128, 128, (2, 6, 4, 4), np.int8)
     with load_model(model, CONFIGS["tiny"], "golden") as loaded:
         np.testing.assert_array_equal(loaded.run({"x": x})["y"], run_onnxruntime(model, x))
-        assert (len(loaded.compiled.parts) == 1) == on_chip
+        assert len(loaded.compiled.parts) == 1
 
 
 @pytest.mark.parametrize("start, end, step, on_chip", [

@@ -8,9 +8,11 @@ from layer_reference import run_layers
 from test_softmax import CHIPS, softmax
 
 from bench.cycles import chip
+from bench.float_nets import Net, random_inputs
 from kiwicha_host import load_model, open_device
 from kiwicha_host.compiler import CompileError
-from kiwicha_host.compiler.ir.layers import LayerNormLayer
+from kiwicha_host.compiler.frontend.onnx.quantizer import quantize_model
+from kiwicha_host.compiler.ir.row_layers import LayerNormLayer
 from kiwicha_host.compiler.legalize.to_layers import to_layers
 from kiwicha_host.compiler.optimize import optimize
 
@@ -23,6 +25,24 @@ def layer_norm(dtype, shape, rng, *, zero=3, scale=0.05, gain=None, bias=True, *
     factors = [gain] + [rng.normal(0, 0.3, features).astype(np.float32)] * bias
     net = Between(dtype, x=["N", *shape])
     return net, net.codes(net("LayerNormalization", net.numbers("x", scale, zero), *factors, **given), 0.03, 5)
+
+
+def mean(net, x):
+    return net("ReduceMean", x, np.array([-1]))
+
+
+def in_parts(dtype, shape, rng, parts=("gain", "bias"), differences=1, **quantization):
+    """The same in single operators, with one Sub or two, and with or without these."""
+    net = Between(dtype, x=["N", *shape])
+    x = net.numbers("x", **quantization)
+    less = [net("Sub", x, mean(net, x)) for _ in range(differences)]
+    root = net("Sqrt", net("Add", mean(net, net("Pow", less[0], np.float32(2))), np.float32(1e-5)))
+    y = net("Div", less[-1], root)
+    if "gain" in parts:
+        y = net("Mul", y, rng.normal(1, 0.3, shape[-1]).astype(np.float32))
+    if "bias" in parts:
+        y = net("Add", rng.normal(0, 0.3, (1, shape[-1])).astype(np.float32), y)
+    return net.model(net.codes(y, 0.03, 5))
 
 
 def codes(rng, dtype, shape, middle, spread):
@@ -55,6 +75,41 @@ def test_rows(shape, seed, spread, far, dtype):
     np.testing.assert_array_equal(got, expected)
     off = np.abs(got.astype(int) - onnxruntime_says(model, {"x": x})[0])
     assert off.max() <= 1 and off.sum() <= 1 + off.size * 0.0015, (off.sum(), off.size)
+
+
+@DTYPES
+@pytest.mark.parametrize("differences", [1, 2])
+@pytest.mark.parametrize("parts", [("gain", "bias"), ("gain",), ("bias",), ()], ids=str)
+def test_single_operators(parts, differences, dtype):
+    rng, shape = np.random.default_rng(6), (7, 33)
+    model, x = in_parts(dtype, shape, rng, parts, differences), codes(rng, dtype, shape, 20, 30)
+    [layer] = to_layers(optimize(model)).layers
+    assert isinstance(layer, LayerNormLayer) and "ReduceMean+Sub" in layer.op
+    off = np.abs(result(model, "wide", x).astype(int) - onnxruntime_says(model, {"x": x})[0])
+    assert off.max() <= 1 and off.sum() <= 1
+    with load_model(model, "tiny", "golden") as loaded:     # without functions
+        np.testing.assert_array_equal(*loaded.run({"x": x}).values(), onnxruntime_says(model, {"x": x})[0])
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+def test_the_quantizer_leaves_it_whole(opset):
+    """From a version on that has LayerNormalization, ONNX Runtime's tool makes one."""
+    net = Net(0, x=["N", 6, 16])
+    x = net("MatMul", "x", net.weights(16, 16))
+    axes = {"axes": [-1]} if opset < 18 else {}
+
+    def mean(x):
+        return net("ReduceMean", x, *[] if axes else [np.array([-1])], **axes)
+
+    less = net("Sub", x, mean(x))
+    root = net("Sqrt", net("Add", mean(net("Pow", less, np.float32(2))), np.float32(1e-5)))
+    y = net("Add", net("Mul", net("Div", less, root), net.weights(16)), net.weights(16))
+    model = net.model(net("MatMul", y, net.weights(16, 8)), opset=opset)
+    data = quantize_model(model, random_inputs(model, np.random.default_rng(1), 8))
+    with load_model(data, "wide", "golden", strict=True) as loaded:
+        kinds = [row.op for row in loaded.placement if "Linear" not in row.op]
+    whole = "ReduceMean+Sub+Pow+ReduceMean+Add+Sqrt+Div+Mul+Add"
+    assert kinds == [whole if opset < 17 else "LayerNormalization"]
 
 
 @pytest.mark.parametrize("config", CHIPS, ids=lambda config: config.name)

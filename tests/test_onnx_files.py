@@ -3,11 +3,14 @@
 import numpy as np
 import onnx
 import pytest
+from code_nets import Between, onnxruntime_says
 from onnx import TensorProto, helper
 from onnx_models import ModelBuilder, run_onnxruntime
 
 from kiwicha import ChipConfig
+from kiwicha_host import load_model
 from kiwicha_host.compiler import CompileError, compile_onnx
+from kiwicha_host.compiler.frontend.onnx.model_file import read_model
 from kiwicha_host.devices import open_device
 from kiwicha_host.inference import infer
 
@@ -289,3 +292,33 @@ def test_empty_weights():
     for number, value in ((2, np.zeros((0, 3, 3, 3), np.int8)), (4, np.int8(0))):
         model.graph.initializer[number].CopyFrom(onnx.numpy_helper.from_array(np.asarray(value), f"c{number}"))
     refused(model, r"QLinearConv 'qlinearconv0': the weights are empty: \[0, 3, 3, 3\]")
+
+
+# Operators that ONNX Runtime has in ONNX's own domain, and writes into models that it has optimized.
+
+@pytest.mark.parametrize("op, opset", [("SimplifiedLayerNormalization", 18), ("LayerNormalization", 14)])
+def test_operators_that_onnx_does_not_know(op, opset):
+    """They are normalizations like others, and what is behind them has a shape."""
+    net = Between(np.uint8, x=["N", 4, 6])
+    y = net(op, net.numbers("x", 0.05, 120), net.weights(6), axis=-1)
+    images = net("Slice", net("Shape", y), np.array([0]), np.array([1]))
+    weights = net("DequantizeLinear", net.rng.integers(-90, 90, (6, 5)).astype(np.int8), np.float32(0.01),
+                  np.int8(0))
+    y = net("MatMul", net("DequantizeLinear", net.codes(y, 0.02, 120), np.float32(0.02), np.uint8(120)), weights)
+    y = net("Reshape", y, net("Concat", images, np.array([-1]), axis=0))
+    model, x = net.model(net.codes(y, 0.05, 120), opset=opset), net.rng.integers(0, 256, (2, 4, 6), np.uint8)
+    for config, options in ("wide", {"strict": True, "dims": {"N": 2}}), ("tiny", {}):
+        with load_model(model, config, "golden", **options) as loaded:
+            [got] = loaded.run({"x": x}).values()
+        off = np.abs(got.astype(int) - onnxruntime_says(model, {"x": x})[0])
+        assert off.max() <= (config == "wide")
+    assert [(item.domain, item.version) for item in read_model(model).opset_import] == [
+        (item.domain, item.version) for item in model.opset_import]
+
+
+def test_operators_that_nobody_knows():
+    for op, message in (("SimplestLayerNormalization", "not a valid ONNX model: .*SimplestLayerNormalization"),
+                        ("SimplifiedLayerNormalization", "has a wrong number of inputs or outputs")):
+        net = Between(np.uint8, x=["N", 4])
+        with pytest.raises(CompileError, match=message):
+            read_model(net.model(net(op, net.numbers("x"))))

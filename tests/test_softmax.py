@@ -7,7 +7,7 @@ from code_nets import DTYPES, Between, check, onnxruntime_says
 from kiwicha import ChipConfig
 from kiwicha_host import load_model
 from kiwicha_host.compiler import CompileError
-from kiwicha_host.compiler.ir.layers import SoftmaxLayer
+from kiwicha_host.compiler.ir.row_layers import SoftmaxLayer
 from kiwicha_host.compiler.legalize.to_layers import to_layers
 from kiwicha_host.compiler.optimize import optimize
 

@@ -108,8 +108,8 @@ def c_sources(model: CompiledModel, inputs: Mapping[str, Any], name: str = "mode
     """Texts by file name: driver, model and main of one run with `inputs`, and the results that it has to have.
 
     The inputs are in the memory image as the chip takes them, and the results are codes, int8 [images, height,
-    width, channels], perhaps between those of other outputs: what a host does before and after (QuantizeLinear,
-    transposes) is not in the program.
+    width, channels] (of ArgMax and TopK, bytes of FP32 numbers and then of uint32 places), perhaps between those
+    of other outputs: what a host does before and after (QuantizeLinear, transposes) is not in the program.
 
     Raises
     ------

@@ -10,8 +10,8 @@ from kiwicha.isa import OperandUse, Reduce
 from ... import arguments
 from ..errors import CompileError
 
-__all__ = ["FeatureMap", "Input", "Layer", "LayerCheck", "LayerGraph", "LayerNormLayer", "Output", "Pool", "SHIFT",
-           "HostFunction", "SoftmaxLayer", "VectorLayer", "View"]
+__all__ = ["FeatureMap", "Input", "Layer", "LayerCheck", "LayerGraph", "Output", "Pool", "RowLayer", "SHIFT",
+           "HostFunction", "VectorLayer", "View"]
 
 #: Codes are int8 on the chip; those of uint8 tensors are shifted by so much.
 SHIFT = 128
@@ -116,6 +116,11 @@ class VectorLayer:
     real_macs = 0
 
     @property
+    def has_second(self) -> bool:
+        """Whether there is an operand B."""
+        return self.b_table is not None
+
+    @property
     def b_use(self) -> OperandUse:
         if self.b_table is None:
             return OperandUse.NONE
@@ -131,35 +136,8 @@ class VectorLayer:
 
 
 @dataclass(frozen=True)
-class SoftmaxLayer(VectorLayer):
-    """Softmax over the channels of each place.
-
-    Of a code that is `d` less than the largest of its place, the exponential is word number `-d & 255` of A's
-    table; `factor` has the result's scale. The sum of all exponentials of a place is below 2^31.
-    """
-
-
-@dataclass(frozen=True)
-class LayerNormLayer(VectorLayer):
-    """Layer normalization over the channels of each place.
-
-    Codes have a mean and a variance. Of such a one less the mean, over the root of variance plus `epsilon`, the
-    result is (that + shift) * gain, rounded, plus the zero point, clamped. All is computed of d, by which a code
-    is less than the largest of its place: A's table has, as word number `-d & 255`, -d as FP32.
-
-    Parameters
-    ----------
-    epsilon : in steps of A, squared
-    shift, gain : float32 [channels]
-    """
-    epsilon: float = 0.0
-    shift: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    gain: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-
-    @property
-    def square_unit(self) -> int:
-        """Squares and epsilon are summed in steps of 1 / that: a power of two, so that sums stay below 2^31."""
-        return 1 << int(np.log2((1 << 31) / (self.channels * (255 ** 2 + self.epsilon) + 1)))
+class RowLayer(VectorLayer):
+    """What is made of all channels of each place together; for a chip with `functions`."""
 
 
 #: Raises :exc:`CompileError` for a layer that the chip is too small for.
@@ -239,16 +217,18 @@ class Output:
     shapers : what moves the codes, [N, channels, height, width], to where the model has them
     after : what makes numbers of those codes
     unsigned : its codes are uint8
+    decoded : the type of what `shapers` make, if these are no codes
     """
     name: str
     view: View
     shapers: tuple[HostFunction, ...]
     after: tuple[HostFunction, ...]
     unsigned: bool
+    decoded: np.dtype | None = None
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype(np.float32 if self.after else np.uint8 if self.unsigned else np.int8)
+        return np.dtype(np.float32 if self.after else np.uint8 if self.unsigned else self.decoded or np.int8)
 
     def codes(self, results: np.ndarray) -> np.ndarray:
         """The codes as the model has them, from int8 [N, H, W, C]."""

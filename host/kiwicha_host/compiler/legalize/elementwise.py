@@ -12,7 +12,7 @@ from ..passes.fold_elementwise import ELEMENTWISE
 from .evaluate import CODES, all_results, signed
 from .node import Node
 from .tables import product_table, sum_tables
-from .value import Value, copy_layer
+from .value import Value, copy_layer, whole_channels
 
 __all__ = ["ELEMENTWISE_OPERATORS", "constant_like", "elementwise"]
 
@@ -44,8 +44,9 @@ def elementwise(values: Sequence[Value], node: Node, graph: Graph) -> Value:
 
 
 def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) -> Value:
-    # The one with more elements is operand A; of two alike, one that is where it is: the host arranges the other.
-    names = sorted(operands, key=lambda name: (-operands[name][0].where.size, operands[name][0].view is None))
+    # The one with more elements is operand A; of two alike, one that is where it is, for the host arranges the
+    # other; then one whose channels are in order.
+    names = sorted(operands, key=lambda name: _rank(operands[name][0]))
     (a, a_place), (b, b_place) = (operands[name] for name in names)
     if a.where.ndim != b.where.ndim or a.batch != b.batch:
         raise node.error("its operands must have as many dimensions and images each")
@@ -58,6 +59,12 @@ def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) ->
         node.name, node.label, channels, size, clamp=(int(codes.min()), int(codes.max())), **tables), unsigned,
         second)
     return a
+
+
+def _rank(value: Value) -> tuple[int, bool, bool]:
+    """The lowest is operand A."""
+    steps = np.diff(value.where.reshape(-1, value.where.shape[-1])[0])
+    return -value.where.size, value.view is None, len(np.unique(steps)) > 1
 
 
 def _is_one_for_all(a: Sequence[int], b: Sequence[int]) -> bool:
@@ -160,8 +167,19 @@ def _second(a: Value, b: Value, node: Node) -> View:
     elif partners.shape == (b.view.channels, *b.view.size) and (order == np.arange(len(order))).all():
         view = b.view
     else:
-        raise node.error(_ELSEWHERE)
+        view = _ordered(b, partners, node)
     return view if view.channels == channels else _repeated(a, view, channels, node)
+
+
+def _ordered(value: Value, partners: np.ndarray, node: Node) -> View:
+    """A copy of the view with the channels that are `partners`, if these are channels in another order."""
+    view = value.view
+    taken = whole_channels(partners.reshape(len(partners), -1))
+    if view is None or taken is None or partners.shape[1:] != view.size:
+        raise node.error(_ELSEWHERE)
+    target = value.graph.new_map(len(taken), view.size)
+    value.graph.add(copy_layer(node, view.channels, view.size, taken), view, target)
+    return target
 
 
 def _repeated(value: Value, view: View, channels: int, node: Node) -> View:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ..errors import CompileError
 from ..ir.graph import Graph, Op
-from ..ir.layers import LayerCheck, LayerGraph, LayerNormLayer, SoftmaxLayer
+from ..ir.layers import LayerCheck, LayerGraph, RowLayer
 from ..passes.fold_elementwise import FUNCTIONS
 from ..passes.fold_qdq import ON_CODES
 from .to_layers import NUMBERS, SUPPORTED, LayerBuilder
@@ -117,7 +117,7 @@ class Growth:
         for ops in self._components():
             names = {op.name for op in ops}
             layers = self._layers(names)
-            if any(layer.real_macs or layer.pool or isinstance(layer, SoftmaxLayer | LayerNormLayer)
+            if any(layer.real_macs or layer.pool or isinstance(layer, RowLayer)
                    for layer in layers.layers):
                 yield ops, layers
             else:

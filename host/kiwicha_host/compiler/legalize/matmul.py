@@ -17,15 +17,18 @@ def qlinear_matmul(value: Value, node: Node) -> None:
 
 
 def qgemm(value: Value, node: Node) -> None:
-    """ONNX Runtime's matrix product of codes with a bias, in steps of input scale times weight scale."""
-    node.only("alpha", "transA", "transB")
+    """ONNX Runtime's matrix product of codes with a bias, in steps of input scale times weight scale.
+
+    That of more dimensions, kiwicha.QGemm, has the result's ``shape``.
+    """
+    node.only("alpha", "shape", "transA", "transB")
     node.one_of("alpha", 1)
     node.one_of("transA", 0)
     transposed = bool(node.attributes.get("transB", 0))
     weights = weights_of(node, 2, 1 - transposed)
     if transposed:
         weights = weights.T
-    if value.where.ndim != 2:
+    if value.where.ndim != 2 and "shape" not in node.attributes:
         raise node.error(f"takes [N, features], not {value.where.ndim} dimensions; flatten before it")
     bias = node.constant(6, "the bias") if node.has(6) else np.zeros((), np.int32)
     try:

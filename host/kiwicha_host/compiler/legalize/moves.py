@@ -7,7 +7,7 @@ import numpy as np
 
 from ..ir.layers import SHIFT, View
 from .node import Node
-from .value import Value, copy_layer, without_height
+from .value import Value, copy_layer, whole_channels, without_height
 
 __all__ = ["flatten", "gather", "identity", "pad", "reshape", "slice_", "split", "squeeze", "transpose",
            "unsqueeze"]
@@ -135,13 +135,27 @@ def _take(value: Value, node: Node, index: Sequence[slice]) -> None:
     where = value.where[index]
     if not where.size:
         raise node.error(f"leaves nothing of {list(value.where.shape)}")
-    if value.view is None or value.dequantized:
+    if value.view is None or value.dequantized or value.decoded is not None:
         value.where = where
         value.shapers.append(lambda x: x[index])
         return
-    view, numbers = _box(value.view, node, where)
+    view, numbers = _channels(value, node, where) or _box(value.view, node, where)
     shape = where.shape[1:]
     value.is_at(view, value.unsigned, lambda x: x.reshape(len(x), -1)[:, numbers].reshape(len(x), *shape))
+
+
+def _channels(value: Value, node: Node, where: np.ndarray) -> tuple[View, np.ndarray] | None:
+    """A copy of the channels that the elements `where` of the view are, if they are such and have others between
+    them, as the halves of heads have; and which of its elements each of them is.
+    """
+    assert value.view is not None
+    elements, size = np.sort(where.reshape(-1)), value.view.size
+    taken = None if elements.size % prod(size) else whole_channels(elements.reshape(-1, prod(size)))
+    if taken is None or (np.diff(taken) == 1).all():
+        return None
+    target = value.graph.new_map(len(taken), size)
+    value.graph.add(copy_layer(node, value.view.channels, size, taken), value.view, target)
+    return target, np.searchsorted(elements, where.reshape(-1))
 
 
 def _box(view: View, node: Node, where: np.ndarray) -> tuple[View, np.ndarray]:

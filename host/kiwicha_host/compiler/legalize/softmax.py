@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..ir.layers import SoftmaxLayer
+from ..ir.row_layers import SoftmaxLayer
 from .node import Node
 from .pooling import ends
 from .value import Value, as_rows

@@ -16,7 +16,7 @@ from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
 from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
 from ..passes.fold_channels import CHANNELWISE
-from . import fused, moves, pooling, resample
+from . import fused, moves, pooling, resample, top
 from .channels import channelwise
 from .concat import concat, qlinear_concat
 from .convolution import qlinear_conv, qlinear_conv_transpose
@@ -24,6 +24,8 @@ from .elementwise import ELEMENTWISE_OPERATORS, constant_like, elementwise
 from .layer_norm import layer_norm
 from .matmul import qgemm, qlinear_matmul
 from .node import Node
+from .rms_norm import rms_norm
+from .rotary import rotary
 from .softmax import qlinear_softmax
 from .value import LARGEST, Value
 
@@ -138,6 +140,8 @@ class LayerBuilder:
         value = value.copy()
         value.alone = value.alone and self._reads[name] == 1
         if node.op not in _SHAPERS:
+            if value.decoded is not None and node.op != "DequantizeLinear":
+                raise node.error("takes what the host makes of the chip's result")
             if value.dequantized:
                 raise node.error(f"{NUMBERS}, not codes; {_RULES}")
             if not value.quantized and node.op != "QuantizeLinear":
@@ -162,8 +166,8 @@ class LayerBuilder:
             node.inputs.reverse()
         if node.inputs[0] != names[0]:
             raise node.error(f"its first input must be {names[0]!r}")
-        if node.op == "Split":
-            return moves.split(values[0], node)
+        if node.op in _SEVERAL:
+            return _SEVERAL[node.op](values[0], node)
         if len(node.outputs) != 1:
             raise node.error("only the first output is supported")
         _OPERATORS[node.op](values[0], node)
@@ -197,7 +201,7 @@ class LayerBuilder:
             value = self.values[name]
             assert value.view is not None
             before, after = (value.moves, value.shapers) if value.dequantized else (value.shapers, [])
-            outputs.append(Output(name, value.view, tuple(before), tuple(after), value.unsigned))
+            outputs.append(Output(name, value.view, tuple(before), tuple(after), value.unsigned, value.decoded))
         return replace(self.layers, outputs=outputs)
 
 
@@ -280,6 +284,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "QLinearMatMul": qlinear_matmul,
     "kiwicha.QLinearConvTranspose": qlinear_conv_transpose,
     "com.microsoft.QGemm": qgemm,
+    "kiwicha.QGemm": qgemm,
     "Relu": fused.relu,
     "Clip": fused.clip,
     "Max": fused.max_constant,
@@ -289,6 +294,8 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "com.microsoft.QLinearGlobalAveragePool": pooling.global_average_pool,
     "kiwicha.QLinearReduceMean": pooling.mean,
     "kiwicha.QLinearLayerNormalization": layer_norm,
+    "kiwicha.QLinearRMSNormalization": rms_norm,
+    "kiwicha.QLinearRotaryEmbedding": rotary,
     "com.microsoft.QLinearSoftmax": qlinear_softmax,
     "Flatten": moves.flatten,
     "Reshape": moves.reshape,
@@ -304,18 +311,22 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "DepthToSpace": resample.depth_to_space,
     "SpaceToDepth": resample.space_to_depth,
 }
+#: Those that may make several tensors.
+_SEVERAL: dict[str, Callable[[Value, Node], list[Value]]] = {
+    "ArgMax": top.arg, "ArgMin": top.arg, "Split": moves.split, "TopK": top.top_k}
 #: Those that take several tensors.
 _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
     "Concat": concat,
     "com.microsoft.QLinearConcat": qlinear_concat,
 }
 #: Those that take a tensor's rows, each as a place.
-_ROW_TAKERS = ("QLinearMatMul", "kiwicha.QLinearLayerNormalization", "com.microsoft.QLinearSoftmax")
+_ROW_TAKERS = ("QLinearMatMul", "kiwicha.QLinearLayerNormalization", "kiwicha.QLinearRMSNormalization",
+               "com.microsoft.QLinearSoftmax")
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
-          "constants, MaxPool, averages, softmax, layer normalization, functions of one tensor or of its "
-          "channels, sums and products of two, and what moves elements")
+          "constants, MaxPool, averages, softmax, layer and RMS normalization, functions of one tensor or of its "
+          "channels, sums and products of two, what moves elements, and what finds the largest")
 #: What a model may consist of.
-SUPPORTED = (*_OPERATORS, *_CONCATS, *ELEMENTWISE_OPERATORS, CHANNELWISE, "Split")
+SUPPORTED = (*_OPERATORS, *_SEVERAL, *_CONCATS, *ELEMENTWISE_OPERATORS, CHANNELWISE)
 #: Those that take numbers as well as codes.
 _SHAPERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Gather", "Slice", "Split")

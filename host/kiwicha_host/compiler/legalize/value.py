@@ -14,15 +14,14 @@ from ..ir.layers import (
     Input,
     Layer,
     LayerGraph,
-    LayerNormLayer,
     Pool,
-    SoftmaxLayer,
+    RowLayer,
     VectorLayer,
     View,
 )
 from .node import Node
 
-__all__ = ["LARGEST", "Value", "as_rows", "copy_layer", "without_height"]
+__all__ = ["LARGEST", "Value", "as_rows", "copy_layer", "whole_channels", "without_height"]
 
 #: Elements of one image, for which a table is made.
 LARGEST = 1 << 28
@@ -49,6 +48,7 @@ class Value:
         one image
     shapers : what the model does since the layer, or since the input
     moves : those of `shapers` that came before a DequantizeLinear
+    decoded : the type of what the host makes of the view, if no layer can take that
     """
     graph: LayerGraph
     source: Input
@@ -62,6 +62,7 @@ class Value:
     where: np.ndarray = field(init=False)
     shapers: list[HostFunction] = field(default_factory=list)
     moves: tuple[HostFunction, ...] = ()
+    decoded: np.dtype | None = None
 
     def __post_init__(self) -> None:
         shape = self.source.shape
@@ -106,14 +107,12 @@ class Value:
 
     def _order_channels(self, node: Node, channels: int, size: tuple[int, int]) -> None:
         """If channels are all that has changed places, the tensor is a copy of the layer's result."""
-        where = self.where.reshape(channels, -1)
-        taken, rest = np.divmod(where, where.shape[1])
-        if self.view is None or (channels, size) != (self.view.channels, self.view.size) or (
-                (taken != taken[:, :1]).any() or (rest != np.arange(where.shape[1])).any()
-                or (taken[:, 0] == np.arange(channels)).all()):
+        taken = whole_channels(self.where.reshape(channels, -1))
+        if self.view is None or (channels, size) != (self.view.channels, self.view.size) or taken is None or (
+                taken == np.arange(channels)).all():
             return
         target, shape = self.graph.new_map(channels, size), self.where.shape[1:]
-        number = self.graph.add(copy_layer(node, channels, size, taken[:, 0]), self.view, target)
+        number = self.graph.add(copy_layer(node, channels, size, taken), self.view, target)
         self.is_at(target, self.unsigned, lambda x: x.reshape(len(x), *shape), (number,))
 
     def rows(self, node: Node) -> tuple[tuple[int, int], int]:
@@ -244,8 +243,15 @@ class Value:
 
 def _may_pool(layer: Layer | VectorLayer) -> bool:
     """Whether a window may become part of it."""
-    return layer.pool is None and not isinstance(layer, SoftmaxLayer | LayerNormLayer) and not (
+    return layer.pool is None and not isinstance(layer, RowLayer) and not (
         isinstance(layer, VectorLayer) and layer.b_table is not None)
+
+
+def whole_channels(where: np.ndarray) -> np.ndarray | None:
+    """Which channels of a feature map the rows of `where` are, if each is all places of one, in order."""
+    taken, rest = np.divmod(where, where.shape[1])
+    whole = (taken == taken[:, :1]).all() and (rest == np.arange(where.shape[1])).all()
+    return taken[:, 0] if whole else None
 
 
 def as_rows(shape: tuple[int, ...], outputs: int) -> HostFunction:

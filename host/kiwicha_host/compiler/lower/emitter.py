@@ -79,14 +79,15 @@ def load_lines(emitter: Emitter, config: ChipConfig, address: int, line: int, li
 
 
 def transfer(emitter: Emitter, unit: Unit, address: int, line: int, keys: Sequence[Hashable], row_bytes: int,
-             segment: int, dims: Sequence[Dim]) -> None:
-    """LOAD or STORE rows of `row_bytes` bytes, cut into segments of at most `segment`, a line each.
+             segment: int, dims: Sequence[Dim], apart: int = 1) -> None:
+    """LOAD or STORE rows of `row_bytes` bytes, cut into segments of at most `segment`, of which each has a line,
+    `apart` lines after the one before.
 
     `dims` are counts, innermost first, each with bytes and lines from one row to the next; rows that follow each
     other on both sides become one.
     """
     segment = min(segment, row_bytes)
-    lines = ceil_div(row_bytes, segment)
+    lines = ceil_div(row_bytes, segment) * apart
     dims = list(dims)
     while dims and row_bytes % segment == 0:
         count, (bytes_apart, lines_apart) = dims[0]
@@ -98,7 +99,7 @@ def transfer(emitter: Emitter, unit: Unit, address: int, line: int, keys: Sequen
         (rows, (row_stride, row_lines)), (planes, (plane_stride, plane_lines)) = nest.dims
         emitter.add(unit, **{"writes" if unit == Unit.LOAD else "reads": keys},
                     address=address + nest.offsets[0], line=line + nest.offsets[1],
-                    row_bytes=row_bytes, segment_bytes=segment, segment_line_stride=1,
+                    row_bytes=row_bytes, segment_bytes=segment, segment_line_stride=apart,
                     rows=rows, row_stride=row_stride, row_line_stride=row_lines,
                     planes=planes, plane_stride=plane_stride, plane_line_stride=plane_lines)
 

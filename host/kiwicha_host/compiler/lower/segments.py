@@ -35,7 +35,7 @@ def check_layer(config: ChipConfig, layer: Layer | VectorLayer) -> None:
             Streamed.check(config, plan_layer(config, layer, from_host=False))
     else:
         source, target = (Strides.dense(layer.channels, size) for size in (layer.size, layer.out_size))
-        second = None if layer.b_table is None else source
+        second = source if layer.has_second else None
         StreamedVector(config, 0, plan_vector(config, layer, source, second, target), 0)
 
 

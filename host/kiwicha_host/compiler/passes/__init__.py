@@ -3,11 +3,13 @@
 from .bind_dims import bind_dims
 from .drop_copies import drop_copies
 from .fold_channels import fold_channels
+from .fold_choices import fold_choices
 from .fold_constants import fold_constants
 from .fold_elementwise import fold_elementwise
 from .fold_qdq import fold_qdq
 from .fold_shapes import fold_shapes
 from .infer_types import infer_types
+from .keep_batch import keep_batch
 from .pairs import pairs
 from .remove_dead import remove_dead
 from .standard_codes import standard_codes
@@ -19,4 +21,5 @@ __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
 PASSES = (standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points, transposed_weights,
-          unsigned_codes, fold_qdq, fold_elementwise, fold_channels, drop_copies, infer_types)
+          unsigned_codes, fold_choices, fold_qdq, fold_elementwise, fold_channels, drop_copies, infer_types,
+          keep_batch)

@@ -1,18 +1,22 @@
 """Averages, softmax and norms of numbers that come from codes become those of codes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from ..ir.graph import Op
-from .codes import Codes, Work, is_sound
+from .codes import Codes, Work, is_sound, read
+from .norms import Norm, norm_of
 
 __all__ = ["OF_MANY"]
 
 
-def _ends(work: Work, op: Op, made: Codes) -> tuple[str, ...] | None:
+def _ends(work: Work, numbers: str, made: Codes) -> tuple[str, ...] | None:
     """Codes, scale and zero point of the operand, and the result's; None if the operand's are none."""
-    source = work.codes(op, 0)
+    maker = work.maker(numbers)
+    source = read(maker) if maker is not None and maker.kind == "DequantizeLinear" else None
     if source is None or not is_sound(work.scalar(source.scale), work.scalar(source.zero)):
         return None
     if work.constants[source.zero].dtype != work.constants[made.zero].dtype:
@@ -22,7 +26,7 @@ def _ends(work: Work, op: Op, made: Codes) -> tuple[str, ...] | None:
 
 def _pool(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     """ONNX Runtime's operators, which it makes of the pairs too; they know no dilations."""
-    ends, attributes = _ends(work, op, made), dict(op.attributes)
+    ends, attributes = _ends(work, op.inputs[0], made), dict(op.attributes)
     if ends is None or any(item != 1 for item in attributes.pop("dilations", ())):
         return None
     return Op(op.name, f"com.microsoft.QLinear{op.kind}", ends, (result,), attributes)
@@ -30,7 +34,7 @@ def _pool(work: Work, op: Op, made: Codes, result: str) -> Op | None:
 
 def _mean(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     """ReduceMean along axes that are known."""
-    ends, axes = _ends(work, op, made), op.attributes.get("axes")
+    ends, axes = _ends(work, op.inputs[0], made), op.attributes.get("axes")
     if len(op.inputs) > 1 and op.inputs[1]:
         array = work.array(op.inputs[1])
         axes = None if array is None else array.reshape(-1).tolist()
@@ -44,7 +48,7 @@ def _mean(work: Work, op: Op, made: Codes, result: str) -> Op | None:
 
 def _softmax(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     """ONNX Runtime's operator, which it makes of the pair too."""
-    ends, opset = _ends(work, op, made), work.opset
+    ends, opset = _ends(work, op.inputs[0], made), work.opset
     if ends is None or set(op.attributes) - {"axis"}:
         return None
     # Before opset 13 all dimensions from `axis` on were one.
@@ -54,25 +58,51 @@ def _softmax(work: Work, op: Op, made: Codes, result: str) -> Op | None:
 
 def _layer_norm(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     """LayerNormalization whose scale and bias are constants, or codes of constants."""
-    ends, source, others = _ends(work, op, made), work.maker(op.inputs[0]), [*filter(None, op.inputs[1:])]
-    factors = [item for name in others if (item := _numbers(work, name)) is not None]
-    if ends is None or source is None or len(factors) < len(others) or len([*filter(None, op.outputs)]) > 1:
+    _, gain, bias, *_ = *op.inputs, ""
+    epsilon, axis = op.attributes.get("epsilon", 1e-5), op.attributes.get("axis", -1)
+    return _norm(work, Norm(op.inputs[0], epsilon, axis, (op,), gain, bias, True), made, result, op.attributes)
+
+
+def _rms_norm(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """RMSNormalization of that kind."""
+    epsilon, axis = op.attributes.get("epsilon", 1e-5), op.attributes.get("axis", -1)
+    return _norm(work, Norm(op.inputs[0], epsilon, axis, (op,), op.inputs[1]), made, result, op.attributes)
+
+
+def _norm_in_parts(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """Either of these in single operators, of which this is the last."""
+    norm = norm_of(work, op.outputs[0])
+    return None if norm is None else _norm(work, norm, made, result, {})
+
+
+def _norm(work: Work, norm: Norm, made: Codes, result: str, attributes: Mapping[str, Any]) -> Op | None:
+    ends, last, rank = _ends(work, norm.source, made), norm.ops[-1], len(work.shape(norm.source) or ())
+    gain = norm.gain or work.constant(f"{result}:gain", np.ones(1, np.float32))
+    factors = [(name, _numbers(work, name, rank)) for name in (gain, norm.bias) if name]
+    if ends is None or any(item is None for _, item in factors) or len([*filter(None, last.outputs)]) > 1:
         return None
-    names = [work.constant(f"{name}_numbers", item) for name, item in zip(others, factors, strict=True)]
-    makers = [maker for name in others if (maker := work.maker(name)) is not None]
-    ops = source, *makers, op, Op(f"{op.name}:codes", "QuantizeLinear", (op.outputs[0], made.scale, made.zero),
-                                  (result,))
-    reads = dict.fromkeys(name for item in (*makers, op) for name in item.inputs if name in work.constants)
-    return Op(op.name, "kiwicha.QLinearLayerNormalization", (*ends, *names, *reads), (result,),
-              {"axis": -1, **op.attributes, "biased": len(names) > 1, "ops": ops})
+    names = [work.constant(f"{name}_numbers", item) for name, item in factors if item is not None]
+    makers = [work.maker(name) for op in norm.ops for name in op.reads]
+    decoders = {item.name: item for item in makers if item is not None and item.kind == "DequantizeLinear"}
+    ops = (*decoders.values(), *norm.ops,
+           Op(f"{last.name}:codes", "QuantizeLinear", (last.outputs[0], made.scale, made.zero), (result,)))
+    reads = dict.fromkeys(name for op in ops for name in op.inputs if name in work.constants and name not in ends)
+    attributes = {**attributes, "axis": norm.axis, "epsilon": norm.epsilon, "ops": ops}
+    if norm.is_centered:
+        attributes["biased"] = bool(norm.bias)
+    kind = "LayerNormalization" if norm.is_centered else "RMSNormalization"
+    return Op(last.name, f"kiwicha.QLinear{kind}", (*ends, *names, *reads), (result,), attributes)
 
 
-def _numbers(work: Work, name: str) -> np.ndarray | None:
-    """A vector of constants, float32, or what a DequantizeLinear makes of one."""
+def _numbers(work: Work, name: str, rank: int) -> np.ndarray | None:
+    """Constants, float32, or what a DequantizeLinear makes of such; a vector, if it goes along the last of `rank`
+    axes."""
     maker = work.maker(name)
     if maker is None:
         array = work.array(name)
-        return array if array is not None and array.dtype == np.float32 else None
+        if array is None or array.dtype != np.float32:
+            return None
+        return array.reshape(-1) if array.ndim <= rank and array.size == prod(array.shape[-1:]) else array
     if maker.kind != "DequantizeLinear" or {*maker.attributes} - {"axis"}:
         return None
     codes, scale, *zero = (work.array(item) for item in filter(None, maker.inputs))
@@ -88,4 +118,5 @@ def _numbers(work: Work, name: str) -> np.ndarray | None:
 #: `result`, if there is one.
 OF_MANY: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
     "AveragePool": _pool, "GlobalAveragePool": _pool, "LayerNormalization": _layer_norm, "ReduceMean": _mean,
-    "Softmax": _softmax}
+    "RMSNormalization": _rms_norm, "SimplifiedLayerNormalization": _rms_norm, "Softmax": _softmax,
+    **dict.fromkeys(("Add", "Div", "Mul"), _norm_in_parts)}

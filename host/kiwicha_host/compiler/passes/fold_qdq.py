@@ -15,6 +15,7 @@ from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Codes, Work, is_sound, read
 from .fold_averages import OF_MANY
 from .fold_moves import MOVES
+from .fold_rotary import ROTARY
 from .remove_dead import remove_dead
 
 __all__ = ["ON_CODES", "fold_qdq"]
@@ -22,7 +23,7 @@ __all__ = ["ON_CODES", "fold_qdq"]
 #: How products are called that take codes; their weights' scales go along this axis.
 _PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1),
              "ConvTranspose": ("kiwicha.QLinearConvTranspose", 1)}
-_OTHERS = {**MOVES, **OF_MANY}
+_OTHERS = {**MOVES, **OF_MANY, **ROTARY}
 #: The operators that may have a form that works on codes.
 ON_CODES = (*_PRODUCTS, *_OTHERS)
 #: The attributes of a ConvTranspose that the chip has a rule for.

@@ -42,8 +42,10 @@ def _by_onnx(graph: Graph) -> Iterator[tuple[str, Type]]:
 
 
 def _by_onnxruntime(graph: Graph) -> Iterator[tuple[str, Type]]:
-    """Of all tensors, if there are operators of its own."""
-    if not any(op.kind.startswith("com.microsoft.") for op in graph.ops):
+    """Of all tensors, if there are operators of its own, in its domain or in ONNX's."""
+    version = graph.opsets.get("", 1)
+    if not any(op.kind.startswith("com.microsoft.") or ("." not in op.kind and not onnx.defs.has(
+            op.kind, max_inclusive_version=version)) for op in graph.ops):
         return
     made = tuple(name for op in graph.ops for name in op.outputs if name)
     options = onnxruntime.SessionOptions()

@@ -1,5 +1,6 @@
 """From an ONNX file to a checked model that holds all its data."""
 
+import contextlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,9 @@ from .... import arguments
 from ...errors import CompileError, one_line
 
 __all__ = ["read_model"]
+
+#: ONNX's domain, and one whose operators its checker lets pass.
+_OWN, _OTHERS = ("", "ai.onnx"), "kiwicha.others"
 
 
 def read_model(model: Any) -> onnx.ModelProto:
@@ -83,24 +87,45 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _check(model: onnx.ModelProto) -> None:
-    """By ONNX's checker, but for two things that it minds and no runtime does: constants that are no inputs, which
-    version 3 of the format did not know, and outputs without a shape."""
+    """By ONNX's checker, but for things that it minds and ONNX Runtime does not: constants that are no inputs,
+    which version 3 of the format did not know, outputs without a shape, and operators that ONNX Runtime alone has
+    in ONNX's own domain, or in that version of it."""
     if model.ir_version == 3:
         model.ir_version = 4
     outputs = [output.type.tensor_type for output in model.graph.output if output.type.HasField("tensor_type")]
     shapeless = [tensor for tensor in outputs if not tensor.HasField("shape")]
     for tensor in shapeless:
         tensor.shape.SetInParent()
-    onnx.checker.check_model(model)
+    with _as_others(model):
+        onnx.checker.check_model(model)
     _check_own_operators(model.graph)
     for tensor in shapeless:
         tensor.ClearField("shape")
 
 
+@contextlib.contextmanager
+def _as_others(model: onnx.ModelProto) -> Iterator[None]:
+    """The operators that ONNX does not know in its own domain, but ONNX Runtime does, as of another domain."""
+    version = next((item.version for item in model.opset_import if item.domain in _OWN), 1)
+    nodes = [node for node in model.graph.node if node.domain in _OWN and ("", node.op_type) in _own_operators()
+             and not onnx.defs.has(node.op_type, max_inclusive_version=version)]
+    domains, imports = [node.domain for node in nodes], len(model.opset_import)
+    if nodes:
+        model.opset_import.add(domain=_OTHERS, version=1)
+    for node in nodes:
+        node.domain = _OTHERS
+    try:
+        yield
+    finally:
+        for node, domain in zip(nodes, domains, strict=True):
+            node.domain = domain
+        del model.opset_import[imports:]
+
+
 def _check_own_operators(graph: onnx.GraphProto) -> None:
     """ONNX's checker does not know ONNX Runtime's own operators, and that ends the process if an input lacks."""
     for node in graph.node:
-        for schema in _own_operators().get(node.op_type, ()) if node.domain == "com.microsoft" else ():
+        for schema in _own_operators().get((node.domain, node.op_type), ()):
             needed = [index for index, formal in enumerate(schema.inputs) if formal.option.name == "Single"]
             given = {index for index, name in enumerate(node.input) if name}
             if not (schema.min_input <= len(node.input) <= schema.max_input and given.issuperset(needed)
@@ -109,9 +134,11 @@ def _check_own_operators(graph: onnx.GraphProto) -> None:
 
 
 @cache
-def _own_operators() -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
+def _own_operators() -> dict[tuple[str, str], list[Any]]:
+    """ONNX Runtime's, by domain and name: in ONNX's, only first versions that ONNX has not."""
+    found: dict[tuple[str, str], list[Any]] = {}
     for schema in onnxruntime.capi.onnxruntime_pybind11_state.get_all_operator_schema():
-        if schema.domain == "com.microsoft":
-            found.setdefault(schema.name, []).append(schema)
+        if schema.domain == "com.microsoft" or (not schema.domain and not onnx.defs.has(
+                schema.name, max_inclusive_version=schema.since_version)):
+            found.setdefault((schema.domain, schema.name), []).append(schema)
     return found

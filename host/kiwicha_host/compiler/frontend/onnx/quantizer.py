@@ -19,7 +19,10 @@ with extra("onnx"):
 
 from ...errors import CompileError, one_line
 from ...ir.onnx_op import from_node, type_of_info
+from ...passes.codes import Work
+from ...passes.norms import norm_of
 from .model_file import read_model
+from .reader import graph_of
 
 __all__ = ["model_inputs", "quantize_model"]
 
@@ -63,8 +66,9 @@ def quantize_model(model: Any, calibration: Mapping[str, np.ndarray], dims: Mapp
                 proto = onnx.version_converter.convert_version(proto, _PER_CHANNEL)
             onnx.save(proto, before)
             quant_pre_process(before, ready, skip_symbolic_shape=True)
+            proto = _with_plain_biases(onnx.load(ready))
             quantization.quantize_static(
-                _with_plain_biases(onnx.load(ready)), after, _Reader(samples), per_channel=True,
+                proto, after, _Reader(samples), per_channel=True, nodes_to_exclude=_parts_of_norms(proto),
                 quant_format=quantization.QuantFormat.QDQ, activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8)
             return after.read_bytes()
@@ -141,6 +145,19 @@ def _with_plain_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
     for name in known.keys() - read - {item.name for item in (*proto.graph.input, *proto.graph.output)}:
         proto.graph.initializer.remove(known[name])
     return proto
+
+
+def _parts_of_norms(proto: onnx.ModelProto) -> list[str]:
+    """Names of nodes that are one normalization: numbers between them, squares above all, need more than codes.
+
+    All nodes have names then.
+    """
+    graph = graph_of(proto)
+    for node, op in zip(proto.graph.node, graph.ops, strict=True):
+        node.name = op.name
+    work = Work(graph)
+    norms = (norm_of(work, name) for op in graph.ops for name in op.outputs)
+    return [*dict.fromkeys(op.name for norm in norms if norm is not None for op in norm.ops)]
 
 
 @contextlib.contextmanager

@@ -73,7 +73,8 @@ class Pointwise:
                 return False
             views, size = [plan.source, plan.target], plan.size
         else:
-            if plan.layer.pool or (plan.needs_functions and not config.functions):
+            box, missing = plan.image, [item for item in plan.needs if not getattr(config, item)]
+            if plan.layer.pool or box.words or box.constants or missing:
                 return False
             second, size = plan.second, plan.layer.size
             if second is not None and bool(second.x) != bool(second.y) and min(size) > 1:

@@ -2,23 +2,30 @@
 
 from kiwicha import ChipConfig
 
-from ...ir.layers import LayerNormLayer, SoftmaxLayer, VectorLayer
+from ...ir.layers import VectorLayer
+from ...ir.row_layers import LayerNormLayer, RmsNormLayer, RotaryLayer, SoftmaxLayer, TopLayer
 from ..geometry import Strides
 from .layer_norm import LayerNormPlan, LayerNormWork
 from .plan import VectorPlan
+from .rms_norm import RmsNormPlan, RmsNormWork
+from .rotary import RotaryPlan, RotaryWork
 from .softmax import SoftmaxWork
+from .top import TopWork
 from .work import Work
 
 __all__ = ["plan_vector", "work_of"]
 
-_WORK: dict[type[VectorLayer], type[Work]] = {SoftmaxLayer: SoftmaxWork, LayerNormLayer: LayerNormWork}
+_WORK: dict[type[VectorLayer], type[Work]] = {SoftmaxLayer: SoftmaxWork, LayerNormLayer: LayerNormWork,
+                                              RmsNormLayer: RmsNormWork, RotaryLayer: RotaryWork,
+                                              TopLayer: TopWork}
+_PLANS: dict[type[VectorLayer], type[VectorPlan]] = {
+    LayerNormLayer: LayerNormPlan, RmsNormLayer: RmsNormPlan, RotaryLayer: RotaryPlan}
 
 
 def plan_vector(config: ChipConfig, layer: VectorLayer, source: Strides, second: Strides | None, target: Strides
                 ) -> VectorPlan:
     """The plan of a layer."""
-    kind = LayerNormPlan if isinstance(layer, LayerNormLayer) else VectorPlan
-    return kind(config, layer, source, second, target)
+    return _PLANS.get(type(layer), VectorPlan)(config, layer, source, second, target)
 
 
 def work_of(layer: VectorLayer) -> type[Work]:

@@ -6,13 +6,12 @@ from typing import cast
 import numpy as np
 
 from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, Source, Unit
-from kiwicha.timing import word_lines
 
-from ...ir.layers import LayerNormLayer
+from ...ir.row_layers import LayerNormLayer
 from ...program.memory_map import ceil_div
 from ..emitter import result_fields
 from .plan import VectorPlan
-from .rows import RowTile
+from .rows import RowTile, column_words
 from .tiles import Tile
 from .work import Work, bits
 
@@ -36,17 +35,13 @@ class LayerNormPlan(VectorPlan):
         numbers = layer.a_table.view(np.float32)
         epsilon = round(layer.epsilon * layer.channels * layer.square_unit)
         parts = [np.round(numbers.astype(np.float64) ** 2 * layer.square_unit).astype(np.int32), numbers,
-                 self._words(np.full(columns, epsilon, np.int32))]
+                 column_words(self.config, np.full(columns, epsilon, np.int32))]
         blocks = ceil_div(layer.channels, columns)
         shift, gain = (np.pad(item, (0, blocks * columns - layer.channels)).reshape(blocks, columns)
                        for item in (layer.shift, layer.gain))
-        parts += [self._words(item) for pair in zip(shift, gain, strict=True) for item in pair]
+        parts += [column_words(self.config, item) for pair in zip(shift, gain, strict=True) for item in pair]
         packed = np.concatenate([part.view(np.uint8).reshape(-1) for part in parts])
         return packed.reshape(-1, self.config.line_bytes)
-
-    def _words(self, words: np.ndarray) -> np.ndarray:
-        """A word for each column, as lines."""
-        return np.pad(words, (0, word_lines(self.config) * self.config.line_bytes // 4 - len(words)))
 
     @property
     def weight_bytes(self) -> int:

@@ -7,11 +7,12 @@ from math import prod
 import numpy as np
 
 from kiwicha import ChipConfig
-from kiwicha.isa import TABLE_WORDS, Reduce
+from kiwicha.isa import Reduce
 from kiwicha.timing import word_lines
 
 from ...errors import CompileError
-from ...ir.layers import LayerNormLayer, Pool, SoftmaxLayer, VectorLayer
+from ...ir.layers import Pool, RowLayer, VectorLayer
+from ...ir.row_layers import LayerNormLayer, RmsNormLayer, RotaryLayer, SoftmaxLayer, TopLayer
 from ...program.memory_map import ceil_div
 from ..geometry import Rect, Strides, Window, bound, covered, windows
 
@@ -21,7 +22,10 @@ __all__ = ["Box", "VectorPlan"]
 _SOFTMAX = 3, 3
 #: The largest code; sums; sums of squares; numbers in units of the deviation; the results.
 _LAYER_NORM = 5, 9
-_TABLE_BYTES = 4 * TABLE_WORDS
+#: The sum of squares; numbers in units of their root mean; the results.
+_RMS_NORM = 3, 5
+#: Both products, and their sum, which is the results.
+_ROTARY = 3
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Box:
     passes : how often each result's operands are gone through
     row_lines : lines of each place besides, if all its channels must be there at once; else 0
     row_results : numbers that are made of all a tile's rows, each of the one before
+    words : the results are so many of these, of each place, and no codes
+    constants : so many bytes in memory, behind the layer's tables, are for each place of an image; they come to
+        the lines that it has besides
     """
     images: int
     channels: int
@@ -50,6 +57,8 @@ class Box:
     passes: int = 1
     row_lines: int = 0
     row_results: int = 0
+    words: int = 0
+    constants: int = 0
 
     @property
     def taps(self) -> int:
@@ -111,9 +120,11 @@ class VectorPlan:
             raise CompileError(f"layer {layer.name!r}: a window lies in the padding alone")
 
     @property
-    def needs_functions(self) -> bool:
-        """Whether it reduces rows and takes functions of what becomes of them."""
-        return isinstance(self.layer, SoftmaxLayer | LayerNormLayer)
+    def needs(self) -> tuple[str, ...]:
+        """Which switches a chip must have for it."""
+        if isinstance(self.layer, TopLayer):
+            return ("top_k",)
+        return ("functions",) if isinstance(self.layer, RowLayer) else ()
 
     def box(self, images: int) -> Box:
         """What it does for so many images."""
@@ -128,14 +139,22 @@ class VectorPlan:
 
     def of(self, box: Box) -> Box:
         """`box` with what this kind of layer has besides."""
-        layer, words = self.layer, word_lines(self.config)
+        layer, numbers = self.layer, ceil_div(self.layer.channels, self.config.columns)
+        if isinstance(layer, TopLayer):
+            count = 2 * layer.count
+            return replace(box, row_lines=count * word_lines(self.config), row_results=1, words=count)
+        if isinstance(layer, RotaryLayer):
+            lines = 2 * numbers * word_lines(self.config)
+            return replace(box, passes=_ROTARY, row_lines=lines, constants=lines * self.config.line_bytes)
         if isinstance(layer, SoftmaxLayer):
-            (passes, results), lines = _SOFTMAX, 2 * words
+            (passes, results), words = _SOFTMAX, 2
         elif isinstance(layer, LayerNormLayer):
-            (passes, results), lines = _LAYER_NORM, (4 + ceil_div(layer.channels, self.config.columns)) * words
+            (passes, results), words = _LAYER_NORM, 4 + numbers
+        elif isinstance(layer, RmsNormLayer):
+            (passes, results), words = _RMS_NORM, 2 + numbers
         else:
             return box
-        return replace(box, passes=passes, row_lines=lines, row_results=results)
+        return replace(box, passes=passes, row_lines=words * word_lines(self.config), row_results=results)
 
     def factor(self, places: int) -> np.float32:
         """The factor of a result whose window has so many places in A."""
@@ -146,8 +165,12 @@ class VectorPlan:
     # Tables.
 
     @property
+    def _tables(self) -> list[np.ndarray]:
+        return [table for table in (self.layer.a_table, self.layer.b_table) if table is not None]
+
+    @property
     def weight_bytes(self) -> int:
-        return _TABLE_BYTES * (2 if self.layer.b_table is not None else 1)
+        return sum(table.nbytes for table in self._tables)
 
     @property
     def constant_bytes(self) -> int:
@@ -158,7 +181,12 @@ class VectorPlan:
     def weight_lines(self) -> int:
         return ceil_div(self.weight_bytes, self.config.line_bytes)
 
+    @property
+    def resident_lines(self) -> int:
+        """Those that must be in the scratchpad for all tiles."""
+        return self.weight_lines
+
     def packed(self) -> np.ndarray:
         """Tables A and B as lines, uint8 [weight_lines, line_bytes]."""
-        tables = [table.view(np.uint8) for table in (self.layer.a_table, self.layer.b_table) if table is not None]
+        tables = [table.view(np.uint8) for table in self._tables]
         return np.concatenate(tables).reshape(-1, self.config.line_bytes)

@@ -2,13 +2,16 @@
 
 from collections.abc import Hashable
 
+import numpy as np
+
+from kiwicha import ChipConfig
 from kiwicha.isa import OutFormat, SecondSource, Source, Unit
 from kiwicha.timing import word_lines
 
 from .tiles import Tile
-from .work import Work
+from .work import Room, Work
 
-__all__ = ["RowTile"]
+__all__ = ["RowTile", "column_words", "row_key"]
 
 
 class RowTile:
@@ -27,7 +30,7 @@ class RowTile:
         self.apart = results * self.words
         self._first = room.row_lines(number)
         self.behind = self._first + self.places * self.apart
-        self._key = ("rows", work.layer, number % room.slots)
+        self._room, self._layer, self._number = room, work.layer, number
         self._tail = work.plan.layer.channels % config.columns
         self._add = work.emitter.add
 
@@ -37,7 +40,7 @@ class RowTile:
 
     def key(self, index: int) -> Hashable:
         """The buffer that has result number `index` of all places; or of what comes behind, -1."""
-        return (*self._key, index)
+        return row_key(self._room, self._layer, self._number, index)
 
     def second(self, index: int, place: int = 0) -> dict[str, int]:
         """Fields that make a place's result, and from there on those of all, operand B."""
@@ -62,3 +65,13 @@ class RowTile:
         self._add(Unit.VECTOR, reads=reads, writes=[self.key(index)], **{
             "row": 1, "count0": 1, "count1": 1, "count3": self.places, "out_line": self.result(index),
             "out_stride3": self.apart, "out_step": 1} | fields)
+
+
+def row_key(room: Room, layer: int, number: int, index: int) -> Hashable:
+    """The buffer that has result number `index` of all places of a layer's tile."""
+    return "rows", layer, number % room.slots, index
+
+
+def column_words(config: ChipConfig, words: np.ndarray) -> np.ndarray:
+    """A word for each column, as lines."""
+    return np.pad(words, (0, word_lines(config) * config.line_bytes // 4 - len(words)))

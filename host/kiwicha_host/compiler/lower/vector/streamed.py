@@ -1,16 +1,20 @@
 """A layer of the vector unit whose operands come from memory, tile by tile, and whose results go there."""
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 from kiwicha import ChipConfig
 from kiwicha.isa import Unit
+from kiwicha.timing import word_lines
 
 from ...errors import CompileError
+from ...program.memory_map import ceil_div
 from ..emitter import Addresses, Emitter, TooLarge, load_lines, transfer
 from ..geometry import Rect, Strides
 from . import tiles
 from .kinds import work_of
 from .plan import Box, VectorPlan
+from .rows import row_key
 from .tiles import Tile, Tiling
 
 __all__ = ["StreamedVector"]
@@ -28,12 +32,13 @@ class StreamedVector:
     def __init__(self, config: ChipConfig, first: int, plan: VectorPlan, memory_latency: int):
         self.config, self.first, self.plans = config, first, [plan]
         self._memory_latency = memory_latency
-        self._room = config.scratchpad_lines - plan.weight_lines
+        self._room = config.scratchpad_lines - plan.resident_lines
         box = plan.box(1)
-        if plan.needs_functions and not config.functions:
-            raise CompileError(f"layer {plan.layer.name!r} needs a chip with functions; configuration "
-                               f"{config.name!r} has none")
-        needed = tiles.least(config, box).lines(box) + plan.weight_lines
+        for switch in plan.needs:
+            if not getattr(config, switch):
+                raise CompileError(f"layer {plan.layer.name!r} needs a chip with {switch}; configuration "
+                                   f"{config.name!r} has none")
+        needed = tiles.least(config, box).lines(box) + plan.resident_lines
         if needed > config.scratchpad_lines:
             what = "all channels" if box.row_lines else "one block of channels"
             raise TooLarge(config, plan.layer, needed, config.scratchpad_lines,
@@ -44,11 +49,12 @@ class StreamedVector:
         [plan], [own] = self.plans, at
         box = plan.box(images)
         tiling = tiles.choose(self.config, box, self._room, self._memory_latency)
-        moved = _Tiles(emitter, plan.config, box, tiling, self.first, own)
+        moved = _Tiles(emitter, plan, box, tiling, self.first, own)
         work = work_of(plan.layer)(emitter, plan, box, self.first, moved, self._room)
         emitter.layer = self.first
         # To behind all tiles; whoever waits for the first tile waits for them, too.
-        load_lines(emitter, self.config, own.weights, self._room, plan.weight_lines, moved.input(0)[1][0])
+        if lines := plan.resident_lines:
+            load_lines(emitter, self.config, own.weights, self._room, lines, moved.input(0)[1][0])
         parts = list(tiling.tiles(self.config, box))
         for number in range(min(tiling.slots, len(parts))):
             moved.load(parts[number], number)
@@ -62,12 +68,14 @@ class StreamedVector:
 class _Tiles:
     """Tiles between memory and the scratchpad, where tile `number` has one of `slots` in turn."""
 
-    def __init__(self, emitter: Emitter, config: ChipConfig, box: Box, tiling: Tiling, layer: int, at: Addresses):
-        self._emitter, self._layer = emitter, layer
+    def __init__(self, emitter: Emitter, plan: VectorPlan, box: Box, tiling: Tiling, layer: int, at: Addresses):
+        config = plan.config
+        self._emitter, self._layer, self._apart = emitter, layer, word_lines(config)
+        self._line_bytes, self._constants = config.line_bytes, at.weights + plan.resident_lines * config.line_bytes
         self.slots = tiling.slots
         self._box, self._at, self._columns = box, at, config.columns
         self._b_offset, self._in = tiling.a_lines(box), tiling.a_lines(box) + tiling.b_lines(box)
-        self._out, self._rows = tiling.out_lines, tiling.row_lines(box)
+        self._out, self._rows = tiling.out_lines(box), tiling.row_lines(box)
 
     def input(self, number: int) -> tuple[int, list[Hashable]]:
         slot = number % self.slots
@@ -90,18 +98,33 @@ class _Tiles:
         if box.second is not None:
             beside = Rect(tile.out.y, tile.out.x, *box.beside(tile.out.h, tile.out.w))
             self._move(Unit.LOAD, tile, at.second, box.second, beside, line + self._b_offset, keys)
+        if box.constants:
+            apart = replace(Strides.dense(box.constants, box.size), image=0)
+            self._transfer(Unit.LOAD, tile, self._constants, apart, tile.out, self.row_lines(number),
+                           [row_key(self, self._layer, number, index) for index in range(2)], box.constants,
+                           self._line_bytes)
 
     def store(self, tile: Tile, number: int) -> None:
-        line, key = self.output(number)
-        self._move(Unit.STORE, tile, self._at.target, self._box.target, tile.out, line, [key])
+        (line, key), words = self.output(number), self._box.words
+        if words:
+            self._transfer(Unit.STORE, tile, self._at.target, self._box.target, tile.out, self.row_lines(number),
+                           [row_key(self, self._layer, number, 0)], 4 * words, 4, self._apart)
+        else:
+            self._move(Unit.STORE, tile, self._at.target, self._box.target, tile.out, line, [key])
 
     def _move(self, unit: Unit, tile: Tile, base: int, apart: Strides, rect: Rect, line: int,
               keys: Sequence[Hashable]) -> None:
         """The blocks of channels of a tile's images in `rect`, between memory and the lines from `line` on."""
-        (first, images), (block, blocks) = tile.images, tile.blocks
+        block, blocks = tile.blocks
         start = block * self._columns
         end = min(self._box.channels, start + blocks * self._columns)
-        address = base + first * apart.image + rect.y * apart.y + rect.x * apart.x + start
-        transfer(self._emitter, unit, address, line, keys, end - start, self._columns, [
-            (rect.w, (apart.x, blocks)), (rect.h, (apart.y, rect.w * blocks)),
-            (images, (apart.image, rect.size * blocks))])
+        self._transfer(unit, tile, base + start, apart, rect, line, keys, end - start, self._columns)
+
+    def _transfer(self, unit: Unit, tile: Tile, base: int, apart: Strides, rect: Rect, line: int,
+                  keys: Sequence[Hashable], size: int, segment: int, segment_lines: int = 1) -> None:
+        """`size` bytes of each place, `segment` of them in a line."""
+        (first, images), lines = tile.images, ceil_div(size, segment) * segment_lines
+        address = base + first * apart.image + rect.y * apart.y + rect.x * apart.x
+        transfer(self._emitter, unit, address, line, keys, size, segment, [
+            (rect.w, (apart.x, lines)), (rect.h, (apart.y, rect.w * lines)),
+            (images, (apart.image, rect.size * lines))], segment_lines)

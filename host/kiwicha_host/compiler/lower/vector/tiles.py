@@ -67,12 +67,17 @@ class Tiling:
         """Lines of a tile's operand B, if that is not A."""
         return 0 if box.second is None else self.images * self.blocks * prod(box.beside(self.h, self.w))
 
+    def out_lines(self, box: Box) -> int:
+        """Lines of a tile's results, if these are codes."""
+        return 0 if box.words else self.steps
+
     @property
-    def out_lines(self) -> int:
+    def steps(self) -> int:
+        """Blocks of all places."""
         return self.images * self.blocks * self.h * self.w
 
     def lines(self, box: Box) -> int:
-        return self.a_lines(box) + self.b_lines(box) + self.out_lines + self.row_lines(box)
+        return self.a_lines(box) + self.b_lines(box) + self.out_lines(box) + self.row_lines(box)
 
     def row_lines(self, box: Box) -> int:
         return self.images * self.h * self.w * box.row_lines
@@ -125,14 +130,16 @@ def _cycles(config: ChipConfig, box: Box, tiling: Tiling, runs: tuple[int, int],
     if box.second is not None:
         load += _transfer(config, box, tiling, box.second, tiling.b_lines(box), config.reads_in_flight,
                           memory_latency)
-    store = _transfer(config, box, tiling, box.target, tiling.out_lines, config.writes_in_flight, memory_latency)
+    if box.constants:
+        load += tiling.row_lines(box) * max(1.0, config.line_bytes / config.bus_bytes)
+    store = _transfer(config, box, tiling, box.target, tiling.steps, config.writes_in_flight, memory_latency)
     # Windows that differ are instructions of their own, and each walks along two dimensions.
     counts = sorted((tiling.images, tiling.blocks, tiling.h, tiling.w))
     apart = box.pool or (box.second is not None and bool(box.second.y) != bool(box.second.x))
     instructions = prod((run + part - 1) / part for run, part in zip(runs, parts, strict=True)) * (
         prod(counts[:2]) if apart else 1)
     steps = ceil_div(config.columns, config.vector_lanes)
-    vector = (tiling.out_lines * box.taps * steps * box.passes + instructions * VECTOR_OVERHEAD
+    vector = (tiling.steps * box.taps * steps * box.passes + instructions * VECTOR_OVERHEAD
               + box.row_results * ROW_RESULT)
     if tiling.slots == 1:
         return tiles * (load + memory_latency + vector + store)
