@@ -8,7 +8,7 @@ import numpy as np
 
 from .assembler import c_header
 from .compiler import CompileError
-from .compiler.model import ChipPart, CompiledModel
+from .compiler.model import ChipPart, CompiledModel, first_cause
 from .devices import open_device
 
 __all__ = ["DRIVER", "c_sources"]
@@ -122,8 +122,8 @@ def c_sources(model: CompiledModel, inputs: Mapping[str, Any], name: str = "mode
     if host or not isinstance(part, ChipPart):
         what = f"it is {len(model.parts)} programs"
         if host:
-            what = f"{host[0].op} {host[0].node!r}"
-            what = f"{what} runs on the host: {host[0].why.removeprefix(f'{what}: ')}"
+            first = first_cause(host)
+            what = f"{first.op} {first.node!r} runs on the host: {first.cause}"
         raise CompileError(f"only a model that is one program can be written as C; {what}")
     job = part.network.batch_job({name: np.asarray(inputs[name]) for name in part.network.inputs})
     before, region = job.memory.copy(), part.network.output_region(job.images)

@@ -30,7 +30,7 @@ from .optimize import improve_graph
 from .partition import HostSubgraph, LayerSubgraph, ProductSubgraph, Subgraph, partition
 from .products import ProductPart
 
-__all__ = ["ChipPart", "CompiledModel", "Placement", "compile_model"]
+__all__ = ["ChipPart", "CompiledModel", "Placement", "compile_model", "first_cause"]
 
 #: Instructions that are simulated for the choice of all programs of a model, a few seconds at most.
 _SIMULATED = 10_000
@@ -51,6 +51,16 @@ class Placement(NamedTuple):
     place: str
     macs: int
     why: str = ""
+
+    @property
+    def cause(self) -> str:
+        """`why`, without the operator's own name."""
+        return self.why.removeprefix(f"{self.op} {self.node!r}: ")
+
+
+def first_cause(rows: Sequence[Placement]) -> Placement:
+    """The first of the host's operators `rows` that has a reason of its own."""
+    return min(rows, key=lambda row: not is_cause(row.why))
 
 
 @dataclass(frozen=True)
@@ -163,11 +173,10 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
     hosts = [subgraph for subgraph in subgraphs if isinstance(subgraph, HostSubgraph)]
     if strict and hosts:
         whys = {name: why for subgraph in hosts for name, why in subgraph.why.items()}
-        # The first that has a reason of its own.
-        op = min((op for op in graph.ops if op.name in whys), key=lambda op: not is_cause(whys[op.name]))
-        first = f"{op.label} {op.name!r}: "
+        first = first_cause([Placement(op.name, op.label, "host", 0, whys[op.name])
+                             for op in graph.ops if op.name in whys])
         raise CompileError(f"{len(whys)} of {len(graph.ops)} operators would run on the host, the first of them "
-                           f"{first}{whys[op.name].removeprefix(first)}")
+                           f"{first.op} {first.node!r}: {first.cause}")
     layers = sum(len(subgraph.layers.layers) for subgraph in subgraphs if isinstance(subgraph, LayerSubgraph))
     budget = min(BUDGET, _SIMULATED // max(1, layers))
     parts: list[ChipPart | ProductPart | HostPart] = []

@@ -14,7 +14,7 @@ from .node import Node
 from .tables import product_table, sum_tables
 from .value import Value, copy_layer, whole_channels
 
-__all__ = ["ELEMENTWISE_OPERATORS", "constant_like", "elementwise"]
+__all__ = ["ELEMENTWISE_OPERATORS", "constant_like", "elementwise", "repeat"]
 
 #: By kind, what takes both operands; codes, scale and zero point of each come first, the result's last.
 _JOINS = {"com.microsoft.QLinearAdd": "Add", "com.microsoft.QLinearMul": "Mul"}
@@ -132,11 +132,25 @@ def constant_like(codes: np.ndarray, other: Value, node: Node) -> Value:
     if codes.dtype not in (np.int8, np.uint8) or shape[0] != 1 or len(shape) != other.where.ndim:
         raise node.error(f"its constant operand {Type.of(codes)} does not fit the other, of "
                          f"{[other.batch or 'N', *other.where.shape[1:]]}")
-    value, (own, unsigned) = other.copy(), signed(codes)
-    value.view, value.layers, value.alone, value.unsigned = None, (), False, unsigned
-    value.where = np.arange(codes.size).reshape(shape)
-    value.shapers = [lambda x: np.broadcast_to(own.reshape(shape), (len(x), *shape[1:]))]
+    value = other.copy()
+    _is_constant(value, codes.reshape(shape))
     return value
+
+
+def repeat(value: Value, node: Node) -> None:
+    """The constant that is the node's second input, for each of the batch of its first."""
+    codes = node.constant(1, "what is repeated")
+    if codes.dtype not in (np.int8, np.uint8):
+        raise node.error(f"needs int8 or uint8 codes, not {codes.dtype}")
+    _is_constant(value, codes)
+
+
+def _is_constant(value: Value, codes: np.ndarray) -> None:
+    """The value is `codes`, [1, ...], for each image."""
+    own, value.unsigned = signed(codes)
+    value.view, value.layers, value.alone, value.quantized = None, (), False, True
+    value.where = np.arange(codes.size).reshape(codes.shape)
+    value.shapers = [lambda x: np.broadcast_to(own, (len(x), *codes.shape[1:]))]
 
 
 def _second(a: Value, b: Value, node: Node) -> View:

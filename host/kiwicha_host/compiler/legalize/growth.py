@@ -8,6 +8,7 @@ from ..ir.graph import Graph, Op
 from ..ir.layers import LayerCheck, LayerGraph, RowLayer
 from ..passes.fold_elementwise import FUNCTIONS
 from ..passes.fold_qdq import ON_CODES
+from ..passes.repeats import REPEAT
 from .to_layers import NUMBERS, SUPPORTED, LayerBuilder
 
 __all__ = ["Growth", "is_cause"]
@@ -45,6 +46,8 @@ class Growth:
                  check: LayerCheck):
         self._graph, self._done, self._others, self._check = graph, done, others, check
         self.why: dict[str, str] = {}
+        self._later = set[str]()    # what joins an operator that cannot run yet
+        self._sizeless = _sizeless(graph)
         self._makers = {name: op for op in graph.ops for name in op.outputs}
         self._readers: dict[str, list[Op]] = {}
         for op in graph.ops:
@@ -58,7 +61,10 @@ class Growth:
     def _grow(self, ops: Sequence[Op]) -> None:
         self._builder, self._ops = LayerBuilder(self._graph, self._check), dict[str, Op]()
         for op in ops:
-            if op.name in self._others or op.name in self.why:
+            if op.name in self._others or op.name in self.why or op.name in self._later:
+                continue
+            if op.name in self._sizeless:
+                self.why[op.name] = self._sizeless[op.name]
                 continue
             if op.kind not in SUPPORTED:
                 self.why[op.name] = "computes in floating point; the chip needs codes" if op.kind in _FLOATS else (
@@ -105,12 +111,21 @@ class Growth:
             if value.dequantized and not is_output and not (inside and all(inside)):
                 self.why[op.name] = _USELESS
             elif value.view is None and (is_output or not (inside and all(inside))):
+                if op.kind == REPEAT and self._waits(op):
+                    self._later.add(op.name)
+                    continue
                 self.why[op.name] = _NEEDED if any(inside) else _USELESS
-        dropped = self._ops.keys() & self.why.keys()
+        dropped = self._ops.keys() & (self.why.keys() | self._later)
         made = {output for name in dropped for output in self._ops[name].outputs}
         for name in dropped:
             del self._ops[name]
         return any(made & set(op.reads) for op in self._ops.values())
+
+    def _waits(self, op: Op) -> bool:
+        """Whether something takes its constant that has to wait for another operand."""
+        return any(reader.name not in self.why and reader.name not in self._others and any(
+            name not in self._done and self._makers[name].kind != REPEAT for name in reader.reads
+            if name in self._makers) for reader in self._readers.get(op.outputs[0], []))
 
     def subgraphs(self) -> Iterator[tuple[tuple[Op, ...], LayerGraph]]:
         """Operators that share tensors, and their layers."""
@@ -152,3 +167,22 @@ class Growth:
                        targets=[whole.targets[number] for number in kept],
                        seconds=[whole.seconds[number] for number in kept],
                        inputs=[item for item in whole.inputs if item.name in taken])
+
+
+def _sizeless(graph: Graph) -> dict[str, str]:
+    """Why operators are the host's that compute with, or take, sizes which the model does not have, by name."""
+    dim = next((dim for name in graph.inputs if (type_ := graph.type_of(name)) and type_.shape
+                for dim in type_.shape if isinstance(dim, str)), None)
+    if dim is None:
+        return {}
+    found, computed = dict[str, str](), set[str]()
+    why = f"dimension {dim!r}, which has no size; try --dim {dim}=1"
+    for op in graph.ops:
+        type_ = graph.type_of(op.outputs[0])
+        if op.kind in ("Shape", "Size") or (
+                computed & {*op.reads} and type_ is not None and type_.element in ("int64", "int32", "bool")):
+            computed.update(op.outputs)
+            found[op.name] = f"computes with {why}"
+        elif taken := [name for name in op.reads if name in computed]:
+            found[op.name] = f"takes {taken[0]!r}, which depends on {why}"
+    return found

@@ -16,11 +16,12 @@ from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
 from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
 from ..passes.fold_channels import CHANNELWISE
+from ..passes.repeats import REPEAT
 from . import fused, moves, pooling, resample, top
 from .channels import channelwise
 from .concat import concat, qlinear_concat
 from .convolution import qlinear_conv, qlinear_conv_transpose
-from .elementwise import ELEMENTWISE_OPERATORS, constant_like, elementwise
+from .elementwise import ELEMENTWISE_OPERATORS, constant_like, elementwise, repeat
 from .layer_norm import layer_norm
 from .matmul import qgemm, qlinear_matmul
 from .node import Node
@@ -310,6 +311,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "Resize": resample.resize,
     "DepthToSpace": resample.depth_to_space,
     "SpaceToDepth": resample.space_to_depth,
+    REPEAT: repeat,
 }
 #: Those that may make several tensors.
 _SEVERAL: dict[str, Callable[[Value, Node], list[Value]]] = {
@@ -329,4 +331,5 @@ _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm 
 #: What a model may consist of.
 SUPPORTED = (*_OPERATORS, *_SEVERAL, *_CONCATS, *ELEMENTWISE_OPERATORS, CHANNELWISE)
 #: Those that take numbers as well as codes.
-_SHAPERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Gather", "Slice", "Split")
+_SHAPERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Gather", "Slice", "Split",
+            REPEAT)

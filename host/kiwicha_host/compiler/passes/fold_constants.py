@@ -18,7 +18,7 @@ from ..ir.graph import Graph, Op
 from ..ir.onnx_op import to_node
 from .pairs_around_moves import MOVES
 
-__all__ = ["fold_constants"]
+__all__ = ["fold_constants", "results_of"]
 
 #: Those may draw random numbers.
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial",
@@ -41,10 +41,10 @@ def fold_constants(graph: Graph) -> Graph:
     for op in graph.ops:
         results, taken = None, [name for name in op.inputs if name]
         if _folds(op) and all(name in constants for name in taken):
-            results = _results(graph, op, constants)
+            results = results_of(graph, op, constants)
         elif all(name in constants or name in decoders for name in taken):
             if op.kind == "QuantizeLinear":
-                results = _results(graph, op, constants | _decoded(graph, op.inputs[0], decoders, constants))
+                results = results_of(graph, op, constants | _decoded(graph, op.inputs[0], decoders, constants))
             elif op.kind in ("DequantizeLinear", *MOVES) and len(op.outputs) == 1:
                 decoders[op.outputs[0]] = op
         constants |= results or {}
@@ -58,7 +58,7 @@ def _decoded(graph: Graph, name: str, decoders: Mapping[str, Op], constants: dic
     """The numbers `name` of constant codes."""
     source = decoders[name].inputs[0]
     known = constants if source in constants else constants | _decoded(graph, source, decoders, constants)
-    return _results(graph, decoders[name], known) or {}
+    return results_of(graph, decoders[name], known) or {}
 
 
 def _folds(op: Op) -> bool:
@@ -66,7 +66,7 @@ def _folds(op: Op) -> bool:
         isinstance(value, onnx.GraphProto) for value in op.attributes.values())
 
 
-def _results(graph: Graph, op: Op, constants: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+def results_of(graph: Graph, op: Op, constants: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
     outputs = [onnx.ValueInfoProto(name=name) for name in op.outputs if name]
     versions = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
     try:

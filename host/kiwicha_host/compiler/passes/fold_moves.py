@@ -7,6 +7,8 @@ import numpy as np
 
 from ..ir.graph import Op
 from .codes import Codes, Work, is_sound, read
+from .repeats import REPEAT
+from .repeats import on_codes as _repeat
 
 __all__ = ["MOVES", "on_codes"]
 
@@ -103,7 +105,7 @@ def _pad(work: Work, op: Op, made: Codes, result: str) -> Op | None:
 
 #: By the operator's kind: the operator on codes that makes the codes `result`, if there is one.
 MOVES: dict[str, Callable[[Work, Op, Codes, str], Op | None]] = {
-    "Concat": _concat, "Pad": _pad, "Split": _part,
+    "Concat": _concat, "Pad": _pad, "Split": _part, REPEAT: _repeat,
     # They choose among numbers.
     "Resize": _resize,
     **dict.fromkeys((*_REORDERS, *_MAXIMA, "DequantizeLinear"), _move)}
