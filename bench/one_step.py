@@ -4,7 +4,8 @@ Sums and products of two tensors: all 65,536 pairs of codes. Averages: random co
 scales and zero points, of int8 and of uint8 codes in turn. Simple scales are whole multiples of 1/64, so that many
 results are at halves; equal ones are one random number, as ONNX Runtime's quantizer gives them to AveragePool. A
 softmax's result has a scale of 1/512 to 1/64, a norm's one of 1/64 to 1/16, and simple ones are 1 / n. A batch
-normalization has a gain, a bias and a mean for each channel, random or multiples of 1/32.
+normalization has a gain, a bias and a mean for each channel, random or multiples of 1/32. A product's result has a
+scale of 50 to 1000 times those of its operands, of which one has 200 rows and the other 100 columns.
 """
 
 from typing import NamedTuple
@@ -34,7 +35,11 @@ OPERATORS: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
     "norm of 192": ("LayerNormalization", {"axis": -1}, (300, 192)),
     "batch normalization": ("BatchNormalization", {"epsilon": 0.0}, (16, 64, 64)),
     "RMS norm of 192": ("RMSNormalization", {"axis": -1}, (300, 192)),
-    "rotary of 64": ("RotaryEmbedding", {}, (4, 197, 64))}
+    "rotary of 64": ("RotaryEmbedding", {}, (4, 197, 64)),
+    "Gemm of 144, float bias": ("Gemm", {}, (144,)), "Conv of 144, float bias": ("Conv", {}, (144, 1, 1)),
+    "MatMul of 144, float bias": ("MatMul", {}, (144,))}
+#: Those with random weights and a bias of numbers.
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 class Share(NamedTuple):
@@ -83,12 +88,21 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
         for key, low in (("gain", 8), ("bias", -64), ("mean", -64), ("variance", 32)):
             numbers = rng.integers(low, 64, shape[0]) if kind == "simple" else rng.uniform(low, 64, shape[0])
             factors[key] = numbers / 32 if key != "variance" else np.ones(shape[0])
+    if op in _PRODUCTS:
+        times = rng.integers(50, 1000) if kind == "simple" else np.exp(rng.uniform(np.log(50), np.log(1000)))
+        scales[2] = scales[0] * scales[1] * np.float32(times)
+        factors = {"bias": rng.normal(0, 30 * scales[2], 100)}
     if op == "QLinearSoftmax":
         scales[2] = np.float32(1 / rng.integers(64, 512) if kind == "simple" else rng.uniform(1 / 512, 1 / 64))
     zeros = rng.integers(info.min, info.max, 3, dtype, endpoint=True)
     known = {f"{what}{i}": item for what, items in (("s", scales), ("z", zeros)) for i, item in enumerate(items)}
     names = ["x", "s0", "z0", *(["y0", "s1", "z1"] if two else []), "s2", "z2"]
-    if "QLinear" not in op:
+    if op in _PRODUCTS:
+        known |= {"w": rng.integers(-127, 128, (100, *shape) if op == "Conv" else (*shape, 100), np.int8),
+                  "z1": np.int8(0)}
+        names += ["w", "s1", "z1"]
+        nodes = _biased(op)
+    elif "QLinear" not in op:
         nodes = [helper.make_node("DequantizeLinear", names[:3], ["a"]),
                  helper.make_node(op, ["a", *factors], ["b"], **attributes),
                  helper.make_node("QuantizeLinear", ["b", "s2", "z2"], ["y"])]
@@ -96,7 +110,7 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
         nodes = [helper.make_node(op, names, ["y"], domain="com.microsoft", **attributes)]
     codes, element = np.arange(256).astype(np.uint8).view(dtype), helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     arrays = {"x": np.repeat(codes, 256), "y0": np.tile(codes, 256)} if two else {
-        "x": rng.integers(info.min, info.max, int(np.prod(shape)), dtype, endpoint=True)}
+        "x": rng.integers(info.min, info.max, (200, *shape) if op in _PRODUCTS else shape, dtype, endpoint=True)}
     value = helper.make_tensor_value_info
     constants = [numpy_helper.from_array(item, key) for key, item in known.items() if key in names]
     constants += [numpy_helper.from_array(np.float32(item), key) for key, item in factors.items()]
@@ -105,7 +119,17 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     version = 23 if op in ("RMSNormalization", "RotaryEmbedding") else 17
     model = helper.make_model(graph, ir_version=8, opset_imports=[
         helper.make_opsetid("", version), helper.make_opsetid("com.microsoft", 1)])
-    return model, {key: item.reshape(1, *shape) for key, item in arrays.items()}
+    return model, {key: item.reshape(-1, *shape) for key, item in arrays.items()}
+
+
+def _biased(op: str) -> list[onnx.NodeProto]:
+    """A product of numbers, plus numbers."""
+    last = "MatMul" if op == "MatMul" else ""
+    add = [helper.make_node("Add", [last, "bias"], ["c"])] if last else []
+    return [helper.make_node("DequantizeLinear", ["x", "s0", "z0"], ["a"]),
+            helper.make_node("DequantizeLinear", ["w", "s1", "z1"], ["b"]),
+            helper.make_node(op, ["a", "b"] if last else ["a", "b", "bias"], [last or "c"]), *add,
+            helper.make_node("QuantizeLinear", ["c", "s2", "z2"], ["y"])]
 
 
 def _onnxruntime(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -116,11 +140,11 @@ def _onnxruntime(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> np.nd
 
 
 def main(sets: int = 200) -> None:
-    print("operator              | scales | sets that differ | of all results | of one set's | codes")
+    print("operator                        | scales | sets that differ | of all results | of one set's | codes")
     for kind in SCALES:
         for name in OPERATORS:
             found = share(name, sets, kind)
-            print(f"{name:21} | {kind:6} | {found.differing:3} of {found.sets:8} | "
+            print(f"{name:31} | {kind:6} | {found.differing:3} of {found.sets:8} | "
                   f"{found.mean:14.4%} | {found.largest:12.2%} | {found.codes}", flush=True)
 
 

@@ -247,10 +247,8 @@ graph(x) -> (y)
     (Op("p", "MaxPool", ("X",), ("Y",), {"kernel_shape": [2, 2]}), quantize("s", "other"), {"other": np.uint8(3)}),
     (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(output_dtype=3), {}),
     (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(scale="ws"), {}),
-    (Op("p", "Gemm", ("X", "W", "B"), ("Y",)), quantize(), {"bs": np.array([0.5, 2], np.float32)}),
     (Op("p", "Gemm", ("X", "W", "B"), ("Y",)), quantize(), {"bs": np.ones(3, np.float32)}),
-    (Op("p", "Gemm", ("X", "W", "B"), ("Y",)), quantize(), {"bz": np.array([0, 1], np.int32)}),
-    (Op("p", "Gemm", ("X", "W", "f"), ("Y",)), quantize(), {"f": np.ones(2, np.float32)}),
+    (Op("p", "Gemm", ("X", "W", "f"), ("Y",)), quantize(), {"f": np.ones(2, np.float16)}),
     (Op("p", "Gemm", ("X", "W"), ("Y",), {"alpha": 2.0}), quantize(), {}),
     (Op("p", "Gemm", ("X", "W"), ("Y",), {"transA": 1}), quantize(), {}),
     (Op("p", "Gemm", ("X", "W"), ("Y",), {"transB": 1}), quantize(), {}),               # scales along the sums

@@ -11,7 +11,7 @@ __all__ = ["macs"]
 _CONVOLUTIONS = {"Conv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3), "ConvTranspose": (0, 1),
                  "kiwicha.QLinearConvTranspose": (0, 3)}
 _PRODUCTS = {"MatMul": (0, 1), "MatMulInteger": (0, 1), "Gemm": (0, 1), "QLinearMatMul": (0, 3),
-             "com.microsoft.QGemm": (0, 3), "kiwicha.QGemm": (0, 3)}
+             "com.microsoft.QGemm": (0, 3), "kiwicha.QGemm": (0, 3), "kiwicha.QLinearMatMul": (0, 3)}
 
 
 def macs(op: Op, graph: Graph, sizes: Mapping[str, int]) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..ir.layers import Layer
-from .constants import folded_bias, scales_of, weights_of
+from .constants import bias_of, folded_bias, scales_of, weights_of
 from .node import Node
 from .value import Value, as_rows
 
@@ -11,9 +11,10 @@ __all__ = ["qgemm", "qlinear_matmul"]
 
 
 def qlinear_matmul(value: Value, node: Node) -> None:
-    node.only()
+    """Also that of ONNX with a bias, input 8."""
+    node.only("ops")
     weights = weights_of(node, 2, 1)
-    _matmul(value, node, weights, np.zeros(weights.shape[1], np.int32), output=6)
+    _matmul(value, node, weights, bias_of(node, 8, weights.shape[1]), output=6)
 
 
 def qgemm(value: Value, node: Node) -> None:

@@ -16,6 +16,7 @@ from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
 from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
 from ..passes.fold_channels import CHANNELWISE
+from ..passes.fold_qdq import BIASED
 from ..passes.repeats import REPEAT
 from . import fused, moves, pooling, resample, top
 from .channels import channelwise
@@ -283,6 +284,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "QuantizeLinear": _quantize_linear,
     "QLinearConv": qlinear_conv,
     "QLinearMatMul": qlinear_matmul,
+    BIASED: qlinear_matmul,
     "kiwicha.QLinearConvTranspose": qlinear_conv_transpose,
     "com.microsoft.QGemm": qgemm,
     "kiwicha.QGemm": qgemm,
@@ -322,7 +324,7 @@ _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
     "com.microsoft.QLinearConcat": qlinear_concat,
 }
 #: Those that take a tensor's rows, each as a place.
-_ROW_TAKERS = ("QLinearMatMul", "kiwicha.QLinearLayerNormalization", "kiwicha.QLinearRMSNormalization",
+_ROW_TAKERS = ("QLinearMatMul", BIASED, "kiwicha.QLinearLayerNormalization", "kiwicha.QLinearRMSNormalization",
                "com.microsoft.QLinearSoftmax")
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "

@@ -2,6 +2,7 @@
 
 from .bind_dims import bind_dims
 from .drop_copies import drop_copies
+from .equal_codes import equal_codes
 from .fold_channels import fold_channels
 from .fold_choices import fold_choices
 from .fold_constants import fold_constants
@@ -21,5 +22,5 @@ __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
 PASSES = (standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points, transposed_weights,
-          unsigned_codes, fold_choices, fold_qdq, fold_elementwise, fold_channels, drop_copies, infer_types,
-          keep_batch)
+          unsigned_codes, equal_codes, fold_choices, fold_qdq, fold_elementwise, fold_channels, drop_copies,
+          infer_types, keep_batch)

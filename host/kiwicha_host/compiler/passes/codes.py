@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,9 +26,11 @@ class Work:
     def __init__(self, graph: Graph):
         self.constants = dict(graph.constants)
         self.opset = graph.opsets.get("", 0)
-        self._types = graph.types
+        self._ops, self._types = graph.ops, graph.types
         self._maker = {name: op for op in graph.ops for name in op.outputs if name}
         self._used = {*graph.inputs, *self.constants, *self._maker}
+        self._numbers = {*graph.outputs, *(name for op in graph.ops if op.kind != "QuantizeLinear"
+                                           for name in op.reads)}
         self._reads = Counter([*graph.outputs, *(name for op in graph.ops for name in op.reads)])
 
     def maker(self, name: str) -> Op | None:
@@ -51,6 +54,25 @@ class Work:
     def shared(self, op: Op) -> bool:
         """Whether more than one operator needs the result of `op`."""
         return self._reads[op.outputs[0]] > 1
+
+    @cached_property
+    def _readers(self) -> dict[str, list[Op]]:
+        """What takes a tensor, by name."""
+        readers: dict[str, list[Op]] = {}
+        for op in self._ops:
+            for name in dict.fromkeys(op.reads):
+                readers.setdefault(name, []).append(op)
+        return readers
+
+    def is_for_codes(self, op: Op) -> bool:
+        """Whether nothing needs the result of `op` but QuantizeLinear, perhaps several."""
+        return op.outputs[0] not in self._numbers
+
+    def is_quantized(self, op: Op) -> bool:
+        """The same, if need be after a Relu or Clip, which is all that needs it then."""
+        return self.is_for_codes(op) or (not self.shared(op) and any(
+            item.kind in ("Relu", "Clip") and self.is_for_codes(item)
+            for item in self._readers.get(op.outputs[0], [])))
 
     def fresh(self, name: str) -> str:
         """`name`, or one like it that is not in use."""
@@ -82,6 +104,21 @@ class Work:
         if code is None or scale is None or zero is None or not is_sound(scale, zero):
             return None
         return np.float32(int(code) - int(zero)) * scale
+
+    def numbers(self, name: str) -> np.ndarray | None:
+        """Constants, or what a DequantizeLinear makes of some."""
+        maker = self.maker(name)
+        source = read(maker) if maker is not None and maker.kind == "DequantizeLinear" else None
+        if source is None:
+            return self.array(name)
+        codes, scale, zero = (self.array(item) for item in (source.name, source.scale, source.zero))
+        if codes is None or scale is None or zero is None or scale.shape != zero.shape or scale.ndim > 1:
+            return None
+        shape = [1] * codes.ndim
+        if scale.size > 1:
+            shape[source.axis] = -1
+        steps = codes.astype(np.int64) - zero.astype(np.int64).reshape(shape)
+        return steps.astype(np.float32) * scale.reshape(shape)
 
     def equal(self, first: str, second: str) -> bool:
         """Whether both are the same number, and of one type."""

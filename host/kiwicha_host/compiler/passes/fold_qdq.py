@@ -3,8 +3,8 @@ operator on codes.
 
 Sums are integers, and a bias counts in steps of input scale times weight scale: so the results are those of ONNX
 Runtime, to the bit, wherever it fuses too. Where it leaves numbers between the pairs (a ConvTranspose; a Relu or
-Clip that the codes' range does not imply; on x86, signed codes that it has not made unsigned), its sums are
-rounded, and near a half its code may be the next one.
+Clip that the codes' range does not imply; a bias of numbers; a result that is quantized twice; on x86, signed
+codes that it has not made unsigned), its sums are rounded, and near a half its code may be the next one.
 """
 
 from dataclasses import replace
@@ -12,20 +12,22 @@ from dataclasses import replace
 import numpy as np
 
 from ..ir.graph import Graph, Op, with_unique_names
+from .biases import bias_of
 from .codes import Codes, Work, is_sound, read
 from .fold_averages import OF_MANY
 from .fold_moves import MOVES
 from .fold_rotary import ROTARY
 from .remove_dead import remove_dead
 
-__all__ = ["ON_CODES", "fold_qdq"]
+__all__ = ["BIASED", "ON_CODES", "fold_qdq"]
 
 #: How products are called that take codes; their weights' scales go along this axis.
 _PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1),
              "ConvTranspose": ("kiwicha.QLinearConvTranspose", 1)}
-_OTHERS = {**MOVES, **OF_MANY, **ROTARY}
+#: A MatMul of codes and the Add of its bias; its inputs are QLinearMatMul's, the bias, and what ``ops`` need.
+BIASED = "kiwicha.QLinearMatMul"
 #: The operators that may have a form that works on codes.
-ON_CODES = (*_PRODUCTS, *_OTHERS)
+ON_CODES = (*_PRODUCTS, *MOVES, *OF_MANY, *ROTARY)
 #: The attributes of a ConvTranspose that the chip has a rule for.
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "pads", "strides")
 
@@ -53,10 +55,10 @@ def _folded(work: Work, quantize: Op) -> list[Op] | None:
     limit, op = None, work.maker(made.name)
     if op is not None and op.kind in ("Relu", "Clip"):
         limit, op = op, work.maker(op.inputs[0])
-    if op is None or (op.kind in _PRODUCTS and any(map(work.shared, filter(None, (op, limit))))):
+    if op is None or (op.kind in _PRODUCTS and not work.is_quantized(op)):
         return None     # numbers that something else needs too are numbers first
     result = work.fresh(f"{op.outputs[0]}_codes") if limit else quantize.outputs[0]
-    fold = _product if op.kind in _PRODUCTS else _OTHERS.get(op.kind)
+    fold = _RULES.get(op.kind)
     # Of an operator with several outputs, this is the one.
     inner = fold(work, op, replace(made, name=limit.inputs[0] if limit else made.name), result) if fold else None
     outer = _limit(work, limit, made, result, quantize.outputs) if limit else None
@@ -88,7 +90,7 @@ def _product(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     weights = work.constants[w.name]
     if scales is None or scales.ndim > 1 or (scales.size > 1 and w.axis not in (axis, axis - weights.ndim)):
         return None
-    bias = _bias(work, op, x, w)
+    bias = bias_of(work, op.inputs[2] if len(op.inputs) > 2 else "", x, w, axis)
     if bias is None:
         return None
     ends = ("", made.scale, made.zero) if op.kind == "Gemm" else (made.scale, made.zero)
@@ -108,23 +110,36 @@ def _computed(work: Work, op: Op, x: Codes, w: Codes, made: Codes, result: str) 
               (result,))
 
 
-def _bias(work: Work, op: Op, x: Codes, w: Codes) -> str | None:
-    """The name of the int32 bias, "" for none; None for one in other steps than the sums'."""
-    if len(op.inputs) < 3 or not op.inputs[2]:
-        return ""
-    maker = work.maker(op.inputs[2])
-    if maker is None or maker.kind != "DequantizeLinear":
-        return None
-    name, scale, *zero = maker.inputs
-    bias, steps, zeros = work.array(name), work.array(scale), work.array(zero[0]) if zero and zero[0] else None
-    if bias is None or bias.dtype != np.int32 or steps is None or steps.dtype != np.float32:
-        return None
-    if zeros is not None and zeros.any():
-        return None
-    wanted = work.constants[x.scale].reshape(()) * work.constants[w.scale].reshape(-1)
-    if steps.size not in (1, wanted.size):
-        return None
-    return name if np.allclose(steps.reshape(-1), wanted, rtol=1e-5, atol=0) else None
+def _sum(work: Work, op: Op, made: Codes, result: str) -> Op | None:
+    """Add of a constant to a MatMul of codes, which nothing else needs: its bias. Or the last of a norm."""
+    for index, name in enumerate(op.inputs if work.is_quantized(op) else ()):
+        product = work.maker(name)
+        if product is None or product.kind != "MatMul" or work.shared(product):
+            continue
+        inner, bias = _product(work, product, made, result), op.inputs[1 - index]
+        x, w = work.codes(product, 0), work.codes(product, 1)
+        if inner is None or x is None or w is None or work.array(w.name) is None or not _is_flat(work, bias, name):
+            continue
+        steps = bias_of(work, bias, x, w, 1)
+        if steps is None:
+            continue
+        makers = [maker for item in (*product.inputs, bias) if (maker := work.maker(item)) is not None]
+        last = Op("quantize", "QuantizeLinear", (op.outputs[0], made.scale, made.zero), (result,))
+        inputs = (*inner.inputs, steps)
+        others = dict.fromkeys(name for item in (*makers, op) for name in item.inputs
+                               if name in work.constants and name not in inputs)
+        return Op(product.name, BIASED, (*inputs, *others), (result,), {"ops": (*makers, product, op, last)})
+    return OF_MANY[op.kind](work, op, made, result)
+
+
+def _is_flat(work: Work, bias: str, product: str) -> bool:
+    """Whether a bias gives the product no more dimensions."""
+    numbers, shape = work.numbers(bias), work.shape(product)
+    return numbers is not None and numbers.ndim <= max(1, 0 if shape is None else len(shape))
+
+
+#: By the operator's kind: the operator on codes that makes the codes `result`, if there is one.
+_RULES = {**MOVES, **OF_MANY, **ROTARY, **dict.fromkeys(_PRODUCTS, _product), "Add": _sum}
 
 
 def _limit(work: Work, op: Op, made: Codes, source: str, outputs: tuple[str, ...]) -> Op | None:

@@ -13,6 +13,7 @@ import numpy as np
 from ..ir.graph import Graph, Op, Type, with_unique_names
 from .codes import Work
 from .fold_elementwise import ELEMENTWISE
+from .fold_qdq import BIASED
 from .remove_dead import remove_dead
 
 __all__ = ["PLACES_GEMM", "keep_batch"]
@@ -96,7 +97,7 @@ class _Rows:
         if not data or any(name not in self.split for name in data) or len(op.outputs) != 1 or len({
                 (shape[:1], len(shape)) for shape in shapes}) != 1 or not _elements(shapes[-1][1:]):
             return False
-        if op.kind in (_GEMM, "QLinearMatMul"):
+        if op.kind in (_GEMM, "QLinearMatMul", BIASED):
             weights = self.work.array(op.inputs[3])
             return data == [op.inputs[0]] and weights is not None and weights.ndim == 2 and not op.attributes.get(
                 "transA")
