@@ -8,6 +8,7 @@ from ..ir.graph import Graph, Op
 from ..ir.layers import LayerCheck, LayerGraph, RowLayer
 from ..passes.fold_elementwise import FUNCTIONS
 from ..passes.fold_qdq import ON_CODES
+from ..passes.integer_products import OF_SUMS
 from ..passes.repeats import REPEAT
 from .to_layers import NUMBERS, SUPPORTED, LayerBuilder
 
@@ -66,9 +67,12 @@ class Growth:
             if op.name in self._sizeless:
                 self.why[op.name] = self._sizeless[op.name]
                 continue
-            if op.kind not in SUPPORTED:
+            if op.kind == OF_SUMS:
+                self.why[op.name] = "makes numbers of the chip's sums: no QuantizeLinear stands behind the product"
+            elif op.kind not in SUPPORTED:
                 self.why[op.name] = "computes in floating point; the chip needs codes" if op.kind in _FLOATS else (
                     f"the chip does not run {op.kind}")
+            if op.name in self.why:
                 continue
             if not all(name in self._done or name in self._builder.values for name in op.reads):
                 self._foresee(op)

@@ -100,6 +100,8 @@ class LayerBuilder:
             The chip cannot do it there; all is as it was before.
         """
         node = Node(op, self._graph.constants)
+        if op.kind in _PRODUCTS:
+            raise node.error("is a program of its own; load_model runs models of several")
         if op.kind not in SUPPORTED:
             known = [kind for kind in SUPPORTED if not kind.startswith("kiwicha.")]
             raise node.error(f"not supported; the chip runs {', '.join(known)}")
@@ -327,6 +329,8 @@ _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
 _ROW_TAKERS = ("QLinearMatMul", BIASED, "kiwicha.QLinearLayerNormalization", "kiwicha.QLinearRMSNormalization",
                "com.microsoft.QLinearSoftmax")
 _CODES = ("QuantizeLinear", "DequantizeLinear")
+#: Their results are sums.
+_PRODUCTS = ("ConvInteger", "MatMulInteger")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
           "constants, MaxPool, averages, softmax, layer and RMS normalization, functions of one tensor or of its "
           "channels, sums and products of two, what moves elements, and what finds the largest")

@@ -10,6 +10,7 @@ from .fold_elementwise import fold_elementwise
 from .fold_qdq import fold_qdq
 from .fold_shapes import fold_shapes
 from .infer_types import infer_types
+from .integer_products import integer_products
 from .keep_batch import keep_batch
 from .pairs import pairs
 from .remove_dead import remove_dead
@@ -23,4 +24,4 @@ __all__ = ["PASSES", "bind_dims"]
 #: In this order, after the dimensions have their sizes.
 PASSES = (standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points, transposed_weights,
           unsigned_codes, equal_codes, fold_choices, fold_qdq, fold_elementwise, fold_channels, drop_copies,
-          infer_types, keep_batch)
+          integer_products, infer_types, keep_batch)

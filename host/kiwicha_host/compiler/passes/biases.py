@@ -6,7 +6,7 @@ import numpy as np
 
 from .codes import Codes, Work
 
-__all__ = ["bias_of"]
+__all__ = ["bias_of", "exact_bias"]
 
 _MOST = np.iinfo(np.int32).max
 
@@ -30,9 +30,8 @@ def bias_of(work: Work, name: str, x: Codes, w: Codes, axis: int) -> str | None:
         return ""
     weights, scales = work.constants[w.name], work.constants[w.scale].reshape(-1)
     wanted = work.constants[x.scale].reshape(()) * scales
-    maker = work.maker(name)
-    if maker is not None and maker.kind == "DequantizeLinear" and _has_steps(work, maker.inputs, wanted):
-        return maker.inputs[0]
+    if exact := exact_bias(work, name, wanted):
+        return exact
     numbers, outputs = work.numbers(name), weights.shape[axis]
     if numbers is None or numbers.dtype != np.float32 or numbers.size not in (1, outputs) or (
             prod(numbers.shape[:-1]) != 1):
@@ -47,12 +46,17 @@ def bias_of(work: Work, name: str, x: Codes, w: Codes, axis: int) -> str | None:
     return work.constant(f"{name}:steps", steps.astype(np.int32))
 
 
-def _has_steps(work: Work, inputs: tuple[str, ...], wanted: np.ndarray) -> bool:
-    name, scale, *zero = inputs
-    bias, steps, zeros = work.array(name), work.array(scale), work.array(zero[0]) if zero and zero[0] else None
-    return (bias is not None and bias.dtype == np.int32 and steps is not None and steps.dtype == np.float32
+def exact_bias(work: Work, name: str, wanted: np.ndarray) -> str:
+    """The name of the int32 codes in the steps `wanted` that the bias `name` is made of; "" for another bias."""
+    maker = work.maker(name)
+    if maker is None or maker.kind != "DequantizeLinear":
+        return ""
+    codes, scale, *zero = maker.inputs
+    bias, steps, zeros = work.array(codes), work.array(scale), work.array(zero[0]) if zero and zero[0] else None
+    same = (bias is not None and bias.dtype == np.int32 and steps is not None and steps.dtype == np.float32
             and not (zeros is not None and zeros.any()) and steps.size in (1, wanted.size)
             and np.allclose(steps.reshape(-1), wanted, rtol=1e-5, atol=0))
+    return codes if same else ""
 
 
 def _centred(work: Work, w: Codes, axis: int) -> np.ndarray:

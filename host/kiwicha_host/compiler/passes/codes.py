@@ -1,7 +1,7 @@
 """Codes in a model with pairs of QuantizeLinear and DequantizeLinear: what they are and who makes them."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -106,18 +106,21 @@ class Work:
         return np.float32(int(code) - int(zero)) * scale
 
     def numbers(self, name: str) -> np.ndarray | None:
-        """Constants, or what a DequantizeLinear makes of some."""
+        """Constants, or what a DequantizeLinear makes of some; its zero point may be missing."""
         maker = self.maker(name)
-        source = read(maker) if maker is not None and maker.kind == "DequantizeLinear" else None
-        if source is None:
+        if maker is None or maker.kind != "DequantizeLinear":
             return self.array(name)
-        codes, scale, zero = (self.array(item) for item in (source.name, source.scale, source.zero))
-        if codes is None or scale is None or zero is None or scale.shape != zero.shape or scale.ndim > 1:
+        codes, scale, *zeros = (self.array(item) for item in filter(None, maker.inputs))
+        source = read(replace(maker, inputs=(*maker.inputs[:2], "zero")))
+        zero = zeros[0] if zeros else np.zeros((), np.int32)
+        if source is None or codes is None or scale is None or zero is None or scale.ndim > 1:
             return None
         shape = [1] * codes.ndim
         if scale.size > 1:
+            if not -codes.ndim <= source.axis < codes.ndim or codes.shape[source.axis] != scale.size:
+                return None
             shape[source.axis] = -1
-        steps = codes.astype(np.int64) - zero.astype(np.int64).reshape(shape)
+        steps = codes.astype(np.int64) - zero.astype(np.int64).reshape(shape if zero.size > 1 else ())
         return steps.astype(np.float32) * scale.reshape(shape)
 
     def equal(self, first: str, second: str) -> bool:

@@ -1,0 +1,120 @@
+"""Products of codes whose results stay numbers: integers on the chip, and the host has their scales and biases.
+
+Such are a model's last layer without a QuantizeLinear behind it, or a residual that is added before one. Sums are
+exact, and rounded once or twice when they become float32; ONNX Runtime does the same, or adds up numbers.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..ir.graph import Graph, Op, with_unique_names
+from .biases import exact_bias
+from .codes import Codes, Work, is_sound
+from .remove_dead import remove_dead
+
+__all__ = ["OF_SUMS", "integer_products"]
+
+#: What makes numbers of sums: its ``ops`` add a bias, multiply by a scale, or both.
+OF_SUMS = "kiwicha.NumbersOfSums"
+#: Kinds of products, and those of integers.
+_KINDS = {"Conv": "ConvInteger", "Gemm": "MatMulInteger", "MatMul": "MatMulInteger"}
+#: The first version of ONNX that has these.
+_SINCE = 10
+#: ONNX's number for the type of results.
+_FLOAT = 1
+
+
+def integer_products(graph: Graph) -> Graph:
+    """The graph with ConvInteger and MatMulInteger in the place of Conv, Gemm and MatMul of codes.
+
+    Convolutions in groups stay as they are: the chip would compute each group by itself.
+    """
+    work, ops = Work(graph), list[Op]()
+    for op in graph.ops:
+        product = _read(work, op) if op.kind in _KINDS and work.opset >= _SINCE else None
+        ops += [op] if product is None else _written(work, op, product)
+    if len(ops) == len(graph.ops):
+        return graph
+    return with_unique_names(remove_dead(graph.with_ops(tuple(ops), work.constants)))
+
+
+@dataclass(frozen=True)
+class _Product:
+    """Two operands' codes and zero points by name, the product's scale and, "" for none, its bias, which is one of
+    integers or of numbers."""
+    codes: tuple[str, str]
+    zeros: tuple[str, str]
+    scale: np.ndarray
+    integers: str = ""
+    numbers: str = ""
+
+
+def _read(work: Work, op: Op) -> _Product | None:
+    """What `op` multiplies; None if that has to be done in numbers."""
+    x, w = work.codes(op, 0), work.codes(op, 1)
+    known = {"transA": 0, "beta": 1, "group": 1}
+    if x is None or w is None or any(op.attributes.get(name, value) != value for name, value in known.items()):
+        return None
+    if op.kind == "Conv" and (work.array(w.name) is None or len(work.shape(op.outputs[0]) or ()) not in (3, 4)):
+        return None
+    transposed = op.attributes.get("transB", 0)
+    scale, zero = _steps(work, w, 0 if op.kind == "Conv" or transposed else 1), work.scalar(x.zero)
+    if scale is None or not is_sound(work.scalar(x.scale), zero):
+        return None
+    second = w.name
+    if transposed:
+        weights = work.array(w.name)
+        if weights is None:
+            return None
+        second = work.constant(f"{w.name}:transposed", np.ascontiguousarray(weights.T))
+    scale = np.asarray(work.constants[x.scale].reshape(()) * scale * np.float32(op.attributes.get("alpha", 1)))
+    bias = op.inputs[2] if len(op.inputs) > 2 else ""
+    exact = exact_bias(work, bias, scale.reshape(-1)) if bias else ""
+    if op.kind == "Conv" and bias and not exact and work.numbers(bias) is None:
+        return None
+    return _Product((x.name, second), (x.zero, _zero(work, w)), scale, exact, "" if exact else bias)
+
+
+def _steps(work: Work, w: Codes, axis: int) -> np.ndarray | None:
+    """The scales of the second operand, one or one for each output, along `axis`, if there are such."""
+    scales, zeros, weights = work.array(w.scale), work.array(w.zero), work.array(w.name)
+    if scales is None or zeros is None or scales.shape != zeros.shape or not all(
+            is_sound(scale, zeros) for scale in scales.reshape(-1)):
+        return None
+    if scales.size == 1:
+        return scales.reshape(())
+    along = weights is not None and w.axis in (axis, axis - weights.ndim) and scales.ndim == 1
+    return scales if along and not (zeros != zeros[0]).any() else None
+
+
+def _zero(work: Work, w: Codes) -> str:
+    """The one zero point of the second operand."""
+    zeros = work.constants[w.zero]
+    return w.zero if zeros.size == 1 else work.constant(f"{w.zero}:one", zeros[:1].reshape(()))
+
+
+def _written(work: Work, op: Op, product: _Product) -> list[Op]:
+    """The product, and what makes numbers of it."""
+    beside = (-1, *[1] * (len(work.shape(op.outputs[0]) or ()) - 2)) if op.kind == "Conv" else (-1,)
+    sums = work.fresh(f"{op.outputs[0]}:sums")
+    whole = Op(op.name, _KINDS[op.kind], (*product.codes, *product.zeros), (sums,),
+               op.attributes if op.kind == "Conv" else {})
+    inputs, ops = [sums], list[Op]()
+
+    def then(kind: str, operand: str | np.ndarray, **attributes: int) -> None:
+        if isinstance(operand, np.ndarray):
+            operand = work.constant(f"{sums}:{kind}", operand.reshape(beside if operand.size > 1 else ()))
+        taken = (ops[-1].outputs[0] if ops else sums, *filter(None, [operand]))
+        inputs.extend(taken[1:])
+        ops.append(Op(f"{len(ops)}", kind, taken, (f"{len(ops)}",), attributes))
+
+    if product.integers:
+        then("Add", work.constants[product.integers])
+    then("Cast", "", to=_FLOAT)
+    then("Mul", product.scale)
+    if product.numbers:
+        numbers = work.numbers(product.numbers)
+        then("Add", product.numbers if numbers is None or op.kind != "Conv" else numbers)
+    ops[-1] = replace(ops[-1], outputs=op.outputs)
+    return [whole, Op(f"{op.name}:numbers", OF_SUMS, tuple(inputs), op.outputs, {"ops": tuple(ops)})]
