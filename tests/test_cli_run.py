@@ -70,8 +70,8 @@ def test_run_a_model_with_inputs_and_outputs(run):
         shutil.rmtree("out")
     status, out, err = run("run", "model.onnx", "left.npy", "right.npy", *GOLDEN)
     assert status == 0 and re.fullmatch(r"kiwicha: \d+ of \d+ operators ran on the host, with 0 of 312 "
-                                        r"multiply-accumulates; --json lists them\n  Tanh 'Tanh\d+': computes in "
-                                        r"floating point; the chip needs codes\n", err)
+                                        r"multiply-accumulates; --json lists them\n  Tanh 'Tanh\d+': no "
+                                        r"QuantizeLinear stands behind it\n", err)
 
 
 def test_run_and_wrong_inputs(run, no_device):

@@ -6,10 +6,12 @@ from dataclasses import replace
 from ..errors import CompileError
 from ..ir.graph import Graph, Op
 from ..ir.layers import LayerCheck, LayerGraph, RowLayer
+from ..passes.codes import Work
 from ..passes.fold_elementwise import FUNCTIONS
 from ..passes.fold_qdq import ON_CODES
 from ..passes.integer_products import OF_SUMS
 from ..passes.repeats import REPEAT
+from .floating import why_floating, why_of_sums
 from .to_layers import NUMBERS, SUPPORTED, LayerBuilder
 
 __all__ = ["Growth", "is_cause"]
@@ -48,7 +50,7 @@ class Growth:
         self._graph, self._done, self._others, self._check = graph, done, others, check
         self.why: dict[str, str] = {}
         self._later = set[str]()    # what joins an operator that cannot run yet
-        self._sizeless = _sizeless(graph)
+        self._sizeless, self._work = _sizeless(graph), Work(graph)
         self._makers = {name: op for op in graph.ops for name in op.outputs}
         self._readers: dict[str, list[Op]] = {}
         for op in graph.ops:
@@ -68,9 +70,9 @@ class Growth:
                 self.why[op.name] = self._sizeless[op.name]
                 continue
             if op.kind == OF_SUMS:
-                self.why[op.name] = "makes numbers of the chip's sums: no QuantizeLinear stands behind the product"
+                self.why[op.name] = why_of_sums(self._work, op)
             elif op.kind not in SUPPORTED:
-                self.why[op.name] = "computes in floating point; the chip needs codes" if op.kind in _FLOATS else (
+                self.why[op.name] = why_floating(self._work, op) if op.kind in _FLOATS else (
                     f"the chip does not run {op.kind}")
             if op.name in self.why:
                 continue
@@ -79,7 +81,7 @@ class Growth:
                 continue
             try:
                 if all(name in self._graph.constants for name in op.reads):
-                    raise CompileError(_CONSTANT)
+                    raise CompileError(_USELESS if op.kind == "DequantizeLinear" else _CONSTANT)
                 self._builder.add(op)
                 self._ops[op.name] = op
             except CompileError as error:
