@@ -72,28 +72,7 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     info, two = np.iinfo(dtype), op in ("QLinearAdd", "QLinearMul")
     scales = rng.integers(1, 20, 3) / 64 if kind == "simple" else np.exp(rng.uniform(-4, 0, 3))
     scales = np.float32(scales if kind != "equal" else [scales[0]] * 3)
-    if op == "QLinearMul":
-        times = np.float32(rng.uniform(1, 100)) if kind == "random" else rng.integers(1, 100)
-        scales[2] = scales[0] * scales[1] * times
-    factors = {}
-    if op.endswith("Normalization"):
-        factors = {"gain": rng.uniform(0.5, 2, shape[-1]), "bias": rng.normal(0, 0.5, shape[-1])}
-        if op == "RMSNormalization":
-            del factors["bias"]
-        scales[2] = np.float32(1 / rng.integers(16, 64) if kind == "simple" else rng.uniform(1 / 64, 1 / 16))
-    if op == "RotaryEmbedding":
-        turns = rng.uniform(-200, 200, (1, shape[-2], shape[-1] // 2))
-        factors = {"cos": np.cos(turns), "sin": np.sin(turns)}
-    if op == "BatchNormalization":
-        for key, low in (("gain", 8), ("bias", -64), ("mean", -64), ("variance", 32)):
-            numbers = rng.integers(low, 64, shape[0]) if kind == "simple" else rng.uniform(low, 64, shape[0])
-            factors[key] = numbers / 32 if key != "variance" else np.ones(shape[0])
-    if op in _PRODUCTS:
-        times = rng.integers(50, 1000) if kind == "simple" else np.exp(rng.uniform(np.log(50), np.log(1000)))
-        scales[2] = scales[0] * scales[1] * np.float32(times)
-        factors = {"bias": rng.normal(0, 30 * scales[2], 100)}
-    if op == "QLinearSoftmax":
-        scales[2] = np.float32(1 / rng.integers(64, 512) if kind == "simple" else rng.uniform(1 / 512, 1 / 64))
+    factors = _factors(rng, op, kind, shape, scales)
     zeros = rng.integers(info.min, info.max, 3, dtype, endpoint=True)
     known = {f"{what}{i}": item for what, items in (("s", scales), ("z", zeros)) for i, item in enumerate(items)}
     names = ["x", "s0", "z0", *(["y0", "s1", "z1"] if two else []), "s2", "z2"]
@@ -108,18 +87,52 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
                  helper.make_node("QuantizeLinear", ["b", "s2", "z2"], ["y"])]
     else:
         nodes = [helper.make_node(op, names, ["y"], domain="com.microsoft", **attributes)]
-    codes, element = np.arange(256).astype(np.uint8).view(dtype), helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    codes = np.arange(256).astype(np.uint8).view(dtype)
     arrays = {"x": np.repeat(codes, 256), "y0": np.tile(codes, 256)} if two else {
         "x": rng.integers(info.min, info.max, (200, *shape) if op in _PRODUCTS else shape, dtype, endpoint=True)}
-    value = helper.make_tensor_value_info
-    constants = [numpy_helper.from_array(item, key) for key, item in known.items() if key in names]
-    constants += [numpy_helper.from_array(np.float32(item), key) for key, item in factors.items()]
-    graph = helper.make_graph(nodes, name, [value(item, element, ["N", *shape]) for item in arrays],
-                              [value("y", element, None)], constants)
-    version = 23 if op in ("RMSNormalization", "RotaryEmbedding") else 17
-    model = helper.make_model(graph, ir_version=8, opset_imports=[
+    constants = {key: item for key, item in known.items() if key in names}
+    constants |= {key: np.float32(item) for key, item in factors.items()}
+    return _model(name, nodes, {item: ["N", *shape] for item in arrays}, constants, dtype), {
+        key: item.reshape(-1, *shape) for key, item in arrays.items()}
+
+
+def _factors(rng: np.random.Generator, op: str, kind: str, shape: tuple[int, ...], scales: np.ndarray
+             ) -> dict[str, np.ndarray]:
+    """What an operator takes beside its operand, in order; the result's scale changes to what suits it."""
+    factors = {}
+    if op == "QLinearMul":
+        times = np.float32(rng.uniform(1, 100)) if kind == "random" else rng.integers(1, 100)
+        scales[2] = scales[0] * scales[1] * times
+    elif op.endswith("Normalization"):
+        factors = {"gain": rng.uniform(0.5, 2, shape[-1]), "bias": rng.normal(0, 0.5, shape[-1])}
+        scales[2] = np.float32(1 / rng.integers(16, 64) if kind == "simple" else rng.uniform(1 / 64, 1 / 16))
+        if op == "RMSNormalization":
+            del factors["bias"]
+        elif op == "BatchNormalization":
+            rows = {key: rng.integers(low, 64, shape[0]) if kind == "simple" else rng.uniform(low, 64, shape[0])
+                    for key, low in (("gain", 8), ("bias", -64), ("mean", -64))}
+            factors = {**{key: row / 32 for key, row in rows.items()}, "variance": np.ones(shape[0])}
+    elif op == "RotaryEmbedding":
+        turns = rng.uniform(-200, 200, (1, shape[-2], shape[-1] // 2))
+        factors = {"cos": np.cos(turns), "sin": np.sin(turns)}
+    elif op in _PRODUCTS:
+        times = rng.integers(50, 1000) if kind == "simple" else np.exp(rng.uniform(np.log(50), np.log(1000)))
+        scales[2] = scales[0] * scales[1] * np.float32(times)
+        factors = {"bias": rng.normal(0, 30 * scales[2], 100)}
+    elif op == "QLinearSoftmax":
+        scales[2] = np.float32(1 / rng.integers(64, 512) if kind == "simple" else rng.uniform(1 / 512, 1 / 64))
+    return factors
+
+
+def _model(name: str, nodes: list[onnx.NodeProto], inputs: dict[str, list[int | str]],
+           constants: dict[str, np.ndarray], dtype: type) -> onnx.ModelProto:
+    value, element = helper.make_tensor_value_info, helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        nodes, name, [value(item, element, shape) for item, shape in inputs.items()], [value("y", element, None)],
+        [numpy_helper.from_array(np.asarray(item), key) for key, item in constants.items()])
+    version = 23 if any(node.op_type in ("RMSNormalization", "RotaryEmbedding") for node in nodes) else 17
+    return helper.make_model(graph, ir_version=8, opset_imports=[
         helper.make_opsetid("", version), helper.make_opsetid("com.microsoft", 1)])
-    return model, {key: item.reshape(-1, *shape) for key, item in arrays.items()}
 
 
 def _biased(op: str) -> list[onnx.NodeProto]:
