@@ -59,7 +59,7 @@ def test_each_instruction_belongs_to_a_part(step):
     assert len(layers.of_instruction) == len(run.template.code) == run.result.trace.program_count
     # What is streamed says where it belongs, however early it is brought.
     matrices = [*itertools.chain(*memory.layers), memory.head]
-    parts = [*(part for part in PARTS[1:-1] for _ in range(2)), "head"]
+    parts = [*(part for part in PARTS[1:-1] for _ in range(3 if part.endswith("attention") else 2)), "head"]
     regions = {matrix.region.base: (matrix.region.base + matrix.region.size, part)
                for matrix, part in zip(matrices, parts, strict=True)}
     seen = set()

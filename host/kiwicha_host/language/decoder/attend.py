@@ -18,7 +18,7 @@ from .tile import Tile, TileLines
 __all__ = ["Attend"]
 
 #: The share of the scratchpad that scores may have, and the most lines.
-_SCORES_SHARE, _SCORES_LINES = 8, 1024
+_SCORES_SHARE, _SCORES_LINES = 8, 1536
 
 
 class Attend:

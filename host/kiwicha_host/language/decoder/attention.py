@@ -38,8 +38,7 @@ class Attention:
         shape, heads, rows = self._shape, shared_heads(self._shape), step.rows
         #: Lines of a row of Q, K and V.
         self.row = (shape.q + shape.k + shape.v) // self._columns * self._words
-        self._positions = Positions(lines, layers, memory.positions, step,
-                                    shape.model.heads + shape.model.kv_heads, shape.half_head)
+        self._positions = Positions(lines, layers, memory.positions, step, shape.model.heads, shape.half_head)
         self._q_codes = lines.code_lines(rows, shape.q)
         self._k_codes = lines.take(rows * shape.k // self._columns)
         self._v_codes = lines.take(rows * shape.v // self._columns)
@@ -54,18 +53,18 @@ class Attention:
         self._positions.load()
         self._keep.begin()
 
-    def turn(self) -> None:
-        """Script: RoPE of all heads of Q and K."""
-        heads = Vectors(self._work, self._shape.head // self._columns * self._words, self.row)
-        self._positions.turn(heads, self._shape.model.heads + self._shape.model.kv_heads, heads)
+    def _turn(self, first: int, count: int) -> None:
+        """Script: RoPE of heads from column `first` on."""
+        heads = Vectors(self._work + first // self._columns * self._words,
+                        self._shape.head // self._columns * self._words, self.row)
+        self._positions.turn(heads, count, heads)
 
     def remember(self, layer: int) -> None:
-        """Script: keys and values of the step's rows as codes, into the cache."""
-        lines, script = self._shape.k // self._columns, self._layers.script
+        """Script: RoPE of K; keys and values of the step's rows as codes, on their way into the cache."""
+        self._turn(self._shape.q, self._shape.model.kv_heads)
         for number, run in enumerate(self._step.runs):
             kept = self._memory.caches[layer][run.sequence].kept(0)
-            script.do(partial(self._remember, number, kept))
-            self._keep.keys(number, self._k_codes + number * self._step.length * lines, kept)
+            self._layers.script.do(partial(self._remember, number, kept))
 
     def _remember(self, number: int, kept: Kept) -> None:
         """All of a run's keys as codes, and values to memory, and the scales of both."""
@@ -80,6 +79,7 @@ class Attention:
                         keep.scale_line(k_blocks + head))
         keep.scales(number, 0, k_blocks, kept.key_scales, kept)
         keep.scales(number, k_blocks, heads, kept.value_scales[0], kept)
+        keep.put_aside(number, self._k_codes + row * k_lines)
         keep.values(number, self._v_codes + row * v_lines, v_lines, kept, shape.v)
 
     def _codes(self, words: int, first: int, size: int, row: int, out: int, out_row: int, scale_line: int) -> None:
@@ -90,10 +90,13 @@ class Attention:
             out + row * out_row + block, (0, out_row), parts=(size // self._columns, self._words),
             scales=(KEPT, scale_line))
 
-    def queries(self) -> None:
-        """Script: Q as codes; heads that share K and V, of rows that are attended for together, share lines of
-        scales.
+    def queries(self, layer: int) -> None:
+        """Script: RoPE of Q, and Q as codes; heads that share K and V, of rows that are attended for together,
+        share lines of scales. Meanwhile the keys reach the cache.
         """
+        self._turn(0, self._shape.model.heads)
+        for number, run in enumerate(self._step.runs):
+            self._keep.keys(number, self._memory.caches[layer][run.sequence].kept(0))
         for batch in self._attend.batches():
             for kv_head in range(self._shape.model.kv_heads):
                 self._layers.script.do(partial(self._queries, batch, kv_head))

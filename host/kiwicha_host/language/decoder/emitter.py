@@ -73,10 +73,11 @@ class Emitter:
         """A guess of what products and passes of the vector unit take so far, one after the other."""
         return self._array + self._passes
 
-    def _pass(self, blocks: int, is_row: bool, has_function: bool) -> None:
-        """Blocks of columns: an element a lane and cycle, or, of functions, one a cycle."""
-        is_serial = has_function and not is_row
-        self._passes += blocks * self.columns // (1 if is_serial else self.config.vector_lanes)
+    def _pass(self, blocks: int, lines: int, is_serial: bool) -> None:
+        """Blocks of columns, for each of which the operands' port reads so many lines: an element a lane and
+        cycle, or, of functions, one a cycle.
+        """
+        self._passes += blocks * max(lines, self.columns // (1 if is_serial else self.config.vector_lanes))
 
     def __len__(self) -> int:
         return len(self._builder)
@@ -172,7 +173,8 @@ class Emitter:
         """
         (count2, stride2), (count3, stride3) = loops
         top = fields.get("top", 0)
-        self._pass(count2 * count3 * parts[0], row, "function" in fields)
+        lines = (0 if acc else self.words) + (self.words if b is not None and b[1] == SecondSource.WORDS else 0)
+        self._pass(count2 * count3 * parts[0], lines, not row and "function" in fields)
         out_loops = [((2 * top or 1) if row else count2, out_strides[0]), (count3, out_strides[1])]
         a_loops = [*loops, parts, window]
         reads = set(_accumulators(a, 1 + sum((count - 1) * stride for count, stride in a_loops)) if acc else

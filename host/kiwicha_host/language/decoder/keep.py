@@ -62,21 +62,24 @@ class Keep:
                          rows=self._step.length, row_stride=kept.value_pitch, row_lines=row_lines,
                          writes=[kept.name])
 
-    def keys(self, run: int, line: int, kept: Kept) -> None:
+    def put_aside(self, run: int, line: int) -> None:
+        """Rows of keys, codes, to where :meth:`keys` finds them."""
+        size = self._key
+        self._emit.store(self._aside(run), size, line, segment=self._columns, rows=self._step.length,
+                         row_stride=size, row_lines=size // self._columns, writes=[self._relay_name])
+
+    def _aside(self, run: int, index: int = 0) -> int:
+        return self._relay + (run * self._step.length + index) * self._key
+
+    def keys(self, run: int, kept: Kept) -> None:
         """Script: rows of codes become columns: by way of memory, from where each byte gets a line of its own."""
-        self._script.do(partial(self._put_aside, line))
         for index in range(self._step.length):
             self._script.do(partial(self._turn, run, index, kept))
-
-    def _put_aside(self, line: int) -> None:
-        emit, size = self._emit, self._key
-        emit.store(self._relay, size, line, segment=self._columns, rows=self._step.length, row_stride=size,
-                   row_lines=size // self._columns, writes=[self._relay_name])
 
     def _turn(self, run: int, index: int, kept: Kept) -> None:
         """A row of codes to a column."""
         emit, size, through = self._emit, self._key, self._bytes[index % 2]
-        emit.load(self._relay + index * size, 1, through, segment=1, rows=size, row_stride=1, row_lines=1,
+        emit.load(self._aside(run, index), 1, through, segment=1, rows=size, row_stride=1, row_lines=1,
                   reads=[self._relay_name])
         emit.store(self._at(kept.keys, run, index), 1, through, segment=1, rows=size, row_stride=kept.pitch,
                    row_lines=1, writes=[kept.name])

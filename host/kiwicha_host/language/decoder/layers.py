@@ -18,7 +18,7 @@ from .script import Script
 __all__ = ["Codes", "GROUP_BLOCKS", "LOG2_E", "Layers", "Rows", "Shared", "bits"]
 
 #: Blocks of columns whose sums leave the accumulators together, while the next are computed.
-GROUP_BLOCKS = 16
+GROUP_BLOCKS = 4
 LOG2_E = 1.4426950408889634
 
 #: First line of rows' words, lines from one to the next, and how many.
@@ -144,6 +144,13 @@ class Layers:
                 codes.line + (first + start) // columns, (0, codes.size // columns),
                 parts=(some // columns, self.words), b=b,
                 scales=(codes.numbers, codes.scales + (first + start) // codes.numbers.block * scale_lines))
+
+    def quantize_rows(self, rows: Rows, size: int, codes: Codes, factor: int | None = None) -> None:
+        """Script: the same, whole rows, and where these are multiplied from."""
+        def action() -> None:
+            self.quantize(rows, size, codes, factor)
+            self.relay(codes.line, rows[2], size)
+        self.script.do(action)
 
     def relay(self, line: int, rows: int, size: int) -> None:
         """Rows of `size` codes, from lines of `columns` to lines of `rows` of the array."""

@@ -46,7 +46,7 @@ class DecoderMemory(BaseMemory):
 
     Attributes
     ----------
-    layers : list of four PackedMatrix each
+    layers : list of five PackedMatrix each
     head : PackedMatrix
     embedding : Table
     """
@@ -55,7 +55,8 @@ class DecoderMemory(BaseMemory):
                  chunk_lines: int):
         super().__init__(config, context, sequences, chunk_lines)
         self.shape, numbers = shape, shape.numbers
-        sizes = [(shape.width, shape.q + shape.k + shape.v), (shape.model.heads * shape.value_head, shape.width),
+        attended = shape.model.heads * shape.value_head
+        sizes = [(shape.width, shape.q), (shape.width, shape.k + shape.v), (attended, shape.width),
                  (shape.width, 2 * shape.ffn), (shape.ffn, shape.width)]
         self.layers = [[self.matrix(k, n, numbers) for k, n in sizes] for _ in range(shape.model.layers)]
         self.head = self.matrix(shape.width, shape.vocabulary, numbers)
@@ -84,7 +85,7 @@ class DecoderMemory(BaseMemory):
         shape, image, model = self.shape, self.image(), rotated(model)
         for packed, layer in zip(self.layers, model.layers, strict=True):
             for number, matrix in enumerate(layer_matrices(shape, layer)):
-                self.put_matrix(image, packed[number], matrix, pairs=number == 2)
+                self.put_matrix(image, packed[number], matrix, pairs=number == 3)
         self.put_matrix(image, self.head, head_matrix(shape, model))
         self.put_rows(image, self.embedding, model.embedding)
         self.put_tables(image, shape.model.rope_frequencies)

@@ -14,7 +14,7 @@ from .step import Indices, Run, Step
 __all__ = ["PositionTables", "Positions", "Vectors"]
 
 #: Rows whose products with sines and cosines are there at the same time.
-_TURNED_ROWS = 4
+_TURNED_ROWS = 2
 
 
 class PositionTables(NamedTuple):

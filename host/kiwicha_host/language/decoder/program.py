@@ -1,5 +1,7 @@
 """The program of a step of a Llama decoder: from tokens to logits, every layer, without the host."""
 
+from functools import partial
+
 from kiwicha import ChipConfig
 
 from ...compiler.errors import CompileError
@@ -11,6 +13,7 @@ from .layers import GROUP_BLOCKS, Layers, Rows
 from .lines import Lines
 from .logits import Logits
 from .memory import DecoderMemory
+from .packed import PackedMatrix
 from .scratchpad import Scratchpad
 from .script import Script, interleave
 from .shape import DecoderShape
@@ -134,18 +137,20 @@ class _Stream:
     def _normalize(self, rows: Rows) -> None:
         """Script: rows over the root of their mean square, as codes; a rotated model's norms have no factors."""
         layers, at, shape = self._layers, self._at, self._shape
+        self.script.do(partial(layers.norm, rows, shape.model.width, at.epsilon))
+        layers.quantize_rows(rows, shape.width, at.normed, at.shared.results)
 
-        def action() -> None:
-            factor = layers.norm(rows, shape.model.width, at.epsilon)
-            layers.quantize(rows, shape.width, at.normed, factor)
-            layers.relay(at.normed.line, rows[2], shape.width)
-
-        self.script.do(action)
+    def _project(self, matrix: PackedMatrix, column: int) -> None:
+        """Script: normalized rows times a matrix to attention's words, from a column on."""
+        layers, rows, row = self._layers, self._step.rows, self._attention.row
+        line = self._at.work + column // layers.columns * self._words
+        layers.product(matrix, rows, self._at.normed, GROUP_BLOCKS, lambda first, count, acc: layers.copy(
+            acc, count, rows, line + first * self._words, row))
 
     def layer(self, number: int) -> int:
         """Script: a layer; how many steps there are before its output projection."""
         shape, at, layers, script, rows = self._shape, self._at, self._layers, self.script, self._step.rows
-        qkv, o, gate_up, down = self._memory.layers[number]
+        q, kv, o, gate_up, down = self._memory.layers[number]
         x, x_row = (at.x, self._x_row, rows), self._x_row
 
         def add(first: int, count: int, acc: int) -> None:
@@ -154,15 +159,14 @@ class _Stream:
 
         script.part = f"layer {number}, attention"
         self._normalize(x)
-        layers.product(qkv, rows, at.normed, GROUP_BLOCKS, lambda first, count, acc: layers.copy(
-            acc, count, rows, at.work + first * self._words, self._attention.row))
-        self._attention.turn()
+        # Keys have a long way, which the queries' product hides.
+        self._project(kv, shape.q)
         self._attention.remember(number)
-        self._attention.queries()
+        self._project(q, 0)
+        self._attention.queries(number)
         self._attention.attend(number)
         row = at.attended.size // layers.columns * self._words
-        script.do(lambda: layers.quantize((at.work, row, rows), at.attended.size, at.attended))
-        script.do(lambda: layers.relay(at.attended.line, rows, at.attended.size))
+        layers.quantize_rows((at.work, row, rows), at.attended.size, at.attended)
         attended = script.here
         layers.product(o, rows, at.attended, GROUP_BLOCKS, add)
         script.part = f"layer {number}, feed-forward"

@@ -64,8 +64,10 @@ class Script:
         self._steps: list[_Step] = []
         self.part = ""
 
-    def do(self, action: Callable[[], None]) -> None:
-        self._steps.append(_Step(self.part, lambda _: action()))
+    def do(self, action: Callable[[], object]) -> None:
+        def call(_: int) -> None:
+            action()
+        self._steps.append(_Step(self.part, call))
 
     def use(self, lines: int, load: Callable[[int], None], action: Callable[[int], None], after: int = 0) -> None:
         """`load` and `action` are told the first of `lines` lines; `load` not before the first `after` steps."""

@@ -29,15 +29,16 @@ def quantized(numbers: Numbers, rows: np.ndarray) -> Matrix:
 
 
 def layer_matrices(shape: DecoderShape, layer: Layer) -> Iterator[Matrix]:
-    """Q, K and V in one; the output projection; gate and up in one; down."""
+    """Q; K and V in one; the output projection; gate and up in one; down."""
     model = shape.model
     halves = _halves(shape)
     q, k = (_heads(rows, heads)[:, halves].reshape(heads * model.head_size, -1)
             for rows, heads in ((layer.q, model.heads), (layer.k, model.kv_heads)))
-    qkv = [_padded(rows.reshape(2 * heads, model.head_size // 2, -1), shape.half_head, shape.width)
-           for rows, heads in ((q, model.heads), (k, model.kv_heads))]
-    qkv.append(_padded(_heads(layer.v, model.kv_heads), shape.value_head, shape.width))
-    yield quantized(shape.numbers, np.concatenate(qkv))
+    q, k = (_padded(rows.reshape(2 * heads, model.head_size // 2, -1), shape.half_head, shape.width)
+            for rows, heads in ((q, model.heads), (k, model.kv_heads)))
+    v = _padded(_heads(layer.v, model.kv_heads), shape.value_head, shape.width)
+    yield quantized(shape.numbers, q)
+    yield quantized(shape.numbers, np.concatenate([k, v]))
     o = _padded(np.ascontiguousarray(_heads(layer.o.T, model.heads)), shape.value_head, model.width).T
     yield quantized(shape.numbers, _padded(o[None], shape.width, o.shape[1]))
     gate, up = (_padded(rows[None], shape.ffn, shape.width) for rows in (layer.gate, layer.up))

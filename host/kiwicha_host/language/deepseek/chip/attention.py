@@ -127,7 +127,7 @@ class Attention:
             kept = self._memory.kept(layer, run.sequence)
             codes = self._kept + number * self._step.length * (self._shape.key // self._columns)
             self._layers.script.do(partial(self._remember_run, number, codes, kept))
-            self._keep.keys(number, codes, kept)
+            self._keep.keys(number, kept)
 
     def _remember_run(self, number: int, codes: int, kept: Kept) -> None:
         """A run's codes, as values, and their scales to memory."""
@@ -140,6 +140,7 @@ class Attention:
                 scales=(E4M3, self._keep.scale_line(block)))
         self._keep.scales(number, 0, E4M3.blocks(shape.key), kept.key_scales, kept)
         self._keep.values(number, codes, lines, kept, self._model.kv_rank)
+        self._keep.put_aside(number, codes)
 
     # Queries.
 
