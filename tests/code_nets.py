@@ -8,9 +8,11 @@ from layer_reference import run_layers
 from onnx import helper
 
 from bench.float_nets import Net
+from kiwicha_host import load_model
 from kiwicha_host.compiler.ir.layers import LayerGraph
 from kiwicha_host.compiler.legalize.to_layers import to_layers
 from kiwicha_host.compiler.optimize import optimize
+from kiwicha_host.devices import Device
 
 DTYPES = pytest.mark.parametrize("dtype", [np.int8, np.uint8])
 
@@ -30,6 +32,15 @@ def check(model, inputs) -> LayerGraph:
         assert got.dtype == expected.dtype
         np.testing.assert_array_equal(got, expected, err_msg=name)
     return layers
+
+
+def check_on(where, model, x):
+    """A chip's name or configuration, on the golden machine, or a device, makes of `x` what the layers say."""
+    chosen = {"device": where} if isinstance(where, Device) else {"config": where, "device": "golden"}
+    [expected] = run_layers(to_layers(optimize(model)), {"x": x}).values()
+    with load_model(model, **chosen, strict=True) as loaded:
+        [got] = loaded.run({"x": x}).values()
+    np.testing.assert_array_equal(got, expected, err_msg=f"{model.graph.node[1].op_type} of {list(x.shape)}")
 
 
 class Between(Net):

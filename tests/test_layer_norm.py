@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from code_nets import DTYPES, Between, onnxruntime_says
+from code_nets import DTYPES, Between, check_on, onnxruntime_says
 from layer_reference import run_layers
 from test_softmax import CHIPS, softmax
 
@@ -117,9 +117,7 @@ def test_on_chips_of_many_shapes(config):
     rng = np.random.default_rng(1)
     for shape in ((3, 33), (2, 3, 16), (40, 90)):
         net, made = layer_norm(np.int8, shape, rng)
-        model, x = net.model(made), codes(rng, np.int8, shape, 10, 30)
-        [expected] = run_layers(to_layers(optimize(model)), {"x": x}).values()
-        np.testing.assert_array_equal(result(model, config, x), expected)
+        check_on(config, net.model(made), codes(rng, np.int8, shape, 10, 30))
 
 
 def test_on_the_compiled_chip():
@@ -130,11 +128,7 @@ def test_on_the_compiled_chip():
             norm, softmax_ = layer_norm(np.uint8, shape, rng), softmax(np.uint8, shape, axis=-1)
             for (net, made), x in ((norm, codes(rng, np.uint8, shape, 20, 30)),
                                    (softmax_, rng.integers(0, 256, (2, *shape)).astype(np.uint8))):
-                model = net.model(made)
-                [expected] = run_layers(to_layers(optimize(model)), {"x": x}).values()
-                with load_model(model, device=device, strict=True) as loaded:
-                    [got] = loaded.run({"x": x}).values()
-                np.testing.assert_array_equal(got, expected, err_msg=f"{model.graph.node[1].op_type} of {shape}")
+                check_on(device, net.model(made), x)
 
 
 def test_gains_of_zero_and_quantized_factors():

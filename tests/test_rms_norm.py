@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from code_nets import DTYPES, Between, onnxruntime_says
+from code_nets import DTYPES, Between, check_on, onnxruntime_says
 from layer_reference import run_layers
 from test_layer_norm import SHAPES, codes, result
 from test_softmax import CHIPS
@@ -74,9 +74,7 @@ def test_rows(shape, seed, spread, far, form, dtype):
 def test_on_chips_of_many_shapes(config):
     rng = np.random.default_rng(1)
     for shape in ((3, 33), (2, 3, 16), (40, 90)):
-        model, x = rms_norm(np.int8, shape, rng), codes(rng, np.int8, shape, 10, 30)
-        [expected] = run_layers(to_layers(optimize(model)), {"x": x}).values()
-        np.testing.assert_array_equal(result(model, config, x), expected)
+        check_on(config, rms_norm(np.int8, shape, rng), codes(rng, np.int8, shape, 10, 30))
 
 
 def test_on_the_compiled_chip():
@@ -84,11 +82,7 @@ def test_on_the_compiled_chip():
     rng = np.random.default_rng(7)
     with open_device("verilated", config=chip("tiny+functions+indices"), latency=30) as device:
         for shape in ((3, 4), (2, 33), (9, 17)):
-            model, x = rms_norm(np.uint8, shape, rng), codes(rng, np.uint8, shape, 20, 30)
-            [expected] = run_layers(to_layers(optimize(model)), {"x": x}).values()
-            with load_model(model, device=device, strict=True) as loaded:
-                [got] = loaded.run({"x": x}).values()
-            np.testing.assert_array_equal(got, expected, err_msg=str(shape))
+            check_on(device, rms_norm(np.uint8, shape, rng), codes(rng, np.uint8, shape, 20, 30))
 
 
 def test_gains():

@@ -19,11 +19,8 @@ def layer_norm(value: Value, node: Node) -> None:
     """LayerNormalization along the last axis."""
     node.only("axis", "biased", "epsilon", "ops", "stash_type")
     node.one_of("stash_type", 1)
-    rank, axis = value.where.ndim, node.attributes["axis"]
-    if rank < 2 or axis % rank != rank - 1:
-        raise node.error(f"takes the last of several axes, not {axis} of {rank}")
+    features, shape = value.last_axis(node)
     x_scale, y_scale, _, y_zero = ends(value, node)
-    features, shape = value.where.shape[-1], value.where.shape[1:-1]
     shift, gain = _factors(node, features, y_scale)
     epsilon = float(node.attributes.get("epsilon", 1e-5)) / float(x_scale) ** 2
     if not epsilon > 0 or not features * (255 ** 2 + epsilon) + 1 < _SUMS or features > _LARGEST_ROW:

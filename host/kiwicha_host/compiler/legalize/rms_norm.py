@@ -18,11 +18,8 @@ def rms_norm(value: Value, node: Node) -> None:
     """RMSNormalization along the last axis."""
     node.only("axis", "epsilon", "ops", "stash_type")
     node.one_of("stash_type", 1)
-    rank, axis = value.where.ndim, node.attributes["axis"]
-    if rank < 2 or axis % rank != rank - 1:
-        raise node.error(f"takes the last of several axes, not {axis} of {rank}")
+    features, shape = value.last_axis(node)
     x_scale, y_scale, x_zero, y_zero = ends(value, node)
-    features, shape = value.where.shape[-1], value.where.shape[1:-1]
     given = node.constant(5, "the scale").astype(np.float32)
     if given.ndim > 1 or given.size not in (1, features):
         raise node.error(f"its scale must be [{features}], not {list(given.shape)}")

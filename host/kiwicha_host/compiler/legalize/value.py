@@ -115,6 +115,13 @@ class Value:
         number = self.graph.add(copy_layer(node, channels, size, taken), self.view, target)
         self.is_at(target, self.unsigned, lambda x: x.reshape(len(x), *shape), (number,))
 
+    def last_axis(self, node: Node) -> tuple[int, tuple[int, ...]]:
+        """Features of the tensor, [N, ..., features], and what is between; `axis` must be the last."""
+        rank, axis = self.where.ndim, node.attributes["axis"]
+        if rank < 2 or axis not in (-1, rank - 1):
+            raise node.error(f"takes the last of several axes, not {axis} of {rank}")
+        return self.where.shape[-1], self.where.shape[1:-1]
+
     def rows(self, node: Node) -> tuple[tuple[int, int], int]:
         """Places and features of the tensor, [N, ..., features]; its features must be the view's channels."""
         features = self.where.shape[-1]

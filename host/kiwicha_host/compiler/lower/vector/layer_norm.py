@@ -1,6 +1,5 @@
 """Layer normalization along the channels of each place, tile by tile."""
 
-from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -9,8 +8,7 @@ from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, Reduce, ResultFuncti
 
 from ...ir.row_layers import LayerNormLayer
 from ...program.memory_map import ceil_div
-from ..emitter import result_fields
-from .plan import VectorPlan
+from .norms import NUMBERS, NormPlan, leave
 from .rows import RowTile, column_words
 from .tiles import Tile
 from .work import Work, bits
@@ -20,17 +18,15 @@ __all__ = ["LayerNormPlan", "LayerNormWork"]
 #: Results of rows: the largest code; of all codes less that, the mean's square; less the mean, and behind it 1 /
 #: the deviation: bias and scale of numbers in units of the deviation.
 _LARGEST, _SQUARE, _MEAN, _INVERSE = range(4)
-_NUMBERS = -1
 _INFINITY = np.float32(np.inf)
 
 
-class LayerNormPlan(VectorPlan):
+class LayerNormPlan(NormPlan):
     """Its constants are two tables A, of squares and of numbers; epsilon's share of the sum of squares; shift and
     gain of each block of channels.
     """
 
-    @cached_property
-    def _packed(self) -> np.ndarray:
+    def parts(self) -> list[np.ndarray]:
         layer, columns = cast(LayerNormLayer, self.layer), self.config.columns
         numbers = layer.a_table.view(np.float32)
         epsilon = round(layer.epsilon * layer.channels * layer.square_unit)
@@ -39,16 +35,7 @@ class LayerNormPlan(VectorPlan):
         blocks = ceil_div(layer.channels, columns)
         shift, gain = (np.pad(item, (0, blocks * columns - layer.channels)).reshape(blocks, columns)
                        for item in (layer.shift, layer.gain))
-        parts += [column_words(self.config, item) for pair in zip(shift, gain, strict=True) for item in pair]
-        packed = np.concatenate([part.view(np.uint8).reshape(-1) for part in parts])
-        return packed.reshape(-1, self.config.line_bytes)
-
-    @property
-    def weight_bytes(self) -> int:
-        return self._packed.nbytes
-
-    def packed(self) -> np.ndarray:
-        return self._packed
+        return parts + [column_words(self.config, item) for pair in zip(shift, gain, strict=True) for item in pair]
 
 
 class LayerNormWork(Work):
@@ -65,19 +52,13 @@ class LayerNormWork(Work):
         for place in range(row.places):
             self.emitter.add(
                 Unit.VECTOR, reads=[*row.in_keys, *map(row.key, (_LARGEST, _MEAN, _INVERSE))],
-                writes=[row.key(_NUMBERS)], **less, **row.second(_LARGEST, place), float=1,
+                writes=[row.key(NUMBERS)], **less, **row.second(_LARGEST, place), float=1,
                 out_format=OutFormat.FP32, count0=1, count1=1, count2=row.blocks, count3=1,
                 a_line=row.line + place * row.blocks, a_stride2=1, bias=1, scale_mode=ScaleMode.COLUMN,
                 param_line=row.result(_MEAN, place), out_line=row.behind + place * row.blocks * row.words,
                 out_stride2=row.words, out_step=1, **numbers)
             numbers = {}
-        for block in range(row.blocks):
-            self.emitter.add(
-                Unit.VECTOR, reads=[*row.in_keys, row.key(_NUMBERS)], writes=[row.out_key],
-                a_source=Source.WORDS, float=1, **result_fields(layer), count0=1, count1=1, count2=row.places,
-                count3=1, a_line=row.behind + block * row.words, a_stride2=row.blocks * row.words,
-                bias=1, scale_mode=ScaleMode.COLUMN, param_line=epsilon + (1 + 2 * block) * row.words,
-                out_line=row.out_line + block, out_stride2=row.blocks)
+        leave(self, row, epsilon + row.words, bias=True)
 
     def _deviations(self, row: RowTile, layer: LayerNormLayer, epsilon: int, less: dict[str, int]) -> None:
         """Less the mean, and 1 / deviation, of each place. Up to the first division, all numbers are exact."""
