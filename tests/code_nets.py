@@ -18,9 +18,11 @@ DTYPES = pytest.mark.parametrize("dtype", [np.int8, np.uint8])
 
 
 def onnxruntime_says(model, inputs):
+    """The outputs of a model, of its bytes or of a file."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
-    data = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+    data = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
+    data = data if isinstance(data, bytes) else str(data)
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, inputs)
 
 

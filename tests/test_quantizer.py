@@ -1,0 +1,49 @@
+"""Float models, by ONNX Runtime's quantizer."""
+
+import numpy as np
+import onnx
+import pytest
+from code_nets import onnxruntime_says
+from test_model import check
+
+from bench.float_nets import NETS, Net
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.compiler.frontend.onnx.quantizer import quantize_model
+
+
+def test_quantizing(tmp_path):
+    model = NETS["resnet"]()
+    path, rng = tmp_path / "float.onnx", np.random.default_rng(0)
+    onnx.save(model, path)
+    data = rng.normal(0, 1, (6, 3, 8, 8)).astype(np.float32)
+    made = quantize_model(path, {"x": data})
+    check(made, {"x": data[:2]}, 1)
+    # Operators of version 11, whose scales had no axis yet, become newer ones.
+    net = Net(3, x=["N", 3, 8, 8])
+    old = net.model(net.conv(net.conv("x", 4, 3), 5, 4), opset=11)
+    check(quantize_model(old, {"x": data}), {"x": data[:2]}, 1)
+    for source, calibration, pattern in (
+            (made, {"x": data}, "the model is quantized already"),
+            (path, {}, "--quantize needs arrays for the input 'x' too"),
+            (path, {"x": data[0]}, "must have 4 dimensions and elements, not"),
+            (path, {"x": data[:0]}, "must have 4 dimensions and elements, not"),
+            (path, {"x": np.full_like(data, np.inf)}, "holds NaN or infinity"),
+            (path, {"x": data[:, :2]}, "ONNX Runtime cannot quantize the model: ")):
+        with pytest.raises(CompileError, match=pattern) as caught:
+            quantize_model(source, calibration)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (1, 1), (1, 5), (4, 1), (4, 5)])
+def test_quantizing_biases_of_any_shape(shape, transposed):
+    """ONNX Runtime's tool wants vectors; what is no single row becomes a sum."""
+    net, rng = Net(4, x=[4, 7]), np.random.default_rng(1)
+    bias = net._named(rng.normal(0, 1, shape).astype(np.float32))   # of both
+    first = net("Gemm", "x", net.weights(*((5, 7) if transposed else (7, 5))), bias, transB=transposed)
+    model = net.model(net("Gemm", first, net.weights(5, 5), bias, beta=0.5))
+    x = rng.normal(0, 1, (40, 7)).astype(np.float32)
+    made = quantize_model(model, {"x": x})
+    [exact], [got] = (onnxruntime_says(item, {"x": x[:4]}) for item in (model.SerializeToString(), made))
+    assert np.abs(got - exact).max() < 0.05 * np.ptp(exact)
+    check(made, {"x": x[:4]}, 1 if shape == (5,) else 0.5)
