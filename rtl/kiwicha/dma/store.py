@@ -102,7 +102,7 @@ class StoreUnit(wiring.Component):
             control.retire.eq(judge.retire),
         ]
         # Registered once more: who chooses among a hundred bits is at memory's end, who reads them at control's.
-        m.d.sync += [control.error.eq(judge.error), control.error.valid.eq(judge.error.valid & ~abort)]
+        m.d.sync += control.error.eq(judge.error)
         # A line, or an index, that is asked for when an abort begins comes later.
         reading, indexing = reader.reading, None
         if config.indices:
