@@ -20,7 +20,7 @@ from kiwicha_host.language.decoder import (
     program,
     tile,
 )
-from kiwicha_host.language.decoder.script import Ring, Script, interleave
+from kiwicha_host.language.decoder.script import Ring, Script
 from kiwicha_host.language.exact import ExactDecoder
 from kiwicha_host.language.model import LlamaConfig, LlamaModel, shapes
 from kiwicha_host.language.reference import Decoder
@@ -216,24 +216,6 @@ def test_halves_where_a_block_begins(tiny):
         logits = decoder.run(Step((Run(0, first),), 32), tokens[first:first + 32])
         assert_same_bits(logits[0], expected[first + 31])
         assert decoder.last.template.lengths == (16, 16)
-
-
-def test_two_scripts_in_turn():
-    """The second begins after the first's lead, is never ahead, and both cost alike."""
-    events, total = [], [0]
-
-    def steps(name, costs):
-        for number, each in enumerate(costs):
-            events.append((name, number))
-            total[0] += each
-            yield
-
-    interleave(steps("a", [5, 5, 1, 1, 9]), steps("b", [2, 2, 1, 1, 9, 9]), lambda: total[0], 2)
-    assert [event for event in events if event[0] == "a"] == [("a", number) for number in range(5)]
-    assert [event for event in events if event[0] == "b"] == [("b", number) for number in range(6)]
-    assert events[:5] == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("a", 3)]
-    for number in range(5):
-        assert events.index(("a", number)) < events.index(("b", number))
 
 
 def test_what_was_before_does_not_matter(tiny):

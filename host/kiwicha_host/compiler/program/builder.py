@@ -1,9 +1,9 @@
 """Programs from instructions that say what they read and write; the semaphores follow.
 
-Each instruction names the buffers it reads and writes by keys. A read waits for the buffer's last writer,
-a write for its last writer and the readers since. The units each run in order, so between an ordered
-pair of units only a growing list of "this one after that one" matters, and one counting semaphore per pair
-carries it. Program order is a valid order of execution, which is why the result cannot deadlock.
+Each instruction names the buffers it reads and writes by keys; :mod:`.hazards` says what has to wait for what. The
+units each run in order, so between an ordered pair of units only a growing list of "this one after that one"
+matters, and one counting semaphore per pair carries it. Program order is a valid order of execution, which is why
+the result cannot deadlock.
 
 Within a unit, order alone is enough but for two cases: VECTOR fetches operands, parameters and tables of an
 instruction while the one before it still writes, and LOAD an index. So each of them is a pair with itself: an
@@ -19,6 +19,7 @@ from kiwicha.isa import INDEX_WIDTH, INSTRUCTIONS, SEMAPHORE_MAX, Unit
 
 from ...assembler import encode
 from ..errors import CompileError
+from .hazards import Hazards
 
 __all__ = ["ProgramBuilder", "semaphore"]
 
@@ -57,8 +58,7 @@ class ProgramBuilder:
 
     def __init__(self) -> None:
         self._nodes: list[_Node] = []
-        self._writer: dict[Hashable, int] = {}
-        self._readers: dict[Hashable, list[int]] = {}
+        self._hazards = Hazards()
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -70,21 +70,12 @@ class ProgramBuilder:
         index, node = len(self._nodes), _Node(unit, fields)
         if index >= (1 << INDEX_WIDTH) - 1:
             raise CompileError(f"the program needs more than {index} instructions; split the job")
-        for key in reads:
-            self._order(node, self._writer.get(key), is_prefetch=unit in _PREFETCHING)
-            self._readers.setdefault(key, []).append(index)
-        for key in writes:
-            self._order(node, self._writer.get(key))
-            for reader in self._readers.pop(key, ()):
-                if reader != index:
-                    self._order(node, reader)
-            self._writer[key] = index
+        for earlier, is_read in self._hazards.add(index, reads, writes):
+            self._order(node, earlier, is_read and unit in _PREFETCHING)
         self._nodes.append(node)
         return index
 
-    def _order(self, node: _Node, earlier: int | None, is_prefetch: bool = False) -> None:
-        if earlier is None:
-            return
+    def _order(self, node: _Node, earlier: int, is_prefetch: bool) -> None:
         unit = self._nodes[earlier].unit
         if unit != node.unit or is_prefetch:
             node.after[unit] = max(earlier, node.after.get(unit, -1))

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 from .base_memory import BaseMemory
+from .emitter import Emitter
 from .layers import Layers
 from .step import Indices, Step
 
 __all__ = ["load_constants", "load_embeddings", "load_shared"]
 
 
-def load_shared(layers: Layers, memory: BaseMemory, work: int, trash: int, indices: int, index_bytes: int
-                ) -> None:
+def load_shared(emit: Emitter, memory: BaseMemory, work: int, trash: int, indices: int, index_bytes: int) -> None:
     """Table B, by way of the lines from `work` on, and the step's indices; nothing needs the line `trash`."""
-    emit, line_bytes = layers.emit, layers.config.line_bytes
+    line_bytes = emit.config.line_bytes
     emit.load(memory.scale_table.base, memory.scale_table.size, work, segment=line_bytes)
     emit.load_table_b(work, trash)
     emit.load(memory.indices.base, index_bytes, indices, segment=line_bytes)

@@ -5,17 +5,17 @@ from the names of what it reads and writes in memory. So no two uses of the same
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from kiwicha import ChipConfig
 from kiwicha.isa import OperandUse, OutFormat, SecondSource, Source, Unit
 from kiwicha.timing import word_lines
 
-from ...compiler.program.builder import ProgramBuilder
 from ...compiler.program.memory_map import ceil_div
 from .numbers import Numbers
 
-__all__ = ["Address", "Emitter", "GROUP", "Indexed"]
+__all__ = ["Address", "Emitter", "GROUP", "Indexed", "Instruction"]
 
 #: Scratchpad lines, and accumulator lines, that wait for each other together.
 GROUP = 32
@@ -42,6 +42,30 @@ class Indexed(NamedTuple):
 Address = int | Indexed
 
 
+@dataclass(slots=True)
+class Instruction:
+    """What a unit is to do, less its semaphores.
+
+    Parameters
+    ----------
+    unit : Unit
+    fields : those of the ISA
+    reads, writes : keys of the buffers
+    cycles : a guess of how long it takes the unit
+    place : what each step has to give it as its address
+    bytes : what it moves
+    part : the part of the model that it belongs to
+    """
+    unit: Unit
+    fields: dict[str, Any]
+    reads: Iterable[Hashable]
+    writes: Iterable[Hashable]
+    cycles: int
+    place: Indexed | None = None
+    bytes: int = 0
+    part: str = ""
+
+
 class Emitter:
     """See the module.
 
@@ -53,41 +77,31 @@ class Emitter:
     ----------
     columns, words : int
         The array's, and scratchpad lines of a word for each.
-    bytes : int
-        What the transfers so far move.
-    moving : list of (int, Indexed)
-        Instructions, by their numbers, that have to be given an address for each step.
-    parts : list of str
-        Of the first instructions, the part of the model that each belongs to.
+    instructions : list of Instruction
+        All so far.
     """
 
     def __init__(self, config: ChipConfig, indices: int):
         self.config, self.columns, self.words = config, config.columns, word_lines(config)
-        self._builder, self._indices = ProgramBuilder(), indices
-        self.bytes = self._array = self._passes = 0
-        self.moving: list[tuple[int, Indexed]] = []
-        self.parts: list[str] = []
+        self._indices, self._ended = indices, 0
+        self.instructions: list[Instruction] = []
 
-    @property
-    def cycles(self) -> int:
-        """A guess of what products and passes of the vector unit take so far, one after the other."""
-        return self._array + self._passes
-
-    def _pass(self, blocks: int, lines: int, is_serial: bool) -> None:
-        """Blocks of columns, for each of which the operands' port reads so many lines: an element a lane and
-        cycle, or, of functions, one a cycle.
+    def _pass(self, blocks: int, lines: int, is_serial: bool) -> int:
+        """Cycles for blocks of columns, for each of which the operands' port reads so many lines: an element a
+        lane and cycle, or, of functions, one a cycle.
         """
-        self._passes += blocks * max(lines, self.columns // (1 if is_serial else self.config.vector_lanes))
-
-    def __len__(self) -> int:
-        return len(self._builder)
+        return blocks * max(lines, self.columns // (1 if is_serial else self.config.vector_lanes))
 
     def end_part(self, name: str) -> None:
         """All instructions that have no part yet belong to this."""
-        self.parts += [name] * (len(self) - len(self.parts))
+        for instruction in self.instructions[self._ended:]:
+            instruction.part = name
+        self._ended = len(self.instructions)
 
-    def assemble(self) -> bytes:
-        return self._builder.assemble()
+    def _add(self, unit: Unit, reads: Iterable[Hashable], writes: Iterable[Hashable], cycles: int,
+             **fields: Any) -> Instruction:
+        self.instructions.append(Instruction(unit, fields, reads, writes, cycles))
+        return self.instructions[-1]
 
     def load(self, address: Address, row_bytes: int, line: int, *, segment: int, rows: int = 1,
              row_stride: int = 0, segment_lines: int = 1, row_lines: int = 0,
@@ -108,7 +122,8 @@ class Emitter:
 
     def _transfer(self, unit: Unit, address: Address, reads: Iterable[Hashable], writes: Iterable[Hashable],
                   **fields: int) -> None:
-        self.bytes += fields["rows"] * fields["row_bytes"]
+        rows, size, place = fields["rows"], fields["row_bytes"], None
+        cycles = rows * max(ceil_div(size, self.config.bus_bytes), ceil_div(size, fields["segment_bytes"]))
         if isinstance(address, int):
             fields |= {"address": address}
         elif self.config.indices:
@@ -119,12 +134,13 @@ class Emitter:
                        "index_stride": address.stride, "index_bound": address.bound}
         else:
             fields |= {"address": 0}
-            self.moving.append((len(self._builder), address))
-        self._builder.add(unit, reads=reads, writes=writes, planes=1, **fields)
+            place = address
+        added = self._add(unit, reads, writes, cycles, planes=1, **fields)
+        added.place, added.bytes = place, rows * size
 
     def fill(self, line: int, count: int, byte: int) -> None:
-        self._builder.add(Unit.LOAD, writes=_lines(line, [(count, 1)]), fill_only=1, fill=byte, address=0,
-                          row_bytes=1, rows=count, planes=1, line=line, segment_bytes=1, row_line_stride=1)
+        self._add(Unit.LOAD, (), _lines(line, [(count, 1)]), count, fill_only=1, fill=byte, address=0, row_bytes=1,
+                  rows=count, planes=1, line=line, segment_bytes=1, row_line_stride=1)
 
     def matmul(self, numbers: Numbers, *, k: int, blocks: int, vectors: Sequence[_Loop], a: int, a_scale: int,
                w: int, w_stride: int, w_scale: int, w_scale_strides: tuple[int, int], acc: int,
@@ -143,13 +159,12 @@ class Emitter:
         count = inner * outer
         scale_lines = ceil_div(count, self.config.line_bytes)
         scales = numbers.blocks(k)
-        self._array += blocks * tiles * max(count, rows)
         reads = {*_lines(a, [(tiles, 1), (inner, a0), (outer, a1)]), *_lines(a_scale, [(scales * scale_lines, 1)]),
                  *_lines(w, [(k, 1), (blocks, w_stride)]),
                  *_lines(w_scale, [(scales, w_scale_strides[0]), (blocks, w_scale_strides[1])])}
-        self._builder.add(
-            Unit.MATMUL, reads=reads, writes=_accumulators(acc, blocks * count), accumulate=int(accumulate),
-            scaled=1, a_format=numbers.activations.code, w_format=numbers.weights.code,
+        self._add(
+            Unit.MATMUL, reads, _accumulators(acc, blocks * count), blocks * tiles * max(count, rows),
+            accumulate=int(accumulate), scaled=1, a_format=numbers.activations.code, w_format=numbers.weights.code,
             block_tiles=numbers.block // rows, count0=inner, count1=outer, count2=tiles, count3=blocks, a_line=a,
             a_stride0=a0, a_stride1=a1, a_stride2=1, w_line=w, w_stride2=rows, w_stride3=w_stride, acc_line=acc,
             acc_stride0=1, acc_stride1=inner, acc_stride3=count, a_scale_line=a_scale, a_scale_stride2=scale_lines,
@@ -174,7 +189,7 @@ class Emitter:
         (count2, stride2), (count3, stride3) = loops
         top = fields.get("top", 0)
         lines = (0 if acc else self.words) + (self.words if b is not None and b[1] == SecondSource.WORDS else 0)
-        self._pass(count2 * count3 * parts[0], lines, not row and "function" in fields)
+        cycles = self._pass(count2 * count3 * parts[0], lines, not row and "function" in fields)
         out_loops = [((2 * top or 1) if row else count2, out_strides[0]), (count3, out_strides[1])]
         a_loops = [*loops, parts, window]
         reads = set(_accumulators(a, 1 + sum((count - 1) * stride for count, stride in a_loops)) if acc else
@@ -190,8 +205,8 @@ class Emitter:
         if scales is not None:
             writes |= set(_lines(scales[1], [(ceil_div(count2 * count3, self.config.line_bytes), 1)]))
             fields |= {"parts": parts[0], "part_stride": parts[1], "scale_line": scales[1]}
-        self._builder.add(
-            Unit.VECTOR, reads=reads, writes=writes, float=1, a_source=Source.ACCUMULATOR if acc else Source.WORDS,
+        self._add(
+            Unit.VECTOR, reads, writes, cycles, float=1, a_source=Source.ACCUMULATOR if acc else Source.WORDS,
             out_format=OutFormat.FP32 if scales is None else scales[0].out_format, count0=window[0],
             a_stride0=window[1], count1=1, count2=count2, count3=count3, a_line=a, a_stride2=stride2,
             a_stride3=stride3, out_line=out, out_step=out_step,
@@ -201,8 +216,9 @@ class Emitter:
     def add_integers(self, a: int, b: int, out: int, count: int = 1) -> None:
         """Of `count` lines of words each, modulo 2^32."""
         loop = [(count, self.words), (self.words, 1)]
-        self._builder.add(
-            Unit.VECTOR, reads=[*_lines(a, loop), *_lines(b, loop)], writes=_lines(out, loop),
+        self._add(
+            Unit.VECTOR, [*_lines(a, loop), *_lines(b, loop)], _lines(out, loop),
+            self._pass(count, 2 * self.words, is_serial=False),
             a_source=Source.WORDS, b_use=OperandUse.ADD, b_source=SecondSource.WORDS, out_format=OutFormat.INT32,
             count0=1, count1=1, count2=count, count3=1, a_line=a, a_stride2=self.words, b_line=b,
             b_stride2=self.words, out_line=out, out_stride2=self.words, out_step=1)
@@ -210,8 +226,8 @@ class Emitter:
     def load_table_b(self, line: int, scratch: int) -> None:
         """Table B from the lines from `line` on; the instruction's one result, at `scratch`, is of no use."""
         lines = ceil_div(1024, self.config.line_bytes)
-        self._builder.add(
-            Unit.VECTOR, reads=_lines(line, [(lines, 1)]), writes=_lines(scratch, [(self.words, 1)]), load_b=1,
+        self._add(
+            Unit.VECTOR, _lines(line, [(lines, 1)]), _lines(scratch, [(self.words, 1)]), lines, load_b=1,
             table_line=line, a_source=Source.WORDS, out_format=OutFormat.INT32, count0=1, count1=1, count2=1,
             count3=1, a_line=line, out_line=scratch, out_step=1)
 

@@ -78,17 +78,18 @@ class Layers:
         self.segment = min(config.line_bytes, 4 * config.columns)
         self.chunk = shared.chunk
         lines = range(config.accumulator_lines) if accumulators is None else accumulators
-        self._first, self._half = lines.start, len(lines) // 2
-        self._turn = 0
+        self._accumulators, self._next = lines, lines.start
 
-    def accumulators(self) -> int:
-        """The first line of the half that was not given out last."""
-        self._turn ^= 1
-        return self._first + self._turn * self._half
+    def accumulators(self, count: int) -> int:
+        """The first of `count` lines, which no sums have had for the longest time."""
+        first = self._next if self._next + count <= self._accumulators.stop else self._accumulators.start
+        self._next = first + count
+        return first
 
     @property
     def most_accumulators(self) -> int:
-        return self._half
+        """Lines that are asked for at once: half, so that sums are computed while others leave."""
+        return len(self._accumulators) // 2
 
     # Rows of words.
 
@@ -175,7 +176,7 @@ class Layers:
         after : steps of the script before which nothing is loaded
         place : where in memory an address of `packed` is
         """
-        group = min(group, self._half // rows)
+        group = min(group, self.most_accumulators // rows)
         ends = packed.n // self.columns
         acc = 0
 
@@ -186,7 +187,7 @@ class Layers:
                 while block < last:
                     stop = min(last, (block // group + 1) * group)
                     if block % group == 0 and chunk.k == 0:
-                        acc = self.accumulators()
+                        acc = self.accumulators(min(group, ends - block) * rows)
                     self._multiply(packed, chunk, line, rows, codes, first, block, stop - block,
                                    acc + block % group * rows)
                     if chunk.k + chunk.k_size == packed.k and (stop % group == 0 or stop == ends):
@@ -231,7 +232,7 @@ class Layers:
     def gate_group(self, codes: Codes, rows: int, work_blocks: int) -> int:
         """How many blocks of columns :meth:`gate` takes at once, with words for so many of each row."""
         pairs = 2 * codes.numbers.block // self.columns
-        return max(pairs, min(2 * work_blocks, GROUP_BLOCKS, self._half // rows) // pairs * pairs)
+        return max(pairs, min(2 * work_blocks, GROUP_BLOCKS, self.most_accumulators // rows) // pairs * pairs)
 
     def gate(self, first: int, blocks: int, acc: int, rows: int, codes: Codes) -> None:
         """silu(gate) * up as `codes`; blocks of both come in turn."""

@@ -3,6 +3,7 @@
 from functools import partial
 
 from kiwicha import ChipConfig
+from kiwicha.isa import Unit
 
 from ...compiler.errors import CompileError
 from ...compiler.program.memory_map import Region, ceil_div
@@ -13,9 +14,10 @@ from .layers import GROUP_BLOCKS, Layers, Rows
 from .lines import Lines
 from .logits import Logits
 from .memory import DecoderMemory
+from .merge import merge
 from .packed import PackedMatrix
 from .scratchpad import Scratchpad
-from .script import Script, interleave
+from .script import Script
 from .shape import DecoderShape
 from .step import Indices, Step
 from .template import Template
@@ -42,7 +44,7 @@ class StepProgram:
     """Emits a step on a chip of `config`; `scratch` is memory of :func:`scratch_bytes`.
 
     Many tokens of a sequence are taken in two halves, so that the array works on one while the vector unit is at
-    the other.
+    the other: the second half attends while the first is at its feed-forward, and so on.
 
     Raises
     ------
@@ -69,34 +71,35 @@ class StepProgram:
         words = sum(Indices(part, config.columns).count for part in steps)
         self._indices = lines.take(ceil_div(4 * words, config.line_bytes))
         self._index_bytes = 4 * words
-        self._emit = Emitter(config, self._indices)
         share, base = config.accumulator_lines // count, scratch.base
         self._streams = []
         for number, part in enumerate(steps):
             accumulators = range(number * share, (number + 1) * share)
-            self._streams.append(_Stream(lines, self._memory, part, base, self._emit, accumulators))
+            emitter = Emitter(config, self._indices)
+            self._streams.append(_Stream(lines, self._memory, part, base, emitter, accumulators))
             base += scratch_bytes(self._memory.shape, part.rows, self._memory.context)
         self._rings = lines.rings(self._streams[0].chunk, steps)
 
     def template(self) -> Template:
         """The program for all steps of this one's kind."""
-        emit, memory, first = self._emit, self._memory, self._streams[0]
-        first.script.part = "embedding"
-        first.script.do(lambda: first.load_shared(self._indices, self._index_bytes))
+        memory, first, shared = self._memory, self._streams[0], Emitter(self._config, self._indices)
+        first.load_shared(shared, self._indices, self._index_bytes)
+        shared.end_part("embedding")
         for stream in self._streams:
             stream.script.part = "embedding"
             stream.script.do(stream.begin)
-            attended = [stream.layer(layer) for layer in range(memory.shape.model.layers)]
+            for layer in range(memory.shape.model.layers):
+                stream.layer(layer)
         if self._step.logits:
             self._streams[-1].end()
-        running = [stream.script.steps(ring, emit.end_part)
-                   for stream, ring in zip(self._streams, self._rings, strict=True)]
-        if len(running) == 1:
-            for _ in running[0]:
-                pass
-        else:
-            interleave(running[0], running[1], lambda: emit.cycles, attended[0])
-        return Template.of(emit, self._lengths)
+        for stream, ring in zip(self._streams, self._rings, strict=True):
+            stream.script.run(ring, stream.emit.end_part)
+        instructions = first.emit.instructions
+        if len(self._streams) > 1:
+            lead = next(number for number, item in enumerate(instructions)
+                        if item.unit == Unit.MATMUL and item.part.endswith("feed-forward"))
+            instructions = merge(instructions, self._streams[1].emit.instructions, lead)
+        return Template.of(shared.instructions + instructions, self._lengths)
 
 
 class _Stream:
@@ -111,7 +114,7 @@ class _Stream:
     def __init__(self, lines: Lines, memory: DecoderMemory, step: Step, base: int, emitter: Emitter,
                  accumulators: range):
         self._memory, self._step, shape = memory, step, memory.shape
-        self._shape, self._emit, self.script = shape, emitter, Script()
+        self._shape, self.emit, self.script = shape, emitter, Script()
         self._at = Scratchpad(lines, shape, step, base + _keys_bytes(shape, step.rows), len(accumulators))
         self._layers = Layers(lines.config, self._at.shared, emitter, self.script, accumulators)
         self.chunk = self._layers.chunk
@@ -123,9 +126,9 @@ class _Stream:
         self._x_row = shape.width // lines.columns * lines.words
         self._work_blocks = self._at.work_lines // (lines.words * step.rows)
 
-    def load_shared(self, indices: int, index_bytes: int) -> None:
+    def load_shared(self, emitter: Emitter, indices: int, index_bytes: int) -> None:
         """What all halves need."""
-        load_shared(self._layers, self._memory, self._at.work, self._at.trash, indices, index_bytes)
+        load_shared(emitter, self._memory, self._at.work, self._at.trash, indices, index_bytes)
 
     def begin(self) -> None:
         """Constants, and the tokens' rows of the embedding."""
@@ -147,8 +150,8 @@ class _Stream:
         layers.product(matrix, rows, self._at.normed, GROUP_BLOCKS, lambda first, count, acc: layers.copy(
             acc, count, rows, line + first * self._words, row))
 
-    def layer(self, number: int) -> int:
-        """Script: a layer; how many steps there are before its output projection."""
+    def layer(self, number: int) -> None:
+        """Script: a layer."""
         shape, at, layers, script, rows = self._shape, self._at, self._layers, self.script, self._step.rows
         q, kv, o, gate_up, down = self._memory.layers[number]
         x, x_row = (at.x, self._x_row, rows), self._x_row
@@ -167,7 +170,6 @@ class _Stream:
         self._attention.attend(number)
         row = at.attended.size // layers.columns * self._words
         layers.quantize_rows((at.work, row, rows), at.attended.size, at.attended)
-        attended = script.here
         layers.product(o, rows, at.attended, GROUP_BLOCKS, add)
         script.part = f"layer {number}, feed-forward"
         self._normalize(x)
@@ -175,7 +177,6 @@ class _Stream:
                        lambda first, count, acc: layers.gate(first, count, acc, rows, at.gated))
         script.do(lambda: layers.relay(at.gated.line, rows, shape.ffn))
         layers.product(down, rows, at.gated, GROUP_BLOCKS, add)
-        return attended
 
     def end(self) -> None:
         """Logits of each run's last token."""

@@ -1,15 +1,14 @@
 """The order of a program: what stands still in the array is loaded as far ahead as there is room for."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Ring", "Script", "interleave"]
+__all__ = ["Ring", "Script"]
 
 
 #: Parts of the ring that are taken at most. More would be ahead further than semaphores count.
 _MOST_TAKEN = 8
-_END = object()
 
 
 class Ring:
@@ -80,11 +79,6 @@ class Script:
 
     def run(self, ring: Ring, done: Callable[[str], None] = lambda part: None) -> None:
         """Call everything; every use must fit the ring. `done` is told after each call which part it was of."""
-        for _ in self.steps(ring, done):
-            pass
-
-    def steps(self, ring: Ring, done: Callable[[str], None] = lambda part: None) -> Iterator[None]:
-        """The same, step by step."""
         waiting = deque(step for step in self._steps if step.load is not None)
         for number, step in enumerate(self._steps):
             while waiting and waiting[0].after <= number and (line := ring.take(waiting[0].lines)) is not None:
@@ -98,24 +92,3 @@ class Script:
                 step.action(ring.oldest)
                 ring.give_back()
             done(step.part)
-            yield
-
-
-def interleave(first: Iterator[None], second: Iterator[None], cost: Callable[[], int], lead: int) -> None:
-    """Call the steps of two scripts that are alike, the second's `lead` steps later and never before the first's.
-
-    The next step is one of the script whose steps have cost less, by what `cost` grows with them.
-    """
-    done, costs, is_first_over = [0, 0], [0, 0], False
-    while True:
-        is_second_behind = done[0] >= lead and done[1] < done[0] and costs[1] < costs[0]
-        which, before = int(is_first_over or is_second_behind), cost()
-        if next((first, second)[which], _END) is _END:
-            if which:
-                return
-            is_first_over = True
-            continue
-        done[which] += 1
-        costs[which] += cost() - before
-        if not which and done[0] == lead:
-            costs[1] = costs[0]

@@ -7,7 +7,8 @@ import numpy as np
 
 from kiwicha.isa import INSTRUCTION_BYTES, LOAD
 
-from .emitter import Emitter, Indexed
+from ...compiler.program.builder import ProgramBuilder
+from .emitter import Indexed, Instruction
 from .step import Indices, Step
 
 __all__ = ["Template"]
@@ -29,9 +30,14 @@ class Template:
     lengths: tuple[int, ...]
 
     @classmethod
-    def of(cls, emitter: Emitter, lengths: tuple[int, ...]) -> "Template":
-        code = np.frombuffer(emitter.assemble(), np.uint8).reshape(-1, INSTRUCTION_BYTES).copy()
-        return cls(code, emitter.bytes, emitter.moving, emitter.parts, lengths)
+    def of(cls, instructions: Sequence[Instruction], lengths: tuple[int, ...]) -> "Template":
+        builder = ProgramBuilder()
+        for item in instructions:
+            builder.add(item.unit, reads=item.reads, writes=item.writes, **item.fields)
+        code = np.frombuffer(builder.assemble(), np.uint8).reshape(-1, INSTRUCTION_BYTES).copy()
+        moving = [(number, item.place) for number, item in enumerate(instructions) if item.place is not None]
+        return cls(code, sum(item.bytes for item in instructions), moving, [item.part for item in instructions],
+                   lengths)
 
     def indices(self, step: Step, tokens: Sequence[int], columns: int) -> np.ndarray:
         """uint32: the indices of a step of this kind, whose rows have these tokens."""

@@ -99,7 +99,7 @@ class Tile:
         """Scores of blocks of positions, masked where not every row may see them, as words."""
         vectors, size, words, heads = self._vectors, self._heads.key, self._words, self._heads.count
         lines = size + self._heads.numbers.blocks(size)
-        acc = self._layers.accumulators()
+        acc = self._layers.accumulators(count * vectors)
         self._emit.matmul(self._heads.numbers, k=size, blocks=count,
                           vectors=[(heads, queries.head), (self._batch.rows, queries.row)], a=queries.line,
                           a_scale=scales, w=line, w_stride=lines, w_scale=line + size, w_scale_strides=(1, lines),
@@ -187,7 +187,7 @@ class Tile:
                 address = (self._kept.values + (self._start + position) * self._kept.value_pitch + first
                            + block * self._columns)
                 script.use(count * columns, partial(self._load_v, address, columns, count),
-                           partial(self._sum, block, columns, position, count), after=after)
+                           partial(self._sum, blocks, block, columns, position, count), after=after)
 
     def _load_v(self, address: int, columns: int, count: int, line: int) -> None:
         """For each block of dimensions the lines of all positions."""
@@ -195,10 +195,11 @@ class Tile:
                         row_stride=self._kept.value_pitch, segment_lines=count, row_lines=1,
                         reads=[self._kept.name])
 
-    def _sum(self, block: int, columns: int, position: int, count: int, line: int) -> None:
+    def _sum(self, blocks: int, block: int, columns: int, position: int, count: int, line: int) -> None:
+        """Of `blocks` blocks of dimensions `columns`, from `block` on; so many positions' share."""
         at, vectors, numbers, rows = self._at, self._vectors, self._heads.numbers, self._layers.config.rows
         if position == 0 and block == 0:
-            self._acc = self._layers.accumulators()
+            self._acc = self._layers.accumulators(blocks * vectors)
         self._emit.matmul(numbers, k=count, blocks=columns, vectors=[(vectors, self._span // rows), (1, 0)],
                           a=at.p_codes + position // rows,
                           a_scale=at.p_scales + position // numbers.block * self._scale_lines, w=line,

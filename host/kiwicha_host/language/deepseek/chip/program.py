@@ -65,12 +65,12 @@ class StepProgram:
             self._normalize(last, self._memory.norm)
             self._logits.script()
         self._script.run(self._ring, self._emit.end_part)
-        return Template.of(self._emit, (self._step.length,))
+        return Template.of(self._emit.instructions, (self._step.length,))
 
     def _begin(self) -> None:
         """Constants, table B, and the tokens' rows of the embedding."""
         layers, at, memory, step = self._layers, self._at, self._memory, self._step
-        load_shared(layers, memory, at.work, at.trash, self._indices, 4 * Indices(step, layers.columns).count)
+        load_shared(self._emit, memory, at.work, at.trash, self._indices, 4 * Indices(step, layers.columns).count)
         load_constants(layers, memory, (at.one, *at.epsilons), at.unit_scale)
         load_embeddings(layers, memory, step, at.x, self._row)
         self._attention.begin()
