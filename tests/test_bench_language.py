@@ -45,3 +45,10 @@ def test_layers_are_alike(tokens, position):
         whole.prefill([2] * tokens)
     assert abs(taken.cycles / (whole.cycles - cycles) - 1) < 0.01
     assert taken.bytes == whole.bytes - moved
+
+
+def test_a_prompt_keeps_the_array_busy():
+    """Each half of a step hides what the other waits for."""
+    config = decoder.CHIPS["wide"]
+    taken = decoder.take(config, decoder.MODEL, 32, 64, logits=False)
+    assert taken.macs / config.peak_macs_per_cycle / taken.cycles > 0.85

@@ -15,11 +15,11 @@ from kiwicha.timing import word_lines
 from ...compiler.program.memory_map import ceil_div
 from .numbers import Numbers
 
-__all__ = ["Address", "Emitter", "GROUP", "Indexed", "Instruction"]
+__all__ = ["ACC_GROUP", "Address", "Emitter", "GROUP", "Indexed", "Instruction"]
 
 #: Scratchpad lines, and accumulator lines, that wait for each other together.
 GROUP = 32
-_ACC_GROUP = 8
+ACC_GROUP = 8
 
 #: A loop: its count, and lines from one iteration to the next.
 _Loop = tuple[int, int]
@@ -240,4 +240,4 @@ def _lines(base: int, loops: Iterable[_Loop]) -> list[Hashable]:
 
 
 def _accumulators(base: int, count: int) -> list[Hashable]:
-    return [("acc", group) for group in range(base // _ACC_GROUP, (base + count - 1) // _ACC_GROUP + 1)]
+    return [("acc", group) for group in range(base // ACC_GROUP, (base + count - 1) // ACC_GROUP + 1)]

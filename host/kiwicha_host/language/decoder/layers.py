@@ -10,7 +10,7 @@ from kiwicha import ChipConfig
 from kiwicha.isa import OperandUse, Reduce, ResultFunction, ScaleMode, SecondSource
 
 from ...compiler.program.memory_map import ceil_div
-from .emitter import Address, Emitter
+from .emitter import ACC_GROUP, Address, Emitter
 from .numbers import Numbers, padded
 from .packed import Chunk, PackedMatrix
 from .script import Script
@@ -67,29 +67,42 @@ class Shared:
 
 
 class Layers:
-    """Emits passes over rows of words; `accumulators` are the lines that sums may take, all unless told."""
+    """Emits passes over rows of words; `share` says which part of how many of the accumulators sums may take."""
 
     def __init__(self, config: ChipConfig, shared: Shared, emitter: Emitter, script: Script,
-                 accumulators: range | None = None):
+                 share: tuple[int, int] = (0, 1)):
         self.config, self._at = config, shared
         self.emit, self.script = emitter, script
         self.columns, self.words = emitter.columns, emitter.words
         #: Bytes of words in a line.
         self.segment = min(config.line_bytes, 4 * config.columns)
         self.chunk = shared.chunk
-        lines = range(config.accumulator_lines) if accumulators is None else accumulators
-        self._accumulators, self._next = lines, lines.start
+        half, (part, parts) = config.accumulator_lines // 2, share
+        size = half // parts // ACC_GROUP * ACC_GROUP
+        #: For each half of the accumulators, of which VECTOR reads one while MATMUL adds into the other.
+        self._sums = [range(start + part * size, start + (part + 1) * size) for start in (0, half)]
+        self._next = [lines.start for lines in self._sums]
+        self._turn, self._is_ring = 0, parts > 1
 
     def accumulators(self, count: int) -> int:
-        """The first of `count` lines, which no sums have had for the longest time."""
-        first = self._next if self._next + count <= self._accumulators.stop else self._accumulators.start
-        self._next = first + count
+        """The first of `count` lines, in one half and then in the other, in turn.
+
+        A step alone always gets the same: so no product is further ahead than one, in the other half. Where two
+        halves of a step hide each other's waiting it pays to be further ahead: each half's lines are a ring, from
+        which whole groups are given out.
+        """
+        self._turn ^= 1
+        lines, first = self._sums[self._turn], self._next[self._turn]
+        if first + count > lines.stop:
+            first = lines.start
+        if self._is_ring:
+            self._next[self._turn] = first + ceil_div(count, ACC_GROUP) * ACC_GROUP
         return first
 
     @property
     def most_accumulators(self) -> int:
-        """Lines that are asked for at once: half, so that sums are computed while others leave."""
-        return len(self._accumulators) // 2
+        """Lines that there may be at once."""
+        return len(self._sums[0])
 
     # Rows of words.
 

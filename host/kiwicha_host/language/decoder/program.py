@@ -71,12 +71,11 @@ class StepProgram:
         words = sum(Indices(part, config.columns).count for part in steps)
         self._indices = lines.take(ceil_div(4 * words, config.line_bytes))
         self._index_bytes = 4 * words
-        share, base = config.accumulator_lines // count, scratch.base
+        base = scratch.base
         self._streams = []
         for number, part in enumerate(steps):
-            accumulators = range(number * share, (number + 1) * share)
             emitter = Emitter(config, self._indices)
-            self._streams.append(_Stream(lines, self._memory, part, base, emitter, accumulators))
+            self._streams.append(_Stream(lines, self._memory, part, base, emitter, (number, count)))
             base += scratch_bytes(self._memory.shape, part.rows, self._memory.context)
         self._rings = lines.rings(self._streams[0].chunk, steps)
 
@@ -103,7 +102,7 @@ class StepProgram:
 
 
 class _Stream:
-    """A step, or half of one: with its own lines, accumulators and memory from `base` on.
+    """A step, or half of one: with its own lines, share of the accumulators, and memory from `base` on.
 
     Attributes
     ----------
@@ -112,11 +111,12 @@ class _Stream:
     """
 
     def __init__(self, lines: Lines, memory: DecoderMemory, step: Step, base: int, emitter: Emitter,
-                 accumulators: range):
+                 share: tuple[int, int]):
         self._memory, self._step, shape = memory, step, memory.shape
         self._shape, self.emit, self.script = shape, emitter, Script()
-        self._at = Scratchpad(lines, shape, step, base + _keys_bytes(shape, step.rows), len(accumulators))
-        self._layers = Layers(lines.config, self._at.shared, emitter, self.script, accumulators)
+        self._at = Scratchpad(lines, shape, step, base + _keys_bytes(shape, step.rows),
+                              lines.config.accumulator_lines // share[1])
+        self._layers = Layers(lines.config, self._at.shared, emitter, self.script, share)
         self.chunk = self._layers.chunk
         self._attention = Attention(lines, self._layers, memory, step, self._at.work, self._at.unit_scale, base)
         if step.logits:
