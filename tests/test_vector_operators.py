@@ -393,11 +393,36 @@ def test_operands_that_do_not_fit(op, changes, why, form):
     assert "\n" not in str(caught.value)
 
 
+#: Operators of codes: of which tensors they take codes, scale and zero point, in order; of the result, "y", the
+#: latter two.
+ALONE = {
+    "QLinearAdd": (("a", "b", "y"), {}), "QLinearMul": (("a", "b", "y"), {}),
+    "QLinearConcat": (("y", "a", "b"), {"axis": 1}), "QLinearLeakyRelu": (("a", "y"), {"alpha": 0.1}),
+    "QLinearSigmoid": (("a", "y"), {}), "QLinearAveragePool": (("a", "y"), {"kernel_shape": [3, 3]}),
+    "QLinearGlobalAveragePool": (("a", "y"), {})}
+
+
+@DTYPES
+@pytest.mark.parametrize("op", ALONE)
+def test_a_model_of_one_operator(op, dtype):
+    """It needs no product beside it to be the chip's."""
+    names, attributes = ALONE[op]
+    net, info = Between(dtype, **{name: ["N", 4, 7, 5] for name in names if name != "y"}), np.iinfo(dtype)
+    ends = {name: (np.float32(scale), dtype(zero)) for name, scale, zero in (
+        ("a", 0.05, 3), ("b", 0.031, 7), ("y", 0.06, 5))}
+    operands = [item for name in names for item in ((name, *ends[name]) if name != "y" else ends[name])]
+    model = net.model(net(op, *operands, domain="com.microsoft", **attributes))
+    arrays = {name: np.random.default_rng(0).integers(info.min, info.max, (2, 4, 7, 5), dtype, endpoint=True)
+              for name in net.shapes}
+    with load_model(model, "tiny", "golden", strict=True) as loaded:
+        np.testing.assert_array_equal(*loaded.run(arrays).values(), onnxruntime_says(model, arrays)[0])
+        assert [row.place for row in loaded.placement] == ["chip"]
+
+
 HOSTS = {
     "three axes": ((3, 4, 5, 6), lambda net, x: net("GlobalAveragePool", x), "not 5 dimensions"),
     "an axis more": ((3, 5), lambda net, x: net("Mul", x, np.float32([[[[1.5]]]])), "its result would be"),
-    "channels": ((3, 9, 6), lambda net, x: net("ReduceMean", x, np.array([1])), "its axes must be those of"),
-    "nothing else": ((3, 5), lambda net, x: net("Tanh", x), "nothing that it leads to is for the chip")}
+    "channels": ((3, 9, 6), lambda net, x: net("ReduceMean", x, np.array([1])), "its axes must be those of")}
 
 
 @DTYPES
@@ -411,3 +436,13 @@ def test_what_stays_the_hosts(case, dtype):
     with load_model(model, "tiny", "golden") as loaded:
         np.testing.assert_array_equal(*loaded.run({"x": x}).values(), onnxruntime_says(model, {"x": x})[0])
         assert [row.place for row in loaded.placement] == ["host"] and why in loaded.placement[0].why
+
+
+def test_what_only_moves_codes_is_the_hosts():
+    """There is nothing to compute, and so no program."""
+    net = Between(np.uint8, x=["N", 3, 5, 4])
+    model = net.model(net.codes(net("Transpose", net.numbers("x", 0.05, 3), perm=[0, 2, 3, 1]), 0.05, 3))
+    x = net.rng.integers(0, 256, (2, 3, 5, 4), np.uint8)
+    with load_model(model, "tiny", "golden") as loaded:
+        np.testing.assert_array_equal(*loaded.run({"x": x}).values(), x.transpose(0, 2, 3, 1))
+        assert [row.why for row in loaded.placement] == ["nothing that it leads to is for the chip"]

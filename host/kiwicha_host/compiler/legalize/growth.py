@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ..errors import CompileError
 from ..ir.graph import Graph, Op
-from ..ir.layers import LayerCheck, LayerGraph, RowLayer
+from ..ir.layers import LayerCheck, LayerGraph
 from ..passes.codes import Work
 from ..passes.fold_elementwise import FUNCTIONS
 from ..passes.fold_qdq import ON_CODES
@@ -138,8 +138,7 @@ class Growth:
         for ops in self._components():
             names = {op.name for op in ops}
             layers = self._layers(names)
-            if any(layer.real_macs or layer.pool or isinstance(layer, RowLayer)
-                   for layer in layers.layers):
+            if layers.layers:
                 yield ops, layers
             else:
                 self.why |= dict.fromkeys(names, _USELESS)
