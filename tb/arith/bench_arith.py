@@ -183,7 +183,7 @@ async def sums_that_cancel(dut):
 @cocotb.test()
 async def random_sums(dut):
     random = generator("random")
-    await check_sums(dut, any_floats(random, 200_000), any_floats(random, 200_000))
+    await check_sums(dut, any_floats(random, 300_000), any_floats(random, 300_000))
 
 
 # FP32 to int8.
@@ -263,7 +263,9 @@ BENCHES = [
                   ["every_pair_of_exponents", "edges_times_edges", "random_products", "subnormal_products",
                    "ties", "times_one"], models)
       for name, unit, models in (("multiply", FloatMultiply, ()),
-                                 ("multiply_ecp5", partial(FloatMultiply, ecp5=True), [MODEL]))),
+                                 ("multiply_18", partial(FloatMultiply, lower=18), ()),
+                                 ("multiply_ecp5", partial(FloatMultiply, ecp5=True), [MODEL]),
+                                 ("multiply_ecp5_18", partial(FloatMultiply, ecp5=True, lower=18), [MODEL]))),
     lanes_bench(__name__, "add", FloatAdd, ["a", "b"], FloatAdd.LATENCY,
                 ["sums_of_every_pair_of_exponents", "edges_plus_edges", "sums_of_near_exponents",
                  "sums_that_cancel", "random_sums"]),

@@ -1,4 +1,4 @@
-"""FP32 multiplication in four 12 x 12 multipliers."""
+"""FP32 multiplication in four smaller multipliers."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
@@ -29,6 +29,9 @@ class FloatMultiply(wiring.Component):
     ----------
     ecp5 : bool
         Use MULT18X18D, whose own registers are the first two cycles'. What toolchains make of ``*`` has none.
+    lower : int
+        Bits of a significand's lower part, which the partial products are of: 12, or 18, with which the ECP5 needs
+        one MULT18X18D rather than four, and more LUTs.
 
     Members
     -------
@@ -39,19 +42,22 @@ class FloatMultiply(wiring.Component):
 
     LATENCY = FLOAT_MULTIPLY
 
-    def __init__(self, *, ecp5: bool = False):
-        self._ecp5 = ecp5
+    def __init__(self, *, ecp5: bool = False, lower: int = 12):
+        if lower not in (12, 18):
+            raise ValueError(f"lower must be 12 or 18, not {lower!r}")
+        self._ecp5, self._lower = ecp5, lower
         super().__init__({"a": In(32), "b": In(32), "o": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
         # 1: unpack.
-        a, b = (_Operand(m, value, name) for value, name in ((self.a, "a"), (self.b, "b")))
+        lower = self._lower
+        a, b = (_Operand(m, value, name, lower) for value, name in ((self.a, "a"), (self.b, "b")))
         sign = delay(m, self.a[31] ^ self.b[31], "sign", 8)
 
         # 2: partial products; leading zeros; special cases.
-        products = [[self._product(m, x, y, f"product{i}{j}") for j, y in enumerate(b.halves)]
-                    for i, x in enumerate(a.halves)]
+        products = [[self._product(m, x, y, f"product{i}{j}") for j, y in enumerate(b.parts)]
+                    for i, x in enumerate(a.parts)]
         zeros = delay(m, _leading_zeros(Mux(a.subnormal, a.fraction, b.fraction),
                                         a.subnormal | b.subnormal), "zeros")
         room = delay(m, _signed(m, a.exponent + b.exponent - 127, 10, "room_now"), "room")
@@ -72,8 +78,8 @@ class FloatMultiply(wiring.Component):
         shift = delay(m, shift, "shift")
         room = delay(m, room, "room_late")
 
-        # 4: the product. Its lowest 12 bits are those of the lowest partial product.
-        product = delay(m, Cat(outer[:12], (outer[12:] + middle)[:36]), "product")
+        # 4: the product. Its lowest bits are those of the lowest partial product.
+        product = delay(m, Cat(outer[:lower], (outer[lower:] + middle)[:48 - lower]), "product")
         distance = delay(m, (shift + 32)[:6], "distance")
         # The exponent field of bit 47 after the shift, less one; clamped shifts make it useless, and zero.
         field = delay(m, Mux(room < 0, 0, room - shift)[:9], "field")
@@ -103,27 +109,37 @@ class FloatMultiply(wiring.Component):
         return m
 
     def _product(self, m, x, y, name):
-        """x * y of two significands' halves, at 2."""
+        """x * y of two significands' parts, at 2."""
+        if self._ecp5 and min(len(x), len(y)) < 12:
+            return _in_luts(m, *sorted((x, y), key=len), name)
         if self._ecp5:
             return mult18x18d(m, x, y, is_signed=False, name=name)[:len(x) + len(y)]
         return delay(m, delay(m, x, f"{name}_x") * delay(m, y, f"{name}_y"), name)
 
 
 class _Operand:
-    """The parts of one operand, registered but for the two halves of its significand."""
+    """The parts of one operand, registered but for the two of its significand."""
 
-    def __init__(self, m, value, name):
+    def __init__(self, m, value, name, lower):
         field, fraction = value[23:31], value[:23]
         not_tiny = delay(m, field.any(), f"{name}_not_tiny")
         largest = delay(m, field.all(), f"{name}_largest")
         empty = delay(m, ~fraction.any(), f"{name}_empty")
         self.fraction = delay(m, fraction, f"{name}_fraction")
-        self.halves = [fraction[:12], Cat(fraction[12:], field.any())]
+        self.parts = [fraction[:lower], Cat(fraction[lower:], field.any())]
         self.exponent = delay(m, Cat(field[0] | ~field.any(), field[1:]), f"{name}_exponent")
         self.nan = largest & ~empty
         self.infinite = largest & empty
         self.zero = ~not_tiny & empty
         self.subnormal = ~not_tiny
+
+
+def _in_luts(m, short, long, name):
+    """The product, two cycles later, as a sum of rows; toolchains would take a multiplier for ``*``."""
+    rows = [Mux(bit, long, 0) << place for place, bit in enumerate(short)]
+    pairs = [delay(m, a + b, f"{name}_{index}") for index, (a, b) in enumerate(
+        zip(rows[::2], rows[1::2], strict=True))]
+    return delay(m, sum(pairs[1:], pairs[0])[:len(short) + len(long)], name)
 
 
 def _signed(m, value, width, name):
