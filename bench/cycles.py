@@ -161,7 +161,10 @@ def _function_programs(result: dict) -> dict[str, list[tuple[Unit, dict]]]:
     squares = words | {"b_use": 2, "row": 1, "float": 1, "reduce": 1, "out_format": 2, "function": 3, "count2": 30,
                        "count3": 2}
     itself = squares | {"b_source": 3}
-    kinds = {"words": words, "row": row, "function": function,
+    rescaled = words | {"b_use": 2, "float": 1, "scale_mode": 1, "out_format": 2}
+    kinds = {"words": words, "times B and a scale": rescaled,
+             "row times B and a scale": rescaled | {"row": 1, "reduce": 1, "function": 3, "count3": 2}, "row": row,
+             "function": function,
              "row with function": row | {"out_format": 2, "function": 2},
              "function of a window": function | {"count0": 3}, "sums of squares": squares,
              "sums of squares of A": itself, "A plus A": words | {"b_source": 3},
@@ -169,6 +172,7 @@ def _function_programs(result: dict) -> dict[str, list[tuple[Unit, dict]]]:
     programs = {f"VECTOR, {name}": [(Unit.VECTOR, fields)] for name, fields in kinds.items()}
     return programs | {
         "VECTOR, in turn": [(Unit.VECTOR, fields) for fields in (row, row, function, words, row)],
+        "VECTOR, once and twice": [(Unit.VECTOR, fields) for fields in (words, rescaled, rescaled, words)],
         "VECTOR, sums in turn": [(Unit.VECTOR, sums | {"count2": count}) for count in (9, 16, 5, 1, 17)]
         + [(Unit.VECTOR, fields) for fields in (row, sums, squares, itself, function)]}
 
@@ -182,6 +186,7 @@ def _top_programs(result: dict) -> dict[str, list[tuple[Unit, dict]]]:
              for top, count in ((1, 1), (2, 1), (8, 4), (1, 40), (8, 40), (5, 17))}
     kinds |= {"1 row": row | {"count3": 1}, "words": words, "8 of words": words | {"top": 8, "count2": 30},
               "times B": words | {"b_use": 2, "b_source": 1, "b_line": 512, "b_stride2": 4},
+              "times B and a scale": row | {"b_use": 2, "b_source": 1, "b_line": 512, "scale_mode": 1},
               "window": words | {"count0": 3}, "window of sums": row | {"count0": 3, "count1": 2}}
     programs = {f"VECTOR, largest, {name}": [(Unit.VECTOR, fields)] for name, fields in kinds.items()}
     shapes = ((2, 3, 1), (8, 40, 2), (1, 2, 7), (4, 9, 1), (8, 5, 3))       # results, lines, rows

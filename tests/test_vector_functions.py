@@ -7,7 +7,17 @@ import pytest
 from machine_jobs import make_job
 
 from kiwicha import ChipConfig
-from kiwicha.isa import ErrorCode, OperandUse, OutFormat, Reduce, ResultFunction, SecondSource, Source, Unit
+from kiwicha.isa import (
+    ErrorCode,
+    OperandUse,
+    OutFormat,
+    Reduce,
+    ResultFunction,
+    ScaleMode,
+    SecondSource,
+    Source,
+    Unit,
+)
 from kiwicha_host import DeviceError
 from kiwicha_host.assembler import encode
 from kiwicha_host.golden import Machine, functions, numerics
@@ -166,6 +176,32 @@ def test_a_window_of_operand_a_itself(use, shape):
         each = (a + bias) * a if has_bias else a + a
     each[np.isnan(each)] = np.nan
     np.testing.assert_array_equal(words(2, 1)[0], numerics.maximum(each, (0,)))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("form", [OutFormat.FP32, OutFormat.INT8], ids=lambda form: form.name)
+def test_operand_b_and_then_a_scale(form, shape):
+    """Rounded after each of both products: a row's own factor, and one of each column."""
+    machine = filled(chip(*shape), 8)
+    columns, rng = machine.config.columns, np.random.default_rng(9)
+    lines, fields = words_of(machine.config, OperandUse.MULTIPLY, b_source=SecondSource.ROW, b_line=200,
+                             out_format=form, scale_mode=ScaleMode.COLUMN, param_line=210, count2=1, count3=9)
+    fields |= {"a_stride3": lines, "b_stride3": lines, "out_stride3": lines}
+
+    def words(line, count):
+        return machine.scratchpad[line:line + count * lines].reshape(count, -1).view(np.float32)[:, :columns]
+    for line, count in ((100, 9), (200, 9), (210, 1)):
+        numbers = rng.normal(0, 3, (count, lines * machine.config.line_bytes // 4)).astype(np.float32)
+        machine.scratchpad[line:line + count * lines] = numbers.view(np.uint8).reshape(count * lines, -1)
+    a, factors, scale = words(100, 9).copy(), words(200, 9)[:, :1].copy(), words(210, 1).copy()
+    assert run(machine, fields) is None
+    right = (a * factors) * scale
+    if form == OutFormat.INT8:
+        found = machine.scratchpad[2:2 + 9 * lines:lines, :columns].view(np.int8)
+        np.testing.assert_array_equal(found, np.rint(right).clip(-128, 127))
+    else:
+        np.testing.assert_array_equal(words(2, 9), right)
+        assert (right != a * (factors * scale)).any()
 
 
 def test_sums_do_not_depend_on_the_shape():

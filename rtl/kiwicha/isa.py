@@ -117,7 +117,7 @@ class OperandUse(DocumentedEnum):
     """What becomes of the vector unit's operand B."""
     NONE = 0
     ADD = 1, "in place of the bias"
-    MULTIPLY = 2, "in place of the scale"
+    MULTIPLY = 2, "in place of the scale; in a chip with `functions` also before one"
     INDEX = 3, "subtracted from A's bytes before their table; only in a chip with `functions`"
 
 
@@ -219,7 +219,8 @@ LOAD = Instruction(Unit.LOAD, """\
 Memory to scratchpad. Each row of `row_bytes` consecutive bytes is cut into segments of `segment_bytes` (the last
 may be shorter); segment c of row r of plane p fills line `line + c * segment_line_stride + r * row_line_stride +
 p * plane_line_stride` from byte 0, and the rest of that line becomes `fill`. With `fill_only`, no memory is
-read and every byte of those lines becomes `fill`.
+read and every byte of those lines becomes `fill`. With segments of one element each, a matrix's elements come to a
+line each, and a STORE of such segments puts them in another order, so as to transpose it.
 
 A chip with `indices` also has `indexed`, though not with `fill_only`: a word of the scratchpad, unsigned, is the
 index, and the first byte in memory is `address + index * index_stride`. That is an exact sum: where it is negative
@@ -287,7 +288,8 @@ they are loaded: `load_a` and `load_b` load table A, then B, from the lines from
 first pixel and after the instruction before has ended. No line of operands may be written by this instruction
 before it has been read, nor by one of VECTOR that it does not wait for.
 
-A chip with `functions` also has these. Operands from WORDS are ceil(4 * columns / line bytes) consecutive lines of
+A chip with `functions` also has these. With MULTIPLY there may be a scale, too: results are multiplied by B, then
+by the scale. Operands from WORDS are ceil(4 * columns / line bytes) consecutive lines of
 32-bit words each; A from BYTES is int8, and not for `float`. B from a ROW, such as the result of one, is line
 `b_line + i3 * b_stride3`, whose first word serves all columns and all of level 2. B from A is A's own word before
 the bias, at each place of the window and in each part: `b_line` and B's strides mean nothing, and a SUM has no
@@ -331,8 +333,8 @@ needs `parts` = 1: bias, a scale per COLUMN, and B, unless it is from a ROW, or 
     Field("clamp_low", 44, 32, "lower bound: FP32 bits; int32 if out_format is INT32"),
     Field("clamp_high", 48, 32, "upper bound: the same"),
     Field("a_source", 52, 2, "ACCUMULATOR, TABLE, WORDS or BYTES", enum=Source),
-    Field("b_use", 52, 2, "NONE, ADD (in place of `bias`), MULTIPLY (in place of a scale) or INDEX", bit=3,
-          enum=OperandUse),
+    Field("b_use", 52, 2, "NONE, ADD (in place of `bias`), MULTIPLY (in place of a scale, or before it) or INDEX",
+          bit=3, enum=OperandUse),
     Field("reduce", 52, 1, "MAXIMUM or SUM", bit=5, enum=Reduce),
     Field("row", 52, 1, "one result of all columns and all of level 2: INT32 or FP32", bit=6),
     Field("load_a", 53, 1, "load table A"),

@@ -92,6 +92,8 @@ PARAMETER_SETS = 4
 #: the window, the result in FP32, and the result in its format.
 LANE_SCALE = 1 + INT_TO_FLOAT
 LANE_KEY = LANE_SCALE + FLOAT_MULTIPLY
+#: What is multiplied twice is so much later at all that follows.
+LANE_RESCALE = FLOAT_MULTIPLY
 LANE_CLAMP = LANE_KEY + 1
 LANE_MAXIMUM = LANE_CLAMP + 2
 LANE_RESULT = LANE_MAXIMUM + 1

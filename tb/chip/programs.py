@@ -265,7 +265,7 @@ class _Generator:
             b_use = OperandUse.NONE
         bias = rng.randrange(2) if parts == 1 and b_use != OperandUse.ADD else 0
         modes = [mode for mode in ScaleMode if mode == ScaleMode.NONE or not (
-            out_format == OutFormat.INT32 or b_use == OperandUse.MULTIPLY
+            out_format == OutFormat.INT32 or (b_use == OperandUse.MULTIPLY and not config.functions)
             or (mode == ScaleMode.COLUMN and parts > 1))]
         mode = rng.choice(modes)
         a, b = rng.choice(self.accs if source == Source.ACCUMULATOR else pads), rng.choice(pads)

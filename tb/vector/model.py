@@ -77,7 +77,7 @@ def sums(f, acc, bias):
     return (total + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
-def maxima(f, acc, bias, scale):
+def maxima(f, acc, bias, times, scale):
     """Results before their conversion, as bits, from a window's accumulators [elements, columns]."""
     low, high = np.uint32(f["clamp_low"]), np.uint32(f["clamp_high"])
     if f["out_format"] == OutFormat.INT32:
@@ -86,6 +86,8 @@ def maxima(f, acc, bias, scale):
     else:
         real = real_sums(f, acc, bias)
         with np.errstate(all="ignore"):
+            if times is not None:
+                real = real * times
             if f["scale_mode"] == ScaleMode.SCALAR:
                 real = real * np.uint32(f["scale"]).view(np.float32)
             elif scale is not None:
@@ -250,13 +252,13 @@ class Place:
         return range(k * size // 4, result_lines(self.config, f["out_format"]) if last else (k + 1) * size // 4)
 
     def operands(self, scratchpad, accumulator, tables, bias, scale):
-        """A of the window [places, columns], bias and scale."""
+        """A of the window [places, columns], bias, factor and scale."""
         f, columns = self.f, self.config.columns
-        index = 0
+        index, times = 0, None
         if f["b_source"] == SecondSource.A:
             a = self.first_operand(scratchpad, accumulator, tables, 0)
             return (a, a if f["b_use"] == OperandUse.ADD else bias,
-                    a.view(np.float32) if f["b_use"] == OperandUse.MULTIPLY else scale)
+                    a.view(np.float32) if f["b_use"] == OperandUse.MULTIPLY else None, scale)
         if f["b_use"] != OperandUse.NONE:
             words = (tables[1][scratchpad[self.second, :columns]] if f["b_source"] == SecondSource.TABLE else
                      self.words_at(scratchpad, self.second))
@@ -265,11 +267,11 @@ class Place:
             if f["b_use"] == OperandUse.ADD:
                 bias = words.view(np.int32)
             elif f["b_use"] == OperandUse.MULTIPLY:
-                scale = words.view(np.float32)
+                times = words.view(np.float32)
             else:
                 index = (scratchpad[self.second, :columns] if f["b_source"] == SecondSource.TABLE else
                          words & 255)
-        return self.first_operand(scratchpad, accumulator, tables, index), bias, scale
+        return self.first_operand(scratchpad, accumulator, tables, index), bias, times, scale
 
     def first_operand(self, scratchpad, accumulator, tables, index):
         """A of the window [places, columns], as int32."""
@@ -352,7 +354,8 @@ def check_fields(config, f):
             (f["a_source"] not in ({*Source} if config.functions else {Source.ACCUMULATOR, Source.TABLE}),
              f["a_source"]),
             (not isinstance(use, OperandUse) or (use == OperandUse.ADD and f["bias"])
-             or (use == OperandUse.MULTIPLY and (form == OutFormat.INT32 or mode != ScaleMode.NONE))
+             or (use == OperandUse.MULTIPLY and (form == OutFormat.INT32
+                                                 or (mode != ScaleMode.NONE and not config.functions)))
              or (use == OperandUse.INDEX and not (config.functions and f["a_source"] == Source.TABLE)), use),
             (f["b_source"] not in ({*SecondSource} if config.functions else {SecondSource.TABLE})
              or (itself and use == OperandUse.INDEX), f["b_source"]),

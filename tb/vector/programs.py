@@ -51,8 +51,6 @@ def instruction(config, random, index=0, **fixed):
             f["scale_mode"] = fixed.get("scale_mode", random.choice([ScaleMode.NONE, ScaleMode.SCALAR]))
             if f["b_source"] not in (SecondSource.ROW, SecondSource.A):
                 f["b_use"] = fixed.get("b_use", OperandUse.NONE)
-            elif f["b_use"] == OperandUse.MULTIPLY:
-                f["scale_mode"] = fixed.get("scale_mode", ScaleMode.NONE)
         for name in ("part_stride", "scale_line"):
             if name not in fixed:
                 del f[name]
@@ -118,7 +116,7 @@ def operands(config, f, fixed):
         f["b_use"] = fixed.get("b_use", OperandUse.NONE)
     if f["b_use"] == OperandUse.ADD:
         f["bias"] = fixed.get("bias", 0)
-    if f["b_use"] == OperandUse.MULTIPLY:
+    if f["b_use"] == OperandUse.MULTIPLY and not config.functions:
         f["scale_mode"] = fixed.get("scale_mode", ScaleMode.NONE)
     if f["a_source"] == Source.BYTES:
         f["float"] = fixed.get("float", 0)
@@ -205,13 +203,13 @@ def operand_errors(config, make):
         yield from (make(**int8, float=0, a_source=source) for source in (Source.WORDS, Source.BYTES))
         yield from (make(**int8, b_source=source) for source in list(SecondSource)[1:])
         yield make(**int8 | {"out_format": OutFormat.INT32}, row=1)
+        yield from (make(**int8 | {"scale_mode": mode}, b_use=OperandUse.MULTIPLY)
+                    for mode in (ScaleMode.SCALAR, ScaleMode.COLUMN))
         yield from (make(**int8 | {"out_format": OutFormat.FP32}, function=function)
                     for function in list(ResultFunction)[1:])
     if not config.top_k:
         yield from (make(**int8 | {"out_format": OutFormat.FP32}, row=config.functions, top=top) for top in (1, 8))
     yield make(**int8 | {"bias": 1}, b_use=OperandUse.ADD)
-    yield from (make(**int8 | {"scale_mode": mode}, b_use=OperandUse.MULTIPLY)
-                for mode in (ScaleMode.SCALAR, ScaleMode.COLUMN))
     yield make(**int8 | {"out_format": OutFormat.INT32}, b_use=OperandUse.MULTIPLY)
     if config.block_scaled:
         yield make(**int8, float=1, reduce=Reduce.SUM)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from kiwicha import ChipConfig
 from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, SecondSource, Source
 from kiwicha.timing import (
+    LANE_RESCALE,
     PARAMETER_SETS,
     READ_LATENCY,
     VECTOR_REQUESTS,
@@ -44,13 +45,20 @@ class _Way(NamedTuple):
     function: bool
     levels: int     # of an FP32 sum of a row
     top: bool       # the largest of a row
+    rescale: bool   # a scale beside a product with operand B
 
     @classmethod
     def of(cls, config: ChipConfig, fields: dict[str, Any]) -> "_Way":
         float_sum = fields["row"] and fields["reduce"] == Reduce.SUM and fields["out_format"] == OutFormat.FP32
         return cls(fields["out_format"] in _DYNAMIC_SCALE, bool(fields["row"]),
                    fields["function"] != ResultFunction.NONE,
-                   sum_levels(config, fields["count2"]) if float_sum else 0, bool(fields["top"]))
+                   sum_levels(config, fields["count2"]) if float_sum else 0, bool(fields["top"]),
+                   fields["b_use"] == OperandUse.MULTIPLY and fields["scale_mode"] != ScaleMode.NONE)
+
+    @property
+    def late(self) -> int:
+        """Cycles that results take besides."""
+        return LANE_RESCALE if self.rescale else 0
 
 
 class VectorModel:
@@ -66,7 +74,7 @@ class VectorModel:
         self._walking = False
         self._address_generator_free = 0                    # the address generator takes an instruction
         self._written = -1                                  # the last line was
-        self._way = _Way(False, False, False, 0, False)
+        self._way = _Way(False, False, False, 0, False, False)
         self._next_row = 0                                  # its first read, after a row's largest
         self._accepted = 0
         self._ends: list[int] = []
@@ -192,7 +200,7 @@ class VectorModel:
         if top:
             # It is so many reads ahead, if there are as many, which take a cycle for each lane.
             self._address_generator_free -= (min(reads, VECTOR_REQUESTS) - 1) * (self._config.vector_lanes - 1)
-            self._next_row = last + row_top_gap(self._config, top)
+            self._next_row = last + row_top_gap(self._config, top) + self._way.late
         if self._way.row or self._way.function:
             self._written = last + late_latency(self._config, self._way.row, self._way.function, self._way.levels,
                                                 top)
@@ -202,6 +210,7 @@ class VectorModel:
                              + (prepared.fields["parts"] - 1) * self._steps + 1)
         else:
             self._written = last + self._timing.vector
+        self._written += self._way.late
         self._note_writes(first + self._written - last, prepared.fields, reads)
         self._ends.append(self._written + 1)
         self._events.at(self._written + 1, prepared.retire)
@@ -255,7 +264,8 @@ class VectorModel:
             # So does each step of a row, and the next row waits for the largest of this one.
             rows = fields["count3"]
             row = reads // rows - 1 + (fields["count2"] * self._steps - 1) * (self._config.vector_lanes - 1)
-            last = max(last, first + rows * row + (rows - 1) * row_top_gap(self._config, fields["top"]))
+            last = max(last, first + rows * row + (rows - 1) * (
+                row_top_gap(self._config, fields["top"]) + self._way.late))
         return last
 
 

@@ -82,7 +82,7 @@ def quantize(x: np.ndarray, zero_point: int = 0) -> np.ndarray:
 
 def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray | np.float32 | None = None,
              out_format: OutFormat = OutFormat.INT32, clamp_to: tuple | None = None, zero_point: int = 0,
-             window: tuple[int, ...] = ()) -> np.ndarray:
+             window: tuple[int, ...] = (), times: np.ndarray | None = None) -> np.ndarray:
     """Accumulators to results: add bias, to FP32, scale, clamp, maximum over a window, convert.
 
     Parameters
@@ -95,6 +95,7 @@ def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray 
     clamp_to : (low, high), int32 for INT32 and else FP32
     zero_point : for INT8
     window : axes of `acc` over which the maximum is taken
+    times : [N], FP32: a factor before `scale`
 
     Returns
     -------
@@ -110,7 +111,7 @@ def epilogue(acc: np.ndarray, bias: np.ndarray | None = None, scale: np.ndarray 
         with np.errstate(all="ignore"):
             x = x + np.asarray(bias, x.dtype)
     if out_format != OutFormat.INT32:
-        x = to_fp32(x, scale)
+        x = to_fp32(to_fp32(x, times), scale)
     if clamp_to is not None:
         x = clamp(x, *clamp_to)
     if window:

@@ -40,7 +40,8 @@ class Datapath(wiring.Component):
     Latency READ_LATENCY + ColumnSelect.latency + Lane.OUT + Assemble.LATENCY cycles from an accepted read to
     its line, one read per cycle. Results that take dynamic scales go through :class:`.BlockQuantizer` instead of
     to the lanes' end, those of rows or with a function
-    through :class:`.LateResults`: results of two such ways must not be here at once.
+    through :class:`.LateResults`; those that are multiplied twice take Lane.RESCALE cycles more. Results of two
+    such ways must not be here at once.
 
     Members
     -------
@@ -94,10 +95,9 @@ class Datapath(wiring.Component):
         m.submodules.line_packer = line_packer = LinePacker(self._config)
         # Cycles from the read on; `start` is when the lanes have their accumulators.
         start = READ_LATENCY + select.latency
-        stages = self._stages(m, start + Lane.OUT)
+        stages = self._stages(m, start)
         m.d.comb += [select.line.eq(self.line), select.step.eq(stages[READ_LATENCY].tag.step)]
-        for words, at in ((bias, start), (scale, start + Lane.SCALE)):
-            tag = stages[at - ColumnParameters.LATENCY].tag
+        for words, tag in ((bias, stages[start - ColumnParameters.LATENCY].tag), (scale, self._scale_tag)):
             m.d.comb += [words.set.eq(tag.set), words.step.eq(tag.step)]
         lanes = [Lane(self._config) for _ in range(self._config.vector_lanes)]
         at_result, at_out = self._control(m, lanes, stages, start)
@@ -111,6 +111,8 @@ class Datapath(wiring.Component):
                 lane.scale.eq(Mux(self._at_scale.multiply, b_late[word], scale.o[word])),
                 line_packer.word[index].eq(lane.word), line_packer.byte[index].eq(lane.byte),
             ]
+            if self._config.functions:
+                m.d.comb += lane.second.eq(scale.o[word])
             if self._config.block_scaled:
                 m.d.comb += line_packer.half[index].eq(lane.half)
         late = [at_out.dynamic_scale] if self._config.dynamic_scales else []
@@ -175,6 +177,8 @@ class Datapath(wiring.Component):
             ]
         if self._config.vector_floats:
             m.d.comb += [lane.float.eq(self._at_scale.float) for lane in lanes]
+        if self._config.functions:
+            m.d.comb += [lane.rescale.eq(at_key.rescale) for lane in lanes]
         return at_result, at_out
 
     def _quantize(self, m, line_packer, lanes, stage, settings):
@@ -244,13 +248,25 @@ class Datapath(wiring.Component):
         ]
         return words
 
-    def _stages(self, m, count):
-        """0 to *count* cycles after a read."""
-        stages = [_Stage(self.read, self.tag)]
-        for cycle in range(count):
-            stages.append(_Stage(delay_valid(m, stages[-1].valid, f"valid_{cycle}_", 1),
-                                 delay(m, stages[-1].tag, f"tag_{cycle}")))
+    def _stages(self, m, start):
+        """0 to start + Lane.OUT cycles after a read; more from Lane.SCALE on for what is multiplied twice."""
+        stages, before = [_Stage(self.read, self.tag)], start + Lane.SCALE
+        for cycle in range(start + Lane.OUT):
+            stages.append(_later(m, stages[-1], f"{cycle}"))
+            if cycle + 1 == before:
+                self._scale_tag = stages[before - ColumnParameters.LATENCY].tag
+                if self._config.functions:
+                    stages[before] = self._again(m, stages[before])
         return stages
+
+    def _again(self, m, stage):
+        """Steps at Lane.SCALE: of those that are multiplied twice the ones whose first product is there."""
+        late = [_Stage(stage.valid & stage.tag.rescale, stage.tag)]
+        for cycle in range(Lane.RESCALE):
+            late.append(_later(m, late[-1], f"again_{cycle}"))
+        soon, last = late[-1 - ColumnParameters.LATENCY], late[-1]
+        self._scale_tag = _either(self._config, soon, self._scale_tag)
+        return _Stage(last.valid | (stage.valid & ~stage.tag.rescale), _either(self._config, last, stage.tag))
 
     def _settings(self, m, settings, set_, name):
         """The settings of a set, a cycle later."""
@@ -259,3 +275,13 @@ class Datapath(wiring.Component):
         register = Signal(settings_layout(self._config), name=f"at_{name}", reset_less=True)
         m.d.sync += register.eq(port.data)
         return register
+
+
+def _later(m, stage, name):
+    """A cycle later."""
+    return _Stage(delay_valid(m, stage.valid, f"valid_{name}_", 1), delay(m, stage.tag, f"tag_{name}"))
+
+
+def _either(config, stage, tag):
+    """The tag of `stage`, if something is there, or else `tag`."""
+    return data.View(tag_layout(config), Mux(stage.valid, stage.tag.as_value(), tag.as_value()))

@@ -21,7 +21,7 @@ from ..lib.delay import delay
 from ..timing import MOST_ITERATIONS, steps, sum_levels
 from .shapes import Geometry, Size
 
-__all__ = ["check_fields", "takes_itself", "write_settings"]
+__all__ = ["check_fields", "rescales", "takes_itself", "write_settings"]
 
 _FLOATS = (OutFormat.E4M3, OutFormat.E2M1)
 
@@ -36,6 +36,7 @@ def check_fields(m, config, fields, error, address):
     row_of_floats = fp32 if config.float_row_sums else fp32 & (fields.reduce == Reduce.MAXIMUM)
     last_source, last_use = ((Source.BYTES, OperandUse.INDEX) if config.functions else
                              (Source.TABLE, OperandUse.MULTIPLY))
+    excluded = integer if config.functions else integer | (fields.scale_mode != ScaleMode.NONE)
     m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
     with m.If(_unknown_format(config, fields.out_format)):
         m.d.sync += address.eq(fields.out_format)
@@ -48,8 +49,7 @@ def check_fields(m, config, fields, error, address):
         m.d.sync += address.eq(fields.a_source)
     with m.Elif((fields.b_use > last_use.value)
                 | ((fields.b_use == OperandUse.ADD) & fields.bias)
-                | ((fields.b_use == OperandUse.MULTIPLY)
-                   & (integer | (fields.scale_mode != ScaleMode.NONE)))
+                | ((fields.b_use == OperandUse.MULTIPLY) & excluded)
                 | ((fields.b_use == OperandUse.INDEX) & (fields.a_source != Source.TABLE))):
         m.d.sync += address.eq(fields.b_use)
     with m.Elif((fields.b_source == SecondSource.A) & (fields.b_use == OperandUse.INDEX) if config.functions else
@@ -76,6 +76,11 @@ def check_fields(m, config, fields, error, address):
 def takes_itself(fields):
     """Whether operand B is used, and A itself; in a chip with functions."""
     return (fields.b_source == SecondSource.A) & (fields.b_use != OperandUse.NONE)
+
+
+def rescales(fields):
+    """Whether results are multiplied by operand B and then by a scale; in a chip with functions."""
+    return (fields.b_use == OperandUse.MULTIPLY) & (fields.scale_mode != ScaleMode.NONE)
 
 
 def _unknown_format(config, out_format):
@@ -143,7 +148,7 @@ def write_settings(m, config, fields, checking, settings, enable):
         m.d.comb += settings.float.eq(fields.float)
     if config.functions:
         m.d.comb += [
-            settings.itself.eq(takes_itself(fields)),
+            settings.itself.eq(takes_itself(fields)), settings.rescale.eq(rescales(fields)),
             settings.row.eq(fields.row), settings.function.eq(fields.function),
             settings.tail.eq(Mux(fields.tail == 0, config.columns, fields.tail)),
         ]

@@ -24,7 +24,7 @@ class Lane(wiring.Component):
 
     ============  =============================================================================
     at 0          add the bias, or the sum so far, modulo 2^32, then to FP32; or both are FP32 and so is their sum
-    at SCALE      multiply by the factor, in FP32
+    at SCALE      multiply by the factor, in FP32; with `rescale`, also by the second one
     at KEY        from here on, values are keys that compare as integers; INT32 joins here
     at CLAMP      compare with both bounds, then choose
     at MAXIMUM    the larger of this and the maximum so far, which `starts` starts anew
@@ -32,7 +32,10 @@ class Lane(wiring.Component):
     at OUT        the other results are there
     ============  =============================================================================
 
-    BF16 comes with block scaling only, and `float` with that or functions.
+    With `rescale` a value is at SCALE again, and for what follows, when its first product is there:
+    :data:`RESCALE` cycles late.
+
+    BF16 comes with block scaling only, `float` with that or functions, and `rescale` with functions.
 
     Members
     -------
@@ -44,6 +47,10 @@ class Lane(wiring.Component):
     float : In(1)
         A and bias are FP32, at SCALE.
     scale : In(32)
+    second : In(32)
+        The second factor, when the value is at SCALE again.
+    rescale : In(1)
+        There is one, at KEY.
     integer_key : In(1)
         INT32, at KEY.
     low, high : In(signed(32))
@@ -65,23 +72,25 @@ class Lane(wiring.Component):
     """
 
     SCALE, KEY, CLAMP = timing.LANE_SCALE, timing.LANE_KEY, timing.LANE_CLAMP
+    RESCALE = timing.LANE_RESCALE
     MAXIMUM, RESULT, OUT = timing.LANE_MAXIMUM, timing.LANE_RESULT, timing.LANE_OUT
 
     def __init__(self, config: ChipConfig):
-        self._config = config
+        self._config, self._ecp5 = config, config.multiplier != "portable"
         super().__init__({
             "a": In(signed(32)), "bias": In(signed(32)), "adds": In(1), "again": In(1),
             "scale": In(32), "integer_key": In(1), "low": In(signed(32)), "high": In(signed(32)), "valid": In(1),
             "starts": In(1), "integer_result": In(1), "zero_point": In(signed(8)),
             "word": Out(32), "byte": Out(signed(8)), "result": Out(32), "key": Out(signed(32)),
             **({"float": In(1)} if config.vector_floats else {}),
+            **({"second": In(32), "rescale": In(1)} if config.functions else {}),
             **({"half": Out(16)} if config.block_scaled else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.to_float = to_float = IntToFloat()
-        m.submodules.multiply = multiply = FloatMultiply(ecp5=self._config.multiplier != "portable")
+        m.submodules.multiply = multiply = FloatMultiply(ecp5=self._ecp5)
         m.submodules.around = around = Delay(32, self.KEY - 1)
         m.submodules.to_int8 = to_int8 = FloatToInt8()
         m.submodules.beside = beside = Delay(32, self.OUT - self.RESULT)
@@ -96,7 +105,7 @@ class Lane(wiring.Component):
             multiply.b.eq(self.scale),
         ]
         key = Signal(signed(32))
-        m.d.comb += key.eq(Mux(self.integer_key, around.o.as_signed(), total_order(multiply.o)))
+        m.d.comb += key.eq(Mux(self.integer_key, around.o.as_signed(), total_order(self._product(m, multiply.o))))
         clamped = self._clamp(m, delay(m, key, "key_late"))
 
         maximum = Signal(signed(32), reset_less=True)
@@ -127,6 +136,14 @@ class Lane(wiring.Component):
             raise NotImplementedError("FloatAdd must take as long as the addition and conversion of integers")
         m.d.comb += [add.a.eq(self.a), add.b.eq(self.bias)]
         return Mux(self.float, add.o, converted)
+
+    def _product(self, m, first):
+        """The first product, or that times the second factor, at KEY."""
+        if not self._config.functions:
+            return first
+        m.submodules.multiply_again = again = FloatMultiply(ecp5=self._ecp5, lower=18)
+        m.d.comb += [again.a.eq(first), again.b.eq(self.second)]
+        return Mux(self.rescale, again.o, first)
 
     def _clamp(self, m, key):
         low, high = (delay(m, bound, name) for bound, name in ((self.low, "low_late"), (self.high, "high_late")))

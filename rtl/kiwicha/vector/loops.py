@@ -165,6 +165,7 @@ class Loops(wiring.Component):
                                     i.b_use == OperandUse.INDEX))
         m.d.comb += [
             flags.eq(held),
+            tag.rescale.eq(self.way.rescale),
             tag.row_tail.eq(nest.last[-2]), tag.row_begins.eq(nest.first[2] & nest.first[-2]),
             tag.row_ends.eq(nest.last[2] & nest.last[-2]),
         ]

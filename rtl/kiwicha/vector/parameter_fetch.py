@@ -13,7 +13,7 @@ from ..layouts import unit_layout
 from ..lib.delay import delay
 from ..memory.ports import LINE_ADDRESS, ReadPort
 from ..timing import PARAMETER_SETS
-from .fields import check_fields, write_settings
+from .fields import check_fields, rescales, write_settings
 from .shapes import Geometry, prepared_layout, settings_layout
 from .tables import TableLoader, table_write
 
@@ -45,15 +45,16 @@ class ParameterFetch(wiring.Component):
     multiplies: an integer in FP32 times 1 is itself, to the bit, and so is FP32 plus -0. Tables, of which there
     is one of each, are loaded when all instructions before have ended, in about 256 cycles each.
 
-    Errors do not stop anything here. They are handed on with the instruction, as its `code`, so that they are told
-    after everything before has ended: FIELD for an `out_format` that is unknown or that this chip has not; an
-    unknown `scale_mode`, or a scale for INT32; `float` for INT32, for a sum but an FP32 row's, or in a chip
-    without FP32 additions; an unknown `a_source`; an unknown `b_use`, one beside what it takes the place of, or an
-    index without a table; an unknown `b_source`, or A as its own index; `row` or `function` with another format,
-    or in a chip without, or a `row` for an FP32 sum that this chip has not; a `tail` of too many columns; with a
-    dynamic scale, `parts` of zero, too many, or more than one with parameters per column; a window for a sum with
-    `float`, or with A for operand B, too; or a count of zero, looked for in this order; SCRATCHPAD_RANGE for a
-    parameter line, or then one of tables.
+    Errors do not stop anything here. They are handed on with the instruction, as its `code`, so that they are
+    told after everything before has ended: FIELD for an `out_format` that is unknown or that this chip has
+    not; an unknown `scale_mode`, or a scale for INT32; `float` for INT32, for a sum but an FP32 row's, or in a
+    chip without FP32 additions; an unknown `a_source`; an unknown `b_use`, one beside what it takes the place
+    of (but MULTIPLY beside a scale, in a chip with functions), or an index without a table; an unknown
+    `b_source`, or A as its own index; `row` or `function` with another format, or in a chip without, or a
+    `row` for an FP32 sum that this chip has not; a `tail` of too many columns; with a dynamic scale, `parts`
+    of zero, too many, or more than one with parameters per column; a window for a sum with `float`, or with A
+    for operand B, too; or a count of zero, looked for in this order; SCRATCHPAD_RANGE for a parameter line, or
+    then one of tables.
 
     Members
     -------
@@ -160,7 +161,8 @@ class ParameterFetch(wiring.Component):
         if self._config.float_row_sums:
             m.d.comb += way.levels.eq(self.settings.levels)
         if self._config.functions:
-            m.d.comb += [way.row.eq(fields.row), way.function.eq(fields.function != ResultFunction.NONE)]
+            m.d.comb += [way.row.eq(fields.row), way.function.eq(fields.function != ResultFunction.NONE),
+                             way.rescale.eq(rescales(fields))]
         if self._config.top_k:
             m.d.comb += way.top.eq(fields.top != 0)
         return m

@@ -84,14 +84,16 @@ def settings_layout(config: ChipConfig) -> data.StructLayout:
     INT32. Operand A is `fetched` from the scratchpad or else the accumulators, and a window's is a `sum` or else
     the maximum; operand B's words `add` to it, or `multiply`. `float` says that A and bias are FP32;
     `dynamic_scale`, that results take a dynamic scale, by `rule`; `mxint8`, that they are MXINT8 in a chip where
-    they could be E4M3. With functions, operand B is A `itself`; `row` and `function` are the instruction's, and in
-    the last iteration of a row the first `tail` columns count; `levels` are those of the additions over a row's
-    steps for its FP32 sum, or 0; `top` is the instruction's.
+    they could be E4M3. With functions, operand B is A `itself`, and with `rescale` the scale comes after a
+    product with B; `row` and `function` are the instruction's, and in the last iteration of a row the first `tail`
+    columns count; `levels` are those of the additions over a row's steps for its FP32 sum, or 0; `top` is the
+    instruction's.
     """
     scaled = {"dynamic_scale": 1, "rule": ScaleRule}
     if config.has_float_results and config.has_mxint8_results:
         scaled |= {"mxint8": 1}
-    functions = {"itself": 1, "row": 1, "function": ResultFunction, "tail": range(config.columns + 1)}
+    functions = {"itself": 1, "rescale": 1, "row": 1, "function": ResultFunction,
+                 "tail": range(config.columns + 1)}
     if config.float_row_sums:
         functions |= _levels(config)
     if config.top_k:
@@ -121,6 +123,7 @@ def tag_layout(config: ChipConfig) -> data.StructLayout:
         "b_words": 1,
         "b_row": 1,         # the first of a line for all
         "index": 1,         # operand B is subtracted from A's bytes
+        "rescale": 1,       # a product with operand B is multiplied once more
         "row_begins": 1,    # the first step of a row
         "row_ends": 1,      # the last one
         "row_tail": 1,      # one of a row's last lines
@@ -150,10 +153,11 @@ def request_layout(config: ChipConfig) -> data.StructLayout:
 def way_layout(config: ChipConfig) -> data.StructLayout:
     """By which of several ways results leave the datapath; before another one is taken, it runs empty.
 
-    FP32 sums of rows take more or less time by their `levels` of additions.
+    FP32 sums of rows take more or less time by their `levels` of additions, and a second factor, `rescale`, takes
+    some, too.
     """
     return data.StructLayout({**({"dynamic_scale": 1} if config.dynamic_scales else {}),
-                              **({"row": 1, "function": 1} if config.functions else {}),
+                              **({"row": 1, "function": 1, "rescale": 1} if config.functions else {}),
                               **(_levels(config) if config.float_row_sums else {}),
                               **({"top": 1} if config.top_k else {})})
 

@@ -40,7 +40,8 @@ class VectorUnit(wiring.Component):
     the first line's write, and the others follow every `steps` cycles. A line of scales is written after the lines
     of the last pixel that it is about. A pixel that has an error at one of its lines or its scale's is not written
     at all, nor are the scales that have not filled a line. Between an instruction with dynamic scales and one
-    without, the datapath runs empty.
+    without, the datapath runs empty. So it does between one with a scale beside a product with operand B, which
+    takes :data:`~kiwicha.timing.LANE_RESCALE` cycles more to all of this, and one without.
 
     An abort is heard a cycle late: a line may still be written in its first cycle.
 
@@ -82,11 +83,12 @@ class VectorUnit(wiring.Component):
     @property
     def lines_under_way(self) -> int:
         """Room for lines between their last read and their write."""
+        lines = LINES_UNDER_WAY + (timing.LANE_RESCALE if self._config.functions else 0)
         if not self._config.dynamic_scales:
-            return LINES_UNDER_WAY
+            return lines
         # A block's lines are all asked for before the first of them is there.
         geometry = Geometry.of(self._config)
-        return LINES_UNDER_WAY + geometry.most_parts + self.dynamic_scale_latency // geometry.steps
+        return lines + geometry.most_parts + self.dynamic_scale_latency // geometry.steps
 
     @property
     def _lines_ahead(self) -> int:

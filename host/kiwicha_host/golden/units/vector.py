@@ -54,11 +54,11 @@ def vector(state: State, memory: Memory, f: dict[str, Any]) -> None:
             b = a.view(np.uint32)
         if f["b_use"] == OperandUse.ADD:
             bias = b.view(np.float32 if f["float"] else np.int32)
-        elif f["b_use"] == OperandUse.MULTIPLY:
-            scale = b.view(np.float32)
+        times = b.view(np.float32) if f["b_use"] == OperandUse.MULTIPLY else None
         if f["reduce"] == Reduce.SUM and not f["float"]:
             a = a.sum(axis=2, keepdims=True, dtype=np.int32)
-        result = numerics.epilogue(a, bias, scale, out_format, clamp_to, f["zero_point"], window=(2,))
+        result = numerics.epilogue(a, bias, scale, out_format, clamp_to, f["zero_point"], window=(2,),
+                                   times=times)
         if f["row"]:
             result = _reduced(config, f, result.reshape(-1, row, config.columns))
         if f["function"] != ResultFunction.NONE:
@@ -189,7 +189,8 @@ def _check_second(config: ChipConfig, f: dict[str, Any]) -> None:
     """The same of what says where operand B comes from and what becomes of it."""
     use = f["b_use"]
     taken = {OperandUse.ADD: bool(f["bias"]),
-             OperandUse.MULTIPLY: f["scale_mode"] != ScaleMode.NONE or f["out_format"] == OutFormat.INT32,
+             OperandUse.MULTIPLY: (f["scale_mode"] != ScaleMode.NONE and not config.functions)
+             or f["out_format"] == OutFormat.INT32,
              OperandUse.INDEX: not config.functions or f["a_source"] != Source.TABLE}
     _need_known(use, OperandUse, not taken.get(use))
     _need_known(f["b_source"], SecondSource, f["b_source"] == SecondSource.TABLE or (

@@ -8,7 +8,8 @@ from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, Reduce, ResultFuncti
 
 from ...ir.row_layers import LayerNormLayer
 from ...program.memory_map import ceil_div
-from .norms import NUMBERS, NormPlan, leave
+from ..emitter import result_fields
+from .norms import NormPlan
 from .rows import RowTile, column_words
 from .tiles import Tile
 from .work import Work, bits
@@ -18,6 +19,8 @@ __all__ = ["LayerNormPlan", "LayerNormWork"]
 #: Results of rows: the largest code; of all codes less that, the mean's square; less the mean, and behind it 1 /
 #: the deviation: bias and scale of numbers in units of the deviation.
 _LARGEST, _SQUARE, _MEAN, _INVERSE = range(4)
+#: The buffer of numbers in units of the deviation: words for all channels of each place.
+_NUMBERS = -1
 _INFINITY = np.float32(np.inf)
 
 
@@ -52,13 +55,23 @@ class LayerNormWork(Work):
         for place in range(row.places):
             self.emitter.add(
                 Unit.VECTOR, reads=[*row.in_keys, *map(row.key, (_LARGEST, _MEAN, _INVERSE))],
-                writes=[row.key(NUMBERS)], **less, **row.second(_LARGEST, place), float=1,
+                writes=[row.key(_NUMBERS)], **less, **row.second(_LARGEST, place), float=1,
                 out_format=OutFormat.FP32, count0=1, count1=1, count2=row.blocks, count3=1,
                 a_line=row.line + place * row.blocks, a_stride2=1, bias=1, scale_mode=ScaleMode.COLUMN,
                 param_line=row.result(_MEAN, place), out_line=row.behind + place * row.blocks * row.words,
                 out_stride2=row.words, out_step=1, **numbers)
             numbers = {}
-        leave(self, row, epsilon + row.words, bias=True)
+        self._leave(row, epsilon + row.words)
+
+    def _leave(self, row: RowTile, factors: int) -> None:
+        """Numbers to results. From line `factors` on each block has words to add, then those to multiply with."""
+        for block in range(row.blocks):
+            self.emitter.add(
+                Unit.VECTOR, reads=[*row.in_keys, row.key(_NUMBERS)], writes=[row.out_key], a_source=Source.WORDS,
+                float=1, **result_fields(self.plan.layer), count0=1, count1=1, count2=row.places, count3=1,
+                a_line=row.behind + block * row.words, a_stride2=row.blocks * row.words, bias=1,
+                scale_mode=ScaleMode.COLUMN, param_line=factors + 2 * block * row.words,
+                out_line=row.out_line + block, out_stride2=row.blocks)
 
     def _deviations(self, row: RowTile, layer: LayerNormLayer, epsilon: int, less: dict[str, int]) -> None:
         """Less the mean, and 1 / deviation, of each place. Up to the first division, all numbers are exact."""

@@ -22,8 +22,8 @@ __all__ = ["Box", "VectorPlan"]
 _SOFTMAX = 3, 3
 #: The largest code; sums; sums of squares; numbers in units of the deviation; the results.
 _LAYER_NORM = 5, 9
-#: The sum of squares; numbers in units of their root mean; the results.
-_RMS_NORM = 3, 5
+#: The sum of squares; the results.
+_RMS_NORM = 2, 4
 #: Both products, and their sum, which is the results.
 _ROTARY = 3
 
@@ -151,7 +151,7 @@ class VectorPlan:
         elif isinstance(layer, LayerNormLayer):
             (passes, results), words = _LAYER_NORM, 4 + numbers
         elif isinstance(layer, RmsNormLayer):
-            (passes, results), words = _RMS_NORM, 2 + numbers
+            (passes, results), words = _RMS_NORM, 2
         else:
             return box
         return replace(box, passes=passes, row_lines=words * word_lines(self.config), row_results=results)

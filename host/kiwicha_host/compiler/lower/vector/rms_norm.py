@@ -4,10 +4,11 @@ from typing import cast
 
 import numpy as np
 
-from kiwicha.isa import TABLE_WORDS, OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, Source, Unit
+from kiwicha.isa import TABLE_WORDS, OperandUse, Reduce, ResultFunction, ScaleMode, Source, Unit
 
 from ...ir.row_layers import RmsNormLayer
-from .norms import NUMBERS, NormPlan, leave
+from ..emitter import result_fields
+from .norms import NormPlan
 from .rows import RowTile, column_words
 from .tiles import Tile
 from .work import Work, bits
@@ -30,8 +31,8 @@ class RmsNormPlan(NormPlan):
 
 
 class RmsNormWork(Work):
-    """Three passes over a tile: sums of squares, which are exact, and 1 / the root of their mean; codes times
-    that, in FP32; gain, block by block of channels.
+    """Two passes over a tile: sums of squares, which are exact, and 1 / the root of their mean; codes times that,
+    then times the gain, block by block of channels.
     """
 
     def compute(self, tile: Tile, number: int) -> None:
@@ -41,10 +42,12 @@ class RmsNormWork(Work):
         row.reduce(_SQUARES, a_source=Source.TABLE, reduce=Reduce.SUM, load_a=1, table_line=self.constants)
         row.each(_SQUARES, _SQUARES, scale_mode=ScaleMode.SCALAR, scale=bits(np.float32(1 / layer.channels)))
         row.each(_INVERSE, _SQUARES, float=1, bias=1, param_line=epsilon, function=ResultFunction.RSQRT)
-        self.emitter.add(
-            Unit.VECTOR, reads=[*row.in_keys, row.key(_INVERSE)], writes=[row.key(NUMBERS)],
-            a_source=Source.TABLE, float=1, load_a=1, table_line=self.constants + table,
-            b_use=OperandUse.MULTIPLY, **row.second(_INVERSE), out_format=OutFormat.FP32, count0=1, count1=1,
-            count2=row.blocks, count3=row.places, a_line=row.line, a_stride2=1, a_stride3=row.blocks,
-            out_line=row.behind, out_stride2=row.words, out_stride3=row.blocks * row.words, out_step=1)
-        leave(self, row, epsilon + row.words, bias=False)
+        numbers = {"load_a": 1, "table_line": self.constants + table}
+        for block in range(row.blocks):
+            self.emitter.add(
+                Unit.VECTOR, reads=[*row.in_keys, row.key(_INVERSE)], writes=[row.out_key], a_source=Source.TABLE,
+                float=1, b_use=OperandUse.MULTIPLY, **row.second(_INVERSE), **result_fields(layer), count0=1,
+                count1=1, count2=1, count3=row.places, a_line=row.line + block, a_stride3=row.blocks,
+                scale_mode=ScaleMode.COLUMN, param_line=epsilon + (1 + block) * row.words,
+                out_line=row.out_line + block, out_stride3=row.blocks, **numbers)
+            numbers = {}
