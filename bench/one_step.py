@@ -20,7 +20,7 @@ from kiwicha_host import open_device
 from kiwicha_host.compiler import compile_onnx
 from kiwicha_host.inference import infer
 
-__all__ = ["OPERATORS", "SCALES", "Share", "share"]
+__all__ = ["OPERATORS", "SCALES", "Share", "model_of", "onnxruntime_says", "share"]
 
 SCALES = ("random", "simple", "equal")
 
@@ -59,7 +59,7 @@ def share(name: str, sets: int, kind: str = "random", seed: int = 0) -> Share:
         for number in range(sets):
             model, arrays = _case(rng, name, (np.int8, np.uint8)[number % 2], kind)
             outputs, _ = infer(device, compile_onnx(config, model), arrays)
-            differences = np.abs(outputs["y"].astype(int) - _onnxruntime(model, arrays))
+            differences = np.abs(outputs["y"].astype(int) - onnxruntime_says(model, arrays))
             shares.append((differences > 0).mean())
             codes = max(codes, int(differences.max()))
     return Share(sets, int(np.count_nonzero(shares)), float(np.mean(shares)), float(np.max(shares)), codes)
@@ -92,7 +92,7 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
         "x": rng.integers(info.min, info.max, (200, *shape) if op in _PRODUCTS else shape, dtype, endpoint=True)}
     constants = {key: item for key, item in known.items() if key in names}
     constants |= {key: np.float32(item) for key, item in factors.items()}
-    return _model(name, nodes, {item: ["N", *shape] for item in arrays}, constants, dtype), {
+    return model_of(name, nodes, {item: ["N", *shape] for item in arrays}, constants, dtype), {
         key: item.reshape(-1, *shape) for key, item in arrays.items()}
 
 
@@ -124,8 +124,9 @@ def _factors(rng: np.random.Generator, op: str, kind: str, shape: tuple[int, ...
     return factors
 
 
-def _model(name: str, nodes: list[onnx.NodeProto], inputs: dict[str, list[int | str]],
-           constants: dict[str, np.ndarray], dtype: type) -> onnx.ModelProto:
+def model_of(name: str, nodes: list[onnx.NodeProto], inputs: dict[str, list[int | str]],
+             constants: dict[str, np.ndarray], dtype: type) -> onnx.ModelProto:
+    """A model whose inputs and whose output, "y", are codes of one type."""
     value, element = helper.make_tensor_value_info, helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     graph = helper.make_graph(
         nodes, name, [value(item, element, shape) for item, shape in inputs.items()], [value("y", element, None)],
@@ -145,7 +146,8 @@ def _biased(op: str) -> list[onnx.NodeProto]:
             helper.make_node("QuantizeLinear", ["c", "s2", "z2"], ["y"])]
 
 
-def _onnxruntime(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def onnxruntime_says(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The output "y" of ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]

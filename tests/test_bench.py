@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench import transformer
+from bench import rates, transformer
 from bench.__main__ import README, tables
 from bench.problems import CONVOLUTIONS, GEMMS, Convolution, Gemm
 from bench.roofline import (
@@ -21,6 +21,7 @@ from bench.roofline import (
     ws_cycles,
 )
 from kiwicha import ChipConfig
+from kiwicha_host import open_device
 
 
 def test_the_readme_shows_the_kept_results():
@@ -98,3 +99,10 @@ def test_measured_on_the_chip(problem):
     assert row["cycles"] == next(measure([run]))[1]["cycles"]
     assert row["macs"] == problem.work.macs
     assert 0 < row["roofline_fraction"] <= 1
+
+
+@pytest.mark.parametrize("name", rates.RATES)
+def test_rates_of_the_vector_unit(name):
+    """By the cycle model, and no more than one element each lane and cycle and pass."""
+    with open_device("golden", config="wide") as device:
+        assert 1 < rates.measure(name, device) <= rates.RATES[name].most
