@@ -48,7 +48,7 @@ async def integers_convert(dut):
     ties = np.array([(1 << top) + (low << (top - 23)) + (1 << (top - 24)) + nudge
                      for top in range(24, 31) for low in (0, 1, 2, 3, 0x7FFFFE, 0x7FFFFF)
                      for nudge in (-1, 0, 1)])
-    full = random.integers(-(1 << 31), 1 << 31, 200_000)
+    full = random.integers(-(1 << 31), 1 << 31, 500_000)
     short = full >> random.integers(0, 32, len(full))
     values = np.concatenate([near, -near, ties, -ties, full, short, [0, 1, -1, (1 << 31) - 1, -(1 << 31)]])
     values = (values & 0xFFFFFFFF).astype(np.uint32)
@@ -201,7 +201,7 @@ async def floats_quantize(dut):
     halves = np.concatenate([halves, halves + 1, halves - 1])
     halves = np.repeat(halves, 3)
     near = (any_floats(random, 200_000) & 0x807FFFFF) | random.integers(120, 138, 200_000) << 23
-    values = np.concatenate([halves, near, any_floats(random, 100_000), np.tile(EDGES, 20)]).astype(np.uint32)
+    values = np.concatenate([halves, near, any_floats(random, 800_000), np.tile(EDGES, 20)]).astype(np.uint32)
     zero_point = random.integers(-128, 128, len(values))
     zero_point[::4] = random.choice([-128, -1, 0, 127], len(zero_point[::4]))
     got = await apply(dut, i=values, zero_point=(zero_point & 0xFF).astype(np.uint32))
@@ -215,8 +215,8 @@ async def floats_quantize(dut):
 async def floats_compare(dut):
     random = generator("order")
     edges = [x.ravel() for x in np.meshgrid(EDGES, EDGES)]
-    a = np.concatenate([edges[0], any_floats(random, 50_000)])
-    b = np.concatenate([edges[1], any_floats(random, 50_000)])
+    a = np.concatenate([edges[0], any_floats(random, 1_000_000)])
+    b = np.concatenate([edges[1], any_floats(random, 1_000_000)])
     b[-500:] = a[-500:]
     got = await apply(dut, a=a, b=b)
     x, y = a.view(np.float32), b.view(np.float32)
