@@ -50,6 +50,24 @@ def test_weights_that_a_part_shares_with_another(shared):
         assert {row.place for row in loaded.placement if "MatMul" in row.op} == {"chip", "host"}
 
 
+def test_results_of_a_part_that_it_quantizes_too():
+    """ONNX Runtime moves the Transpose, and would leave numbers of the codes to the other part."""
+    net, step, zero = Net(0, x=["N", 16, 8, 8]), np.float32(0.03), np.uint8(128)
+
+    def pair(name):
+        return net("DequantizeLinear", net("QuantizeLinear", name, step, zero), step, zero)
+
+    weights = net("DequantizeLinear", net.rng.integers(-128, 128, (16, 16, 1, 1), np.int8), np.float32(0.01))
+    rows = net("Transpose", pair(net("Conv", pair("x"), weights)), perm=[0, 2, 3, 1])
+    rows = net("LayerNormalization", rows, net.weights(16), net.weights(16))
+    y = pair(net("Conv", pair(net("Transpose", rows, perm=[0, 3, 1, 2])), weights))
+    model = net.model(net("Add", net("Tanh", net("Transpose", y, perm=[0, 2, 3, 1])), rows)).SerializeToString()
+    x = np.random.default_rng(1).normal(0, 1, (2, 16, 8, 8)).astype(np.float32)
+    with load_model(model, TINY, "golden") as loaded:
+        np.testing.assert_array_equal(*loaded.run({"x": x}).values(), *onnxruntime_says(model, {"x": x}))
+        assert [row.place for row in loaded.placement if row.macs] == ["chip", "chip"]
+
+
 def dynamic_lstm(tmp_path):
     """An LSTM without a bias through ONNX Runtime's dynamic quantization."""
     rng, value = np.random.default_rng(0), helper.make_tensor_value_info

@@ -51,7 +51,7 @@ class HostPart:
             options.log_severity_level = 4
             self._session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"],
-                disabled_optimizers=[] if whole else ["DoubleQDQPairsRemover"])
+                disabled_optimizers=[] if whole else _NOT_IN_PARTS)
             self._engine = self._session if _is_for_python(self._session) else _reference(model)
         except Exception as error:  # ONNX Runtime's own, protobuf's, and those of unknown types
             if isinstance(error, CompileError):
@@ -84,6 +84,9 @@ class HostPart:
         return {} if self._session is None else dict(session_types(self._session))
 
 
+#: ONNX Runtime's optimizers that a part does without. The last two may quantize a tensor that is Transposed and
+#: quantized then, also where it is a result of the part.
+_NOT_IN_PARTS = ["DoubleQDQPairsRemover", "TransposeOptimizer", "TransposeOptimizer_CPUExecutionProvider"]
 _NOT_IMPLEMENTED = onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented
 
 
