@@ -16,6 +16,7 @@ from kiwicha_host import open_device
 from kiwicha_host.compiler import compile_onnx
 from kiwicha_host.compiler.ir.graph import Graph, Op
 from kiwicha_host.compiler.passes.fold_qdq import fold_qdq
+from kiwicha_host.compiler.passes.integer_products import integer_products
 from kiwicha_host.inference import infer
 
 TINY = ChipConfig.preset("tiny")
@@ -279,11 +280,26 @@ def test_limits_that_are_none(bound):
     assert codes(clip, quantize(scale="s"), bound=bound).ops[-2:] == (clip, quantize(scale="s"))
 
 
-@pytest.mark.parametrize("axis, folded", [(1, True), (-1, True), (0, False), (3, False), (-3, False)])
-def test_the_axis_of_weights(axis, folded):
+@pytest.mark.parametrize("shape, axis, folded", [
+    ((2, 2), 1, True), ((2, 2), -1, True), ((2, 2), 0, False), ((2, 2), 3, False), ((2, 2), -3, False),
+    ((2, 2, 2), 2, True), ((2, 2, 2), -1, True), ((2, 2, 2), 0, False), ((2, 2, 2), 1, False), ((2,), 0, False),
+    ((2,), -1, False)])
+def test_the_axis_of_weights(shape, axis, folded):
     weights = Op("v", "DequantizeLinear", ("w", "ws", "wz"), ("V",), {"axis": axis})
-    graph = codes(weights, Op("p", "MatMul", ("X", "V"), ("Y",)), quantize())
+    product = Op("p", "MatMul", ("X", "V"), ("Y",))
+    graph = codes(weights, product, quantize(), w=np.ones(shape, np.int8))
     assert (kinds(graph) == ["QLinearMatMul"]) == folded
+    numbers = integer_products(codes(weights, product, outputs=("Y",), w=np.ones(shape, np.int8)))
+    assert (kinds(numbers)[0] == "MatMulInteger") == folded
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 2, 2)])
+def test_sums_with_products_of_no_matrix(shape):
+    """The chip has no bias for these."""
+    made = codes(Op("v", "DequantizeLinear", ("w", "s", "z"), ("V",)), Op("p", "MatMul", ("X", "V"), ("P",)),
+                 Op("a", "Add", ("P", "number"), ("Y",)), quantize(), w=np.ones(shape, np.int8),
+                 number=np.float32(1))
+    assert kinds(made)[-2:] == ["Add", "QuantizeLinear"]
 
 
 def test_what_something_else_needs_stays():

@@ -21,7 +21,7 @@ from .remove_dead import remove_dead
 
 __all__ = ["BIASED", "ON_CODES", "fold_qdq"]
 
-#: How products are called that take codes; their weights' scales go along this axis.
+#: How products are called that take codes; their weights' scales go along this axis, a MatMul's along the last.
 _PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1),
              "ConvTranspose": ("kiwicha.QLinearConvTranspose", 1)}
 #: A MatMul of codes and the Add of its bias; its inputs are QLinearMatMul's, the bias, and what ``ops`` need.
@@ -88,7 +88,10 @@ def _product(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     if not is_sound(work.scalar(x.scale), work.scalar(x.zero)):
         return None
     weights = work.constants[w.name]
-    if scales is None or scales.ndim > 1 or (scales.size > 1 and w.axis not in (axis, axis - weights.ndim)):
+    if op.kind == "MatMul":
+        axis = weights.ndim - 1
+    if scales is None or scales.ndim > 1 or (scales.size > 1 and (
+            weights.ndim < 2 or w.axis not in (axis, axis - weights.ndim))):
         return None
     bias = bias_of(work, op.inputs[2] if len(op.inputs) > 2 else "", x, w, axis)
     if bias is None:
@@ -118,7 +121,9 @@ def _sum(work: Work, op: Op, made: Codes, result: str) -> Op | None:
             continue
         inner, bias = _product(work, product, made, result), op.inputs[1 - index]
         x, w = work.codes(product, 0), work.codes(product, 1)
-        if inner is None or x is None or w is None or work.array(w.name) is None or not _is_flat(work, bias, name):
+        weights = None if w is None else work.array(w.name)
+        if inner is None or x is None or w is None or weights is None or weights.ndim != 2 or not _is_flat(
+                work, bias, name):
             continue
         steps = bias_of(work, bias, x, w, 1)
         if steps is None:

@@ -59,7 +59,7 @@ def _read(work: Work, op: Op) -> _Product | None:
     if op.kind == "Conv" and (work.array(w.name) is None or len(work.shape(op.outputs[0]) or ()) not in (3, 4)):
         return None
     transposed = op.attributes.get("transB", 0)
-    scale, zero = _steps(work, w, 0 if op.kind == "Conv" or transposed else 1), work.scalar(x.zero)
+    scale, zero = _steps(work, w, 0 if op.kind == "Conv" or transposed else -1), work.scalar(x.zero)
     if scale is None or not is_sound(work.scalar(x.scale), zero):
         return None
     second = w.name
@@ -84,7 +84,8 @@ def _steps(work: Work, w: Codes, axis: int) -> np.ndarray | None:
         return None
     if scales.size == 1:
         return scales.reshape(())
-    along = weights is not None and w.axis in (axis, axis - weights.ndim) and scales.ndim == 1
+    along = (weights is not None and weights.ndim > 1 and scales.ndim == 1
+             and w.axis in (axis % weights.ndim, axis % weights.ndim - weights.ndim))
     return scales if along and not (zeros != zeros[0]).any() else None
 
 
