@@ -47,3 +47,13 @@ def test_quantizing_biases_of_any_shape(shape, transposed):
     [exact], [got] = (onnxruntime_says(item, {"x": x[:4]}) for item in (model.SerializeToString(), made))
     assert np.abs(got - exact).max() < 0.05 * np.ptp(exact)
     check(made, {"x": x[:4]}, 1 if shape == (5,) else 0.5)
+
+
+def test_quantizing_stacks_and_groups():
+    """The tool's axis of outputs is none of theirs."""
+    net = Net(5, x=["N", 4, 3, 6])
+    y = net("ConvTranspose", "x", net.weights(4, 2, 2, 2), net.weights(4), group=2, strides=[2, 2])
+    y = net("MatMul", net.weights(5, 6), net("MatMul", y, net.weights(1, 4, 12, 12)))
+    made = quantize_model(net.model(y), {"x": net.rng.normal(0, 1, (6, 4, 3, 6)).astype(np.float32)})
+    loaded = check(made, {"x": net.rng.normal(0, 1, (2, 4, 3, 6)).astype(np.float32)}, 1)
+    assert [row.place for row in loaded.placement if row.macs] == 3 * ["chip"]

@@ -70,7 +70,8 @@ def quantize_model(model: Any, calibration: Mapping[str, np.ndarray], dims: Mapp
             quantization.quantize_static(
                 proto, after, _Reader(samples), per_channel=True, nodes_to_exclude=_parts_of_norms(proto),
                 quant_format=quantization.QuantFormat.QDQ, activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8)
+                weight_type=quantization.QuantType.QInt8,
+                extra_options={"TensorQuantOverrides": _with_one_scale(proto)})
             return after.read_bytes()
         except Exception as error:  # onnx's and ONNX Runtime's, of many kinds
             raise CompileError(f"ONNX Runtime cannot quantize the model: {one_line(error)}") from None
@@ -145,6 +146,23 @@ def _with_plain_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
     for name in known.keys() - read - {item.name for item in (*proto.graph.input, *proto.graph.output)}:
         proto.graph.initializer.remove(known[name])
     return proto
+
+
+def _with_one_scale(proto: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
+    """For ONNX Runtime's tool, constants of which it takes the wrong axis for that of the outputs.
+
+    That is axis 1, of a MatMul's first operand or of a stack of matrices, too; and the results of a ConvTranspose
+    in groups are more than it has.
+    """
+    ranks = {item.name: len(item.dims) for item in proto.graph.initializer}
+    found = set[str]()
+    for node in proto.graph.node:
+        if node.op_type == "MatMul":
+            found |= {node.input[0]} | {name for name in node.input[1:] if ranks.get(name, 0) > 2}
+        elif node.op_type == "ConvTranspose" and any(
+                item.name == "group" and item.i > 1 for item in node.attribute):
+            found.add(node.input[1])
+    return {name: [{"quant_type": quantization.QuantType.QInt8}] for name in sorted(found & ranks.keys())}
 
 
 def _parts_of_norms(proto: onnx.ModelProto) -> list[str]:
