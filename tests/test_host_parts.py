@@ -105,6 +105,31 @@ def test_own_operators_without_their_inputs(tmp_path):
         load_model(model, TINY, "golden")
 
 
+def with_branch(node):
+    """Takes `node`, of x and s to z, or x."""
+    value = helper.make_tensor_value_info
+    branches = {f"{name}_branch": helper.make_graph(
+        [item], name, [], [value(item.output[0], TensorProto.FLOAT, None)])
+        for name, item in (("then", node), ("else", helper.make_node("Identity", ["x"], ["w"])))}
+    graph = helper.make_graph([helper.make_node("If", ["c"], ["y"], **branches)], "branches",
+                              [value("x", TensorProto.FLOAT, [2]), value("c", TensorProto.BOOL, [])],
+                              [value("y", TensorProto.FLOAT, None)],
+                              [numpy_helper.from_array(np.float32([1, 2]), "s")])
+    return helper.make_model(graph, ir_version=8, opset_imports=[
+        helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
+
+
+def test_own_operators_in_branches():
+    """They are checked as those outside are, and are as welcome in ONNX's own domain."""
+    inputs = {"x": np.float32([3, 4]), "c": np.array(True)}
+    model = with_branch(helper.make_node("SimplifiedLayerNormalization", ["x", "s"], ["z"]))
+    with load_model(model, TINY, "golden") as loaded:
+        np.testing.assert_array_equal(loaded.run(inputs)["y"], onnxruntime_says(model, inputs)[0])
+    with pytest.raises(CompileError, match="QLinearAdd 'a' has a wrong number of inputs or outputs"):
+        load_model(with_branch(helper.make_node("QLinearAdd", ["x", "s"], ["z"], "a", domain="com.microsoft")),
+                   TINY, "golden")
+
+
 def test_types_of_operators_that_onnx_does_not_know(tmp_path):
     """Without the types that the quantizer leaves in the file, ONNX Runtime knows those of its own operators."""
     model = NETS["two_and_two"]()

@@ -79,11 +79,20 @@ def _complete(model: onnx.ModelProto, where: str, folder: Path | None) -> None:
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
-    for node in graph.node:
+    for node in _nodes(graph):
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
             for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+                yield from inner.initializer
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Those of the graph, and of the graphs in these."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
 
 
 def _check(model: onnx.ModelProto) -> None:
@@ -107,7 +116,7 @@ def _check(model: onnx.ModelProto) -> None:
 def _as_others(model: onnx.ModelProto) -> Iterator[None]:
     """The operators that ONNX does not know in its own domain, but ONNX Runtime does, as of another domain."""
     version = next((item.version for item in model.opset_import if item.domain in _OWN), 1)
-    nodes = [node for node in model.graph.node if node.domain in _OWN and ("", node.op_type) in _own_operators()
+    nodes = [node for node in _nodes(model.graph) if node.domain in _OWN and ("", node.op_type) in _own_operators()
              and not onnx.defs.has(node.op_type, max_inclusive_version=version)]
     domains, imports = [node.domain for node in nodes], len(model.opset_import)
     if nodes:
@@ -124,7 +133,7 @@ def _as_others(model: onnx.ModelProto) -> Iterator[None]:
 
 def _check_own_operators(graph: onnx.GraphProto) -> None:
     """ONNX's checker does not know ONNX Runtime's own operators, and that ends the process if an input lacks."""
-    for node in graph.node:
+    for node in _nodes(graph):
         for schema in _own_operators().get((node.domain, node.op_type), ()):
             needed = [index for index, formal in enumerate(schema.inputs) if formal.option.name == "Single"]
             given = {index for index, name in enumerate(node.input) if name}
