@@ -12,6 +12,7 @@ from .fold_shapes import fold_shapes
 from .infer_types import infer_types
 from .integer_products import integer_products
 from .keep_batch import keep_batch
+from .own_operators import own_operators
 from .pairs import pairs
 from .remove_dead import remove_dead
 from .standard_codes import standard_codes
@@ -22,6 +23,6 @@ from .zero_points import zero_points
 __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
-PASSES = (standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points, transposed_weights,
-          unsigned_codes, equal_codes, fold_choices, fold_qdq, fold_elementwise, fold_channels, drop_copies,
-          integer_products, infer_types, keep_batch)
+PASSES = (own_operators, standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points,
+          transposed_weights, unsigned_codes, equal_codes, fold_choices, fold_qdq, fold_elementwise, fold_channels,
+          drop_copies, integer_products, infer_types, keep_batch)

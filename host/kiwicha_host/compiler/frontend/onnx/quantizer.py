@@ -18,9 +18,11 @@ with extra("onnx"):
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ...errors import CompileError, one_line
-from ...ir.onnx_op import from_node, type_of_info
+from ...ir.onnx_op import from_node, to_model, type_of_info
 from ...passes.codes import Work
+from ...passes.infer_types import infer_types
 from ...passes.norms import norm_of
+from ...passes.own_operators import own_operators
 from .model_file import read_model
 from .reader import graph_of
 
@@ -66,7 +68,7 @@ def quantize_model(model: Any, calibration: Mapping[str, np.ndarray], dims: Mapp
                 proto = onnx.version_converter.convert_version(proto, _PER_CHANNEL)
             onnx.save(proto, before)
             quant_pre_process(before, ready, skip_symbolic_shape=True)
-            proto = _with_plain_biases(onnx.load(ready))
+            proto = _with_plain_biases(_of_onnx(onnx.load(ready)))
             quantization.quantize_static(
                 proto, after, _Reader(samples), per_channel=True, nodes_to_exclude=_parts_of_norms(proto),
                 quant_format=quantization.QuantFormat.QDQ, activation_type=quantization.QuantType.QUInt8,
@@ -116,6 +118,16 @@ def _samples(proto: onnx.ModelProto, calibration: Mapping[str, np.ndarray], dims
             raise CompileError(f"the calibration of input {name!r} has {len(found)} samples, another {count}")
     for i in range(count):
         yield {name: found[i if len(found) > 1 else 0] for name, found in pieces.items()}
+
+
+def _of_onnx(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with as few operators of ONNX Runtime's own as can be, and all types.
+
+    Its tool quantizes neither these nor, without their results' types, what takes them.
+    """
+    if not any(node.domain == "com.microsoft" for node in proto.graph.node):
+        return proto
+    return to_model(infer_types(own_operators(graph_of(proto))))
 
 
 def _with_plain_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
