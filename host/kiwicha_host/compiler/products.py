@@ -14,6 +14,7 @@ from ..request import GemmRequest
 from .errors import CompileError
 from .ir.graph import Graph, Op
 from .ir.layers import SHIFT
+from .legalize.constants import ungrouped
 from .legalize.node import Node
 from .program.packing import int8_parts
 
@@ -106,9 +107,17 @@ class _Runner:
             self.dtype = zero.dtype
             self._zero = int(zero[0]) - SHIFT * (self.dtype == np.uint8)
 
-    def __call__(self, a: np.ndarray, a_zero: np.ndarray | None, b: np.ndarray, b_zero: np.ndarray | None
-                 ) -> np.ndarray:
-        """[M, K] times [K, N], each less its zero point: a number, or one for each row or column."""
+    @property
+    def columns(self) -> int:
+        """Of the array."""
+        return self._device.config.columns
+
+    def __call__(self, a: np.ndarray, a_zero: np.ndarray | None, b: np.ndarray, b_zero: np.ndarray | None,
+                 groups: int = 1) -> np.ndarray:
+        """[M, K] times [K, N], each less its zero point: a number, or one for each row or column.
+
+        Of b, all but one of `groups` blocks in a row are zeros, which do not count as work.
+        """
         (m, k), n = a.shape, b.shape[1]
         if not m * k * n:
             raise ValueError(f"the chip does not multiply {list(a.shape)} and {list(b.shape)}")
@@ -131,7 +140,7 @@ class _Runner:
         done = self._device.compute(GemmRequest(np.concatenate([left for left, _ in pairs], axis=1),
                                                 np.concatenate([part for _, part in pairs]), **options))
         self.total = self.total + done.run if self.macs else done.run
-        self.macs += m * k * n
+        self.macs += m * k * n // groups
         self.bytes += request_work(GemmRequest(lefts[0], rights[0], **options)).compulsory_bytes
         codes = np.asarray(done.codes)
         return codes.view(np.uint8) ^ np.uint8(SHIFT) if self.dtype == np.uint8 else codes
@@ -180,11 +189,15 @@ def _convolution(node: Node, runner: _Runner, x: np.ndarray, x_zero: np.ndarray 
     size, pads = node.window((x.shape[2], x.shape[3]), kernel, node.pair("strides"), node.pair("dilations"))
     rows = list(_windows(x, x_zero, kernel, size, pads, (node.pair("strides"), node.pair("dilations"))))
     result = np.empty((len(x), *size, outputs), np.int32)
-    for number, channels in enumerate(np.split(np.concatenate(rows), group, axis=1)):
-        part = slice(number * outputs // group, (number + 1) * outputs // group)
-        zero = w_zero if w_zero is None or w_zero.size == 1 else w_zero[part]
-        result[..., part] = runner(channels.reshape(len(channels), -1), x_zero, w[part].reshape(
-            outputs // group, -1).T, zero).reshape(len(x), *size, -1)
+    taps, inner, outer = np.concatenate(rows), w.shape[1], outputs // group
+    centred = w.astype(np.int16) - (0 if w_zero is None else w_zero.astype(np.int16).reshape(-1, 1, 1, 1))
+    side = max(1, runner.columns // outer)      # groups that fill the array's columns together
+    for first in range(0, group, side):
+        last = min(first + side, group)
+        kernels = ungrouped(centred[first * outer:last * outer], last - first)
+        part = runner(taps[:, first * inner:last * inner].reshape(len(taps), -1), x_zero,
+                      kernels.reshape(len(kernels), -1).T, None, last - first)
+        result[..., first * outer:last * outer] = part.reshape(len(x), *size, -1)
     result = result.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(result[:, :, 0] if flat else result)
 

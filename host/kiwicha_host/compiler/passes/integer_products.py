@@ -26,10 +26,7 @@ _FLOAT = 1
 
 
 def integer_products(graph: Graph) -> Graph:
-    """The graph with ConvInteger and MatMulInteger in the place of Conv, Gemm and MatMul of codes.
-
-    Convolutions in groups stay as they are: the chip would compute each group by itself.
-    """
+    """The graph with ConvInteger and MatMulInteger in the place of Conv, Gemm and MatMul of codes."""
     work, ops = Work(graph), list[Op]()
     for op in graph.ops:
         product = _read(work, op) if op.kind in _KINDS and work.opset >= _SINCE else None
@@ -53,7 +50,7 @@ class _Product:
 def _read(work: Work, op: Op) -> _Product | None:
     """What `op` multiplies; None if that has to be done in numbers."""
     x, w = work.codes(op, 0), work.codes(op, 1)
-    known = {"transA": 0, "beta": 1, "group": 1}
+    known = {"transA": 0, "beta": 1}
     if x is None or w is None or any(op.attributes.get(name, value) != value for name, value in known.items()):
         return None
     if op.kind == "Conv" and (work.array(w.name) is None or len(work.shape(op.outputs[0]) or ()) not in (3, 4)):
