@@ -250,7 +250,8 @@ graph(x) -> (y)
     (Op("p", "MatMul", ("X", "W"), ("Y",)), quantize(scale="ws"), {}),
     (Op("p", "Gemm", ("X", "W", "B"), ("Y",)), quantize(), {"bs": np.ones(3, np.float32)}),
     (Op("p", "Gemm", ("X", "W", "f"), ("Y",)), quantize(), {"f": np.ones(2, np.float16)}),
-    (Op("p", "Gemm", ("X", "W"), ("Y",), {"alpha": 2.0}), quantize(), {}),
+    (Op("p", "Gemm", ("X", "W", "B"), ("Y",), {"alpha": 2.0}), quantize(), {}),
+    (Op("p", "Gemm", ("X", "W", "B"), ("Y",), {"beta": 2.0}), quantize(), {}),
     (Op("p", "Gemm", ("X", "W"), ("Y",), {"transA": 1}), quantize(), {}),
     (Op("p", "Gemm", ("X", "W"), ("Y",), {"transB": 1}), quantize(), {}),               # scales along the sums
     (Op("p", "Conv", ("X", "W"), ("Y",)), quantize(), {}),                              # the same
@@ -291,6 +292,21 @@ def test_the_axis_of_weights(shape, axis, folded):
     assert (kinds(graph) == ["QLinearMatMul"]) == folded
     numbers = integer_products(codes(weights, product, outputs=("Y",), w=np.ones(shape, np.int8)))
     assert (kinds(numbers)[0] == "MatMulInteger") == folded
+
+
+@pytest.mark.parametrize("alpha", [0.37, 1.5, 3.0])
+def test_factors_of_products(alpha):
+    """They are rounded where ONNX Runtime rounds, also of more results than one scale."""
+    for seed in range(5):
+        net = Between(np.uint8, x=["N", 30])
+        net.rng = np.random.default_rng(seed)
+        scale = net.rng.uniform(0.001, 0.02, 6).astype(np.float32)
+        codes = net.rng.integers(-127, 128, (30, 6), np.int8)
+        weights = net("DequantizeLinear", codes, scale, np.zeros(6, np.int8))
+        made = net("Gemm", net.numbers("x", net.rng.uniform(0.01, 0.1)), weights, alpha=alpha, beta=0.5)
+        model = net.model(net.codes(made, net.rng.uniform(0.05, 0.2)))
+        layers = check_codes(model, {"x": net.rng.integers(0, 256, (40, 30), np.uint8)})
+        assert [layer.op for layer in layers.layers] == ["com.microsoft.QGemm"]
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 2, 2)])

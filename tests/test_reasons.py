@@ -32,12 +32,11 @@ def wide(net):
 
 TOO_LARGE = np.float32([0, 1, 2, 1e10])
 SUMS = "makes numbers of the chip's sums: "
+BIAS = f"{SUMS}its bias is not constant, beside a factor, or too large for int32 in steps of its sums"
 #: An operator and its operands, what of it the host has, and why; of numbers, or of codes that are made of them.
 NUMBERS = {
     "transposed": (lambda net: net("ConvTranspose", net.image(), net.weights(4, 2, 3, 3)),
                    "ConvTranspose", "no QuantizeLinear stands behind it"),
-    "groups": (lambda net: net("Conv", net.image(), net.weights(4, 1, 3, 3), group=4),
-               "Conv", "no QuantizeLinear stands behind it"),
     "floats": (lambda net: net("Gemm", net.row(), np.zeros((5, 2), np.float32)), "Gemm",
                "its weights 'c2' are numbers, which no DequantizeLinear makes"),
     "sums": (lambda net: net("Conv", net.image(), net.weights(4, 4, 3, 3)),
@@ -47,12 +46,16 @@ NUMBERS = {
                 "Sigmoid", "computes in floating point; the chip needs codes"),
 }
 CODES = {
-    "groups": (lambda net: net("Conv", net.image(), net.weights(4, 1, 3, 3), TOO_LARGE, group=4), "Conv",
-               "its bias 'c5' has another form than its outputs, or is too large for int32 in steps of its sums"),
+    "transposed": (lambda net: net("ConvTranspose", net.image(), net.weights(4, 4, 3, 3), TOO_LARGE),
+                   "ConvTranspose",
+                   "its bias 'c5' has another form than its outputs, or is too large for int32 in steps of its "
+                   "sums"),
+    "factor": (lambda net: net("Gemm", net.row(), net.weights(5, 3), np.zeros(3, np.float32), alpha=0.5),
+               "Cast+Mul+Add", BIAS),
     "limit": (lambda net: net("Relu", net("Conv", net.image(), net.weights(4, 4, 3, 3), TOO_LARGE)),
-              "Cast+Mul+Add", f"{SUMS}its bias is not constant, or too large for int32 in steps of its sums"),
+              "Cast+Mul+Add", BIAS),
     "computed": (lambda net: net("Gemm", net.row(), net.weights(5, 5), net("Neg", net.row())), "Cast+Mul+Add",
-                 f"{SUMS}its bias is not constant, or too large for int32 in steps of its sums"),
+                 BIAS),
     "wide": (wide, "MatMul", "the codes of 'DequantizeLinear2' are uint16; the chip takes int8 and uint8"),
     "weights": (lambda net: net("MatMul", net.row(), net("Softmax", net.weights(5, 3))), "MatMul",
                 "its input 'Softmax2' comes from no DequantizeLinear"),
@@ -86,11 +89,11 @@ def test_codes(case):
 
 def test_weights_of_the_hosts_products():
     """They are not what keeps it from the chip."""
-    net, (made, *_) = Cases(), NUMBERS["groups"]
+    net, (made, *_) = Cases(), NUMBERS["transposed"]
     model = net.model(made(net))
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
     with load_model(model, "tiny", "golden") as loaded:
         assert {row.why for row in loaded.placement if row.op == "DequantizeLinear"} == {
             "nothing that it leads to is for the chip"}
-    with pytest.raises(CompileError, match="the first of them Conv 'Conv2': no QuantizeLinear stands behind it"):
+    with pytest.raises(CompileError, match="'ConvTranspose2': no QuantizeLinear stands behind it"):
         load_model(model, "tiny", "golden", strict=True)

@@ -33,16 +33,19 @@ def weights_of(node: Node, rank: int, axis: int) -> np.ndarray:
 
 
 def scales_of(node: Node, outputs: int, output: int = 6) -> np.ndarray:
-    """From accumulators to the output's steps, whose scale is input `output`, one for each of the outputs."""
+    """From accumulators to the output's steps, whose scale is input `output`, one for each of the outputs; times
+    the attribute alpha, if there is one."""
+    alpha = np.float32(node.attributes.get("alpha", 1))
     w_scale = node.constant(4, "the weights' scale")
     if w_scale.dtype != np.float32 or w_scale.size not in (1, outputs):
         raise node.error(f"the weights' scale must be float32, one or {outputs} numbers, "
                          f"not {w_scale.dtype} {list(w_scale.shape)}")
     with np.errstate(over="ignore"):
-        scale = requantize_scale(node.scale(1, "the input's scale"), w_scale.reshape(-1),
+        scale = requantize_scale(alpha * node.scale(1, "the input's scale"), w_scale.reshape(-1),
                                  node.scale(output, "the output's scale"))
     if not (np.isfinite(scale).all() and (scale > 0).all()):
-        raise node.error("input scale * weight scale / output scale must be positive and finite")
+        raise node.error(f"{'alpha * ' * ('alpha' in node.attributes)}input scale * weight scale / output scale "
+                         "must be positive and finite")
     return np.broadcast_to(scale, outputs).astype(np.float32)
 
 

@@ -50,7 +50,7 @@ def _why_none(work: Work, name: str, codes: Codes | None) -> str:
 
 def why_of_sums(work: Work, op: Op) -> str:
     """Why `op` makes numbers of the sums of a product, which is the chip's."""
-    bias = "its bias is not constant, or too large for int32 in steps of its sums"
+    bias = "its bias is not constant, beside a factor, or too large for int32 in steps of its sums"
     return ("makes numbers of the chip's sums: "
             + (bias if work.is_quantized(op) else "no QuantizeLinear stands behind the product"))
 

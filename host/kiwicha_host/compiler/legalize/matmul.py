@@ -23,7 +23,6 @@ def qgemm(value: Value, node: Node) -> None:
     That of more dimensions, kiwicha.QGemm, has the result's ``shape``.
     """
     node.only("alpha", "shape", "transA", "transB")
-    node.one_of("alpha", 1)
     node.one_of("transA", 0)
     transposed = bool(node.attributes.get("transB", 0))
     weights = weights_of(node, 2, 1 - transposed)

@@ -72,7 +72,9 @@ def _product(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     kind, axis = _PRODUCTS[op.kind]
     attributes = dict(op.attributes)
     if op.kind == "Gemm":
-        if (attributes.pop("alpha", 1), attributes.pop("beta", 1), attributes.get("transA", 0)) != (1, 1, 0):
+        # ONNX Runtime's operator multiplies its bias by alpha, too.
+        factors = attributes.get("alpha", 1), attributes.pop("beta", 1)
+        if attributes.get("transA", 0) or (any(op.inputs[2:]) and factors != (1, 1)):
             return None
         axis -= attributes.get("transB", 0)
     if op.kind == "ConvTranspose" and (set(attributes) - set(_WINDOW) or any(
