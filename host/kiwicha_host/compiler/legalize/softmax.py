@@ -18,8 +18,9 @@ _ONE_AXIS = 13
 
 
 def qlinear_softmax(value: Value, node: Node) -> None:
-    """ONNX Runtime's QLinearSoftmax: exponentials are integers, from a table, and so is the result's scale."""
-    node.only("axis", "opset")
+    """ONNX Runtime's QLinearSoftmax: exponentials are integers, from a table, and so is the reciprocal of the
+    result's scale; but not where it stands for operators on numbers."""
+    node.only("axis", "opset", "ops")
     rank, axis, opset = value.where.ndim, node.attributes.get("axis", -1), node.attributes.get("opset", 0)
     if not -rank <= axis < rank or axis % rank != rank - 1 or rank < 2:
         raise node.error(f"takes the last of several axes, not {axis} of {rank}" + (
@@ -35,6 +36,6 @@ def qlinear_softmax(value: Value, node: Node) -> None:
     table[distances & 255] = np.rint(largest * np.exp(distances * np.float64(x_scale)))
     shape = value.where.shape[1:-1]
     size, _ = value.rows(node)
-    factor = np.array([1 / np.floor(np.float32(1) / y_scale)], np.float32)
+    factor = np.array([y_scale if "ops" in node.attributes else 1 / np.floor(np.float32(1) / y_scale)], np.float32)
     value.append(SoftmaxLayer(node.name, node.label, features, size, table, factor=factor, y_zero=y_zero),
                  value.unsigned, as_rows(shape, features))

@@ -18,6 +18,7 @@ from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
 from ..passes.fold_channels import CHANNELWISE
 from ..passes.fold_qdq import BIASED
 from ..passes.repeats import REPEAT
+from ..passes.signed_softmax import SOFTMAX
 from . import fused, moves, pooling, resample, top
 from .channels import channelwise
 from .concat import concat, qlinear_concat
@@ -302,6 +303,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "kiwicha.QLinearRMSNormalization": rms_norm,
     "kiwicha.QLinearRotaryEmbedding": rotary,
     "com.microsoft.QLinearSoftmax": qlinear_softmax,
+    SOFTMAX: qlinear_softmax,
     "Flatten": moves.flatten,
     "Reshape": moves.reshape,
     "Transpose": moves.transpose,
@@ -327,7 +329,7 @@ _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
 }
 #: Those that take a tensor's rows, each as a place.
 _ROW_TAKERS = ("QLinearMatMul", BIASED, "kiwicha.QLinearLayerNormalization", "kiwicha.QLinearRMSNormalization",
-               "com.microsoft.QLinearSoftmax")
+               "com.microsoft.QLinearSoftmax", SOFTMAX)
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 #: Their results are sums.
 _PRODUCTS = ("ConvInteger", "MatMulInteger")

@@ -64,6 +64,16 @@ class Work:
                 readers.setdefault(name, []).append(op)
         return readers
 
+    def is_pair(self, name: str) -> bool:
+        """Whether a QuantizeLinear makes the codes `name` for one DequantizeLinear, and one operator needs its
+        numbers.
+
+        ONNX Runtime makes such codes unsigned on x86, if they are signed.
+        """
+        maker, readers = self.maker(name), self._readers.get(name, [])
+        return (maker is not None and maker.kind == "QuantizeLinear" and self._reads[name] == 1
+                and [op.kind for op in readers] == ["DequantizeLinear"] and not self.shared(readers[0]))
+
     def is_for_codes(self, op: Op) -> bool:
         """Whether nothing needs the result of `op` but QuantizeLinear, perhaps several."""
         return op.outputs[0] not in self._numbers

@@ -15,6 +15,7 @@ from .codes import Work
 from .fold_elementwise import ELEMENTWISE
 from .fold_qdq import BIASED
 from .remove_dead import remove_dead
+from .signed_softmax import SOFTMAX
 
 __all__ = ["PLACES_GEMM", "keep_batch"]
 
@@ -25,7 +26,8 @@ _OF_ELEMENTS = (ELEMENTWISE, "Clip", "Max", "Relu", *(
     f"com.microsoft.QLinear{kind}" for kind in ("Add", "LeakyRelu", "Mul", "Sigmoid")))
 _OF_ONE_SCALE = ("DequantizeLinear", "QuantizeLinear")
 #: What does the same to each row, the last axis.
-_OF_ROWS = ("com.microsoft.QLinearSoftmax", "kiwicha.QLinearLayerNormalization", "kiwicha.QLinearRMSNormalization")
+_OF_ROWS = ("com.microsoft.QLinearSoftmax", SOFTMAX, "kiwicha.QLinearLayerNormalization",
+            "kiwicha.QLinearRMSNormalization")
 _GEMM = "com.microsoft.QGemm"
 
 
