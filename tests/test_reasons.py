@@ -18,6 +18,12 @@ class Cases(Between):
     def weights(self, *shape):
         return self("DequantizeLinear", self.rng.integers(-9, 9, shape, np.int8), np.float32(0.01), np.int8(0))
 
+    def stack(self, *shape):
+        """Of matrices, each with a scale for each of its rows."""
+        codes = self.rng.integers(-9, 9, (1, *shape), np.int8)
+        return self("DequantizeLinear", codes, self.rng.uniform(1, 2, shape[0]).astype(np.float32),
+                    np.zeros(shape[0], np.int8), axis=1)
+
     def image(self):
         return self.numbers("x")
 
@@ -52,6 +58,12 @@ CODES = {
                    "sums"),
     "factor": (lambda net: net("Gemm", net.row(), net.weights(5, 3), np.zeros(3, np.float32), alpha=0.5),
                "Cast+Mul+Add", BIAS),
+    "scales": (lambda net: net("MatMul", net.row(), net.stack(5, 3)), "MatMul",
+               "'DequantizeLinear1' has several scales, along axis 1, which is not that of the results"),
+    "rows": (lambda net: net("MatMul", net.stack(2, 5), net("Transpose", net.row(), perm=[1, 0])), "MatMul",
+             "'DequantizeLinear0' has several scales, along axis 1, which is not that of the results"),
+    "transA": (lambda net: net("Gemm", net.row(), net.weights(2, 3), transA=1), "Gemm",
+               "transA must be 0: the batch comes first"),
     "limit": (lambda net: net("Relu", net("Conv", net.image(), net.weights(4, 4, 3, 3), TOO_LARGE)),
               "Cast+Mul+Add", BIAS),
     "computed": (lambda net: net("Gemm", net.row(), net.weights(5, 5), net("Neg", net.row())), "Cast+Mul+Add",

@@ -25,6 +25,10 @@ def why_floating(work: Work, op: Op) -> str:
             return why
     if op.kind in (*_WEIGHTED, "MatMul") and work.array(op.inputs[1]) is not None:
         return f"its weights {op.inputs[1]!r} are numbers, which no DequantizeLinear makes"
+    if op.kind in (*_WEIGHTED, "MatMul") and (why := _why_several(work, op)):
+        return why
+    if op.kind == "Gemm" and op.attributes.get("transA"):
+        return "transA must be 0: the batch comes first"
     if op.kind in _WEIGHTED and (weights := work.codes(op, 1)) is not None and work.array(weights.name) is None:
         return f"its weights {op.inputs[1]!r} are not constant"
     if not work.is_quantized(op):
@@ -32,6 +36,19 @@ def why_floating(work: Work, op: Op) -> str:
     if op.kind in _WEIGHTED and len(op.inputs) > 2 and op.inputs[2]:
         return _why_bias(work, op.inputs[2]) or _NUMBERS
     return _NUMBERS
+
+
+def _why_several(work: Work, op: Op) -> str:
+    """Why the chip cannot multiply by the scales of constants, if these have several; else ""."""
+    for index, name in enumerate(op.inputs[:2]):
+        codes = work.codes(op, index)
+        scale, array = (None, None) if codes is None else (work.array(codes.scale), work.array(codes.name))
+        if codes is None or scale is None or array is None or scale.size == 1:
+            continue
+        outputs = {"Conv": 0, "MatMul": array.ndim - 1}.get(op.kind, 1 - op.attributes.get("transB", 0))
+        if not index or array.ndim < 2 or codes.axis % array.ndim != outputs:
+            return f"{name!r} has several scales, along axis {codes.axis}, which is not that of the results"
+    return ""
 
 
 def _why_none(work: Work, name: str, codes: Codes | None) -> str:

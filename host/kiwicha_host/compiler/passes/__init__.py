@@ -12,7 +12,7 @@ from .fold_shapes import fold_shapes
 from .infer_types import infer_types
 from .integer_products import integer_products
 from .keep_batch import keep_batch
-from .own_operators import own_operators
+from .own_operators import own_products
 from .pairs import pairs
 from .remove_dead import remove_dead
 from .signed_softmax import signed_softmax
@@ -24,6 +24,6 @@ from .zero_points import zero_points
 __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
-PASSES = (own_operators, standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points,
+PASSES = (own_products, standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points,
           transposed_weights, signed_softmax, unsigned_codes, equal_codes, fold_choices, fold_qdq,
           fold_elementwise, fold_channels, drop_copies, integer_products, infer_types, keep_batch)

@@ -1,9 +1,10 @@
 """Operators of ONNX Runtime's own domain become ONNX's, of which its optimizer has made them.
 
-So a model that ONNX Runtime has optimized runs as it did before.
+So the products of a model that ONNX Runtime has optimized are the chip's, as they were before. What else it fuses
+is the host's where it has numbers, and stays as it is; the quantizer takes it apart, to have codes in between.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Work
 
-__all__ = ["own_operators"]
+__all__ = ["own_operators", "own_products"]
 
 _DOMAIN = "com.microsoft."
 #: The first version of ONNX that has all that products are made of: DynamicQuantizeLinear came last.
@@ -23,12 +24,21 @@ _FLOAT = 1
 _EPSILON = 1e-12
 
 
+def own_products(graph: Graph) -> Graph:
+    """The graph without products of codes that become numbers, of that domain."""
+    return _without(graph, _PRODUCTS)
+
+
 def own_operators(graph: Graph) -> Graph:
-    """The graph without products of codes that become numbers, norms of sums, and functions after a bias, of that
-    domain. What makes more than ONNX's operators do stays."""
+    """The graph without such products, norms of sums, and functions after a bias, of that domain. What makes more
+    than ONNX's operators do stays."""
+    return _without(graph, {**_PRODUCTS, **_OTHERS})
+
+
+def _without(graph: Graph, rules: Mapping[str, Callable[..., list[Op] | None]]) -> Graph:
     work, ops = Work(graph), list[Op]()
     for op in graph.ops:
-        rule = _RULES.get(op.kind) if work.opset >= _SINCE else None
+        rule = rules.get(op.kind) if work.opset >= _SINCE else None
         ops += [op] if rule is None else rule(_Parts(work, op), *op.inputs) or [op]
     if len(ops) == len(graph.ops):
         return graph
@@ -112,11 +122,13 @@ def _after_bias(kind: str) -> Callable[..., list[Op] | None]:
 
 
 #: By kind, what makes operators of an operator's inputs; None if it stays.
-_RULES: dict[str, Callable[..., list[Op] | None]] = {
-    _DOMAIN + "BiasGelu": _after_bias(_DOMAIN + "Gelu"),
+_PRODUCTS: dict[str, Callable[..., list[Op] | None]] = {
     _DOMAIN + "DynamicQuantizeMatMul": _of_numbers,
-    _DOMAIN + "FastGelu": _after_bias(_DOMAIN + "FastGelu"),
     _DOMAIN + "MatMulIntegerToFloat": _numbers,
+}
+_OTHERS: dict[str, Callable[..., list[Op] | None]] = {
+    _DOMAIN + "BiasGelu": _after_bias(_DOMAIN + "Gelu"),
+    _DOMAIN + "FastGelu": _after_bias(_DOMAIN + "FastGelu"),
     _DOMAIN + "SkipLayerNormalization": _norm,
     _DOMAIN + "SkipSimplifiedLayerNormalization": _simplified_norm,
 }
