@@ -73,6 +73,23 @@ def test_convolutions_in_groups(dtype, channels, outputs, group):
 
 
 @DTYPES
+@pytest.mark.parametrize("kernel, group, attributes", [
+    ((3, 3), 1, {}), ((2, 2), 1, {"strides": [3, 3], "output_padding": [2, 2]}),
+    ((3, 2), 2, {"strides": [2, 3], "pads": [1, 0, 0, 1], "output_padding": [1, 2]}),
+    ((4, 4), 6, {"strides": [2, 2], "pads": [1] * 4}),
+    ((5,), 3, {"strides": [2], "pads": [2, 1], "output_padding": [1]})])
+def test_transposed_convolutions(dtype, kernel, group, attributes):
+    """Where results overlap, where none falls on some, and where a part is cut off; a scale for each result."""
+    net = Numbers(dtype, x=["N", 6, *(5, 4)[:len(kernel)]])
+    weights = net.decoded(6, 12 // group, *kernel, axis=1)
+    made = net("ConvTranspose", net.numbers("x", 0.03), weights, net.weights(12), group=group, **attributes)
+    loaded, _ = check(net, made, products=1)
+    assert [row.op for row in loaded.placement if row.macs] == ["ConvTranspose+Cast"]
+    again = net("ConvTranspose", net.numbers("x", 0.03), net.decoded(6, 2, *kernel, per_channel=False))
+    check(net, again, products=1)
+
+
+@DTYPES
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_matrices(dtype, per_channel):
     """ONNX Runtime adds up integers here, too."""

@@ -18,6 +18,11 @@ class Cases(Between):
     def weights(self, *shape):
         return self("DequantizeLinear", self.rng.integers(-9, 9, shape, np.int8), np.float32(0.01), np.int8(0))
 
+    def uneven(self, *shape):
+        """Of zero points that differ."""
+        return self("DequantizeLinear", self.rng.integers(-9, 9, shape, np.int8), np.full(4, 0.01, np.float32),
+                    np.arange(4, dtype=np.int8), axis=0)
+
     def stack(self, *shape):
         """Of matrices, each with a scale for each of its rows."""
         codes = self.rng.integers(-9, 9, (1, *shape), np.int8)
@@ -41,8 +46,8 @@ SUMS = "makes numbers of the chip's sums: "
 BIAS = f"{SUMS}its bias is not constant, beside a factor, or too large for int32 in steps of its sums"
 #: An operator and its operands, what of it the host has, and why; of numbers, or of codes that are made of them.
 NUMBERS = {
-    "transposed": (lambda net: net("ConvTranspose", net.image(), net.weights(4, 2, 3, 3)),
-                   "ConvTranspose", "no QuantizeLinear stands behind it"),
+    "transposed": (lambda net: net("ConvTranspose", net.image(), net.weights(4, 2, 3, 3), dilations=[2, 2]),
+                   "ConvTranspose", "its dilations must be 1, and its pads be given as such"),
     "floats": (lambda net: net("Gemm", net.row(), np.zeros((5, 2), np.float32)), "Gemm",
                "its weights 'c2' are numbers, which no DequantizeLinear makes"),
     "sums": (lambda net: net("Conv", net.image(), net.weights(4, 4, 3, 3)),
@@ -52,10 +57,10 @@ NUMBERS = {
                 "Sigmoid", "computes in floating point; the chip needs codes"),
 }
 CODES = {
-    "transposed": (lambda net: net("ConvTranspose", net.image(), net.weights(4, 4, 3, 3), TOO_LARGE),
-                   "ConvTranspose",
-                   "its bias 'c5' has another form than its outputs, or is too large for int32 in steps of its "
-                   "sums"),
+    "transposed": (lambda net: net("ConvTranspose", net.image(), net.weights(4, 4, 3, 3), auto_pad="VALID"),
+                   "ConvTranspose", "its dilations must be 1, and its pads be given as such"),
+    "uneven": (lambda net: net("Conv", net.image(), net.uneven(4, 4, 3, 3), TOO_LARGE), "Conv",
+               "its bias 'c5' has another form than its outputs, or is too large for int32 in steps of its sums"),
     "factor": (lambda net: net("Gemm", net.row(), net.weights(5, 3), np.zeros(3, np.float32), alpha=0.5),
                "Cast+Mul+Add", BIAS),
     "scales": (lambda net: net("MatMul", net.row(), net.stack(5, 3)), "MatMul",
@@ -107,5 +112,5 @@ def test_weights_of_the_hosts_products():
     with load_model(model, "tiny", "golden") as loaded:
         assert {row.why for row in loaded.placement if row.op == "DequantizeLinear"} == {
             "nothing that it leads to is for the chip"}
-    with pytest.raises(CompileError, match="'ConvTranspose2': no QuantizeLinear stands behind it"):
+    with pytest.raises(CompileError, match="'ConvTranspose2': its dilations must be 1"):
         load_model(model, "tiny", "golden", strict=True)

@@ -16,7 +16,9 @@ from .ir.graph import Graph, Op
 from .ir.layers import SHIFT
 from .legalize.constants import ungrouped
 from .legalize.node import Node
+from .passes.integer_products import TRANSPOSED
 from .program.packing import int8_parts
+from .transposed_product import transposed_convolution
 
 if TYPE_CHECKING:
     from ..devices import Device
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["PRODUCTS", "ProductPart", "check_product"]
 
 #: Which inputs of an operator are the first operand and its zero point, and the second's.
-PRODUCTS = {"QLinearMatMul": (0, 2, 3, 5), "MatMulInteger": (0, 2, 1, 3), "ConvInteger": (0, 2, 1, 3)}
+PRODUCTS = {"QLinearMatMul": (0, 2, 3, 5), "MatMulInteger": (0, 2, 1, 3), "ConvInteger": (0, 2, 1, 3),
+            TRANSPOSED: (0, 2, 1, 3)}
 
 
 def check_product(op: Op, graph: Graph) -> None:
@@ -34,10 +37,11 @@ def check_product(op: Op, graph: Graph) -> None:
     x, w = types[0], types[2]
     if x is None or w is None or {x.element, w.element} - {"int8", "uint8"}:
         raise node.error("its operands must be known to be int8 or uint8")
-    if op.kind == "ConvInteger":
+    if op.kind in ("ConvInteger", TRANSPOSED):
         if x.shape is None or w.shape is None or len(x.shape) not in (3, 4) or len(w.shape) != len(x.shape):
             raise node.error("takes [N, channels, height, width] or [N, channels, width]")
-        node.only("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+        if op.kind == "ConvInteger":
+            node.only("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
         return
     node.only()
     for index in (1, 4, 6, 7) if op.kind == "QLinearMatMul" else ():
@@ -83,6 +87,8 @@ class ProductPart:
             runner = _Runner(device, given if self.op.kind == "QLinearMatMul" else None)
             if self.op.kind == "ConvInteger":
                 result = _convolution(Node(self.op, {}), runner, x, x_zero, w, w_zero)
+            elif self.op.kind == TRANSPOSED:
+                result = transposed_convolution(Node(self.op, {}), runner, x, x_zero, w, w_zero)
             else:
                 result = _matmul(runner, x, x_zero, w, w_zero)
         except (ValueError, TypeError) as error:

@@ -9,7 +9,7 @@ __all__ = ["macs"]
 
 #: Products, and which of their inputs are the operands; those of convolutions with weights come first.
 _CONVOLUTIONS = {"Conv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3), "ConvTranspose": (0, 1),
-                 "kiwicha.QLinearConvTranspose": (0, 3)}
+                 "kiwicha.QLinearConvTranspose": (0, 3), "kiwicha.ConvTransposeInteger": (0, 1)}
 _PRODUCTS = {"MatMul": (0, 1), "MatMulInteger": (0, 1), "Gemm": (0, 1), "QLinearMatMul": (0, 3),
              "com.microsoft.QGemm": (0, 3), "kiwicha.QGemm": (0, 3), "kiwicha.QLinearMatMul": (0, 3)}
 
@@ -27,7 +27,7 @@ def macs(op: Op, graph: Graph, sizes: Mapping[str, int]) -> int:
     if not x or not w or y is None:
         return 0
     if op.kind in _CONVOLUTIONS:
-        return prod(x if op.kind.endswith("ConvTranspose") else y) * prod(w[1:])
+        return prod(x if "ConvTranspose" in op.kind else y) * prod(w[1:])
     return prod(y) * x[0 if op.attributes.get("transA") else -1]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..ir.graph import Op
 from ..passes.codes import Codes, Work, read
+from ..passes.fold_qdq import is_plain
 
 __all__ = ["why_floating", "why_of_sums"]
 
@@ -29,6 +30,8 @@ def why_floating(work: Work, op: Op) -> str:
         return why
     if op.kind == "Gemm" and op.attributes.get("transA"):
         return "transA must be 0: the batch comes first"
+    if op.kind == "ConvTranspose" and not is_plain(op):
+        return "its dilations must be 1, and its pads be given as such"
     if op.kind in _WEIGHTED and (weights := work.codes(op, 1)) is not None and work.array(weights.name) is None:
         return f"its weights {op.inputs[1]!r} are not constant"
     if not work.is_quantized(op):

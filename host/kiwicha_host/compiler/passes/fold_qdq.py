@@ -19,7 +19,7 @@ from .fold_moves import MOVES
 from .fold_rotary import ROTARY
 from .remove_dead import remove_dead
 
-__all__ = ["BIASED", "ON_CODES", "fold_qdq"]
+__all__ = ["BIASED", "ON_CODES", "fold_qdq", "is_plain"]
 
 #: How products are called that take codes; their weights' scales go along this axis, a MatMul's along the last.
 _PRODUCTS = {"Conv": ("QLinearConv", 0), "MatMul": ("QLinearMatMul", 1), "Gemm": ("com.microsoft.QGemm", 1),
@@ -77,9 +77,7 @@ def _product(work: Work, op: Op, made: Codes, result: str) -> Op | None:
         if attributes.get("transA", 0) or (any(op.inputs[2:]) and factors != (1, 1)):
             return None
         axis -= attributes.get("transB", 0)
-    if op.kind == "ConvTranspose" and (set(attributes) - set(_WINDOW) or any(
-            item != 1 for item in attributes.get("dilations", ())) or attributes.get("auto_pad") not in (
-            None, "NOTSET")):
+    if op.kind == "ConvTranspose" and not is_plain(op):
         return None
     x, w = work.codes(op, 0), work.codes(op, 1)
     if x is not None and w is not None and work.array(w.name) is None and op.kind == "MatMul":
@@ -105,6 +103,12 @@ def _product(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     elif bias:
         inputs.append(bias)
     return Op(op.name, kind, tuple(inputs), (result,), attributes)
+
+
+def is_plain(op: Op) -> bool:
+    """Whether the chip has a rule for all attributes of a ConvTranspose."""
+    return not set(op.attributes) - set(_WINDOW) and op.attributes.get("auto_pad") in (None, "NOTSET") and all(
+        item == 1 for item in op.attributes.get("dilations", ()))
 
 
 def _computed(work: Work, op: Op, x: Codes, w: Codes, made: Codes, result: str) -> Op | None:

@@ -11,14 +11,21 @@ import numpy as np
 from ..ir.graph import Graph, Op, with_unique_names
 from .biases import exact_bias
 from .codes import Codes, Work, is_sound
+from .fold_qdq import is_plain
 from .remove_dead import remove_dead
 
-__all__ = ["OF_SUMS", "integer_products"]
+__all__ = ["OF_SUMS", "TRANSPOSED", "integer_products"]
 
 #: What makes numbers of sums: its ``ops`` add a bias, multiply by a scale, or both.
 OF_SUMS = "kiwicha.NumbersOfSums"
+#: A ConvTranspose of integers. Its inputs are ConvInteger's, and what ``ops`` need.
+TRANSPOSED = "kiwicha.ConvTransposeInteger"
 #: Kinds of products, and those of integers.
-_KINDS = {"Conv": "ConvInteger", "Gemm": "MatMulInteger", "MatMul": "MatMulInteger"}
+_KINDS = {"Conv": "ConvInteger", "ConvTranspose": TRANSPOSED, "Gemm": "MatMulInteger", "MatMul": "MatMulInteger"}
+#: Those whose channels are axis 1.
+_IMAGES = ("Conv", "ConvTranspose")
+#: ONNX's number for the type of sums.
+_INT32 = 6
 #: The first version of ONNX that has these.
 _SINCE = 10
 #: ONNX's number for the type of results.
@@ -53,22 +60,27 @@ def _read(work: Work, op: Op) -> _Product | None:
     known = {"transA": 0, "beta": 1}
     if x is None or w is None or any(op.attributes.get(name, value) != value for name, value in known.items()):
         return None
-    if op.kind == "Conv" and (work.array(w.name) is None or len(work.shape(op.outputs[0]) or ()) not in (3, 4)):
+    weights = work.array(w.name)
+    if op.kind in _IMAGES and (weights is None or weights.ndim not in (3, 4)):
+        return None
+    if op.kind == "ConvTranspose" and not is_plain(op):
         return None
     transposed = op.attributes.get("transB", 0)
-    scale, zero = _steps(work, w, 0 if op.kind == "Conv" or transposed else -1), work.scalar(x.zero)
+    axis = {"Conv": 0, "ConvTranspose": 1}.get(op.kind, 0 if transposed else -1)
+    scale, zero = _steps(work, w, axis), work.scalar(x.zero)
     if scale is None or not is_sound(work.scalar(x.scale), zero):
         return None
+    if op.kind == "ConvTranspose" and scale.size > 1:
+        scale = np.tile(scale, op.attributes.get("group", 1))
     second = w.name
     if transposed:
-        weights = work.array(w.name)
         if weights is None:
             return None
         second = work.constant(f"{w.name}:transposed", np.ascontiguousarray(weights.T))
     scale = np.asarray(work.constants[x.scale].reshape(()) * scale * np.float32(op.attributes.get("alpha", 1)))
     bias = op.inputs[2] if len(op.inputs) > 2 else ""
     exact = exact_bias(work, bias, scale.reshape(-1)) if bias else ""
-    if op.kind == "Conv" and bias and not exact and work.numbers(bias) is None:
+    if op.kind in _IMAGES and bias and not exact and work.numbers(bias) is None:
         return None
     return _Product((x.name, second), (x.zero, _zero(work, w)), scale, exact, "" if exact else bias)
 
@@ -94,10 +106,12 @@ def _zero(work: Work, w: Codes) -> str:
 
 def _written(work: Work, op: Op, product: _Product) -> list[Op]:
     """The product, and what makes numbers of it."""
-    beside = (-1, *[1] * (len(work.shape(op.outputs[0]) or ()) - 2)) if op.kind == "Conv" else (-1,)
+    beside = (-1, *[1] * (work.constants[product.codes[1]].ndim - 2)) if op.kind in _IMAGES else (-1,)
     sums = work.fresh(f"{op.outputs[0]}:sums")
     whole = Op(op.name, _KINDS[op.kind], (*product.codes, *product.zeros), (sums,),
-               op.attributes if op.kind == "Conv" else {})
+               op.attributes if op.kind in _IMAGES else {})
+    if op.kind == "ConvTranspose":
+        whole = _transposed(work, whole)
     inputs, ops = [sums], list[Op]()
 
     def then(kind: str, operand: str | np.ndarray, **attributes: int) -> None:
@@ -113,6 +127,17 @@ def _written(work: Work, op: Op, product: _Product) -> list[Op]:
     then("Mul", product.scale)
     if product.numbers:
         numbers = work.numbers(product.numbers)
-        then("Add", product.numbers if numbers is None or op.kind != "Conv" else numbers)
+        then("Add", product.numbers if numbers is None or op.kind not in _IMAGES else numbers)
     ops[-1] = replace(ops[-1], outputs=op.outputs)
     return [whole, Op(f"{op.name}:numbers", OF_SUMS, tuple(inputs), op.outputs, {"ops": tuple(ops)})]
+
+
+def _transposed(work: Work, op: Op) -> Op:
+    """`op` with the operators that it stands for, on numbers, which hold the sums of small ones."""
+    one = work.constant(f"{op.outputs[0]}:one", np.array(1, np.float32))
+    (x, w, x_zero, w_zero), names = op.inputs, [work.fresh(f"{op.outputs[0]}:{part}") for part in "xwy"]
+    ops = (Op("x", "DequantizeLinear", (x, one, x_zero), (names[0],)),
+           Op("w", "DequantizeLinear", (w, one, w_zero), (names[1],)),
+           Op(op.name, "ConvTranspose", (names[0], names[1]), (names[2],), op.attributes),
+           Op("sums", "Cast", (names[2],), op.outputs, {"to": _INT32}))
+    return replace(op, inputs=(*op.inputs, one), attributes={**op.attributes, "ops": ops})
