@@ -1,7 +1,7 @@
 """What a language model's decoder takes on chips of several sizes: ``python -m bench.decoder``.
 
-By the cycle model, for the sizes of SmolLM2-135M; no weights are needed. All layers are alike, so that those of
-the whole follow from programs of two and of three layers.
+By the cycle model, for the sizes of SmolLM2-135M; no weights are needed. All layers are alike, but for the first
+ones of a prompt's two halves, so that those of the whole follow from programs of four and of six layers.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ CHIPS = {"small": ChipConfig.preset("small"), "wide": _WIDE,
          "wide, 32x32": dataclasses.replace(_WIDE, name="large", rows=32, columns=32, vector_lanes=8)}
 #: (tokens at a time, position of the first): decoding early and late, and prompts.
 STEPS = ((1, 31), (1, 1023), (16, 112), (32, 96))
+_FEW = (4, 6)
 #: A whole prompt's tokens, and how many are taken at a time.
 PROMPT, AT_ONCE = 128, 32
 
@@ -55,8 +56,9 @@ def take(config: ChipConfig, model: LlamaConfig, tokens: int, position: int, lat
         It does not fit the chip.
     """
     few, more = (_layers(config, dataclasses.replace(model, layers=layers), tokens, position, latency, logits)
-                 for layers in (2, 3))
-    cycles, moved = (a + (b - a) * (model.layers - 2) for a, b in zip(few, more, strict=True))
+                 for layers in _FEW)
+    steps, each = model.layers - _FEW[0], _FEW[1] - _FEW[0]
+    cycles, moved = (a + (b - a) * steps // each for a, b in zip(few, more, strict=True))
     head = model.width * model.vocabulary
     before = macs(model, position, 0) - head if position else 0
     everything = macs(model, position + tokens, 0) - before - (0 if logits else head)

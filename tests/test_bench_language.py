@@ -31,11 +31,12 @@ def test_the_first_layers_of_a_model():
     assert logits.truncated(whole, 9).config == whole.config
 
 
-@pytest.mark.parametrize("tokens, position", [(1, 20), (4, 7), (3, 0)])
-def test_layers_are_alike(tokens, position):
+@pytest.mark.parametrize("chip, tokens, position", [("small", 1, 20), ("small", 4, 7), ("small", 3, 0),
+                                                    ("wide", 32, 0)])
+def test_layers_are_alike(chip, tokens, position):
     """What follows from few layers is what a device counts of all."""
-    model = tiny_llama.model(layers=5)
-    config = ChipConfig.preset("small")
+    model = tiny_llama.model(layers=9)
+    config = ChipConfig.preset(chip)
     taken = decoder.take(config, model.config, tokens, position)
     with open_device("golden", config=config) as device:
         whole = ChipDecoder(model, device, position + tokens)

@@ -167,7 +167,7 @@ def test_on_the_compiled_chip(monkeypatch):
     monkeypatch.setattr(program, "_LEAST_HALF", 4)
     lean = dataclasses.replace(ChipConfig.preset("tiny"), functions=True, block_scales=True, bank_lines=4096,
                                accumulator_lines=256, name="lean")
-    small = model(seed=5, layers=1, width=32, heads=2, kv_heads=1, ffn=32, vocabulary=40)
+    small = model(seed=5, layers=2, width=32, heads=2, kv_heads=1, ffn=32, vocabulary=40)
     tokens = tokens_of(12, 2, 40)
     expected = ExactDecoder(small).logits(tokens)
     with open_device("verilated", config=lean, latency=30) as device:
@@ -181,11 +181,14 @@ def test_on_the_compiled_chip(monkeypatch):
         assert halves.last.template.lengths == (4, 4)
         assert_same_bits(halves.prefill(tokens[8:]), expected[-1])
         with open_device("golden", config=lean, latency=30) as golden:
-            predicted = ChipDecoder(small, golden, 32, rows=5)
+            predicted, in_halves = ChipDecoder(small, golden, 32, rows=5), ChipDecoder(small, golden, 32)
             predicted.prefill(tokens[:9])
             for token in tokens[9:]:
                 predicted.step(token)
+            in_halves.run(Step((Run(0, 0),), 8), tokens[:8])
+            in_halves.prefill(tokens[8:])
         assert abs(predicted.cycles / decoder.cycles - 1) < 0.01
+        assert abs(in_halves.cycles / halves.cycles - 1) < 0.01
 
 
 def test_runs_of_several_tokens(tiny):

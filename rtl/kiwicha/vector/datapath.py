@@ -95,9 +95,9 @@ class Datapath(wiring.Component):
         m.submodules.line_packer = line_packer = LinePacker(self._config)
         # Cycles from the read on; `start` is when the lanes have their accumulators.
         start = READ_LATENCY + select.latency
-        stages = self._stages(m, start)
+        stages, scale_tag = self._stages(m, start)
         m.d.comb += [select.line.eq(self.line), select.step.eq(stages[READ_LATENCY].tag.step)]
-        for words, tag in ((bias, stages[start - ColumnParameters.LATENCY].tag), (scale, self._scale_tag)):
+        for words, tag in ((bias, stages[start - ColumnParameters.LATENCY].tag), (scale, scale_tag)):
             m.d.comb += [words.set.eq(tag.set), words.step.eq(tag.step)]
         lanes = [Lane(self._config) for _ in range(self._config.vector_lanes)]
         at_result, at_out = self._control(m, lanes, stages, start)
@@ -249,24 +249,27 @@ class Datapath(wiring.Component):
         return words
 
     def _stages(self, m, start):
-        """0 to start + Lane.OUT cycles after a read; more from Lane.SCALE on for what is multiplied twice."""
+        """0 to start + Lane.OUT cycles after a read, more from Lane.SCALE on for what is multiplied twice; and
+        whose scale is read now."""
         stages, before = [_Stage(self.read, self.tag)], start + Lane.SCALE
-        for cycle in range(start + Lane.OUT):
+        for cycle in range(before):
             stages.append(_later(m, stages[-1], f"{cycle}"))
-            if cycle + 1 == before:
-                self._scale_tag = stages[before - ColumnParameters.LATENCY].tag
-                if self._config.functions:
-                    stages[before] = self._again(m, stages[before])
-        return stages
+        scale_tag = stages[before - ColumnParameters.LATENCY].tag
+        if self._config.functions:
+            stages[before], scale_tag = self._again(m, stages[before], scale_tag)
+        for cycle in range(before, start + Lane.OUT):
+            stages.append(_later(m, stages[-1], f"{cycle}"))
+        return stages, scale_tag
 
-    def _again(self, m, stage):
-        """Steps at Lane.SCALE: of those that are multiplied twice the ones whose first product is there."""
+    def _again(self, m, stage, scale_tag):
+        """Steps at Lane.SCALE, of those that are multiplied twice the ones whose first product is there; and whose
+        scale is read now."""
         late = [_Stage(stage.valid & stage.tag.rescale, stage.tag)]
         for cycle in range(Lane.RESCALE):
             late.append(_later(m, late[-1], f"again_{cycle}"))
         soon, last = late[-1 - ColumnParameters.LATENCY], late[-1]
-        self._scale_tag = _either(self._config, soon, self._scale_tag)
-        return _Stage(last.valid | (stage.valid & ~stage.tag.rescale), _either(self._config, last, stage.tag))
+        merged = _Stage(last.valid | (stage.valid & ~stage.tag.rescale), _either(self._config, last, stage.tag))
+        return merged, _either(self._config, soon, scale_tag)
 
     def _settings(self, m, settings, set_, name):
         """The settings of a set, a cycle later."""

@@ -23,7 +23,7 @@ class Hazards:
                 yield self._writer[key], True
             self._readers.setdefault(key, []).append(index)
         for key in writes:
-            if key in self._writer:
+            if self._writer.get(key, index) != index:
                 yield self._writer[key], False
             yield from ((reader, False) for reader in self._readers.pop(key, ()) if reader != index)
             self._writer[key] = index

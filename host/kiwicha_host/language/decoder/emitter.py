@@ -4,7 +4,7 @@ What waits for what follows from the lines that each instruction reads and write
 from the names of what it reads and writes in memory. So no two uses of the same lines can be forgotten.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,8 +58,8 @@ class Instruction:
     """
     unit: Unit
     fields: dict[str, Any]
-    reads: Iterable[Hashable]
-    writes: Iterable[Hashable]
+    reads: Collection[Hashable]
+    writes: Collection[Hashable]
     cycles: int
     place: Indexed | None = None
     bytes: int = 0
@@ -98,14 +98,14 @@ class Emitter:
             instruction.part = name
         self._ended = len(self.instructions)
 
-    def _add(self, unit: Unit, reads: Iterable[Hashable], writes: Iterable[Hashable], cycles: int,
+    def _add(self, unit: Unit, reads: Collection[Hashable], writes: Collection[Hashable], cycles: int,
              **fields: Any) -> Instruction:
         self.instructions.append(Instruction(unit, fields, reads, writes, cycles))
         return self.instructions[-1]
 
     def load(self, address: Address, row_bytes: int, line: int, *, segment: int, rows: int = 1,
              row_stride: int = 0, segment_lines: int = 1, row_lines: int = 0,
-             reads: Iterable[Hashable] = ()) -> None:
+             reads: Collection[Hashable] = ()) -> None:
         """Rows of bytes, `row_stride` apart, in segments of so many."""
         lines = _lines(line, [(ceil_div(row_bytes, segment), segment_lines), (rows, row_lines)])
         self._transfer(Unit.LOAD, address, reads, lines, row_bytes=row_bytes, rows=rows, row_stride=row_stride,
@@ -114,13 +114,13 @@ class Emitter:
 
     def store(self, address: Address, row_bytes: int, line: int, *, segment: int, rows: int = 1,
               row_stride: int = 0, segment_lines: int = 1, row_lines: int = 0,
-              writes: Iterable[Hashable] = ()) -> None:
+              writes: Collection[Hashable] = ()) -> None:
         lines = _lines(line, [(ceil_div(row_bytes, segment), segment_lines), (rows, row_lines)])
         self._transfer(Unit.STORE, address, lines, writes, row_bytes=row_bytes, rows=rows, row_stride=row_stride,
                        line=line, segment_bytes=segment, segment_line_stride=segment_lines,
                        row_line_stride=row_lines)
 
-    def _transfer(self, unit: Unit, address: Address, reads: Iterable[Hashable], writes: Iterable[Hashable],
+    def _transfer(self, unit: Unit, address: Address, reads: Collection[Hashable], writes: Collection[Hashable],
                   **fields: int) -> None:
         rows, size, place = fields["rows"], fields["row_bytes"], None
         cycles = rows * max(ceil_div(size, self.config.bus_bytes), ceil_div(size, fields["segment_bytes"]))

@@ -9,13 +9,14 @@ import numpy as np
 from kiwicha import ChipConfig
 from kiwicha.isa import OperandUse, Reduce, ResultFunction, ScaleMode, SecondSource
 
+from ...compiler.errors import CompileError
 from ...compiler.program.memory_map import ceil_div
 from .emitter import ACC_GROUP, Address, Emitter
 from .numbers import Numbers, padded
 from .packed import Chunk, PackedMatrix
 from .script import Script
 
-__all__ = ["Codes", "GROUP_BLOCKS", "LOG2_E", "Layers", "Rows", "Shared", "bits"]
+__all__ = ["Codes", "GROUP_BLOCKS", "LOG2_E", "Layers", "Rows", "Shared", "accumulator_share", "bits"]
 
 #: Blocks of columns whose sums leave the accumulators together, while the next are computed.
 GROUP_BLOCKS = 4
@@ -66,6 +67,11 @@ class Shared:
     relay: int
 
 
+def accumulator_share(config: ChipConfig, parts: int) -> int:
+    """Accumulator lines of each half that a part has, of so many that are alike."""
+    return config.accumulator_lines // 2 // parts // ACC_GROUP * ACC_GROUP
+
+
 class Layers:
     """Emits passes over rows of words; `share` says which part of how many of the accumulators sums may take."""
 
@@ -77,8 +83,8 @@ class Layers:
         #: Bytes of words in a line.
         self.segment = min(config.line_bytes, 4 * config.columns)
         self.chunk = shared.chunk
-        half, (part, parts) = config.accumulator_lines // 2, share
-        size = half // parts // ACC_GROUP * ACC_GROUP
+        (part, parts), half = share, config.accumulator_lines // 2
+        size = accumulator_share(config, parts)
         #: For each half of the accumulators, of which VECTOR reads one while MATMUL adds into the other.
         self._sums = [range(start + part * size, start + (part + 1) * size) for start in (0, half)]
         self._next = [lines.start for lines in self._sums]
@@ -91,6 +97,8 @@ class Layers:
         halves of a step hide each other's waiting it pays to be further ahead: each half's lines are a ring, from
         which whole groups are given out.
         """
+        if count > self.most_accumulators:
+            raise CompileError(f"sums need {count} accumulator lines at once; there are {self.most_accumulators}")
         self._turn ^= 1
         lines, first = self._sums[self._turn], self._next[self._turn]
         if first + count > lines.stop:

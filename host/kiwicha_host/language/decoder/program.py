@@ -10,7 +10,7 @@ from ...compiler.program.memory_map import Region, ceil_div
 from .attention import Attention
 from .begin import load_constants, load_embeddings, load_shared
 from .emitter import Emitter
-from .layers import GROUP_BLOCKS, Layers, Rows
+from .layers import GROUP_BLOCKS, Layers, Rows, accumulator_share
 from .lines import Lines
 from .logits import Logits
 from .memory import DecoderMemory
@@ -70,7 +70,7 @@ class StepProgram:
         self._lengths, steps = lengths, self._step.cut(lengths, config.columns)
         words = sum(Indices(part, config.columns).count for part in steps)
         self._indices = lines.take(ceil_div(4 * words, config.line_bytes))
-        self._index_bytes = 4 * words
+        self._index_bytes, self._trash = 4 * words, lines.take(lines.words)
         base = scratch.base
         self._streams = []
         for number, part in enumerate(steps):
@@ -82,7 +82,7 @@ class StepProgram:
     def template(self) -> Template:
         """The program for all steps of this one's kind."""
         memory, first, shared = self._memory, self._streams[0], Emitter(self._config, self._indices)
-        first.load_shared(shared, self._indices, self._index_bytes)
+        load_shared(shared, memory, first.at.work, self._trash, self._indices, self._index_bytes)
         shared.end_part("embedding")
         for stream in self._streams:
             stream.script.part = "embedding"
@@ -106,7 +106,9 @@ class _Stream:
 
     Attributes
     ----------
+    emit : Emitter
     script : Script
+    at : Scratchpad
     chunk : lines that are loaded at once
     """
 
@@ -114,45 +116,41 @@ class _Stream:
                  share: tuple[int, int]):
         self._memory, self._step, shape = memory, step, memory.shape
         self._shape, self.emit, self.script = shape, emitter, Script()
-        self._at = Scratchpad(lines, shape, step, base + _keys_bytes(shape, step.rows),
-                              lines.config.accumulator_lines // share[1])
-        self._layers = Layers(lines.config, self._at.shared, emitter, self.script, share)
+        self.at = Scratchpad(lines, shape, step, base + _keys_bytes(shape, step.rows),
+                              2 * accumulator_share(lines.config, share[1]))
+        self._layers = Layers(lines.config, self.at.shared, emitter, self.script, share)
         self.chunk = self._layers.chunk
-        self._attention = Attention(lines, self._layers, memory, step, self._at.work, self._at.unit_scale, base)
+        self._attention = Attention(lines, self._layers, memory, step, self.at.work, self.at.unit_scale, base)
         if step.logits:
-            self._logits = Logits(lines, self._layers, memory, memory.head, self._at.normed,
-                                  shape.model.vocabulary, len(step.runs), self._at.work, self._at.work_lines)
+            self._logits = Logits(lines, self._layers, memory, memory.head, self.at.normed,
+                                  shape.model.vocabulary, len(step.runs), self.at.work, self.at.work_lines)
         self._words = lines.words
         self._x_row = shape.width // lines.columns * lines.words
-        self._work_blocks = self._at.work_lines // (lines.words * step.rows)
-
-    def load_shared(self, emitter: Emitter, indices: int, index_bytes: int) -> None:
-        """What all halves need."""
-        load_shared(emitter, self._memory, self._at.work, self._at.trash, indices, index_bytes)
+        self._work_blocks = self.at.work_lines // (lines.words * step.rows)
 
     def begin(self) -> None:
         """Constants, and the tokens' rows of the embedding."""
-        at = self._at
+        at = self.at
         load_constants(self._layers, self._memory, (at.one, at.epsilon), at.unit_scale)
         load_embeddings(self._layers, self._memory, self._step, at.x, self._x_row)
         self._attention.begin()
 
     def _normalize(self, rows: Rows) -> None:
         """Script: rows over the root of their mean square, as codes; a rotated model's norms have no factors."""
-        layers, at, shape = self._layers, self._at, self._shape
+        layers, at, shape = self._layers, self.at, self._shape
         self.script.do(partial(layers.norm, rows, shape.model.width, at.epsilon))
         layers.quantize_rows(rows, shape.width, at.normed, at.shared.results)
 
     def _project(self, matrix: PackedMatrix, column: int) -> None:
         """Script: normalized rows times a matrix to attention's words, from a column on."""
         layers, rows, row = self._layers, self._step.rows, self._attention.row
-        line = self._at.work + column // layers.columns * self._words
-        layers.product(matrix, rows, self._at.normed, GROUP_BLOCKS, lambda first, count, acc: layers.copy(
+        line = self.at.work + column // layers.columns * self._words
+        layers.product(matrix, rows, self.at.normed, GROUP_BLOCKS, lambda first, count, acc: layers.copy(
             acc, count, rows, line + first * self._words, row))
 
     def layer(self, number: int) -> None:
         """Script: a layer."""
-        shape, at, layers, script, rows = self._shape, self._at, self._layers, self.script, self._step.rows
+        shape, at, layers, script, rows = self._shape, self.at, self._layers, self.script, self._step.rows
         q, kv, o, gate_up, down = self._memory.layers[number]
         x, x_row = (at.x, self._x_row, rows), self._x_row
 
@@ -180,7 +178,7 @@ class _Stream:
 
     def end(self) -> None:
         """Logits of each run's last token."""
-        at, length, runs = self._at, self._step.length, len(self._step.runs)
+        at, length, runs = self.at, self._step.length, len(self._step.runs)
         last = (at.x + (length - 1) * self._x_row, length * self._x_row, runs)
         self.script.part = "head"
         self._normalize(last)

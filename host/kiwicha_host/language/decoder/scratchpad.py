@@ -32,7 +32,7 @@ class Scratchpad:
         check_accumulators(lines.config, step, shared_heads(shape), shape.numbers, accumulators)
         rows, words, numbers = step.rows, lines.words, shape.numbers
         attended = shape.model.heads * shape.value_head
-        self.one, self.epsilon, self.trash = (lines.take(words) for _ in range(3))
+        self.one, self.epsilon = (lines.take(words) for _ in range(2))
         self.unit_scale = lines.take(1)
         self.x = lines.rows(rows, shape.width)
         # What is multiplied by a matrix: normalized, and attended or gated.
