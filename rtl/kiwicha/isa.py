@@ -448,7 +448,7 @@ def _fields(*rows: tuple[str, int, int, str]) -> tuple[RegisterField, ...]:
 
 
 ID_VALUE = int.from_bytes(b"KIWI", "big")
-VERSION_VALUE = 0x0002_0003
+VERSION_VALUE = 0x0002_0004
 COUNTER_BASE = 0x100
 #: The part of an address's lower half that says which page.
 _PAGES = WORD >> PAGE_BITS << PAGE_BITS
