@@ -143,13 +143,13 @@ def _average_of_all(value: Value, node: Node, channels: int, size: tuple[int, in
     value.append(layer, value.unsigned, shaper)
 
 
-def ends(value: Value, node: Node) -> tuple[np.float32, np.float32, int, int]:
-    """Scales of the operand and of the result; both zero points."""
+def ends(value: Value, node: Node, *, mixed: bool = False) -> tuple[np.float32, np.float32, int, int]:
+    """Scales of the operand and of the result; both zero points, of one type, or, if `mixed`, of two."""
     x_scale, y_scale = node.scale(1, "the input's scale"), node.scale(3, "the output's scale")
     x_zero, unsigned = node.zero_point(2, "the input's zero point")
     y_zero, y_unsigned = node.zero_point(4, "the output's zero point")
     value.match(node, unsigned)
-    if unsigned != y_unsigned:
+    if unsigned != y_unsigned and not mixed:
         raise node.error("its input and output must be both int8 or both uint8")
     return x_scale, y_scale, x_zero, y_zero
 

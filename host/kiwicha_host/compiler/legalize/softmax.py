@@ -19,13 +19,14 @@ _ONE_AXIS = 13
 
 def qlinear_softmax(value: Value, node: Node) -> None:
     """ONNX Runtime's QLinearSoftmax: exponentials are integers, from a table, and so is the reciprocal of the
-    result's scale; but not where it stands for operators on numbers."""
+    result's scale; but not where it stands for operators on numbers, between codes of two types."""
     node.only("axis", "opset", "ops")
+    mixed = "ops" in node.attributes
     rank, axis, opset = value.where.ndim, node.attributes.get("axis", -1), node.attributes.get("opset", 0)
     if not -rank <= axis < rank or axis % rank != rank - 1 or rank < 2:
         raise node.error(f"takes the last of several axes, not {axis} of {rank}" + (
             "; before opset 13, all axes from there on are one" if opset < _ONE_AXIS else ""))
-    x_scale, y_scale, _, y_zero = ends(value, node)
+    x_scale, y_scale, _, y_zero = ends(value, node, mixed=mixed)
     features = value.where.shape[-1]
     if features > _SUMS // 256 or not _LEAST_SCALE <= y_scale <= 1:
         raise node.error(f"{features} elements in a row are too many, or a result's scale of {y_scale} is not "
@@ -36,6 +37,6 @@ def qlinear_softmax(value: Value, node: Node) -> None:
     table[distances & 255] = np.rint(largest * np.exp(distances * np.float64(x_scale)))
     shape = value.where.shape[1:-1]
     size, _ = value.rows(node)
-    factor = np.array([y_scale if "ops" in node.attributes else 1 / np.floor(np.float32(1) / y_scale)], np.float32)
+    factor = np.array([y_scale if mixed else 1 / np.floor(np.float32(1) / y_scale)], np.float32)
     value.append(SoftmaxLayer(node.name, node.label, features, size, table, factor=factor, y_zero=y_zero),
-                 value.unsigned, as_rows(shape, features))
+                 value.unsigned ^ mixed, as_rows(shape, features))

@@ -15,10 +15,10 @@ with extra("onnx"):
 from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
 from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
+from ..passes.fold_averages import SOFTMAX
 from ..passes.fold_channels import CHANNELWISE
 from ..passes.fold_qdq import BIASED
 from ..passes.repeats import REPEAT
-from ..passes.signed_softmax import SOFTMAX
 from . import fused, moves, pooling, resample, top
 from .channels import channelwise
 from .concat import concat, qlinear_concat

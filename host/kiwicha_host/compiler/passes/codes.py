@@ -55,6 +55,10 @@ class Work:
         """Whether more than one operator needs the result of `op`."""
         return self._reads[op.outputs[0]] > 1
 
+    def readers(self, name: str) -> list[Op]:
+        """What takes a tensor."""
+        return self._readers.get(name, [])
+
     @cached_property
     def _readers(self) -> dict[str, list[Op]]:
         """What takes a tensor, by name."""
@@ -70,7 +74,7 @@ class Work:
 
         ONNX Runtime makes such codes unsigned on x86, if they are signed.
         """
-        maker, readers = self.maker(name), self._readers.get(name, [])
+        maker, readers = self.maker(name), self.readers(name)
         return (maker is not None and maker.kind == "QuantizeLinear" and self._reads[name] == 1
                 and [op.kind for op in readers] == ["DequantizeLinear"] and not self.shared(readers[0]))
 
@@ -82,7 +86,7 @@ class Work:
         """The same, if need be after a Relu or Clip, which is all that needs it then."""
         return self.is_for_codes(op) or (not self.shared(op) and any(
             item.kind in ("Relu", "Clip") and self.is_for_codes(item)
-            for item in self._readers.get(op.outputs[0], [])))
+            for item in self.readers(op.outputs[0])))
 
     def fresh(self, name: str) -> str:
         """`name`, or one like it that is not in use."""

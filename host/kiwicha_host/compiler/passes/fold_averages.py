@@ -10,18 +10,33 @@ from ..ir.graph import Op
 from .codes import Codes, Work, is_sound, read
 from .norms import Norm, norm_of
 
-__all__ = ["OF_MANY"]
+__all__ = ["OF_MANY", "SOFTMAX"]
+
+#: Softmax between signed and unsigned codes, in numbers; inputs and attributes are com.microsoft.QLinearSoftmax's.
+SOFTMAX = "kiwicha.QLinearSoftmax"
 
 
-def _ends(work: Work, numbers: str, made: Codes) -> tuple[str, ...] | None:
-    """Codes, scale and zero point of the operand, and the result's; None if the operand's are none."""
+def _ends(work: Work, numbers: str, made: Codes, *, mixed: bool = False) -> tuple[str, ...] | None:
+    """Codes, scale and zero point of the operand, and the result's; None if the operand's are none, or, unless
+    they may be `mixed`, of another type."""
     maker = work.maker(numbers)
     source = read(maker) if maker is not None and maker.kind == "DequantizeLinear" else None
     if source is None or not is_sound(work.scalar(source.scale), work.scalar(source.zero)):
         return None
-    if work.constants[source.zero].dtype != work.constants[made.zero].dtype:
+    if not mixed and not _are_alike(work, source.zero, made.zero):
         return None
     return source.name, source.scale, source.zero, made.scale, made.zero
+
+
+def _are_alike(work: Work, first: str, second: str) -> bool:
+    """Whether two constants are of one type."""
+    return work.constants[first].dtype == work.constants[second].dtype
+
+
+def _between(work: Work, op: Op, made: Codes, result: str) -> tuple[Op, ...]:
+    """What an operator stands for, from codes to codes."""
+    last = Op(f"{op.name}:codes", "QuantizeLinear", (op.outputs[0], made.scale, made.zero), (result,))
+    return (*filter(None, [work.maker(op.inputs[0])]), op, last)
 
 
 def _pool(work: Work, op: Op, made: Codes, result: str) -> Op | None:
@@ -38,22 +53,24 @@ def _mean(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     if len(op.inputs) > 1 and op.inputs[1]:
         array = work.array(op.inputs[1])
         axes = None if array is None else array.reshape(-1).tolist()
-    source = work.maker(op.inputs[0])
-    if ends is None or not axes or source is None:
+    if ends is None or not axes:
         return None
-    ops = source, op, Op(f"{op.name}:codes", "QuantizeLinear", (op.outputs[0], made.scale, made.zero), (result,))
     return Op(op.name, "kiwicha.QLinearReduceMean", (*ends, *filter(None, op.inputs[1:])), (result,),
-              {"axes": list(axes), "keepdims": op.attributes.get("keepdims", 1), "ops": ops})
+              {"axes": list(axes), "keepdims": op.attributes.get("keepdims", 1),
+               "ops": _between(work, op, made, result)})
 
 
 def _softmax(work: Work, op: Op, made: Codes, result: str) -> Op | None:
-    """ONNX Runtime's operator, which it makes of the pair too."""
-    ends, opset = _ends(work, op.inputs[0], made), work.opset
+    """ONNX Runtime's operator, which it makes of codes of one type too; of two it computes numbers."""
+    ends, opset = _ends(work, op.inputs[0], made, mixed=True), work.opset
     if ends is None or set(op.attributes) - {"axis"}:
         return None
     # Before opset 13 all dimensions from `axis` on were one.
     axis = op.attributes.get("axis", -1 if opset >= 13 else 1)
-    return Op(op.name, "com.microsoft.QLinearSoftmax", ends, (result,), {"axis": axis, "opset": opset})
+    attributes = {"axis": axis, "opset": opset}
+    if _are_alike(work, ends[2], made.zero):
+        return Op(op.name, "com.microsoft.QLinearSoftmax", ends, (result,), attributes)
+    return Op(op.name, SOFTMAX, ends, (result,), {**attributes, "ops": _between(work, op, made, result)})
 
 
 def _layer_norm(work: Work, op: Op, made: Codes, result: str) -> Op | None:

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..ir.graph import Graph, Op, Type, with_unique_names
 from .codes import Work
+from .fold_averages import SOFTMAX
 from .fold_elementwise import ELEMENTWISE
 from .fold_qdq import BIASED
 from .remove_dead import remove_dead
-from .signed_softmax import SOFTMAX
 
 __all__ = ["PLACES_GEMM", "keep_batch"]
 
