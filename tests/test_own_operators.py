@@ -50,26 +50,42 @@ def test_products_that_onnxruntime_has_fused(kind, per_channel, tmp_path):
     check(fused, {"x": x}, 1)
 
 
-def test_products_by_scales_that_are_computed():
-    """MatMulIntegerToFloat whose first operand's scale and zero point come from elsewhere, without more."""
-    rng, value = np.random.default_rng(0), helper.make_tensor_value_info
-    inputs = {"x": rng.integers(0, 256, (4, 6), np.uint8), "s": np.array(0.02, np.float32),
-              "z": np.array(100, np.uint8)}
-    weights = {"w": rng.integers(-128, 128, (6, 3), np.int8), "t": np.float32(rng.uniform(0.01, 0.02, 3))}
-    for given in (["x", "w", "s", "t"], ["x", "w", "s", "t", "z"]):
-        graph = helper.make_graph(
-            [helper.make_node("MatMulIntegerToFloat", given, ["y"], "p", domain="com.microsoft")], "product",
-            [value("x", TensorProto.UINT8, ["N", 6]), value("s", TensorProto.FLOAT, []),
-             value("z", TensorProto.UINT8, [])], [value("y", TensorProto.FLOAT, ["N", 3])],
-            [numpy_helper.from_array(array, name) for name, array in weights.items()])
-        check(helper.make_model(graph, ir_version=8, opset_imports=[
-            helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]), inputs, 1)
+def product(kind, inputs, values, computed):
+    """A model of one product, y; of `values` by name, those `computed` and the rows of the first are inputs."""
+    tensors = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(values[name].dtype), shape)
+               for name, shape in {inputs[0]: ["N", 6], **{name: values[name].shape for name in computed}}.items()]
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, ["y"], "p", domain="com.microsoft")], "product", tensors,
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(values[name], name) for name in inputs if name not in {inputs[0], *computed}])
+    return helper.make_model(graph, ir_version=8, opset_imports=[
+        helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
 
 
-def norm(kind, inputs, outputs, epsilon=None):
-    """A norm of a sum; other `inputs` than x, y and "" are constants."""
-    net = Net(2, x=["N", 3, 8], y=["N", 3, 8])
-    for name in {*inputs} - {"x", "y", ""}:
+@pytest.mark.parametrize("inputs, computed", [
+    ("xwst", "s"), ("xwstz", "sz"), ("xwstz", "z"), ("xwstzv", "v"), ("xwstzv", "tzv")])
+def test_products_by_scales_and_zeros_that_are_computed(inputs, computed):
+    """MatMulIntegerToFloat, of which some come from elsewhere, without more."""
+    rng = np.random.default_rng(0)
+    values = {"x": rng.integers(0, 256, (4, 6), np.uint8), "w": rng.integers(-128, 128, (6, 3), np.int8),
+              "s": np.array(0.02, np.float32), "t": np.float32(rng.uniform(0.01, 0.02, 3)),
+              "z": np.array(100, np.uint8), "v": np.array(-3, np.int8)}
+    check(product("MatMulIntegerToFloat", [*inputs], values, computed),
+          {name: values[name] for name in ("x", *computed)}, 1)
+
+
+def test_a_product_with_a_name_in_use():
+    """The scale and zero point that come with the codes are found, too."""
+    rng, x = np.random.default_rng(0), "y:DynamicQuantizeLinear"
+    values = {x: np.float32(rng.normal(0, 1, (4, 6))), "w": rng.integers(-128, 128, (6, 3), np.int8),
+              "t": np.float32(rng.uniform(0.01, 0.02, 3))}
+    check(product("DynamicQuantizeMatMul", [*values], values, ()), {x: values[x]}, 1)
+
+
+def norm(kind, inputs, outputs, epsilon=None, computed=()):
+    """A norm of a sum; `inputs` other than x, y, "" and those `computed` are constants."""
+    net = Net(2, x=["N", 3, 8], y=["N", 3, 8], **{name: [8] for name in computed})
+    for name in {*inputs} - {"x", "y", "", *computed}:
         net._constants.append(numpy_helper.from_array(net.rng.normal(1, 0.3, 8).astype(np.float32), name))
     net._nodes.append(helper.make_node(kind, inputs, outputs, "norm", domain="com.microsoft",
                                        **({} if epsilon is None else {"epsilon": epsilon})))
@@ -101,9 +117,10 @@ def test_norms_of_sums(kind, inputs, outputs, epsilon):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_norms_that_stay():
+@pytest.mark.parametrize("outputs, computed", [(["n", "m"], ""), (["n"], "g")])
+def test_norms_that_stay(outputs, computed):
     """Their mean is a result, or what they multiply by is computed."""
-    model = norm("SkipLayerNormalization", ["x", "y", "g"], ["n", "m"])
+    model = norm("SkipLayerNormalization", ["x", "y", "g"], outputs, computed=computed)
     assert [op.kind for op in own_operators(read_graph(model)).ops] == ["com.microsoft.SkipLayerNormalization"]
 
 

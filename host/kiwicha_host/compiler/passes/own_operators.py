@@ -52,14 +52,18 @@ class _Parts:
         self.work, self.op, self._ops = work, op, list[Op]()
 
     def __call__(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """One more, without empty inputs at its end; the name of its first output."""
-        count = 3 if kind == "DynamicQuantizeLinear" else 1
+        """One more of one output, without empty inputs at its end; the name of its output."""
+        [output] = self.several(1, kind, *inputs, **attributes)
+        return output
+
+    def several(self, count: int, kind: str, *inputs: str, **attributes: Any) -> tuple[str, ...]:
+        """One more of `count` outputs, their names."""
         outputs = tuple(self.work.fresh(f"{self.op.outputs[0]}:{kind}{index or ''}") for index in range(count))
         while not inputs[-1]:
             inputs = inputs[:-1]
         name = self.op.name if kind.startswith("MatMul") else f"{self.op.name}:{kind}"
         self._ops.append(Op(name, kind, inputs, outputs, attributes))
-        return outputs[0]
+        return outputs
 
     def finished(self) -> list[Op]:
         """All of them; the last makes the first result of `op`."""
@@ -68,10 +72,11 @@ class _Parts:
 
 def _numbers(parts: _Parts, a: str, b: str, a_scale: str, b_scale: str, a_zero: str = "", b_zero: str = "",
              bias: str = "") -> list[Op]:
-    """MatMulIntegerToFloat: a MatMul of numbers, if their scales are known as those of DequantizeLinear are."""
+    """MatMulIntegerToFloat: a MatMul of numbers, if scales and zero points are known as DequantizeLinear's are."""
     work = parts.work
     scale, scales = work.scalar(a_scale), work.array(b_scale)
-    if scale is not None and scales is not None and scales.ndim < 2:
+    if scale is not None and scales is not None and scales.ndim < 2 and all(
+            work.array(zero) is not None for zero in (a_zero, b_zero) if zero):
         along = {"axis": -1} if scales.size > 1 else {}
         product = parts("MatMul", parts("DequantizeLinear", a, a_scale, a_zero),
                         parts("DequantizeLinear", b, b_scale, b_zero, **along))
@@ -85,8 +90,8 @@ def _numbers(parts: _Parts, a: str, b: str, a_scale: str, b_scale: str, a_zero: 
 
 def _of_numbers(parts: _Parts, a: str, b: str, b_scale: str, b_zero: str = "", bias: str = "") -> list[Op]:
     """DynamicQuantizeMatMul."""
-    codes = parts("DynamicQuantizeLinear", a)
-    return _numbers(parts, codes, b, f"{codes}1", b_scale, f"{codes}2", b_zero, bias)
+    codes, scale, zero = parts.several(3, "DynamicQuantizeLinear", a)
+    return _numbers(parts, codes, b, scale, b_scale, zero, b_zero, bias)
 
 
 def _norm(parts: _Parts, x: str, other: str, gain: str, beta: str = "", bias: str = "") -> list[Op] | None:
