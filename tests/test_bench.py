@@ -103,6 +103,7 @@ def test_measured_on_the_chip(problem):
 
 @pytest.mark.parametrize("name", rates.RATES)
 def test_rates_of_the_vector_unit(name):
-    """By the cycle model, and no more than one element each lane and cycle and pass."""
+    """By the cycle model: no more than one element each lane and cycle and pass, and nearly that."""
     with open_device("golden", config="wide") as device:
-        assert 1 < rates.measure(name, device) <= rates.RATES[name].most
+        rate = rates.RATES[name]
+        assert rate.passes < rates.measure(name, device) <= rate.most

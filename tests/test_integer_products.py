@@ -62,7 +62,7 @@ def test_convolutions(dtype, per_channel, bias):
 
 
 @DTYPES
-@pytest.mark.parametrize("channels, outputs, group", [(6, 6, 6), (6, 12, 6), (6, 4, 2), (6, 10, 2)])
+@pytest.mark.parametrize("channels, outputs, group", [(6, 6, 6), (6, 12, 6), (6, 4, 2), (6, 8, 2), (6, 10, 2)])
 def test_convolutions_in_groups(dtype, channels, outputs, group):
     """Fewer, as many and more results in a group than the array has columns; the zeros beside them are no work."""
     net = Numbers(dtype, x=["N", channels, 5, 4])
