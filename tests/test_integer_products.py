@@ -89,6 +89,18 @@ def test_transposed_convolutions(dtype, kernel, group, attributes):
     check(net, again, products=1)
 
 
+@pytest.mark.parametrize("kind, shape, groups", [("Conv", (1, 1, 1), 4), ("ConvTranspose", (1, 2, 1), 2)])
+def test_groups_that_fill_the_columns_together(kind, shape, groups):
+    """They take hardly longer than one, if they fill no more rows than there are."""
+    cycles = []
+    for group in (1, groups):
+        net = Numbers(np.uint8, x=["N", group, 12, 9])
+        made = net(kind, net.numbers("x", 0.03), net.decoded(group, *shape, per_channel=False), group=group)
+        loaded, _ = check(net, made, products=1)
+        cycles.append(loaded.last_run.result.cycles)
+    assert cycles[0] <= cycles[1] < 1.5 * cycles[0]
+
+
 @DTYPES
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_matrices(dtype, per_channel):

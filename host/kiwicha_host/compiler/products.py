@@ -14,7 +14,6 @@ from ..request import GemmRequest
 from .errors import CompileError
 from .ir.graph import Graph, Op
 from .ir.layers import SHIFT
-from .legalize.constants import ungrouped
 from .legalize.node import Node
 from .passes.integer_products import TRANSPOSED
 from .program.packing import int8_parts
@@ -88,7 +87,7 @@ class ProductPart:
             if self.op.kind == "ConvInteger":
                 result = _convolution(Node(self.op, {}), runner, x, x_zero, w, w_zero)
             elif self.op.kind == TRANSPOSED:
-                result = transposed_convolution(Node(self.op, {}), runner, x, x_zero, w, w_zero)
+                result = transposed_convolution(Node(self.op, {}), runner.grouped, x, x_zero, w, w_zero)
             else:
                 result = _matmul(runner, x, x_zero, w, w_zero)
         except (ValueError, TypeError) as error:
@@ -113,10 +112,21 @@ class _Runner:
             self.dtype = zero.dtype
             self._zero = int(zero[0]) - SHIFT * (self.dtype == np.uint8)
 
-    @property
-    def columns(self) -> int:
-        """Of the array."""
-        return self._device.config.columns
+    def grouped(self, a: np.ndarray, a_zero: np.ndarray | None, b: np.ndarray) -> np.ndarray:
+        """int32 [M, G, N] of [M, G, K], less its zero point, and [G, K, N].
+
+        Groups that fill the array's columns together are one GEMM, with zeros beside each other's blocks.
+        """
+        groups, k, n = b.shape
+        side, result = max(1, self._device.config.columns // max(1, n)), np.empty((len(a), groups, n), np.int32)
+        for first in range(0, groups, side):
+            blocks = b[first:first + side]
+            count, here = len(blocks), slice(first, first + len(blocks))
+            dense = np.zeros((count, k, count, n), b.dtype)
+            dense[range(count), :, range(count)] = blocks
+            part = self(a[:, here].reshape(len(a), -1), a_zero, dense.reshape(count * k, count * n), None, count)
+            result[:, here] = part.reshape(len(a), count, n)
+        return result
 
     def __call__(self, a: np.ndarray, a_zero: np.ndarray | None, b: np.ndarray, b_zero: np.ndarray | None,
                  groups: int = 1) -> np.ndarray:
@@ -194,17 +204,11 @@ def _convolution(node: Node, runner: _Runner, x: np.ndarray, x_zero: np.ndarray 
         raise ValueError(f"kernels {list(w.shape)} in {group} groups do not fit {list(x.shape)}")
     size, pads = node.window((x.shape[2], x.shape[3]), kernel, node.pair("strides"), node.pair("dilations"))
     rows = list(_windows(x, x_zero, kernel, size, pads, (node.pair("strides"), node.pair("dilations"))))
-    result = np.empty((len(x), *size, outputs), np.int32)
-    taps, inner, outer = np.concatenate(rows), w.shape[1], outputs // group
+    taps = np.concatenate(rows)
     centred = w.astype(np.int16) - (0 if w_zero is None else w_zero.astype(np.int16).reshape(-1, 1, 1, 1))
-    side = max(1, runner.columns // outer)      # groups that fill the array's columns together
-    for first in range(0, group, side):
-        last = min(first + side, group)
-        kernels = ungrouped(centred[first * outer:last * outer], last - first)
-        part = runner(taps[:, first * inner:last * inner].reshape(len(taps), -1), x_zero,
-                      kernels.reshape(len(kernels), -1).T, None, last - first)
-        result[..., first * outer:last * outer] = part.reshape(len(x), *size, -1)
-    result = result.transpose(0, 3, 1, 2)
+    made = runner.grouped(taps.reshape(len(taps), group, -1), x_zero,
+                          centred.reshape(group, outputs // group, -1).swapaxes(1, 2))
+    result = made.reshape(len(x), *size, outputs).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(result[:, :, 0] if flat else result)
 
 

@@ -1,4 +1,4 @@
-"""Transposed convolutions of codes whose results stay numbers: a GEMM for each group, whose results overlap."""
+"""Transposed convolutions of codes whose results stay numbers: GEMMs whose results overlap."""
 
 from collections.abc import Callable
 from itertools import product
@@ -17,7 +17,7 @@ def transposed_convolution(node: Node, multiply: Callable[..., np.ndarray], x: n
 
     Parameters
     ----------
-    multiply : of [M, K], its zero point, [K, N] and its zero point makes int32 [M, N]
+    multiply : of [M, groups, K], its zero point, and [groups, K, N] less theirs makes int32 [M, groups, N]
     """
     flat = x.ndim == 3
     if flat:
@@ -28,14 +28,13 @@ def transposed_convolution(node: Node, multiply: Callable[..., np.ndarray], x: n
     size = x.shape[2:]
     first, result = node.transposed_window((size[0], size[1]), (kernel[0], kernel[1]))
     reach = [max((size[i] - 1) * strides[i] + kernel[i], first[i] + result[i]) for i in range(2)]
-    whole = np.zeros((group, len(x), *reach, outputs), np.int32)
-    for target, channels, weights in zip(whole, np.split(x, group, axis=1), np.split(w, group), strict=True):
-        rows = channels.transpose(0, 2, 3, 1).reshape(-1, len(weights))
-        made = multiply(rows, x_zero, weights.reshape(len(weights), -1), w_zero)
-        made = made.reshape(len(x), *size, outputs, *kernel)
-        for y, x_ in product(*map(range, kernel)):
-            target[:, y:y + (size[0] - 1) * strides[0] + 1:strides[0],
-                   x_:x_ + (size[1] - 1) * strides[1] + 1:strides[1]] += made[..., y, x_]
-    cut = whole[:, :, first[0]:first[0] + result[0], first[1]:first[1] + result[1]]
-    cut = cut.transpose(1, 0, 4, 2, 3).reshape(len(x), group * outputs, *result)
+    centred = w.astype(np.int16) - (0 if w_zero is None else w_zero.astype(np.int16))
+    made = multiply(x.transpose(0, 2, 3, 1).reshape(-1, group, len(w) // group), x_zero,
+                    centred.reshape(group, len(w) // group, -1))
+    made = made.reshape(len(x), *size, group * outputs, *kernel)
+    whole = np.zeros((len(x), *reach, group * outputs), np.int32)
+    for y, x_ in product(*map(range, kernel)):
+        whole[:, y:y + (size[0] - 1) * strides[0] + 1:strides[0],
+              x_:x_ + (size[1] - 1) * strides[1] + 1:strides[1]] += made[..., y, x_]
+    cut = whole[:, first[0]:first[0] + result[0], first[1]:first[1] + result[1]].transpose(0, 3, 1, 2)
     return np.ascontiguousarray(cut[:, :, 0] if flat else cut)
