@@ -4,9 +4,13 @@ import random
 
 import pytest
 
+from kiwicha import ChipConfig
 from kiwicha.isa import Unit
-from kiwicha_host.language.decoder.emitter import Instruction
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.language.decoder.emitter import Emitter, Instruction
+from kiwicha_host.language.decoder.layers import Layers, Shared
 from kiwicha_host.language.decoder.merge import merge
+from kiwicha_host.language.decoder.script import Script
 
 UNITS = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
 
@@ -69,7 +73,23 @@ def test_each_hides_what_the_other_waits_for():
 def test_what_is_ready_does_not_stand_behind_what_is_not():
     """A product that waits for a long pass is not fetched before those of the other half that can run."""
     first = [instruction(Unit.MATMUL, name="first"), instruction(Unit.VECTOR, (), ["long"], 50000, "pass"),
-             instruction(Unit.MATMUL, ["long"], (), 1000, "waits")]
+             instruction(Unit.LOAD, (), ["short"], 100, "load"),
+             instruction(Unit.MATMUL, ["long", "short"], (), 1000, "waits")]
     second = [instruction(Unit.MATMUL, (), [("sums", number)], 1000, f"b{number}") for number in range(20)]
     names = [item.part for item in merge(first, second, 0)]
-    assert names == ["first", "pass", *(f"b{number}" for number in range(20)), "waits"]
+    assert names == ["first", "pass", "load", *(f"b{number}" for number in range(20)), "waits"]
+
+
+def test_lines_for_sums():
+    """A step alone has the start of each half of the accumulators in turn, a part of one a ring in each half."""
+    config = ChipConfig.preset("wide")
+    half = config.accumulator_lines // 2
+    alone, second = (Layers(config, Shared(0, 0, 0, 64, 0), Emitter(config, 0), Script(), share)
+                     for share in ((0, 1), (1, 2)))
+    assert [alone.accumulators(9) for _ in range(4)] == [half, 0, half, 0]
+    size = second.most_accumulators
+    assert size == half // 2
+    assert [second.accumulators(9) for _ in range(4)] == [half + size, size, half + size + 16, size + 16]
+    assert [second.accumulators(size) for _ in range(2)] == [half + size, size]
+    with pytest.raises(CompileError, match=f"need {size + 1} accumulator lines at once; there are {size}"):
+        second.accumulators(size + 1)
