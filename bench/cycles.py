@@ -161,8 +161,20 @@ def _function_programs(result: dict) -> dict[str, list[tuple[Unit, dict]]]:
     squares = words | {"b_use": 2, "row": 1, "float": 1, "reduce": 1, "out_format": 2, "function": 3, "count2": 30,
                        "count3": 2}
     itself = squares | {"b_source": 3}
+    bf16 = words | {"float": 1, "out_format": 2, "a_bf16": 1, "b_bf16": 1, "count2": 40, "a_stride2": 2,
+                    "b_stride2": 2}
     rescaled = words | {"b_use": 2, "float": 1, "scale_mode": 1, "out_format": 2}
-    kinds = {"words": words, "times B and a scale": rescaled,
+    kinds = {"words": words, "BF16": bf16, "BF16 and words": bf16 | {"b_bf16": 0, "b_stride2": 4},
+             "words and BF16": bf16 | {"a_bf16": 0, "a_stride2": 4},
+             "BF16 alone": bf16 | {"b_use": 0, "b_bf16": 0},
+             "sums of squares of BF16": squares | {"a_bf16": 1, "b_source": 3},
+             "function of BF16": function | {"a_bf16": 1, "a_stride2": 2},
+             "function of BF16 and BF16": bf16 | {"function": 1, "count2": 12},
+             "function of words and BF16": bf16 | {"function": 1, "count2": 12, "a_bf16": 0, "a_stride2": 4},
+             "function of BF16 and words": bf16 | {"function": 1, "count2": 12, "b_bf16": 0, "b_stride2": 4},
+             "bytes and words": words | {"a_source": 3, "a_stride2": 1, "count2": 21},
+             "window of BF16": bf16 | {"count0": 3, "count2": 12},
+             "times B and a scale": rescaled,
              "row times B and a scale": rescaled | {"row": 1, "reduce": 1, "function": 3, "count3": 2}, "row": row,
              "function": function,
              "row with function": row | {"out_format": 2, "function": 2},

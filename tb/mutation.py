@@ -182,7 +182,7 @@ class _Mutator(FragmentTransformer, ValueTransformer, StatementTransformer):
         right = self.on_value(stmt.rhs)
         size = len(stmt.lhs)
         wrongs = [(text, value) for text, value in (("stuck at zeros", Const(0, size)),
-                                                    ("stuck at ones", Const(-1, size)))
+                                                    ("stuck at ones", Const((1 << size) - 1, size)))
                   if size and not (isinstance(right, Const) and (right.value - value.value) % (1 << size) == 0)]
         if wrongs and self._is_mine(stmt):
             wide = Signal(stmt.lhs.shape())

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from kiwicha.isa import (
     Source,
     Unit,
 )
-from kiwicha.timing import word_lines
+from kiwicha.timing import half_lines, word_lines
 from kiwicha_host import Job, open_device
 from kiwicha_host.assembler import encode
 from kiwicha_host.compiler.program.builder import ProgramBuilder
@@ -54,17 +55,26 @@ class Row:
         lines |= {"row": 1, "out_line": self.result(result)} if result is not None else {
             "out_line": 0, "out_stride2": self.words}
         names = ["row" if item is None else item for item in (of, by, result)]
+        lines |= {"out_format": OutFormat.FP32, "a_stride2": self.words}
         self.builder.add(Unit.VECTOR, reads=[*names[:2], *reads], writes=names[2:], a_source=Source.WORDS, float=1,
-                         out_format=OutFormat.FP32, count0=1, count1=1, count3=1, a_stride2=self.words, out_step=1,
-                         **lines | fields)
+                         count0=1, count1=1, count3=1, out_step=1, **lines | fields)
 
     def load(self, name, address, line):
         self.builder.add(Unit.LOAD, writes=[name], address=address, row_bytes=4 * self.size, line=line,
                          **self._whole)
 
+    def store(self, address, line, count, name="row", width=4):
+        """So many numbers of `width` bytes, of which a line has those of all columns or is full."""
+        segment = min(self.config.line_bytes, width * self.config.columns)
+        self.builder.add(Unit.STORE, reads=[name], address=address, row_bytes=width * count, line=line,
+                         **self._whole | {"segment_bytes": segment})
+
     def run(self, device, row, factors=None):
-        self.builder.add(Unit.STORE, reads=["row"], address=RESULT_AT, row_bytes=4 * self.size, line=0,
-                         **self._whole)
+        self.store(RESULT_AT, 0, self.size)
+        return self.memory(device, row, factors)[RESULT_AT:RESULT_AT + 4 * self.size].view(np.float32)
+
+    def memory(self, device, row, factors=None):
+        """The memory that the program leaves."""
         memory, program = np.zeros(SIZE, np.uint8), self.builder.assemble()
         for start, content in ((0, row), (FACTORS_AT, factors), (PROGRAM_AT, np.frombuffer(program, np.uint8))):
             if content is not None:
@@ -72,7 +82,7 @@ class Row:
                 memory[start:start + len(raw)] = raw
         job = Job(memory, PROGRAM_AT, len(program) // INSTRUCTION_BYTES)
         device.run(job)
-        return job.memory[RESULT_AT:RESULT_AT + 4 * self.size].view(np.float32)
+        return job.memory
 
 
 def bits(value):
@@ -168,6 +178,85 @@ def test_the_same_bits_on_chips_of_all_shapes(size, columns, lanes):
     x, factors = rng.normal(0, 4, 500).astype(np.float32), rng.normal(1, 0.3, 500).astype(np.float32)
     same(softmax(Machine(config), x, config), softmax_in_numpy(x))
     same(rms_norm(Machine(config), x, factors, config), rms_norm_in_numpy(x, factors))
+
+
+class Bf16Row(Row):
+    """Passes of which some leave BF16 numbers, one area of lines each, and take those of others."""
+
+    def __init__(self, config, size):
+        super().__init__(config, size)
+        self.halves = half_lines(config)
+        self.load("factors", FACTORS_AT, self.area(0))
+
+    def area(self, number):
+        """The first line of an area; area 0 is that of the factors, FP32."""
+        return self.result(1) + number * self.blocks * self.words
+
+    def a(self, number):
+        return {"a_bf16": 1, "a_line": self.area(number), "a_stride2": self.halves}
+
+    def b(self, use, number):
+        """BF16 numbers, or the factors, for operand B."""
+        lines = {"b_bf16": 1, "b_stride2": self.halves} if number else {"b_stride2": self.words}
+        return {"b_use": use, "b_source": SecondSource.WORDS, "b_line": self.area(number), **lines}
+
+    def out(self, number):
+        return {"out_format": OutFormat.BF16, "out_line": self.area(number), "out_stride2": self.halves}
+
+
+def bf16_passes(device, x, y, config=CHIP):
+    """Results of BF16 as operand A, as operand B, as both, and their squares' sum; each result as its bits."""
+    row, size = Bf16Row(config, len(x)), len(x)
+    row.each(reads=["factors"], **row.out(1))
+    row.each(reads=["factors"], **row.a(1), **row.b(OperandUse.ADD, 0), **row.out(2))
+    row.each(**row.a(1), **row.b(OperandUse.MULTIPLY, 2), **row.out(3))
+    row.each(0, **row.a(2) | {"b_use": OperandUse.MULTIPLY, "b_source": SecondSource.A, "reduce": Reduce.SUM})
+    row.each(**row.b(OperandUse.MULTIPLY, 2))
+    at = [RESULT_AT + 0x1000 * number for number in range(5)]
+    for number in (1, 2, 3):
+        row.store(at[number], row.area(number), size, width=2)
+    row.store(at[0], 0, size)
+    row.store(at[4], row.result(0), 1, name=0)
+    memory = row.memory(device, x, y)
+    return [memory[where:where + width * count].view(f"u{width}") for where, width, count in zip(
+        at, (4, 2, 2, 2, 4), (size, size, size, size, 1), strict=True)]
+
+
+def bf16_passes_in_numpy(x, y):
+    def narrow(numbers):
+        return numbers.astype(ml_dtypes.bfloat16)
+    with np.errstate(all="ignore"):
+        first = narrow(x)
+        second = narrow(first.astype(np.float32) + y)
+        wide = second.astype(np.float32)
+        third, product = narrow(first.astype(np.float32) * wide), x * wide
+        total = np.full(1 << (len(x) - 1).bit_length(), -0.0, np.float32)
+        total[:len(x)] = wide * wide
+        while len(total) > 1:
+            total = total[::2] + total[1::2]
+    return [numbers.view(f"u{numbers.itemsize}") for numbers in (product, first, second, third, total)]
+
+
+@pytest.mark.parametrize("length", LENGTHS[:-1])
+def test_bf16_results_are_operands_again(device, length):
+    rng = np.random.default_rng(length)
+    x, y = ((rng.normal(size=length) * 2.0 ** rng.integers(-9, 9, length)).astype(np.float32) for _ in range(2))
+    for found, right in zip(bf16_passes(device, x, y), bf16_passes_in_numpy(x, y), strict=True):
+        np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.parametrize("size, columns, lanes", [(4, 4, 1), (4, 4, 4), (8, 8, 2), (16, 16, 4), (2, 4, 2),
+                                                  (32, 16, 8), (32, 32, 8)])
+def test_bf16_on_chips_of_all_shapes(size, columns, lanes):
+    """Of BF16 a line has the numbers of half the columns, of all, or of more."""
+    config = replace(CHIP, name="any", rows=size, columns=columns, vector_lanes=lanes, bus_width=128)
+    rng = np.random.default_rng(5)
+    x, y = (rng.normal(0, 4, 500).astype(np.float32) for _ in range(2))
+    special = [np.inf, -np.inf, -0.0, 1e-40, -1e-39, 3.4e38]
+    x[7:7 + len(special)] = y[40:40 + len(special)] = special
+    results = zip(bf16_passes(Machine(config), x, y, config), bf16_passes_in_numpy(x, y), strict=True)
+    for found, right in list(results)[:-1]:
+        np.testing.assert_array_equal(found, right)
 
 
 @pytest.mark.parametrize("rows, columns, size", [(5, 7, 1), (16, 16, 1), (3, 20, 2), (9, 4, 4), (1, 40, 1)])

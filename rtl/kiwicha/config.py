@@ -59,8 +59,8 @@ class ChipConfig:
                                doc="columns that the vector unit takes per cycle")
     block_scales: bool = _param(False, doc="E8M0 scales and FP32 accumulation also without floating-point "
                                            "formats")
-    functions: bool = _param(False, doc="the vector unit takes 32-bit words, reduces rows, and has exp2, 1/x "
-                                        "and 1/sqrt(x)")
+    functions: bool = _param(False, doc="the vector unit takes 32-bit words and BF16, reduces rows, and has "
+                                        "exp2, 1/x and 1/sqrt(x)")
     indices: bool = _param(False, doc="LOAD and STORE take an index from the scratchpad")
     top_k: bool = _param(False, doc="the vector unit finds the 1 to 8 largest of a row, with their places; needs "
                                     "functions")

@@ -101,14 +101,14 @@ class Source(DocumentedEnum):
     """Where the vector unit's operand A comes from."""
     ACCUMULATOR = 0
     TABLE = 1, "bytes of the scratchpad, each through table A"
-    WORDS = 2, "words of 32 bits in the scratchpad; only in a chip with `functions`"
+    WORDS = 2, "words of 32 bits in the scratchpad, or BF16; only in a chip with `functions`"
     BYTES = 3, "bytes of the scratchpad, int8, as they are; only in a chip with `functions`"
 
 
 class SecondSource(DocumentedEnum):
     """Where the vector unit's operand B comes from; only TABLE in a chip without `functions`."""
     TABLE = 0, "bytes of the scratchpad, each through table B"
-    WORDS = 1, "words of 32 bits in the scratchpad"
+    WORDS = 1, "words of 32 bits in the scratchpad, or BF16"
     ROW = 2, "one word for all columns and all of level 2, a line's first"
     A = 3, "operand A itself: its squares, with MULTIPLY"
 
@@ -290,7 +290,9 @@ before it has been read, nor by one of VECTOR that it does not wait for.
 
 A chip with `functions` also has these. With MULTIPLY there may be a scale, too: results are multiplied by B, then
 by the scale. Operands from WORDS are ceil(4 * columns / line bytes) consecutive lines of
-32-bit words each; A from BYTES is int8, and not for `float`. B from a ROW, such as the result of one, is line
+32-bit words each; A from BYTES is int8, and not for `float`. With `a_bf16` and `b_bf16` WORDS are BF16
+instead, ceil(2 * columns / line bytes) lines as results of BF16 are, and become FP32 exactly: A's for `float`,
+B's for MULTIPLY, or for ADD with `float`. B from a ROW, such as the result of one, is line
 `b_line + i3 * b_stride3`, whose first word serves all columns and all of level 2. B from A is A's own word before
 the bias, at each place of the window and in each part: `b_line` and B's strides mean nothing, and a SUM has no
 window (count0 and count1 are 1). With `b_use` INDEX, byte x of A and y of B (the byte, or the lowest of its word;
@@ -333,6 +335,7 @@ needs `parts` = 1: bias, a scale per COLUMN, and B, unless it is from a ROW, or 
     Field("clamp_low", 44, 32, "lower bound: FP32 bits; int32 if out_format is INT32"),
     Field("clamp_high", 48, 32, "upper bound: the same"),
     Field("a_source", 52, 2, "ACCUMULATOR, TABLE, WORDS or BYTES", enum=Source),
+    Field("a_bf16", 52, 1, "A's WORDS are BF16, for `float`", bit=2),
     Field("b_use", 52, 2, "NONE, ADD (in place of `bias`), MULTIPLY (in place of a scale, or before it) or INDEX",
           bit=3, enum=OperandUse),
     Field("reduce", 52, 1, "MAXIMUM or SUM", bit=5, enum=Reduce),
@@ -340,6 +343,7 @@ needs `parts` = 1: bias, a scale per COLUMN, and B, unless it is from a ROW, or 
     Field("load_a", 53, 1, "load table A"),
     Field("load_b", 53, 1, "load table B", bit=1),
     Field("b_source", 53, 2, "TABLE, WORDS, ROW or A", bit=2, enum=SecondSource),
+    Field("b_bf16", 53, 1, "B's WORDS are BF16, for MULTIPLY, or ADD with `float`", bit=6),
     Field("function", 53, 2, "NONE, EXP2, RECIPROCAL or RSQRT, FP32 only", bit=4, enum=ResultFunction),
     Field("table_line", 54, 16, "first scratchpad line of the tables to load"),
     Field("b_line", 56, 16, "first scratchpad line of B"),
@@ -448,7 +452,7 @@ def _fields(*rows: tuple[str, int, int, str]) -> tuple[RegisterField, ...]:
 
 
 ID_VALUE = int.from_bytes(b"KIWI", "big")
-VERSION_VALUE = 0x0002_0004
+VERSION_VALUE = 0x0002_0005
 COUNTER_BASE = 0x100
 #: The part of an address's lower half that says which page.
 _PAGES = WORD >> PAGE_BITS << PAGE_BITS
@@ -470,7 +474,7 @@ _STATIC = (
     Register("ACCUMULATOR", 0x014, Access.RO, "accumulator lines"),
     Register("FORMATS", 0x018, Access.RO, f"one bit per element format: {', '.join(FORMATS)}"),
     Register("FEATURES", 0x01C, Access.RO, "what a chip may have", _fields(
-        ("functions", 0, 1, "VECTOR takes words, reduces rows, and has functions"),
+        ("functions", 0, 1, "VECTOR takes words and BF16, reduces rows, and has functions"),
         ("block_scales", 1, 1, "scales also without floating-point formats"),
         ("indices", 2, 1, "LOAD and STORE take an index from the scratchpad"),
         ("top_k", 3, 1, "VECTOR finds the largest of a row"))),

@@ -121,6 +121,11 @@ def word_lines(config: ChipConfig) -> int:
     return -(-4 * config.columns // config.line_bytes)
 
 
+def half_lines(config: ChipConfig) -> int:
+    """Scratchpad lines of BF16 numbers that hold one per column."""
+    return -(-2 * config.columns // config.line_bytes)
+
+
 def column_select(config: ChipConfig) -> int:
     """An accumulator line to a step of it: registered 4-to-1 multiplexers."""
     return max(1, -(-(steps(config) - 1).bit_length() // 2))

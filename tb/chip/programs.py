@@ -27,7 +27,7 @@ from kiwicha.isa import (
 from kiwicha_host.compiler.program.builder import ProgramBuilder
 from kiwicha_host.compiler.program.memory_map import MemoryMap, Region, ceil_div
 from kiwicha_host.job import Job
-from tb.vector.model import DYNAMIC_SCALE, formats
+from tb.vector.model import DYNAMIC_SCALE, formats, takes_bf16
 
 __all__ = ["random_job"]
 
@@ -80,6 +80,7 @@ class _Generator:
             self.index_source = self.memory.region(4 * words * config.line_bytes)
             self.index_rng = random.Random(str(rng.getstate()))
         self.top_rng = random.Random(f"top {rng.getstate()}")
+        self.bf16_rng = random.Random(f"bf16 {rng.getstate()}")
 
     def walk(self, region: Region, counts: list[int], low: int = -9, high: int = 9) -> tuple[int, list[int]]:
         """A base and random strides that stay inside `region` for `counts` iterations."""
@@ -219,6 +220,7 @@ class _Generator:
         pad, scale_pad, *others = rng.sample(self.pads, len(self.pads))
         reads, operands = self.operands(others, out_format, counts, parts)
         top = self.top(operands, out_format, counts[2])
+        self.bf16(operands)
         pad = self.params if self.params not in reads and rng.random() < 0.3 else pad
         scale_pad = rng.choice((pad, scale_pad))
         out_line, out_strides = self.walk(pad, [2 * top or counts[2], counts[3], lines])
@@ -304,6 +306,13 @@ class _Generator:
         top = rng.randint(1, min(8, length))
         fields |= {"top": top, "reduce": Reduce.MAXIMUM, "function": ResultFunction.NONE}
         return top
+
+    def bf16(self, fields: dict) -> None:
+        """Operands that may be BF16 are sometimes; their lines are among those of words."""
+        rng = self.bf16_rng
+        takes_a = fields["a_source"] == Source.WORDS and fields["float"]
+        takes_b = "b_source" in fields and takes_bf16(fields)
+        fields |= {"a_bf16": int(takes_a and rng.random() < 0.7), "b_bf16": int(takes_b and rng.random() < 0.7)}
 
     def tables(self, loads: int) -> dict:
         """Fields of a VECTOR that loads table A (bit 0 of `loads`), B (bit 1) or both."""

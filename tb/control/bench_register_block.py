@@ -27,7 +27,7 @@ WINDOWS = ("WINDOW_FIRST_LOW", "WINDOW_FIRST_HIGH", "WINDOW_LAST_LOW", "WINDOW_L
 GUARDED = ("PROGRAM_LOW", "PROGRAM_HIGH", "PROGRAM_COUNT", "WATCHDOG", *WINDOWS)
 STRICT = ("PROGRAM_COUNT", "WINDOW_FIRST_HIGH", "WINDOW_LAST_HIGH")
 NAMES = {register.offset: name for name, register in REGISTERS.items()}
-CONSTANT = {"ID": 0x4B495749, "VERSION": 0x20004, "ACCUMULATOR": CONFIG.accumulator_lines,
+CONSTANT = {"ID": 0x4B495749, "VERSION": 0x20005, "ACCUMULATOR": CONFIG.accumulator_lines,
             "FEATURES": CONFIG.functions | CONFIG.block_scales << 1 | CONFIG.indices << 2 | CONFIG.top_k << 3,
             "FORMATS": 0b000011,
             "ARRAY": CONFIG.rows | CONFIG.columns << 8 | CONFIG.vector_lanes << 16 | CONFIG.line_bytes << 24,

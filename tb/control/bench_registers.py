@@ -18,7 +18,7 @@ async def register_resets(dut):
     config = world.config
     high = (1 << config.address_width - 32) - 1
     expected = dict.fromkeys(REGISTERS, 0) | {
-        "ID": 0x4B495749, "VERSION": 0x20004,
+        "ID": 0x4B495749, "VERSION": 0x20005,
         "FEATURES": config.functions | config.block_scales << 1 | config.indices << 2 | config.top_k << 3,
         "ACCUMULATOR": config.accumulator_lines,
         # A bit for each format, in the order that the ISA gives them.

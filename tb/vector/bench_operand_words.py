@@ -23,17 +23,20 @@ TAG, WRITE = tag_layout(CONFIG), table_write()
 
 
 def expected(tables, tag, a_line, b_line):
-    """Words of A and of B for each lane."""
+    """Words of A and of B for each lane: of BF16 numbers the upper halves."""
     step = tag["step"]
-    words = [[int.from_bytes(line[4 * i:4 * i + 4], "little") for i in range(WORDS)] for line in (a_line, b_line)]
+    words, halves = ([[int.from_bytes(line[at:at + size], "little") for at in range(0, len(line), size)]
+                      for line in (a_line, b_line)] for size in (4, 2))
     a, b = [], []
     for lane in range(LANES):
-        slot, byte = (step * LANES + lane) % WORDS, step * LANES + lane
-        b_word = words[1][0] if tag["b_row"] else words[1][slot]
+        byte = step * LANES + lane
+        slot, half_slot = byte % WORDS, byte % (2 * WORDS)
+        b_word = (words[1][0] if tag["b_row"] else halves[1][half_slot] << 16 if tag["b_half"] else
+                  words[1][slot])
         off = (b_word & 255 if tag["b_words"] else b_line[byte]) if tag["index"] else 0
         code = a_line[byte]
-        a.append(words[0][slot] if tag["a_words"] else (code - 256 * (code > 127)) % (1 << 32) if tag["a_bytes"]
-                 else tables[0][(code - off) % 256])
+        a.append(halves[0][half_slot] << 16 if tag["a_half"] else words[0][slot] if tag["a_words"] else
+                 (code - 256 * (code > 127)) % (1 << 32) if tag["a_bytes"] else tables[0][(code - off) % 256])
         b.append(b_word if tag["b_words"] else tables[1][b_line[byte]])
     return a, b
 
@@ -70,6 +73,9 @@ async def every_kind_of_operand(dut):
         tag |= {"step": random.randrange(steps(CONFIG)),
                 "a_bytes": int(not tag["a_words"] and random.random() < 0.5)}
         tag["b_row"] &= tag["b_words"]
+        tag["a_half"] = tag["a_words"] & random.getrandbits(1)
+        # There is no index in BF16, nor one for all columns.
+        tag["b_half"] = tag["b_words"] & ~tag["b_row"] & ~tag["index"] & random.getrandbits(1)
         a_line, b_line = (random.randbytes(CONFIG.line_bytes) for _ in range(2))
         port(dut, "read").value = int(read)
         port(dut, "tag").value = harness.pack(TAG, dict.fromkeys(TAG.members, 0) | tag)

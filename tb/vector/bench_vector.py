@@ -1,5 +1,6 @@
 """The vector unit against numpy: random instructions, stalled ports, errors, abort, throughput."""
 
+import inspect
 from functools import partial
 
 import cocotb
@@ -18,9 +19,11 @@ from kiwicha.isa import (
     Source,
 )
 from kiwicha.timing import READ_LATENCY, late_latency, row_top_gap, sum_levels
+from kiwicha.vector.loops import Loops
 from kiwicha.vector.unit import VectorUnit
 from tb import harness
 from tb.harness import Bench, cycles
+from tb.mutation import mutated_bench
 from tb.vector.environment import surround
 from tb.vector.model import DYNAMIC_SCALE, formats, result_lines
 from tb.vector.programs import FLOATS, INTS, PLAIN, errors, instruction, run_of
@@ -228,6 +231,37 @@ async def operands_at_full_rate(dut):
 
 
 @cocotb.test()
+async def bf16_takes_half_the_lines(dut):
+    """Of each operand as many lines as a result of BF16 has, and a read a cycle unless these are more."""
+    around = await surround(dut, "bf16")
+    random = harness.rng("bf16 operands")
+    config, pixels = around.config, 60
+    if not config.functions:
+        return
+    steps = -(-config.columns // config.vector_lanes)
+    words, halves = (result_lines(config, form) for form in (OutFormat.FP32, OutFormat.BF16))
+    kinds = [(1, "TABLE", 0), (words, "WORDS", 0), (halves, "WORDS", 1)]
+    for (a_lines, source, a_bf16), (b_lines, b_source, b_bf16), window in (
+            *((a, b, 1) for a in kinds for b in kinds), *((a, kinds[2], 2) for a in kinds)):
+        await around.run([run_of(config, random, OutFormat.FP32, pixels, window, a_source=Source[source], float=1,
+                                 a_bf16=a_bf16, b_bf16=b_bf16, b_source=SecondSource[b_source],
+                                 b_use=random.choice([OperandUse.ADD, OperandUse.MULTIPLY]), bias=0,
+                                 scale_mode=ScaleMode.NONE, b_stride2=random.choice([0, -1]),
+                                 b_line=config.scratchpad_lines - b_lines)])
+        fetches = pixels * (b_lines + (a_lines if window == 1 else window * steps))
+        assert len(around.fetches) == fetches, f"{len(around.fetches)} lines, not {fetches}"
+        took = around.reads[-1] - around.reads[0] + 1
+        # B's lines go before A's, and where they are more A's wait for some of those ahead.
+        most = max(fetches, 2 * pixels * b_lines if b_lines > a_lines and window == 1 else 0)
+        assert took <= max(pixels * window * steps, most) + 4, f"{a_lines}, {b_lines}, {window}: {took} cycles"
+    # Squares: nothing but A's lines, which never are more than its steps.
+    await around.run([run_of(config, random, OutFormat.FP32, pixels, a_source=Source.WORDS, float=1, a_bf16=1,
+                             b_source=SecondSource.A, b_use=OperandUse.MULTIPLY, scale_mode=ScaleMode.NONE)])
+    assert len(around.fetches) == pixels * halves, f"{len(around.fetches)} lines, not {pixels * halves}"
+    assert around.reads[-1] - around.reads[0] + 1 == pixels * steps
+
+
+@cocotb.test()
 async def sums_of_rows_at_full_rate(dut):
     """FP32 sums of row after row: a read a cycle, and always as many cycles from the last one to its line."""
     around = await surround(dut, "sums")
@@ -339,9 +373,9 @@ async def tables_take_a_word_a_cycle(dut):
 
 
 def shape_bench(columns, lanes, bus_width, testcase=(), formats=("int8",), **more):
-    config = ChipConfig(name=f"c{columns}e{lanes}", rows=4, columns=columns, bus_width=bus_width,
-                        vector_lanes=lanes, scratchpad_banks=2, formats=formats,
-                        **{"bank_lines": 256, "accumulator_lines": 64, **more})
+    config = ChipConfig(name=f"c{columns}e{lanes}", columns=columns, bus_width=bus_width, vector_lanes=lanes,
+                        scratchpad_banks=2, formats=formats,
+                        **{"rows": 4, "bank_lines": 256, "accumulator_lines": 64, **more})
     name = f"vector_{columns}_{lanes}_{config.line_bytes}{'_scaled' if config.block_scaled else ''}"
     name += f"_{'_'.join(formats)}" if config.block_scales else ""
     name += "_functions" if config.functions else ""
@@ -350,8 +384,19 @@ def shape_bench(columns, lanes, bus_width, testcase=(), formats=("int8",), **mor
                  params={"config": config})
 
 
+def in_words_bench():
+    """Planted bugs of which line of words, or of BF16, a step takes."""
+    lines, first = inspect.getsourcelines(Loops._in_words)
+    config = ChipConfig(name="words", rows=4, columns=11, bus_width=128, vector_lanes=1, scratchpad_banks=2,
+                        bank_lines=256, accumulator_lines=64, functions=True)
+    return mutated_bench("vector_in_words", lambda: VectorUnit(config), "loops.py", module=__name__,
+                         within=range(first, first + len(lines)), testcase=["bf16_takes_half_the_lines"],
+                         params={"config": config})
+
+
 TOP = ["random_instructions", "errors_then_a_good_end", "abort_at_any_time", "largest_of_rows",
        "stalled_output_of_the_largest"]
+BF16 = ["random_instructions", "errors_then_a_good_end", "bf16_takes_half_the_lines"]
 SCALED = {"formats": ("int8", "e4m3", "e2m1")}
 
 BENCHES = [
@@ -369,9 +414,13 @@ BENCHES = [
     shape_bench(16, 4, 128, **SCALED),
     shape_bench(4, 2, 64, functions=True),
     shape_bench(32, 8, 64, functions=True),
-    shape_bench(5, 1, 64, functions=True, testcase=["random_instructions", "errors_then_a_good_end"]),
+    shape_bench(5, 1, 64, functions=True, testcase=BF16),
     # No FP32 sums of rows.
-    shape_bench(7, 2, 64, functions=True, testcase=["random_instructions", "errors_then_a_good_end"]),
+    shape_bench(7, 2, 64, functions=True, testcase=BF16),
+    # BF16 for all columns in a part of a line, in steps and whole; and, of eight lanes, in exactly a line.
+    shape_bench(3, 1, 64, functions=True, testcase=BF16),
+    shape_bench(4, 4, 128, functions=True, testcase=BF16),
+    shape_bench(16, 8, 64, functions=True, testcase=BF16, rows=32),
     shape_bench(16, 4, 128, functions=True, top_k=True, **SCALED),
     shape_bench(4, 2, 64, functions=True, top_k=True, testcase=TOP),
     shape_bench(7, 2, 64, functions=True, top_k=True, testcase=TOP),
@@ -386,4 +435,5 @@ BENCHES = [
     shape_bench(2, 4, 128, testcase=["random_instructions", "extremes", "stalled_output_keeps_everything"],
                 **SCALED),
     shape_bench(6, 2, 64, testcase=["random_instructions", "errors_then_a_good_end"], formats=("int8", "e2m1")),
+    in_words_bench(),
 ]

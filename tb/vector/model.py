@@ -3,6 +3,7 @@
 But for exp2, reciprocal and rsqrt: the benches of :mod:`tb.arith` hold those to the host's.
 """
 
+import ml_dtypes
 import numpy as np
 
 from kiwicha.isa import (
@@ -19,7 +20,7 @@ from kiwicha.isa import (
 from kiwicha_host.golden import functions
 
 __all__ = ["DYNAMIC_SCALE", "NAN", "bad_top", "expected", "float_sum", "formats", "largest", "order",
-           "result_lines"]
+           "result_lines", "takes_bf16"]
 
 NAN = 0x7FC00000
 DYNAMIC_SCALE = (OutFormat.E4M3, OutFormat.E2M1, OutFormat.MXINT8)
@@ -228,13 +229,13 @@ class Place:
         from_scratchpad = f["a_source"] != Source.ACCUMULATOR
         depth, code = ((config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE) if from_scratchpad else
                        (config.accumulator_lines, ErrorCode.ACCUMULATOR_RANGE))
-        a_words = f["a_source"] == Source.WORDS
+        # Which lines of the operands this one of words comes from: BF16 have one for two.
+        a_line, b_line = (k * (f[source] == words) // (1 + f[half]) for source, words, half in (
+            ("a_source", Source.WORDS, "a_bf16"), ("b_source", SecondSource.WORDS, "b_bf16")))
         for number, line in enumerate(self.window):
-            if k == 0 or a_words:
-                within(line + k * a_words, depth, code)
-            if (number == 0 and (k == 0 or f["b_source"] == SecondSource.WORDS) and f["b_use"] != OperandUse.NONE
-                    and f["b_source"] != SecondSource.A):
-                within(self.second + k, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
+            within(line + a_line, depth, code)
+            if number == 0 and f["b_use"] != OperandUse.NONE and f["b_source"] != SecondSource.A:
+                within(self.second + b_line, config.scratchpad_lines, ErrorCode.SCRATCHPAD_RANGE)
             if number == k == 0 and self.row_begins:
                 # All lines of the largest of a row.
                 for result, step in np.ndindex(2 * f["top"], self.words):
@@ -261,7 +262,7 @@ class Place:
                     a.view(np.float32) if f["b_use"] == OperandUse.MULTIPLY else None, scale)
         if f["b_use"] != OperandUse.NONE:
             words = (tables[1][scratchpad[self.second, :columns]] if f["b_source"] == SecondSource.TABLE else
-                     self.words_at(scratchpad, self.second))
+                     self.words_at(scratchpad, self.second, f["b_bf16"]))
             if f["b_source"] == SecondSource.ROW:
                 words = np.full(columns, words[0])
             if f["b_use"] == OperandUse.ADD:
@@ -276,7 +277,8 @@ class Place:
     def first_operand(self, scratchpad, accumulator, tables, index):
         """A of the window [places, columns], as int32."""
         if self.f["a_source"] == Source.WORDS:
-            return np.array([self.words_at(scratchpad, line) for line in self.window]).view(np.int32)
+            return np.array([self.words_at(scratchpad, line, self.f["a_bf16"])
+                             for line in self.window]).view(np.int32)
         if self.f["a_source"] == Source.ACCUMULATOR:
             return accumulator[self.window]
         codes = scratchpad[self.window, :self.config.columns]
@@ -284,10 +286,13 @@ class Place:
             return codes.view(np.int8).astype(np.int32)
         return tables[0][(codes.astype(int) - index) % 256].view(np.int32)
 
-    def words_at(self, scratchpad, line):
-        """The words of the lines from `line` on; anything for those that do not exist."""
+    def words_at(self, scratchpad, line, bf16):
+        """The words of the lines from `line` on, or FP32 of BF16; anything for those that do not exist."""
         lines = np.clip(np.arange(line, line + self.words), 0, len(scratchpad) - 1)
-        return scratchpad[lines].reshape(-1)[:4 * self.config.columns].view(np.uint32)
+        raw = scratchpad[lines].reshape(-1)
+        if bf16:
+            return raw[:2 * self.config.columns].view(ml_dtypes.bfloat16).astype(np.float32).view(np.uint32)
+        return raw[:4 * self.config.columns].view(np.uint32)
 
 
 def row_bits(config, f, row):
@@ -353,12 +358,14 @@ def check_fields(config, f):
                              or (has_sum and not float_row_sum) or f["a_source"] == Source.BYTES), f["float"]),
             (f["a_source"] not in ({*Source} if config.functions else {Source.ACCUMULATOR, Source.TABLE}),
              f["a_source"]),
+            (f["a_bf16"] and not (config.functions and f["a_source"] == Source.WORDS and f["float"]), 1),
             (not isinstance(use, OperandUse) or (use == OperandUse.ADD and f["bias"])
              or (use == OperandUse.MULTIPLY and (form == OutFormat.INT32
                                                  or (mode != ScaleMode.NONE and not config.functions)))
              or (use == OperandUse.INDEX and not (config.functions and f["a_source"] == Source.TABLE)), use),
             (f["b_source"] not in ({*SecondSource} if config.functions else {SecondSource.TABLE})
              or (itself and use == OperandUse.INDEX), f["b_source"]),
+            (f["b_bf16"] and not (config.functions and takes_bf16(f)), 1),
             (f["row"] and not (config.functions and form in (OutFormat.INT32, OutFormat.FP32)), f["row"]),
             (float_row_sum and config.columns % config.vector_lanes, f["row"]),
             (f["function"] != ResultFunction.NONE and not (config.functions and form == OutFormat.FP32),
@@ -373,6 +380,12 @@ def check_fields(config, f):
             (0 in (f["count0"], f["count1"], f["count2"], f["count3"]), 0)):
         if wrong:
             raise Fault(ErrorCode.FIELD, getattr(value, "value", value))
+
+
+def takes_bf16(f):
+    """Whether operand B may be BF16: there are lines of words, and FP32 numbers are made of them."""
+    return f["b_source"] == SecondSource.WORDS and (
+        f["b_use"] == OperandUse.MULTIPLY or (f["b_use"] == OperandUse.ADD and bool(f["float"])))
 
 
 def bad_top(config, f):

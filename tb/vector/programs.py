@@ -1,14 +1,14 @@
 """Instructions for the vector unit: random ones, ones with an error, and the values at which results turn."""
 
 from kiwicha.isa import OperandUse, OutFormat, Reduce, ResultFunction, ScaleMode, ScaleRule, SecondSource, Source
-from tb.vector.model import DYNAMIC_SCALE, NAN, bad_top, formats, order, result_lines
+from tb.vector.model import DYNAMIC_SCALE, NAN, bad_top, formats, order, result_lines, takes_bf16
 
 __all__ = ["FLOATS", "INTS", "PLAIN", "errors", "instruction", "run_of"]
 
 #: Accumulators, and nothing of what came with operands from the scratchpad.
 PLAIN = {"a_source": Source.ACCUMULATOR, "b_use": OperandUse.NONE, "reduce": Reduce.MAXIMUM, "load_a": 0,
          "load_b": 0, "b_source": SecondSource.TABLE, "row": 0, "function": ResultFunction.NONE, "tail": 0,
-         "top": 0}
+         "top": 0, "a_bf16": 0, "b_bf16": 0}
 
 FLOATS = [0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x007FFFFF, 0x00800000, 0x2F800000, 0x3F800000,
           0xBF800000, 0x3F000000, 0x3EAAAAAB, 0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, NAN, 0xFFC00001,
@@ -30,7 +30,8 @@ def instruction(config, random, index=0, **fixed):
          "b_use": random.choice([OperandUse.NONE, OperandUse.NONE, OperandUse.ADD, OperandUse.MULTIPLY]),
          "reduce": random.choice(list(Reduce)), "load_a": int(random.random() < 0.1),
          "load_b": int(random.random() < 0.1), "b_source": SecondSource.TABLE, "row": 0,
-         "function": ResultFunction.NONE, "tail": random.getrandbits(6), "top": 0}
+         "function": ResultFunction.NONE, "tail": random.getrandbits(6), "top": 0,
+         "a_bf16": 0, "b_bf16": 0}
     if config.functions:
         f |= with_functions(config, random, fixed)
     f |= fixed
@@ -58,8 +59,9 @@ def instruction(config, random, index=0, **fixed):
         place(f, random, "scale_line", config.scratchpad_lines,
               [("", -(-f["count2"] * f["count3"] // config.line_bytes))], [1])
     depth = config.accumulator_lines if f["a_source"] == Source.ACCUMULATOR else config.scratchpad_lines
-    words = result_lines(config, OutFormat.INT32) - 1       # lines of words beyond the first
-    place(f, random, "a_line", depth - words * (f["a_source"] == Source.WORDS),
+    if not takes_bf16(f):
+        f["b_bf16"] = fixed.get("b_bf16", 0)
+    place(f, random, "a_line", depth - (f["a_source"] == Source.WORDS) * more_lines(config, f["a_bf16"]),
           [(f"a_stride{level}", f[f"count{level}"]) for level in range(4)] + parts, small)
     if f["b_source"] == SecondSource.ROW:
         f.setdefault("b_stride2", random.randint(-1 << 15, (1 << 15) - 1))
@@ -72,7 +74,8 @@ def instruction(config, random, index=0, **fixed):
         f |= {"b_line": random.getrandbits(16), "b_stride2": random.randint(-1 << 15, (1 << 15) - 1),
               "b_stride3": random.randint(-1 << 15, (1 << 15) - 1)}
     else:
-        place(f, random, "b_line", config.scratchpad_lines - words * (f["b_source"] == SecondSource.WORDS),
+        more = (f["b_source"] == SecondSource.WORDS) * more_lines(config, f["b_bf16"])
+        place(f, random, "b_line", config.scratchpad_lines - more,
               [("b_stride2", 1 if f["b_source"] == SecondSource.ROW else f["count2"]), ("b_stride3", f["count3"])],
               small)
     loads = f["load_a"] + f["load_b"]
@@ -93,12 +96,22 @@ def instruction(config, random, index=0, **fixed):
     return f | fixed
 
 
+def more_lines(config, bf16):
+    """Lines beyond the first of words, or of BF16 numbers."""
+    return result_lines(config, OutFormat.BF16 if bf16 else OutFormat.FP32) - 1
+
+
 def with_functions(config, random, fixed):
     """Fields of what only a chip with functions has."""
     form = fixed.get("out_format", random.choice([*formats(config), OutFormat.INT32, OutFormat.FP32]))
     f = {"out_format": form, "a_source": random.choice(list(Source)), "b_use": random.choice(list(OperandUse)),
          "reduce": random.choice(list(Reduce)), "float": int(random.random() < 0.6),
          "b_source": random.choice(list(SecondSource))}
+    if random.random() < 0.2:
+        f |= {"a_source": Source.WORDS, "float": 1, "a_bf16": 1}
+    if random.random() < 0.2:
+        f |= {"b_source": SecondSource.WORDS, "b_use": random.choice([OperandUse.ADD, OperandUse.MULTIPLY]),
+              "b_bf16": 1}
     if form in (OutFormat.INT32, OutFormat.FP32) and random.random() < 0.5:
         f |= {"row": 1, "tail": random.choice([0, 1, config.columns, random.randint(0, config.columns)])}
     if form == OutFormat.FP32 and random.random() < 0.5:
@@ -120,6 +133,8 @@ def operands(config, f, fixed):
         f["scale_mode"] = fixed.get("scale_mode", ScaleMode.NONE)
     if f["a_source"] == Source.BYTES:
         f["float"] = fixed.get("float", 0)
+    if f["a_source"] != Source.WORDS or not f["float"]:
+        f["a_bf16"] = fixed.get("a_bf16", 0)
     float_row = f["row"] and f["out_format"] == OutFormat.FP32
     if (f["float"] and not float_row) or (float_row and not config.float_row_sums):
         f["reduce"] = fixed.get("reduce", Reduce.MAXIMUM)
@@ -202,6 +217,8 @@ def operand_errors(config, make):
         yield make(**int8, b_use=OperandUse.INDEX)
         yield from (make(**int8, float=0, a_source=source) for source in (Source.WORDS, Source.BYTES))
         yield from (make(**int8, b_source=source) for source in list(SecondSource)[1:])
+        yield make(**int8, a_bf16=1)
+        yield make(**int8, b_use=OperandUse.MULTIPLY, b_bf16=1)
         yield make(**int8 | {"out_format": OutFormat.INT32}, row=1)
         yield from (make(**int8 | {"scale_mode": mode}, b_use=OperandUse.MULTIPLY)
                     for mode in (ScaleMode.SCALAR, ScaleMode.COLUMN))
@@ -247,6 +264,7 @@ def function_errors(config, make):
     yield from (make(**int32 | {"out_format": form}, function=ResultFunction.RSQRT) for form in formats(config)
                 if form != OutFormat.FP32)
     yield make(**int32, row=1, tail=config.columns + 1)
+    yield from bf16_errors(config, make)
     good = fp32 | {"count0": 2, "count1": 1, "count2": 3, "count3": 2}
     words = good | {"a_source": Source.WORDS, "a_stride0": 0, "a_stride1": 0, "a_stride2": 0, "a_stride3": 0}
     second = {"b_use": OperandUse.ADD, "b_source": SecondSource.WORDS, "b_stride2": 0, "b_stride3": 0}
@@ -271,6 +289,40 @@ def function_errors(config, make):
     yield from (make(**sums | {"count0": 1, "count1": 1} | counts) for counts in (
         {"count0": 2}, {"count1": 3}, {"count0": 0, "count1": 2}, {"count0": 65535, "count2": 0}, {"count2": 0},
         {"count3": 0}, {"count1": 2, "tail": config.columns + 1}))
+
+
+def bf16_errors(config, make):
+    """The same, of operands in BF16: what has none, or makes no FP32 number of it; lines that do not exist."""
+    pad, lines, words = (config.scratchpad_lines, result_lines(config, OutFormat.BF16),
+                         result_lines(config, OutFormat.FP32))
+    fp32 = {"out_format": OutFormat.FP32, "scale_mode": ScaleMode.NONE, "bias": 0, "reduce": Reduce.MAXIMUM}
+    yield from (make(**fp32, a_source=source, float=1, a_bf16=1) for source in (Source.ACCUMULATOR, Source.TABLE))
+    yield from (make(**fp32 | {"out_format": form}, a_source=Source.WORDS, float=0, a_bf16=1)
+                for form in (OutFormat.FP32, OutFormat.INT32, OutFormat.INT8))
+    yield make(**fp32, a_source=Source.BYTES, float=0, a_bf16=1)
+    yield from (make(**fp32, b_use=use, float=1, b_source=source, b_bf16=1)
+                for use in (OperandUse.ADD, OperandUse.MULTIPLY) for source in SecondSource
+                if source != SecondSource.WORDS)
+    second = {"b_source": SecondSource.WORDS, "b_bf16": 1}
+    yield from (make(**fp32, **second, float=value, b_use=OperandUse.NONE) for value in (0, 1))
+    yield make(**fp32, **second, float=0, b_use=OperandUse.ADD)
+    yield make(**fp32 | {"out_format": OutFormat.INT32}, **second, float=0, b_use=OperandUse.ADD)
+    yield make(**fp32, **second, float=0, a_source=Source.TABLE, b_use=OperandUse.INDEX)
+    good = fp32 | {"float": 1, "count0": 2, "count1": 1, "count2": 3, "count3": 2, "a_source": Source.WORDS,
+                   "a_stride0": 0, "a_stride1": 0, "a_stride2": 0, "a_stride3": 0, "a_line": pad - lines,
+                   "a_bf16": 1}
+    second |= {"b_use": OperandUse.MULTIPLY, "b_stride2": 0, "b_stride3": 0, "b_line": pad - lines}
+    yield make(**good | {"a_line": pad - lines + 1})
+    yield make(**good | {"a_line": pad - lines - 1, "a_stride2": 1})
+    yield make(**good, **second | {"b_line": pad - lines + 1})
+    yield make(**good | {"a_line": pad - lines + 1}, **second | {"b_line": pad - lines + 1})
+    # One operand of words beside the other: which of them comes first to what does not exist.
+    for a_bf16, b_bf16 in ((0, 1), (1, 0)):
+        yield make(**good | {"a_bf16": a_bf16, "a_line": pad - (lines if a_bf16 else words) + 1},
+                   **second | {"b_bf16": b_bf16, "b_line": pad - (lines if b_bf16 else words) + 1})
+    # Results before them: of a pixel that has some but not all, and of none.
+    yield make(**good | {"a_line": pad - lines + 1, "out_line": pad - words + 1, "out_step": 1, "out_stride2": 0,
+                         "out_stride3": 0})
 
 
 def top_errors(config, make, row):

@@ -11,6 +11,7 @@ from kiwicha.timing import (
     PARAMETER_SETS,
     READ_LATENCY,
     VECTOR_REQUESTS,
+    half_lines,
     late_latency,
     row_top_gap,
     steps,
@@ -149,12 +150,27 @@ class VectorModel:
         That is as long as reads are ordered, unless the lines themselves take longer than what is made of them.
         """
         slow = self._way.top or (self._way.function and not self._way.row)
-        each = self._config.line_bytes == 4 * self._config.vector_lanes
-        window = fields["count0"] * fields["count1"] > 1
-        if (slow and each and not window and fields["a_source"] != Source.ACCUMULATOR and _has_second(fields)
-                and fields["b_source"] == SecondSource.WORDS):
+        if slow and self._second_each(fields):
             return min(reads // (fields["count3"] if self._way.top else 1), VECTOR_REQUESTS) - 1
         return 0
+
+    def _second_each(self, fields: dict[str, Any]) -> bool:
+        """Whether each read has a line of B, which goes before those of A."""
+        words = (_has_second(fields) and fields["b_source"] == SecondSource.WORDS and not fields["b_bf16"]
+                 and self._config.line_bytes == 4 * self._config.vector_lanes)
+        window = fields["count0"] * fields["count1"] > 1
+        return words and not window and fields["a_source"] != Source.ACCUMULATOR
+
+    def _waits_for_a(self, fields: dict[str, Any], reads: int, fetches: int) -> int:
+        """How long no line is fetched where each read has one of B and A has fewer.
+
+        B's of all reads that are ordered come before the first of A's, for which all reads but a few wait then.
+        """
+        if not self._second_each(fields):
+            return 0
+        rounds, rest = divmod(max(0, reads - VECTOR_REQUESTS), VECTOR_REQUESTS)
+        few = MEASURED["reads_of_a_line"]
+        return max(0, 2 * reads - few * rounds - min(rest, few) - fetches)
 
     def _tables_loaded(self, prepared: "_Prepared") -> int:
         """When the instruction is offered: its tables come after all that was before has ended."""
@@ -168,10 +184,11 @@ class VectorModel:
     def _fetched(self, fields: dict[str, Any], reads: int) -> tuple[int, int]:
         """Lines of operands B and A that come from the scratchpad."""
         window = fields["count0"] * fields["count1"] > 1
-        b = fields["count3"] * {SecondSource.ROW: 1, SecondSource.WORDS: fields["count2"] * self._word_lines}.get(
+        a_words, b_words = (half_lines(self._config) if fields[name] else self._word_lines
+                            for name in ("a_bf16", "b_bf16"))
+        b = fields["count3"] * {SecondSource.ROW: 1, SecondSource.WORDS: fields["count2"] * b_words}.get(
             fields["b_source"], fields["count2"])
-        a = reads if window else reads // self._steps * (
-            self._word_lines if fields["a_source"] == Source.WORDS else 1)
+        a = reads if window else reads // self._steps * (a_words if fields["a_source"] == Source.WORDS else 1)
         return (b if _has_second(fields) else 0,
                 a if fields["a_source"] != Source.ACCUMULATOR else 0)
 
@@ -250,7 +267,7 @@ class VectorModel:
         if fetches:
             ahead = _ahead(fields)
             asked = first - ahead
-            ends = asked + fetches - 1
+            ends = asked + fetches + self._waits_for_a(fields, reads, fetches) - 1
             late = 0                # by how much the first line of each operand is
             for bank, lines in self._banks(fields, reads).items():
                 ends += self._matmul.reads.last_of(bank, asked, lines) - (asked + lines - 1)

@@ -37,6 +37,8 @@ def check_fields(m, config, fields, error, address):
     last_source, last_use = ((Source.BYTES, OperandUse.INDEX) if config.functions else
                              (Source.TABLE, OperandUse.MULTIPLY))
     excluded = integer if config.functions else integer | (fields.scale_mode != ScaleMode.NONE)
+    takes_fp32 = ((fields.b_use == OperandUse.MULTIPLY)
+                  | ((fields.b_use == OperandUse.ADD) & fields.float))
     m.d.sync += [error.eq(ErrorCode.FIELD), address.eq(0)]
     with m.If(_unknown_format(config, fields.out_format)):
         m.d.sync += address.eq(fields.out_format)
@@ -47,6 +49,8 @@ def check_fields(m, config, fields, error, address):
         m.d.sync += address.eq(fields.float)
     with m.Elif(fields.a_source > last_source.value):
         m.d.sync += address.eq(fields.a_source)
+    with m.Elif(fields.a_bf16 & ~(functions & fields.float & (fields.a_source == Source.WORDS))):
+        m.d.sync += address.eq(fields.a_bf16)
     with m.Elif((fields.b_use > last_use.value)
                 | ((fields.b_use == OperandUse.ADD) & fields.bias)
                 | ((fields.b_use == OperandUse.MULTIPLY) & excluded)
@@ -55,6 +59,8 @@ def check_fields(m, config, fields, error, address):
     with m.Elif((fields.b_source == SecondSource.A) & (fields.b_use == OperandUse.INDEX) if config.functions else
                 fields.b_source > SecondSource.TABLE.value):
         m.d.sync += address.eq(fields.b_source)
+    with m.Elif(fields.b_bf16 & ~(functions & takes_fp32 & (fields.b_source == SecondSource.WORDS))):
+        m.d.sync += address.eq(fields.b_bf16)
     with m.Elif(fields.row & ~(functions & (integer | row_of_floats))):
         m.d.sync += address.eq(fields.row)
     with m.Elif((fields.function != ResultFunction.NONE) & ~(functions & fp32)):

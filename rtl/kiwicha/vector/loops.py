@@ -82,10 +82,9 @@ class Loops(wiring.Component):
         # Of several lines of words, the one that this step takes.
         self._a_offset = self._b_offset = 0
         if self._config.functions:
-            line = column[self._geometry.slot_width:]
-            self._a_offset = Mux(self.tag.a_words, line, 0)
-            self._b_offset = Mux(self.tag.b_words & ~self.tag.b_row, line, 0)
-            self._slot = column[:self._geometry.slot_width]
+            tag = self.tag
+            self._a_offset, self._a_slot = self._in_words(column, tag.a_words, tag.a_half)
+            self._b_offset, self._b_slot = self._in_words(column, tag.b_words & ~tag.b_row, tag.b_half)
         fills = self._fills(m, size, column)
         self._follow_reads(m, nest, [stride for _, stride in counts])
         self._follow_lines(m, nest, fills)
@@ -109,6 +108,13 @@ class Loops(wiring.Component):
             with m.If(self.way.top):
                 m.d.comb += [self.line_end.eq(~self.goes), self.end.eq(self.goes & nest.done)]
         return m
+
+    def _in_words(self, column, words, half):
+        """Of several lines of `words`, the one that a step takes, and whether it opens that line and fills it."""
+        width = self._geometry.slot_width
+        (slot, line), (half_slot, half_line) = ((column[:bits], column[bits:]) for bits in (width, width + 1))
+        opens, fills = Mux(half, ~half_slot.any(), ~slot.any()), Mux(half, half_slot.all(), slot.all())
+        return Mux(words, Mux(half, half_line, line), 0), (words & opens, words & fills)
 
     def _follow_reads(self, m, nest, strides):
         """Operand A's line: each step starts at the same one."""
@@ -157,12 +163,12 @@ class Loops(wiring.Component):
     def _follow_words(self, m, nest):
         """Whether a step begins a line of operand A, and ends it, and the same of B; and what is a row's."""
         i, tag = self.i.instruction, self.tag
-        flags = Cat(tag.a_words, tag.a_bytes, tag.b_words, tag.b_row, tag.index)
+        flags = Cat(tag.a_words, tag.a_half, tag.a_bytes, tag.b_words, tag.b_half, tag.b_row, tag.index)
         held = Signal(len(flags), name="sources")
         with m.If(self.load):
-            m.d.sync += held.eq(Cat(i.a_source == Source.WORDS, i.a_source == Source.BYTES,
-                                    i.b_source != SecondSource.TABLE, i.b_source == SecondSource.ROW,
-                                    i.b_use == OperandUse.INDEX))
+            m.d.sync += held.eq(Cat(i.a_source == Source.WORDS, i.a_bf16, i.a_source == Source.BYTES,
+                                    i.b_source != SecondSource.TABLE, i.b_bf16,
+                                    i.b_source == SecondSource.ROW, i.b_use == OperandUse.INDEX))
         m.d.comb += [
             flags.eq(held),
             tag.rescale.eq(self.way.rescale),
@@ -170,14 +176,13 @@ class Loops(wiring.Component):
             tag.row_ends.eq(nest.last[2] & nest.last[-2]),
         ]
         first, last = nest.first[2], nest.last[2]
-        slot_first, slot_last = ~self._slot.any(), self._slot.all()
         row_first, row_last = first & nest.first[-2], last & nest.last[-2]
         if self._config.dynamic_scales:
             # Only a row's word serves several parts.
             row_first, row_last = row_first & nest.first[3], row_last & nest.last[3]
-        return (first | (tag.a_words & slot_first), last | (tag.a_words & slot_last),
-                Mux(tag.b_row, row_first, first | (tag.b_words & slot_first)),
-                Mux(tag.b_row, row_last, last | (tag.b_words & slot_last)))
+        (a_opens, a_fills), (b_opens, b_fills) = self._a_slot, self._b_slot
+        return (first | a_opens, last | a_fills, Mux(tag.b_row, row_first, first | b_opens),
+                Mux(tag.b_row, row_last, last | b_fills))
 
     def _follow_lines(self, m, nest, fills):
         """The line of results: the next one where a step fills it, and where a part ends."""

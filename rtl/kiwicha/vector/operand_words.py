@@ -1,6 +1,6 @@
 """Operands from the scratchpad: lines to the words that the lanes take."""
 
-from amaranth.hdl import Cat, Module, Mux
+from amaranth.hdl import Cat, Const, Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -53,11 +53,11 @@ class OperandWords(wiring.Component):
         return m
 
     def _without_tables(self, m, a_table):
-        """Words and bytes as they are; and B's bytes, which go off those of A."""
+        """Words, BF16 and bytes as they are; and B's bytes, which go off those of A."""
         lanes, tag = self._config.vector_lanes, self.tag
         slot = tag.step[:self._geometry.slot_width]
-        a = self.a_line.word_select(slot, 32 * lanes)
-        b = Mux(tag.b_row, self.b_line[:32].replicate(lanes), self.b_line.word_select(slot, 32 * lanes))
+        a, b = (line.word_select(slot, 32 * lanes) for line in (self.a_line, self.b_line))
+        b = Mux(tag.b_row, self.b_line[:32].replicate(lanes), b)
         a_bytes, b_bytes = (line.word_select(tag.step, 8 * lanes) for line in (self.a_line, self.b_line))
         wide, offset = [], []
         for lane in range(lanes):
@@ -65,6 +65,8 @@ class OperandWords(wiring.Component):
             wide.append(Cat(byte, byte[7].replicate(24)))
             offset.append(Mux(tag.b_words, b.word_select(lane, 32)[:8], other) & tag.index.replicate(8))
         m.d.comb += a_table.offset.eq(Cat(offset))
+        a, b = (Mux(half, self._halves(line), words) for half, line, words in (
+            (tag.a_half, self.a_line, a), (tag.b_half, self.b_line, b)))
         a = delay(m, Mux(tag.a_bytes, Cat(wide), a), "a_taken", READ_LATENCY)
         b = delay(m, b, "b_taken", READ_LATENCY)
         flags = delay(m, Cat(tag.a_words | tag.a_bytes, tag.b_words), "taken", READ_LATENCY)
@@ -72,3 +74,9 @@ class OperandWords(wiring.Component):
             m.d.comb += self.a.eq(a)
         with m.If(flags[1]):
             m.d.comb += self.b.eq(b)
+
+    def _halves(self, line):
+        """BF16 numbers as FP32: 16 zero bits below."""
+        lanes = self._config.vector_lanes
+        halves = line.word_select(self.tag.step[:self._geometry.slot_width + 1], 16 * lanes)
+        return Cat(Cat(Const(0, 16), halves.word_select(lane, 16)) for lane in range(lanes))

@@ -119,8 +119,10 @@ def tag_layout(config: ChipConfig) -> data.StructLayout:
     }
     functions = {
         "a_words": 1,       # operand A is words rather than bytes
+        "a_half": 1,        # its words are BF16
         "a_bytes": 1,       # its bytes are int8 rather than the table's
         "b_words": 1,
+        "b_half": 1,
         "b_row": 1,         # the first of a line for all
         "index": 1,         # operand B is subtracted from A's bytes
         "rescale": 1,       # a product with operand B is multiplied once more

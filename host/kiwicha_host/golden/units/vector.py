@@ -87,7 +87,7 @@ def _second(state: State, f: dict[str, Any], lines: np.ndarray) -> np.ndarray:
     if f["b_source"] == SecondSource.ROW:
         words = _words(state, lines)[..., :1].repeat(state.config.columns, axis=-1)
     elif f["b_source"] == SecondSource.WORDS:
-        words = _words(state, lines)
+        words = _words(state, lines, f["b_bf16"])
     else:
         words = state.scratchpad[lines[:, 0], :state.config.columns]
         if f["b_use"] != OperandUse.INDEX:
@@ -106,15 +106,17 @@ def _operand(state: State, f: dict[str, Any], lines: np.ndarray, b: np.ndarray) 
     elif f["a_source"] == Source.BYTES:
         words = state.scratchpad[lines[:, :, 0], :columns].view(np.int8).astype(np.int32)
     elif f["a_source"] == Source.WORDS:
-        words = _words(state, lines.transpose(0, 1, 3, 2)).view(np.int32)
+        words = _words(state, lines.transpose(0, 1, 3, 2), f["a_bf16"]).view(np.int32)
     else:
         words = state.accumulator[lines[:, :, 0]]
     return words.view(np.float32) if f["float"] else words
 
 
-def _words(state: State, lines: np.ndarray) -> np.ndarray:
-    """The words of the given lines [..., word lines]: uint32 [..., columns]."""
+def _words(state: State, lines: np.ndarray, bf16: int = 0) -> np.ndarray:
+    """The words of the given lines [..., word lines], FP32 of BF16 if they are that: uint32 [..., columns]."""
     raw = np.ascontiguousarray(state.scratchpad[lines]).reshape(*lines.shape[:-1], -1)
+    if bf16:
+        return raw.view(np.uint16)[..., :state.config.columns].astype(np.uint32) << 16
     return raw.view(np.uint32)[..., :state.config.columns]
 
 
@@ -161,6 +163,7 @@ def _check(config: ChipConfig, f: dict[str, Any]) -> None:
     need(f["float"], not f["float"] or (config.vector_floats and not is_integer and f["a_source"] != Source.BYTES
                                         and not (has_sum and not (has_row and f["row"]))))
     _need_known(f["a_source"], Source, config.functions or f["a_source"] not in (Source.WORDS, Source.BYTES))
+    need(f["a_bf16"], not f["a_bf16"] or (config.functions and f["float"] and f["a_source"] == Source.WORDS))
     _check_second(config, f)
     need(f["row"], not f["row"] or (has_row and (is_integer or not has_sum or config.float_row_sums)))
     _need_known(f["function"], ResultFunction,
@@ -195,6 +198,8 @@ def _check_second(config: ChipConfig, f: dict[str, Any]) -> None:
     _need_known(use, OperandUse, not taken.get(use))
     _need_known(f["b_source"], SecondSource, f["b_source"] == SecondSource.TABLE or (
         config.functions and not (f["b_source"] == SecondSource.A and use == OperandUse.INDEX)))
+    takes_fp32 = use == OperandUse.MULTIPLY or (use == OperandUse.ADD and f["float"])
+    need(f["b_bf16"], not f["b_bf16"] or (config.functions and takes_fp32 and f["b_source"] == SecondSource.WORDS))
 
 
 def _need_known(value: Any, kind: type, good: bool) -> None:

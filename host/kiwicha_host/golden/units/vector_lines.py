@@ -19,7 +19,8 @@ class VectorLines:
     """The lines of an instruction `f` on a chip of `config`.
 
     A pixel's are read part by part, of each the first line of words (of which bytes and accumulators have but
-    one) with its whole window, then the next. A row's pixels are those of level 2.
+    one) with its whole window, then the next; one of BF16 goes with two of words. A row's pixels are those of
+    level 2.
     """
 
     def __init__(self, config: ChipConfig, f: dict[str, Any]):
@@ -28,9 +29,10 @@ class VectorLines:
         self.parts = f["parts"] if self.dynamic_scale else 1
         self.pixel_counts, self.window_counts = ([f[f"count{level}"] for level in levels] for levels in
                                                  ((3, 2), (1, 0)))
-        self.word_lines = -(-4 * config.columns // config.line_bytes)
-        self.a_lines = self.word_lines if f["a_source"] == Source.WORDS else 1
-        self.b_lines = self.word_lines if f["b_source"] == SecondSource.WORDS else 1
+        self.word_lines, half_lines = (-(-size * config.columns // config.line_bytes) for size in (4, 2))
+        a_words, b_words = (half_lines if f[name] else self.word_lines for name in ("a_bf16", "b_bf16"))
+        self.a_lines = a_words if f["a_source"] == Source.WORDS else 1
+        self.b_lines = b_words if f["b_source"] == SecondSource.WORDS else 1
         self._b_strides = [f["b_stride3"], 0 if f["b_source"] == SecondSource.ROW else f["b_stride2"], 1]
         size = {OutFormat.INT8: 1, OutFormat.BF16: 2}.get(f["out_format"], 4)
         #: Whether operand B has lines of its own.
@@ -83,9 +85,11 @@ class VectorLines:
         writes = Lines(*scratchpad, f["out_line"], [*self._out_counts, self.steps], self._out_strides)
         # Places in the order are (level 3, level 2, part, line of words, ...): B comes with the first of a line's
         # window, and a result when the last line is read that it is made of; the largest of a row with its first.
-        faults = [((*index, 0), reads.fault(index)) for index in (reads.astray(),) if index]
+        a_each, b_each = 1 + f["a_bf16"], 1 + f["b_bf16"]       # lines of words that one line goes with
+        faults = [((*index[:3], index[3] * a_each, *index[4:], 0), reads.fault(index))
+                  for index in (reads.astray(),) if index]
         if self.has_second:
-            faults += [((*index[:2], 0, index[2], 0, 0, 1), seconds.fault(index))
+            faults += [((*index[:2], 0, index[2] * b_each, 0, 0, 1), seconds.fault(index))
                        for index in (seconds.astray(),) if index]
         for index in (writes.astray(),):
             if index:
