@@ -90,6 +90,21 @@ def test_fold_constants():
     assert fold_constants(fold_constants(before)).same(fold_constants(before))
 
 
+def test_fold_numbers_of_constant_codes():
+    """Whatever is done to them, if they become codes again: as the places of a detector's boxes."""
+    before = graph(
+        Op("d", "DequantizeLinear", ("w", "s"), ("numbers",)), Op("a", "Add", ("numbers", "one"), ("more",)),
+        Op("e", "Expand", ("more", "shape"), ("wide",)), Op("q", "QuantizeLinear", ("wide", "s"), ("c",)),
+        limit("x", "c"), constants={"w": np.array([3, 9], np.uint8), "s": np.float32(0.5), "one": np.float32(1),
+                                    "shape": np.array([2, 2])})
+    made = {"c": np.array([[5, 11], [5, 11]], np.uint8)}
+    assert remove_dead(fold_constants(before)).same(graph(limit("x", "c"), constants=made))
+    sums = graph(Op("a", "com.microsoft.QLinearAdd", ("w", "s", "z") * 2 + ("s", "z"), ("c",)), limit("x", "c"),
+                 constants={"w": np.array([3, 9], np.uint8), "s": np.float32(0.5), "z": np.uint8(0)})
+    sums = replace(sums, opsets={**sums.opsets, "com.microsoft": 1})
+    assert fold_constants(sums).constants["c"].tolist() == [6, 18] and fold_constants(sums).ops == sums.ops[1:]
+
+
 @pytest.mark.parametrize("op", [
     Op("r", "RandomNormal", (), ("c",), {"shape": [1]}), Op("d", "DequantizeLinear", ("w", "s"), ("c",)),
     Op("q", "com.microsoft.QuantizeLinear", ("s", "s"), ("c",)),
