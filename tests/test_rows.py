@@ -71,3 +71,23 @@ def test_other_gathers_are_the_hosts(index, axis, wrong):
     rows = net.numbers(net.codes(weighted(net, net.numbers("x"), rng, 8, 6), 0.05, 3))
     with pytest.raises(CompileError, match=wrong):
         to_layers(optimize(net.model(net.codes(net("Gather", rows, index, axis=axis)))))
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+@pytest.mark.parametrize("moves", [
+    [("Transpose", [], {"perm": [2, 0, 3, 1, 4]}), ("Squeeze", [np.array([0])], {})],
+    [("Transpose", [], {"perm": [0, 2, 3, 1, 4]}), ("Unsqueeze", [np.array([0])], {}),
+     ("Squeeze", [np.array([1, 2])], {})]], ids=["in front", "one more"])
+def test_an_axis_of_one_in_the_place_of_one_image(moves, batch):
+    """As attention takes queries, keys and values from one product; of any number of images it is the host's."""
+    rng = np.random.default_rng(3)
+    net = Between(np.uint8, x=[batch, 4, 8])
+    rows = net.numbers(net.codes(weighted(net, net.numbers("x"), rng, 8, 6), 0.05, 3), 0.05)
+    moved = net("Reshape", rows, np.array([-1, 4, 1, 3, 2]))
+    for kind, inputs, attributes in moves:
+        moved = net(kind, net.numbers(net.codes(moved, 0.05, 3)), *inputs, **attributes)
+    model = net.model(net.codes(weighted(net, net.numbers(net.codes(moved, 0.05, 3)), rng, 2, 5), 0.03, 5))
+    x = rng.integers(0, 256, (1, 4, 8)).astype(np.uint8)
+    with load_model(model, "tiny", "golden", strict=batch == 1) as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": x}).popitem()[1], onnxruntime_says(model, {"x": x})[0])
+        assert batch == 1 or "batch" in str(loaded.placement)

@@ -40,18 +40,18 @@ def transpose(value: Value, node: Node) -> None:
     perm = list(node.attributes.get("perm", range(value.where.ndim)[::-1]))
     if sorted(perm) != list(range(value.where.ndim)):
         raise node.error(f"perm must be a permutation of {value.where.ndim} axes, not {perm}")
-    if perm[0] != 0:
+    if value.where.shape[perm[0]] != 1 or (perm[0] and value.batch != 1):
         raise node.error(f"must leave the batch, the first dimension, alone; perm is {perm}")
     value.shape_with(node, lambda x: x.transpose(perm))
 
 
 def squeeze(value: Value, node: Node) -> None:
-    axes = _axes(node)
+    axes = _axes(value, node)
     value.shape_with(node, lambda x: x.squeeze(axes))
 
 
 def unsqueeze(value: Value, node: Node) -> None:
-    axes = _axes(node)
+    axes = _axes(value, node)
     value.shape_with(node, lambda x: np.expand_dims(x, axes))
 
 
@@ -59,12 +59,13 @@ def identity(value: Value, node: Node) -> None:
     """Nothing to do."""
 
 
-def _axes(node: Node) -> tuple[int, ...]:
+def _axes(value: Value, node: Node) -> tuple[int, ...]:
+    """Those given; that of the batch only where it is one image, and another axis of one takes its place."""
     node.only("axes")
     axes = node.attributes.get("axes", [])
     if node.has(1):
         axes = node.integers(1, "axes")
-    if not axes or 0 in axes:
+    if not axes or (0 in axes and value.batch != 1):
         raise node.error(f"axes must be given and leave the batch, axis 0, alone, not {list(axes)}")
     return tuple(int(item) for item in axes)
 
