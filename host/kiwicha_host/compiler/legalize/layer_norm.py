@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..ir.row_layers import LayerNormLayer
+from .heads import rows_of
 from .node import Node
 from .pooling import ends
 from .value import Value, as_rows
@@ -26,7 +27,7 @@ def layer_norm(value: Value, node: Node) -> None:
     if not epsilon > 0 or not features * (255 ** 2 + epsilon) + 1 < _SUMS or features > _LARGEST_ROW:
         raise node.error(f"squares of {features} codes do not fit in 32 bits, with an epsilon, which must be "
                          f"above zero, of {epsilon:g} squares of the input's scale, {x_scale}")
-    size, _ = value.rows(node)
+    size = rows_of(value, node)
     table = np.zeros(256, np.float32)
     table[np.arange(0, -256, -1) & 255] = np.arange(0, -256, -1)
     value.append(LayerNormLayer(node.name, node.label, features, size, table.view(np.int32), y_zero=y_zero,

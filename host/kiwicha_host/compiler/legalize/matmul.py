@@ -4,6 +4,7 @@ import numpy as np
 
 from ..ir.layers import Layer
 from .constants import bias_of, folded_bias, scales_of, weights_of
+from .heads import rows_of
 from .node import Node
 from .value import Value, as_rows
 
@@ -55,8 +56,7 @@ def _matmul(value: Value, node: Node, weights: np.ndarray, bias: np.ndarray, out
     channels, size, conv_size = features, (1, 1), (1, 1)
     if value.where.ndim > 2:
         # Each row is a place of its own.
-        size, _ = value.rows(node)
-        conv_size = size
+        size = conv_size = rows_of(value, node)
         kernels = weights.T[:, :, None, None]
     else:
         # Row i of the weights belongs to element where[i] of the view's [C, H, W].

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..ir.row_layers import RmsNormLayer
 from .evaluate import CODES
+from .heads import rows_of
 from .node import Node
 from .pooling import ends
 from .value import Value, as_rows
@@ -30,7 +31,7 @@ def rms_norm(value: Value, node: Node) -> None:
         raise node.error(f"squares of {features} codes do not fit in 32 bits, its scale is too large for the "
                          f"result's, {y_scale}, or its epsilon is not above zero in squares of the input's scale, "
                          f"{x_scale}")
-    size, _ = value.rows(node)
+    size = rows_of(value, node)
     table = np.zeros(256, np.float32)
     table[CODES.view(np.uint8)] = CODES.astype(np.float32) - x_zero
     value.append(RmsNormLayer(node.name, node.label, features, size, table.view(np.int32), y_zero=y_zero,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..ir.row_layers import SoftmaxLayer
+from .heads import rows_of
 from .node import Node
 from .pooling import ends
 from .value import Value, as_rows
@@ -23,10 +24,14 @@ def qlinear_softmax(value: Value, node: Node) -> None:
     node.only("axis", "opset", "ops")
     mixed = "ops" in node.attributes
     rank, axis, opset = value.where.ndim, node.attributes.get("axis", -1), node.attributes.get("opset", 0)
-    if not -rank <= axis < rank or axis % rank != rank - 1 or rank < 2:
-        raise node.error(f"takes the last of several axes, not {axis} of {rank}" + (
-            "; before opset 13, all axes from there on are one" if opset < _ONE_AXIS else ""))
+    if not -rank <= axis < rank or axis % rank == 0:
+        raise node.error(f"axis {axis} must be one of {rank} dimensions, and not the batch")
+    axis %= rank
+    if axis != rank - 1 and opset < _ONE_AXIS:
+        raise node.error(f"takes the last of several axes, not {axis} of {rank}; before opset 13, all axes from "
+                         "there on are one")
     x_scale, y_scale, _, y_zero = ends(value, node, mixed=mixed)
+    value.shape_with(node, lambda x: np.moveaxis(x, axis, -1))
     features = value.where.shape[-1]
     if features > _SUMS // 256 or not _LEAST_SCALE <= y_scale <= 1:
         raise node.error(f"{features} elements in a row are too many, or a result's scale of {y_scale} is not "
@@ -36,7 +41,7 @@ def qlinear_softmax(value: Value, node: Node) -> None:
     table = np.zeros(256, np.int32)
     table[distances & 255] = np.rint(largest * np.exp(distances * np.float64(x_scale)))
     shape = value.where.shape[1:-1]
-    size, _ = value.rows(node)
+    size, rows = rows_of(value, node), as_rows(shape, features)
     factor = np.array([y_scale if mixed else 1 / np.floor(np.float32(1) / y_scale)], np.float32)
     value.append(SoftmaxLayer(node.name, node.label, features, size, table, factor=factor, y_zero=y_zero),
-                 value.unsigned ^ mixed, as_rows(shape, features))
+                 value.unsigned ^ mixed, lambda x: np.moveaxis(rows(x), -1, axis))

@@ -214,11 +214,16 @@ def _taken_by_rows(graph: Graph) -> set[str]:
     """Tensors whose rows something takes, after functions of elements, sums and concatenations if need be."""
     taken: set[str] = set()
     for op in reversed(graph.ops):
-        if op.kind in _ROW_TAKERS:
+        if op.kind in _ROW_TAKERS and op.attributes.get("axis", -1) in (-1, _rank(graph, op.inputs[0]) - 1):
             taken.add(op.inputs[0])
         elif op.kind in (*ELEMENTWISE_OPERATORS, CHANNELWISE, *_CONCATS) and taken & {*op.outputs}:
             taken |= {name for name in op.reads if name not in graph.constants}
     return taken
+
+
+def _rank(graph: Graph, name: str) -> int:
+    type_ = graph.type_of(name)
+    return 0 if type_ is None or type_.shape is None else len(type_.shape)
 
 
 def _start(layers: LayerGraph, name: str, known: Type | None) -> Value:

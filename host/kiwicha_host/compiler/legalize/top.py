@@ -6,6 +6,7 @@ from kiwicha.isa import TOP_MOST
 
 from ..ir.layers import HostFunction
 from ..ir.row_layers import TopLayer
+from .heads import rows_of
 from .node import Node
 from .value import Value
 
@@ -42,7 +43,7 @@ def _largest(value: Value, node: Node, axis: int, count: int, factor: int) -> tu
     length = axes.pop(axis % rank - 1)
     if not 1 <= count <= min(TOP_MOST, length):
         raise node.error(f"finds 1 to {TOP_MOST} of at least as many, not {count} of {length}")
-    size = value.rows(node)[0] if axis % rank == rank - 1 else value.image(node)[1]
+    size = rows_of(value, node) if axis % rank == rank - 1 else value.image(node)[1]
     value.append(TopLayer(node.name, node.label, length, size, np.zeros(0, np.int32), count=count,
                           factor=np.array([factor], np.float32)), value.unsigned)
 
