@@ -99,9 +99,10 @@ def _where(values: Sequence[Value], boxes: Sequence[tuple[int, int, int]], level
     whole[level] = sum(box[level] for box in boxes)
     parts, start = [], 0
     for value, box in zip(values, boxes, strict=True):
-        places = list(np.unravel_index(value.where, box))
+        # Of a flat array: of another, large and with a last axis of one, NumPy 2.4 makes wrong places.
+        places = list(np.unravel_index(value.where.reshape(-1), box))
         places[level] = places[level] + start
-        parts.append(np.ravel_multi_index(tuple(places), tuple(whole)))
+        parts.append(np.ravel_multi_index(tuple(places), tuple(whole)).reshape(value.where.shape))
         start += box[level]
     return np.concatenate(parts, axis=axis)
 
