@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from code_nets import onnxruntime_says
+from onnx import helper
 from test_model import check
 
 from bench.float_nets import NETS, Net
@@ -57,3 +58,43 @@ def test_quantizing_stacks_and_groups():
     made = quantize_model(net.model(y), {"x": net.rng.normal(0, 1, (6, 4, 3, 6)).astype(np.float32)})
     loaded = check(made, {"x": net.rng.normal(0, 1, (2, 4, 3, 6)).astype(np.float32)}, 1)
     assert [row.place for row in loaded.placement if row.macs] == 3 * ["chip"]
+
+
+def test_quantizing_beside_graphs_in_nodes():
+    """The tool does not see what a branch of an If takes."""
+    net = Net(6, x=["N", 4, 5, 5])
+    made = net.conv(net.conv("x", 4, 4), 4, 4)
+    branches = [helper.make_graph([helper.make_node(kind, [made], [kind])], "branch", [],
+                                  [helper.make_tensor_value_info(kind, 1, None)]) for kind in ("Abs", "Tanh")]
+    chosen = net("If", net("Greater", net("ReduceSum", "x", keepdims=0), np.float32(0)), then_branch=branches[0],
+                 else_branch=branches[1])
+    x = net.rng.normal(0, 1, (6, 4, 5, 5)).astype(np.float32)
+    check(quantize_model(net.model(net.conv(chosen, 3, 4)), {"x": x}), {"x": x[:2]}, 1)
+
+
+def test_quantizing_biases_of_several():
+    """The tool numbers their copies: one then had the name of the other product's result."""
+    net = Net(7, x=["N", 4, 5, 5])
+    bias = net._named(net.rng.normal(0, 1, 4).astype(np.float32))
+    first, second = (net("Conv", "x", net.weights(4, 4, 3, 3), bias) for _ in range(2))
+    model = net.model(net.conv(net("Add", net("Neg", first), net("Neg", second)), 3, 4))
+    new = {bias: "bias", first: "bias0", second: "other"}
+    for names in (names for node in model.graph.node for names in (node.input, node.output)):
+        names[:] = [new.get(item, item) for item in names]
+    next(item for item in model.graph.initializer if item.name == bias).name = "bias"
+    x = net.rng.normal(0, 1, (6, 4, 5, 5)).astype(np.float32)
+    made = quantize_model(model, {"x": x})
+    [exact], [got] = (onnxruntime_says(item, {"x": x}) for item in (model.SerializeToString(), made))
+    assert np.abs(got - exact).max() < 0.05 * np.ptp(exact)
+    check(made, {"x": x[:2]}, 1)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_quantizing_sums(count):
+    """The tool leaves a Sum in numbers."""
+    net = Net(8, x=["N", 4, 6, 6])
+    total = net("Sum", *(net.conv("x", 4, 4, act="") for _ in range(count)))
+    model = net.model(net.conv(net("Relu", total), 3, 4))
+    x = net.rng.normal(0, 1, (6, 4, 6, 6)).astype(np.float32)
+    loaded = check(quantize_model(model, {"x": x}), {"x": x[:2]}, 1)
+    assert {row.place for row in loaded.placement} == {"chip"}

@@ -13,17 +13,15 @@ from ....extras import extra
 
 with extra("onnx"):
     import onnx
-    from onnx import numpy_helper
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ...errors import CompileError, one_line
-from ...ir.onnx_op import from_node, to_model, type_of_info
+from ...ir.onnx_op import type_of_info
 from ...passes.codes import Work
-from ...passes.infer_types import infer_types
 from ...passes.norms import norm_of
-from ...passes.own_operators import own_operators
 from .model_file import read_model
+from .quantizable import in_order, quantizable
 from .reader import graph_of
 
 __all__ = ["model_inputs", "quantize_model"]
@@ -68,13 +66,13 @@ def quantize_model(model: Any, calibration: Mapping[str, np.ndarray], dims: Mapp
                 proto = onnx.version_converter.convert_version(proto, _PER_CHANNEL)
             onnx.save(proto, before)
             quant_pre_process(before, ready, skip_symbolic_shape=True)
-            proto = _with_plain_biases(_of_onnx(onnx.load(ready)))
+            proto = quantizable(onnx.load(ready))
             quantization.quantize_static(
                 proto, after, _Reader(samples), per_channel=True, nodes_to_exclude=_parts_of_norms(proto),
                 quant_format=quantization.QuantFormat.QDQ, activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 extra_options={"TensorQuantOverrides": _with_one_scale(proto)})
-            return after.read_bytes()
+            return in_order(onnx.load(after)).SerializeToString()
         except Exception as error:  # onnx's and ONNX Runtime's, of many kinds
             raise CompileError(f"ONNX Runtime cannot quantize the model: {one_line(error)}") from None
 
@@ -118,46 +116,6 @@ def _samples(proto: onnx.ModelProto, calibration: Mapping[str, np.ndarray], dims
             raise CompileError(f"the calibration of input {name!r} has {len(found)} samples, another {count}")
     for i in range(count):
         yield {name: found[i if len(found) > 1 else 0] for name, found in pieces.items()}
-
-
-def _of_onnx(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with as few operators of ONNX Runtime's own as can be, and all types.
-
-    Its tool quantizes neither these nor, without their results' types, what takes them.
-    """
-    if not any(node.domain == "com.microsoft" for node in proto.graph.node):
-        return proto
-    return to_model(infer_types(own_operators(graph_of(proto))))
-
-
-def _with_plain_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model, each constant bias of a Gemm as [N] without a factor; or, if it is no single row, as a sum.
-
-    ONNX Runtime's tool fails on other shapes, and gets the factor `beta` wrong.
-    """
-    known = {item.name: item for item in proto.graph.initializer}
-    for index, node in reversed([*enumerate(proto.graph.node)]):
-        if node.op_type != "Gemm" or len(node.input) < 3 or not {*node.input[1:]} <= known.keys():
-            continue
-        attributes = {item.name: item for item in node.attribute}
-        transposed = "transB" in attributes and attributes["transB"].i
-        bias, name = numpy_helper.to_array(known[node.input[2]]), f"kiwicha:{node.output[0]}:bias"
-        if "beta" in attributes:
-            bias = bias * bias.dtype.type(attributes["beta"].f)
-            node.attribute.remove(attributes["beta"])
-        if bias.shape[-1:] in ((), (bias.size,)):
-            bias = np.broadcast_to(bias.reshape(-1), known[node.input[1]].dims[0 if transposed else 1])
-            node.input[2] = name
-        else:
-            product = f"kiwicha:{node.output[0]}:product"
-            proto.graph.node.insert(index + 1, onnx.helper.make_node("Add", [product, name], node.output, name))
-            del node.input[2]
-            node.output[0] = product
-        proto.graph.initializer.append(numpy_helper.from_array(bias, name))
-    read = {name for node in proto.graph.node for name in from_node(node, "").reads}
-    for name in known.keys() - read - {item.name for item in (*proto.graph.input, *proto.graph.output)}:
-        proto.graph.initializer.remove(known[name])
-    return proto
 
 
 def _with_one_scale(proto: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:

@@ -1,0 +1,108 @@
+"""Models that ONNX Runtime's quantizer takes: what it fails on, or would leave in numbers, in another form."""
+
+import numpy as np
+
+from ....extras import extra
+
+with extra("onnx"):
+    import onnx
+    from onnx import helper, numpy_helper
+
+from ...ir.onnx_op import from_node, to_model
+from ...passes.infer_types import infer_types
+from ...passes.own_operators import own_operators
+from .reader import graph_of
+
+__all__ = ["in_order", "quantizable"]
+
+
+def quantizable(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A float model that computes the same, but is easier on the quantizer; `proto` may change."""
+    return _with_own_biases(_with_plain_biases(_with_adds(_of_onnx(proto))))
+
+
+def in_order(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, each node behind those that make what it takes, also for graphs inside of it, which the
+    quantizer does not look at."""
+    made = {name for node in proto.graph.node for name in node.output}      # but not yet
+    ready, waiting = list[onnx.NodeProto](), list[onnx.NodeProto]()
+    for node in proto.graph.node:
+        waiting.append(node)
+        while free := [item for item in waiting if not made.intersection(from_node(item, "").reads)]:
+            waiting = [item for item in waiting if item not in free]
+            ready += free
+            made -= {name for item in free for name in item.output}
+    del proto.graph.node[:]
+    proto.graph.node.extend(ready)
+    return proto
+
+
+def _of_onnx(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with as few operators of ONNX Runtime's own as can be, and all types.
+
+    Its tool quantizes neither these nor, without their results' types, what takes them.
+    """
+    if not any(node.domain == "com.microsoft" for node in proto.graph.node):
+        return proto
+    return to_model(infer_types(own_operators(graph_of(proto))))
+
+
+def _with_adds(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with Add in the place of Sum: it quantizes no Sum."""
+    for index, node in reversed([*enumerate(proto.graph.node)]):
+        if node.op_type != "Sum" or len(node.input) < 2:
+            continue
+        first, *others = node.input
+        for number, other in enumerate(others[:-1]):
+            part = f"kiwicha:{node.output[0]}:{number}"
+            proto.graph.node.insert(index, helper.make_node("Add", [first, other], [part], part))
+            proto.graph.value_info.append(helper.make_tensor_value_info(part, onnx.TensorProto.FLOAT, None))
+            first, index = part, index + 1
+        node.op_type = "Add"
+        node.input[:] = [first, others[-1]]
+    return proto
+
+
+def _with_own_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, each bias of a product taken by this alone: it gives others names that may be in use."""
+    known, taken = {item.name: item for item in proto.graph.initializer}, set[str]()
+    for node in proto.graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(node.input) < 3:
+            continue
+        name = node.input[2]
+        if name in known and name in taken:
+            copy = proto.graph.initializer.add()
+            copy.CopyFrom(known[name])
+            copy.name = node.input[2] = f"kiwicha:{node.output[0]}:bias"
+        taken.add(name)
+    return proto
+
+
+def _with_plain_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, each constant bias of a Gemm as [N] without a factor; or, if it is no single row, as a sum.
+
+    ONNX Runtime's tool fails on other shapes, and gets the factor `beta` wrong.
+    """
+    known = {item.name: item for item in proto.graph.initializer}
+    for index, node in reversed([*enumerate(proto.graph.node)]):
+        if node.op_type != "Gemm" or len(node.input) < 3 or not {*node.input[1:]} <= known.keys():
+            continue
+        attributes = {item.name: item for item in node.attribute}
+        transposed = "transB" in attributes and attributes["transB"].i
+        bias, name = numpy_helper.to_array(known[node.input[2]]), f"kiwicha:{node.output[0]}:bias"
+        if "beta" in attributes:
+            bias = bias * bias.dtype.type(attributes["beta"].f)
+            node.attribute.remove(attributes["beta"])
+        if bias.shape[-1:] in ((), (bias.size,)):
+            bias = np.broadcast_to(bias.reshape(-1), known[node.input[1]].dims[0 if transposed else 1])
+            node.input[2] = name
+        else:
+            product = f"kiwicha:{node.output[0]}:product"
+            proto.graph.node.insert(index + 1, onnx.helper.make_node("Add", [product, name], node.output, name))
+            del node.input[2]
+            node.output[0] = product
+        proto.graph.initializer.append(numpy_helper.from_array(bias, name))
+    read = {name for node in proto.graph.node for name in from_node(node, "").reads}
+    for name in known.keys() - read - {item.name for item in (*proto.graph.input, *proto.graph.output)}:
+        proto.graph.initializer.remove(known[name])
+    return proto
