@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,20 +9,17 @@ import numpy as np
 from kiwicha import ChipConfig
 
 from .. import arguments
-from ..extras import extra
 from ..memory_latency import MEMORY_LATENCY
-
-with extra("onnx"):
-    import onnx
-
 from .errors import CompileError
 from .frontend.onnx.model_file import read_model
 from .frontend.onnx.reader import graph_of
 from .host import HostPart
 from .ir.graph import Graph, Type
+from .ir.layers import Layer, VectorLayer
 from .ir.macs import macs
 from .legalize.growth import is_cause
 from .lower.autotune import BUDGET
+from .lower.emitter import TooLarge
 from .lower.segments import check_layer
 from .network import CompiledNetwork
 from .optimize import improve_graph
@@ -165,26 +161,15 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
     arguments.chip(config)
     proto = read_model(model)
     graph = improve_graph(graph_of(proto), dims, watch)
-    subgraphs = partition(graph, partial(check_layer, config))
-    whole: onnx.ModelProto | None = None
-    if len(subgraphs) == 1 and isinstance(subgraphs[0], HostSubgraph):
-        whole = proto
+    subgraphs, networks = _subgraphs(config, graph, strict, memory_latency)
+    whole = proto if len(subgraphs) == 1 and isinstance(subgraphs[0], HostSubgraph) else None
     del proto       # large, and mostly of no more use
-    hosts = [subgraph for subgraph in subgraphs if isinstance(subgraph, HostSubgraph)]
-    if strict and hosts:
-        whys = {name: why for subgraph in hosts for name, why in subgraph.why.items()}
-        first = first_cause([Placement(op.name, op.label, "host", 0, whys[op.name])
-                             for op in graph.ops if op.name in whys])
-        raise CompileError(f"{len(whys)} of {len(graph.ops)} operators would run on the host, the first of them "
-                           f"{first.op} {first.node!r}: {first.cause}")
-    layers = sum(len(subgraph.layers.layers) for subgraph in subgraphs if isinstance(subgraph, LayerSubgraph))
-    budget = min(BUDGET, _SIMULATED // max(1, layers))
     parts: list[ChipPart | ProductPart | HostPart] = []
     types: dict[str, Type] = {}
     for subgraph in subgraphs:
         part: ChipPart | ProductPart | HostPart
         if isinstance(subgraph, LayerSubgraph):
-            part = ChipPart(CompiledNetwork(config, subgraph.layers, memory_latency=memory_latency, budget=budget))
+            part = ChipPart(networks.pop(0))
             types |= {item.name: Type(item.dtype.name, None) for item in subgraph.layers.outputs}
         elif isinstance(subgraph, ProductSubgraph):
             part = subgraph.part
@@ -199,6 +184,50 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
     types = {**graph.types, **{name: Type.of(array) for name, array in graph.constants.items()}}
     return CompiledModel(config, inputs, graph.outputs, parts, _placement(graph, subgraphs),
                          replace(graph, constants={}, types=types), constants, list(map(_outline, subgraphs)))
+
+
+def _subgraphs(config: ChipConfig, graph: Graph, strict: bool, memory_latency: int
+               ) -> tuple[list[Subgraph], list[CompiledNetwork]]:
+    """The parts of `graph`, and the programs of those that are layers, in the same order.
+
+    Whether a convolution fits is known when it is settled where its feature maps are: one that does not is the
+    host's.
+    """
+    refused = dict[str, TooLarge]()
+
+    def check(layer: Layer | VectorLayer) -> None:
+        if layer.name in refused:
+            raise refused[layer.name]
+        check_layer(config, layer)
+
+    while True:
+        subgraphs = partition(graph, check)
+        if strict:
+            _check_strictly(graph, subgraphs)
+        try:
+            return subgraphs, _networks(config, subgraphs, memory_latency)
+        except TooLarge as error:
+            if error.layer in refused:
+                raise
+            refused[error.layer] = error
+
+
+def _check_strictly(graph: Graph, subgraphs: Sequence[Subgraph]) -> None:
+    """Raise :exc:`CompileError` if anything is the host's."""
+    hosts = [subgraph for subgraph in subgraphs if isinstance(subgraph, HostSubgraph)]
+    whys = {name: why for subgraph in hosts for name, why in subgraph.why.items()}
+    if hosts:
+        first = first_cause([Placement(op.name, op.label, "host", 0, whys[op.name])
+                             for op in graph.ops if op.name in whys])
+        raise CompileError(f"{len(whys)} of {len(graph.ops)} operators would run on the host, the first of them "
+                           f"{first.op} {first.node!r}: {first.cause}")
+
+
+def _networks(config: ChipConfig, subgraphs: Sequence[Subgraph], memory_latency: int) -> list[CompiledNetwork]:
+    """Programs for the layers; :exc:`.TooLarge` if one does not fit."""
+    graphs = [subgraph.layers for subgraph in subgraphs if isinstance(subgraph, LayerSubgraph)]
+    budget = min(BUDGET, _SIMULATED // max(1, sum(len(graph.layers) for graph in graphs)))
+    return [CompiledNetwork(config, graph, memory_latency=memory_latency, budget=budget) for graph in graphs]
 
 
 def _outline(subgraph: Subgraph) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

@@ -20,10 +20,10 @@ _MAX_ROW_BYTES = next(field.limits[1] for field in LOAD.fields if field.name == 
 
 
 class TooLarge(CompileError):
-    """A layer needs `needed` of something of which there is `there`."""
+    """The layer called `layer` needs `needed` of something of which there is `there`."""
 
     def __init__(self, config: ChipConfig, layer: Layer | VectorLayer, needed: int, there: int, what: str):
-        self.excess = needed / max(1, there)
+        self.layer, self.excess = layer.name, needed / max(1, there)
         super().__init__(f"layer {layer.name!r} needs {needed} {what}; configuration {config.name!r} has {there}")
 
 
