@@ -5,7 +5,7 @@ import re
 import numpy as np
 import onnx
 import pytest
-from code_nets import onnxruntime_says
+from code_nets import Between, onnxruntime_says
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import ModelBuilder
 from onnxruntime.quantization import QuantFormat, QuantType
@@ -350,3 +350,29 @@ def test_transposed_convolutions_that_are_the_hosts(tmp_path):
     inputs = random_inputs(model, np.random.default_rng(1), 2)
     loaded = check(quantized(model, tmp_path), inputs, 0.1)
     assert "ConvTranspose" in {row.op for row in loaded.placement if row.place == "host"}
+
+
+def test_a_window_too_wide_for_the_scratchpad():
+    """Of a convolution whose feature maps have their places: it alone is the host's."""
+    net = Between(np.uint8, x=["N", 8, 2000])
+    kernels = [net("DequantizeLinear", net.rng.integers(-100, 100, (8, 8, 3), np.int8), np.float32(0.01),
+                   np.int8(0)) for _ in range(2)]
+    first = net.numbers(net.codes(net("Conv", net.numbers("x"), kernels[0], pads=[1, 1])), 0.04, 5)
+    model = net.model(net.codes(net("Conv", first, kernels[1], dilations=[900], pads=[900, 900])))
+    x = net.rng.integers(0, 256, (1, 8, 2000)).astype(np.uint8)
+    with load_model(model, TINY, "golden") as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": x}).popitem()[1], onnxruntime_says(model, {"x": x})[0])
+        assert [row.place for row in loaded.placement] == ["chip", "host"]
+        assert re.search("Conv.* needs .* scratchpad lines for input for one pixel", loaded.placement[1].why)
+    with pytest.raises(CompileError, match="1 of 2 operators would run on the host, .* scratchpad lines"):
+        load_model(model, TINY, "golden", strict=True)
+
+
+@pytest.mark.parametrize("kind, gates", [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_products_of_recurrent_layers_count(kind, gates):
+    net = Net(9, x=[6, 2, 5])
+    made = net(kind, "x", net.weights(1, gates * 4, 5), net.weights(1, gates * 4, 4), hidden_size=4)
+    x = net.rng.normal(0, 1, (6, 2, 5)).astype(np.float32)
+    with load_model(net.model(made), TINY, "golden") as loaded:
+        loaded.run({"x": x})
+        assert loaded.last_run.host_macs == loaded.placement[0].macs == 6 * 2 * gates * 4 * (5 + 4)

@@ -12,13 +12,19 @@ _CONVOLUTIONS = {"Conv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3), "
                  "kiwicha.QLinearConvTranspose": (0, 3), "kiwicha.ConvTransposeInteger": (0, 1)}
 _PRODUCTS = {"MatMul": (0, 1), "MatMulInteger": (0, 1), "Gemm": (0, 1), "QLinearMatMul": (0, 3),
              "com.microsoft.QGemm": (0, 3), "kiwicha.QGemm": (0, 3), "kiwicha.QLinearMatMul": (0, 3)}
+#: Recurrent layers, whose inputs 1 and 2 are the weights of their input and of their state, for each direction.
+_RECURRENT = ("GRU", "LSTM", "RNN", "com.microsoft.DynamicQuantizeLSTM")
 
 
 def macs(op: Op, graph: Graph, sizes: Mapping[str, int]) -> int:
-    """Multiply-accumulates of a convolution or a matrix product; 0 for all else, and where a shape is not known.
+    """Multiply-accumulates of a convolution, a matrix product or a recurrent layer; 0 for all else, and where a
+    shape is not known.
 
     A dimension that is only a name has the size that `sizes` gives it, or 1.
     """
+    if op.kind in _RECURRENT:
+        x, w, r = (_shape(graph, name, sizes) for name in op.inputs[:3])
+        return 0 if not x or not w or not r else prod(x[:2]) * (prod(w) + prod(r))
     pair = _CONVOLUTIONS.get(op.kind) or _PRODUCTS.get(op.kind)
     if pair is None:
         return 0
