@@ -91,3 +91,27 @@ def test_an_axis_of_one_in_the_place_of_one_image(moves, batch):
     with load_model(model, "tiny", "golden", strict=batch == 1) as loaded:
         np.testing.assert_array_equal(loaded.run({"x": x}).popitem()[1], onnxruntime_says(model, {"x": x})[0])
         assert batch == 1 or "batch" in str(loaded.placement)
+
+
+@pytest.mark.parametrize("shape", [(90, 100, 1), (1, 9000, 1)])
+def test_large_concatenations_along_a_last_axis_of_one(shape):
+    net = Between(np.uint8, x=["N", *shape], y=["N", *shape])
+    rng = np.random.default_rng(4)
+    inputs = {name: rng.integers(0, 256, (1, *shape)).astype(np.uint8) for name in "xy"}
+    pair = [net.numbers("x"), net.numbers(net.codes(net("Abs", net.numbers("y"))), 0.04, 5)]
+    check(net.model(net.codes(net("Concat", *pair, axis=-1))), inputs)
+
+
+@pytest.mark.parametrize("kind", ["Concat", "QLinearConcat"])
+def test_concatenations_with_nothing(kind):
+    """Exporters write such operands for paddings that turn out to be 0 wide."""
+    net, ends = Between(np.uint8, x=[2, 6, 5]), [(np.float32(scale), np.uint8(3)) for scale in (0.04, 0.05)]
+    nothing = np.zeros((2, 0, 5), np.uint8)
+    if kind == "Concat":
+        made = net.codes(net(kind, net.numbers(nothing), net.numbers("x"), axis=1), 0.04, 3)
+    else:
+        made = net(kind, *ends[0], nothing, *ends[0], "x", *ends[1], domain="com.microsoft", axis=1)
+    model = net.model(net.codes(net("Abs", net.numbers(made, 0.04))))
+    x = np.random.default_rng(5).integers(0, 256, (2, 6, 5)).astype(np.uint8)
+    with load_model(model, "tiny", "golden", strict=True) as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": x}).popitem()[1], onnxruntime_says(model, {"x": x})[0])

@@ -168,7 +168,8 @@ def test_functions_without_codes_behind_them(dtype):
 
 JOINS = {
     "Add": lambda net, a, b: net("Add", a, b), "Sub": lambda net, a, b: net("Sub", a, b),
-    "Mul": lambda net, a, b: net("Mul", a, b), "Relu": lambda net, a, b: net("Relu", net("Add", a, b)),
+    "Mul": lambda net, a, b: net("Mul", a, b), "Sum": lambda net, a, b: net("Sum", a, b),
+    "Relu": lambda net, a, b: net("Relu", net("Add", a, b)),
     "Clip": lambda net, a, b: net("Clip", net("Sub", a, b), np.float32(-1), np.float32(2))}
 
 
@@ -185,7 +186,7 @@ def test_two_operands(shapes, join, dtype):
               for name, shape in zip("xy", shapes, strict=True)}
     layers = check(model, arrays)
     assert [layer.op for layer in layers.layers] == [
-        join if join in ("Add", "Sub", "Mul") else f"{'Add' if join == 'Relu' else 'Sub'}+{join}"]
+        join if join in ("Add", "Sub", "Mul", "Sum") else f"{'Add' if join == 'Relu' else 'Sub'}+{join}"]
 
 
 def test_sums_are_onnxruntimes(monkeypatch):

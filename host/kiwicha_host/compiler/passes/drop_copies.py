@@ -1,4 +1,5 @@
-"""Leave out factors that change no code, for the result's scale was chosen by them: such as 1 / 8 of scores."""
+"""Leave out what changes no code: factors by which the result's scale was chosen, such as 1 / 8 of scores, and
+operands of a Concat that have no elements."""
 
 from dataclasses import replace
 
@@ -12,18 +13,33 @@ __all__ = ["drop_copies"]
 
 #: From a whole number, at most: whoever rounds it, and however, comes to that.
 _NEAR = 0.25
+#: Where the first operand is, and how many inputs each has.
+_CONCATS = {"Concat": (0, 1), "com.microsoft.QLinearConcat": (2, 3)}
+_NOT_EMPTY = np.zeros(1)
 
 
 def drop_copies(graph: Graph) -> Graph:
-    """The graph without products of codes and one number that are the same codes, but for the graph's outputs."""
+    """The graph without products of codes and one number that are the same codes, but for the graph's outputs; and
+    without constants to put beside others that are empty."""
     same, ops, fixed = dict[str, str](), list[Op](), graph.fixed
     for op in graph.ops:
-        op = op.renamed(same)
+        op = _without_empty(graph, op.renamed(same))
         if op.kind == ELEMENTWISE and op.outputs[0] not in fixed and _copies(graph, op):
             same[op.outputs[0]] = op.inputs[0]
         else:
             ops.append(op)
-    return graph.with_ops(tuple(ops)) if same else graph
+    return graph.with_ops(tuple(ops))
+
+
+def _without_empty(graph: Graph, op: Op) -> Op:
+    """`op`, a Concat without its empty constants, if it has others."""
+    first, each = _CONCATS.get(op.kind, (0, 0))
+    starts = range(first, len(op.inputs), each) if each else ()
+    kept = [start for start in starts if graph.constants.get(op.inputs[start], _NOT_EMPTY).size]
+    if not kept or len(kept) == len(starts):
+        return op
+    operands = (name for start in kept for name in op.inputs[start:start + each])
+    return replace(op, inputs=(*op.inputs[:first], *operands))
 
 
 def _copies(graph: Graph, op: Op) -> bool:

@@ -18,7 +18,7 @@ __all__ = ["ELEMENTWISE", "FUNCTIONS", "fold_elementwise"]
 #: all other constants; ``ops`` are what it stands for, ``join`` is "" or which of `_JOINS` takes both operands.
 ELEMENTWISE = "kiwicha.Elementwise"
 #: Of two operands, at least one of which is computed.
-_JOINS = ("Add", "Sub", "Mul")
+_JOINS = ("Add", "Sub", "Mul", "Sum")
 #: What may come after those: what follows from the limits of the codes.
 _LIMITS = ("Relu", "Clip", "Identity")
 #: Functions of numbers; their other operands are single constants.
