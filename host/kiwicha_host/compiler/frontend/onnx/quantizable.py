@@ -1,5 +1,7 @@
 """Models that ONNX Runtime's quantizer takes: what it fails on, or would leave in numbers, in another form."""
 
+from collections import Counter
+
 import numpy as np
 
 from ....extras import extra
@@ -18,7 +20,7 @@ __all__ = ["in_order", "quantizable"]
 
 def quantizable(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A float model that computes the same, but is easier on the quantizer; `proto` may change."""
-    return _with_own_biases(_with_plain_biases(_with_adds(_of_onnx(proto))))
+    return _with_own_biases(_with_plain_biases(_with_adds(_with_whole_norms(_of_onnx(proto)))))
 
 
 def in_order(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -45,6 +47,47 @@ def _of_onnx(proto: onnx.ModelProto) -> onnx.ModelProto:
     if not any(node.domain == "com.microsoft" for node in proto.graph.node):
         return proto
     return to_model(infer_types(own_operators(graph_of(proto))))
+
+
+def _with_whole_norms(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, each Transpose of numbers less their mean before these.
+
+    ONNX Runtime moves a Transpose that comes before a normalization in single operators into it.
+    """
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    reads = Counter(name for node in proto.graph.node for name in from_node(node, "").reads)
+    reads.update(item.name for item in proto.graph.output)
+    known = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer if list(item.dims) == [1]}
+    for transpose in [node for node in proto.graph.node if node.op_type == "Transpose" and node.attribute]:
+        centered = makers.get(transpose.input[0])
+        mean = None if centered is None or centered.op_type != "Sub" else makers.get(centered.input[1])
+        if centered is None or mean is None or mean.op_type != "ReduceMean" or (
+                mean.input[0] != centered.input[0] or {reads[node.output[0]] for node in (mean, centered)} != {1}):
+            continue
+        attributes = from_node(mean, "").attributes
+        axes = known.get(mean.input[1]) if len(mean.input) > 1 else attributes.get("axes")
+        if axes is not None and len(axes) == 1 and attributes.get("keepdims", 1):
+            _move_before(proto, transpose, mean, centered, int(axes[0]))
+    return proto
+
+
+def _move_before(proto: onnx.ModelProto, transpose: onnx.NodeProto, mean: onnx.NodeProto, centered: onnx.NodeProto,
+                 axis: int) -> None:
+    """Make the mean, along `axis`, and what it is taken from of transposed numbers."""
+    perm, [result] = list(transpose.attribute[0].ints), transpose.output
+    made, axes = f"kiwicha:{result}:source", f"kiwicha:{result}:axes"
+    outputs = [node.output[0] for node in proto.graph.node]
+    proto.graph.node.remove(transpose)
+    proto.graph.node.insert(outputs.index(mean.output[0]), helper.make_node(
+        "Transpose", [mean.input[0]], [made], made, perm=perm))
+    mean.input[0] = centered.input[0] = made
+    centered.output[0] = result
+    axis = perm.index(axis % len(perm)) - len(perm)
+    if len(mean.input) > 1:
+        mean.input[1] = axes
+        proto.graph.initializer.append(numpy_helper.from_array(np.array([axis]), axes))
+    else:
+        next(item for item in mean.attribute if item.name == "axes").ints[:] = [axis]
 
 
 def _with_adds(proto: onnx.ModelProto) -> onnx.ModelProto:
