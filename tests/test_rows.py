@@ -115,3 +115,26 @@ def test_concatenations_with_nothing(kind):
     x = np.random.default_rng(5).integers(0, 256, (2, 6, 5)).astype(np.uint8)
     with load_model(model, "tiny", "golden", strict=True) as loaded:
         np.testing.assert_array_equal(loaded.run({"x": x}).popitem()[1], onnxruntime_says(model, {"x": x})[0])
+
+
+@pytest.mark.parametrize("shape, pads", [
+    ((4, 6), (1, 0, 2, 0)), ((4, 6), (0, 2, 0, 1)), ((5, 4, 3), (1, 0, 0, 2, 3, 0)),
+    ((5, 4, 3), (0, 2, 1, 0, 0, 1)), ((5, 4, 3), (1, 1, 1, 0, 0, 2))], ids=str)
+def test_pads(shape, pads):
+    """Of an input along any axes; of rows, or of an image with its channels in front or last, on the chip."""
+    rank = len(shape)
+    around = np.array([0, *pads[:rank], 0, *pads[rank:]])
+    x = np.random.default_rng(6).integers(0, 256, (2, *shape)).astype(np.uint8)
+
+    def padded(net, codes):
+        return net.codes(net("Pad", net.numbers(codes), around, np.float32(0.2)), 0.05, 3)
+
+    net = Between(np.uint8, x=["N", *shape])
+    [layer] = check(net.model(net.codes(net("Abs", net.numbers(padded(net, "x"))))), {"x": x}).layers
+    assert layer.op == "Abs"
+    net = Between(np.uint8, x=["N", shape[-1], *shape[:-1]])
+    rows = net("Transpose", net("Abs", net.numbers("x")), perm=[0, *range(2, rank + 1), 1])
+    model = net.model(padded(net, net.codes(rows, 0.05, 3)))
+    x = np.ascontiguousarray(np.moveaxis(x, -1, 1))
+    with load_model(model, "tiny", "golden", strict=not pads[rank - 1] + pads[-1]) as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": x}).popitem()[1], onnxruntime_says(model, {"x": x})[0])

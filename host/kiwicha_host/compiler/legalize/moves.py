@@ -183,7 +183,10 @@ def _box(view: View, node: Node, where: np.ndarray) -> tuple[View, np.ndarray]:
 # What adds something.
 
 def pad(value: Value, node: Node) -> None:
-    """Places around an image, of one code, which a copy gets as its padding."""
+    """Places around an image, of one code, which a copy gets as its padding, or the host adds to an input.
+
+    An image's channels may be the last axis, too.
+    """
     node.only("mode", "pads")
     if node.attributes.get("mode", "constant") != "constant":
         raise node.error(f"mode must be constant, not {node.attributes['mode']!r}")
@@ -194,11 +197,24 @@ def pad(value: Value, node: Node) -> None:
     around = [(0, 0)] * rank
     for axis, before, after in zip(axes, pads, pads[len(axes):], strict=False):
         around[axis % rank] = before, after
-    channels, (height, width) = value.image(node)
-    if any(around[0] + around[1]) or min(map(min, around)) < 0:
+    code = (node.code(2, "its code") if node.has(2) else 0) - SHIFT * value.unsigned
+    if any(around[0]) or min(map(min, around)) < 0:
         raise node.error(f"must add places around an image, and take none away: pads are {pads}")
+    if value.view is None:
+        value.shapers.append(lambda x: np.pad(x, around, constant_values=code))
+        shape = [size + sum(more) for size, more in zip(value.where.shape, around, strict=True)]
+        value.where = np.arange(prod(shape)).reshape(shape)
+        return
+    by_rows = rank in (3, 4) and any(around[1]) and not any(around[-1])
+    if by_rows:
+        value.shape_with(node, lambda x: np.moveaxis(x, -1, 1))
+        around.insert(1, around.pop())
+    channels, (height, width) = value.image(node)
+    if any(around[1]):
+        raise node.error(f"must add places around an image, and no channels: pads are {pads}")
     (top, bottom), (left, right) = ((0, 0), around[2]) if rank == 3 else around[2:]
-    value.append(copy_layer(node, channels, (height, width), pads=(top, left),
-                            conv_size=(top + height + bottom, left + width + right),
-                            x_zero=(node.code(2, "its code") if node.has(2) else 0) - SHIFT * value.unsigned),
+    value.append(copy_layer(node, channels, (height, width), pads=(top, left), x_zero=code,
+                            conv_size=(top + height + bottom, left + width + right)),
                  value.unsigned, without_height if rank == 3 else None)
+    if by_rows:
+        value.shape_with(node, lambda x: np.moveaxis(x, 1, -1))
