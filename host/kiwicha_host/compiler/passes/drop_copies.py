@@ -1,5 +1,5 @@
-"""Leave out what changes no code: factors by which the result's scale was chosen, such as 1 / 8 of scores, and
-operands of a Concat that have no elements."""
+"""Leave out what changes no code: factors by which the result's scale was chosen, such as 1 / 8 of scores, axes
+that come and go, and operands of a Concat that have no elements."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ import numpy as np
 from ..ir.graph import Graph, Op
 from .codes import Work
 from .fold_elementwise import ELEMENTWISE
+from .remove_dead import remove_dead
 
 __all__ = ["drop_copies"]
 
@@ -19,16 +20,28 @@ _NOT_EMPTY = np.zeros(1)
 
 
 def drop_copies(graph: Graph) -> Graph:
-    """The graph without products of codes and one number that are the same codes, but for the graph's outputs; and
-    without constants to put beside others that are empty."""
-    same, ops, fixed = dict[str, str](), list[Op](), graph.fixed
+    """The graph without products of codes and one number that are the same codes, and Squeeze that undoes an
+    Unsqueeze, but for the graph's outputs; and without constants to put beside others that are empty."""
+    same, ops, fixed, added = dict[str, str](), list[Op](), graph.fixed, dict[str, Op]()
     for op in graph.ops:
         op = _without_empty(graph, op.renamed(same))
-        if op.kind == ELEMENTWISE and op.outputs[0] not in fixed and _copies(graph, op):
+        before = added.get(op.inputs[0]) if op.kind == "Squeeze" else None
+        if op.outputs[0] not in fixed and before is not None and _axes(graph, op) == _axes(graph, before):
+            same[op.outputs[0]] = before.inputs[0]
+        elif op.outputs[0] not in fixed and op.kind == ELEMENTWISE and _copies(graph, op):
             same[op.outputs[0]] = op.inputs[0]
         else:
             ops.append(op)
-    return graph.with_ops(tuple(ops))
+        if op.kind == "Unsqueeze" and _axes(graph, op):
+            added[op.outputs[0]] = op
+    return remove_dead(graph.with_ops(tuple(ops)))
+
+
+def _axes(graph: Graph, op: Op) -> list[int]:
+    """Those of a Squeeze or Unsqueeze, if they are known and counted from the front."""
+    given = graph.constants.get(op.inputs[1]) if len(op.inputs) > 1 else op.attributes.get("axes")
+    axes = [] if given is None else sorted(int(axis) for axis in given)
+    return axes if min(axes, default=0) >= 0 else []
 
 
 def _without_empty(graph: Graph, op: Op) -> Op:
