@@ -183,3 +183,25 @@ def test_what_is_the_hosts():
     net, made = layer_norm(np.uint8, (3, 4), rng)
     with pytest.raises(CompileError, match="needs a chip with functions"):
         load_model(net.model(made), "tiny", "golden", strict=True)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_numbers_that_move_before_they_are_codes(single):
+    """As where a network goes on without its first token; something looked at the numbers' shape, too."""
+    net, rng = Between(np.uint8, x=["N", 7, 12]), np.random.default_rng(9)
+    gain, bias = rng.normal(1, 0.1, 12).astype(np.float32), rng.normal(0, 0.1, 12).astype(np.float32)
+    numbers = net.numbers("x")
+    if single:
+        centered = net("Sub", numbers, net("ReduceMean", numbers, np.array([-1])))
+        variance = net("ReduceMean", net("Mul", centered, centered), np.array([-1]))
+        norm = net("Div", centered, net("Sqrt", net("Add", variance, np.float32(1e-5))))
+        norm = net("Add", net("Mul", norm, gain), bias)
+    else:
+        norm = net("LayerNormalization", numbers, gain, bias, epsilon=1e-5)
+    size = net("Gather", net("Shape", norm), np.array([1]))
+    moved = net("Transpose", net("Slice", norm, np.array([1]), size, np.array([1])), perm=[0, 2, 1])
+    model = net.model(net.codes(moved, 0.03, 120))
+    x = rng.integers(0, 256, (2, 7, 12)).astype(np.uint8)
+    with load_model(model, "wide", "golden", strict=True) as loaded:
+        [got], [expected] = loaded.run({"x": x}).values(), onnxruntime_says(model, {"x": x})
+    assert np.abs(got.astype(int) - expected).max() <= 1 and (got != expected).mean() < 0.01

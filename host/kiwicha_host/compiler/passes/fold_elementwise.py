@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Codes, Work, is_sound, read
-from .fold_moves import on_codes
+from .fold_moves import moves_before
 from .remove_dead import remove_dead
 
 __all__ = ["ELEMENTWISE", "FUNCTIONS", "fold_elementwise"]
@@ -89,16 +89,10 @@ def _folded(work: Work, quantize: Op) -> list[Op]:
     made, function = read(quantize), _Function()
     if made is None or not is_sound(work.scalar(made.scale), work.scalar(made.zero)):
         return [quantize]
-    numbers, moves = made.name, list[Op]()
-    while (op := work.maker(numbers)) is not None and (move := on_codes(work, op)) is not None:
-        numbers, moves = move.inputs[0], [move, *moves]
+    numbers, codes, moves = moves_before(work, quantize)
     if not function.takes(work, numbers) or function.join is None:
         return [quantize]
-    results = [*(work.fresh(f"{name}_codes") for name in (numbers, *(move.outputs[0] for move in moves[:-1]))),
-               *quantize.outputs] if moves else [*quantize.outputs]
-    last = replace(quantize, inputs=(numbers, *quantize.inputs[1:]), outputs=(results[0],))
-    moved = [replace(move, inputs=(source, *move.inputs[1:]), outputs=(result,))
-             for move, source, result in zip(moves, results, results[1:], strict=False)]
+    last = replace(quantize, inputs=(numbers, *quantize.inputs[1:]), outputs=(codes,))
     ends = (name for item in function.sources.values() for name in (item.name, item.scale, item.zero))
     inputs = (*ends, made.scale, made.zero)
     others = dict.fromkeys(name for op in function.ops for name in op.reads
@@ -106,7 +100,7 @@ def _folded(work: Work, quantize: Op) -> list[Op]:
     root = function.ops[2 if function.join else -1]
     name = root.name if root.kind != "DequantizeLinear" else quantize.name
     return [Op(name, ELEMENTWISE, (*inputs, *others), last.outputs,
-               {"ops": (*function.ops, last), "join": function.join}), *moved]
+               {"ops": (*function.ops, last), "join": function.join}), *moves]
 
 
 def _of_one(op: Op, made: Mapping[str, Op], outputs: Sequence[str]) -> Op:

@@ -10,7 +10,7 @@ from .codes import Codes, Work, is_sound, read
 from .repeats import REPEAT
 from .repeats import on_codes as _repeat
 
-__all__ = ["MOVES", "on_codes"]
+__all__ = ["MOVES", "moves_before", "on_codes"]
 
 #: The same on codes as on the numbers that they stand for, which only change places.
 _REORDERS = ("DepthToSpace", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Squeeze",
@@ -34,6 +34,18 @@ def on_codes(work: Work, op: Op) -> Op | None:
         known = sizes and len(sizes) == len(shape) - 2
         return replace(op, kind="MaxPool", attributes={"kernel_shape": sizes}) if known else None
     return op if op.kind in (*_REORDERS, *_MAXIMA) and len(op.outputs) == 1 else None
+
+
+def moves_before(work: Work, quantize: Op) -> tuple[str, str, list[Op]]:
+    """What only moves or chooses the numbers of `quantize` before they are codes, done to codes, in order; what
+    numbers and codes are called before that comes first."""
+    numbers, moves = quantize.inputs[0], list[Op]()
+    while (op := work.maker(numbers)) is not None and (move := on_codes(work, op)) is not None:
+        numbers, moves = move.inputs[0], [move, *moves]
+    names = [work.fresh(f"{name}_codes") for name in (numbers, *(move.outputs[0] for move in moves[:-1])) if moves]
+    names += quantize.outputs
+    return numbers, names[0], [replace(move, inputs=(source, *move.inputs[1:]), outputs=(result,))
+                               for move, source, result in zip(moves, names, names[1:], strict=False)]
 
 
 def _move(work: Work, op: Op, made: Codes, result: str) -> Op | None:

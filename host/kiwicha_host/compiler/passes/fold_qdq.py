@@ -15,7 +15,7 @@ from ..ir.graph import Graph, Op, with_unique_names
 from .biases import bias_of
 from .codes import Codes, Work, is_sound, read
 from .fold_averages import OF_MANY
-from .fold_moves import MOVES
+from .fold_moves import MOVES, moves_before
 from .fold_rotary import ROTARY
 from .remove_dead import remove_dead
 
@@ -41,7 +41,7 @@ def fold_qdq(graph: Graph) -> Graph:
     work = Work(graph)
     ops: list[Op] = []
     for op in graph.ops:
-        ops += (_folded(work, op) if op.kind == "QuantizeLinear" else None) or [op]
+        ops += (_folded(work, op) or _before_moves(work, op) if op.kind == "QuantizeLinear" else None) or [op]
     opsets = {**{op.kind.rpartition(".")[0]: 1 for op in ops if "." in op.kind}, **graph.opsets}
     folded = remove_dead(replace(graph.with_ops(tuple(ops), work.constants), opsets=opsets))
     return with_unique_names(folded)
@@ -65,6 +65,21 @@ def _folded(work: Work, quantize: Op) -> list[Op] | None:
     if inner is None or (outer is None and limit is not None):
         return None
     return [inner] if outer is None else [inner, outer]
+
+
+def _before_moves(work: Work, quantize: Op) -> list[Op] | None:
+    """The same where numbers of many, such as a norm's, change places before they become codes: codes do then.
+
+    ONNX Runtime computes such numbers; of products it makes codes at once, or as :mod:`.pairs` has it.
+    """
+    made = read(quantize)
+    if made is None or not is_sound(work.scalar(made.scale), work.scalar(made.zero)):
+        return None
+    numbers, codes, moves = moves_before(work, quantize)
+    op = work.maker(numbers)
+    fold = OF_MANY.get(op.kind) if op is not None and moves else None
+    inner = fold(work, op, replace(made, name=numbers), codes) if op is not None and fold is not None else None
+    return None if inner is None else [inner, *moves]
 
 
 def _product(work: Work, op: Op, made: Codes, result: str) -> Op | None:
