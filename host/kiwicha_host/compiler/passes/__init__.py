@@ -18,6 +18,7 @@ from .remove_dead import remove_dead
 from .sink_transposes import sink_transposes
 from .standard_codes import standard_codes
 from .transposed_weights import transposed_weights
+from .unmerge_axes import unmerge_axes
 from .unsigned_codes import unsigned_codes
 from .zero_points import zero_points
 
@@ -26,4 +27,4 @@ __all__ = ["PASSES", "bind_dims"]
 #: In this order, after the dimensions have their sizes.
 PASSES = (own_products, standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points,
           transposed_weights, unsigned_codes, equal_codes, fold_choices, fold_qdq, fold_elementwise,
-          fold_channels, sink_transposes, drop_copies, integer_products, infer_types, keep_batch)
+          fold_channels, sink_transposes, unmerge_axes, drop_copies, integer_products, infer_types, keep_batch)

@@ -1,4 +1,4 @@
-"""Parts of an axis that a Transpose has put to the batch's place."""
+"""Transposes of the batch, alone or with heads, around what is for one image."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,9 @@ from kiwicha_host import load_model
 from kiwicha_host.compiler.frontend.onnx.quantizer import quantize_model
 from kiwicha_host.compiler.frontend.onnx.reader import read_graph
 from kiwicha_host.compiler.ir.onnx_op import to_model
+from kiwicha_host.compiler.passes.infer_types import infer_types
 from kiwicha_host.compiler.passes.sink_transposes import sink_transposes
+from kiwicha_host.compiler.passes.unmerge_axes import unmerge_axes
 
 #: What takes one of three of axis 0, which it may leave.
 ONE_OF_THREE = {
@@ -54,6 +56,33 @@ def test_attention_of_one_product(take, batch):
     made, x = quantize_model(model, {"x": x}), x[:batch if batch != "N" else 3]
     with load_model(made, "wide", "golden", strict=True) as loaded:
         np.testing.assert_array_equal(loaded.run({"x": x}).popitem()[1], onnxruntime_says(made, {"x": x})[0])
+
+
+@pytest.mark.parametrize("batch", [1, 2, "N"])
+def test_keys_of_all_heads_at_once(batch):
+    """As PyTorch's newer exporter transposes them."""
+    net, known = Net(3, x=[batch, 6, 16]), batch if batch != "N" else -1
+    shape = np.array([known, 6, 2, 8])
+    q, k, v = (net("Transpose", net("Reshape", net("MatMul", "x", net.weights(16, 16)), shape), perm=[0, 2, 1, 3])
+               for _ in range(3))
+    k = net("Transpose", net("Reshape", k, np.array([-1, 6, 8])), perm=[0, 2, 1])
+    scores = net("MatMul", q, net("Mul", net("Reshape", k, np.array([known, 2, 8, 6])), np.float32(8 ** -0.5)))
+    heads = net("Transpose", net("MatMul", net("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+    model = net.model(net("MatMul", net("Reshape", heads, np.array([known, 6, 16])), net.weights(16, 16)))
+    x = net.rng.normal(0, 1, (4, 6, 16)).astype(np.float32)
+    made, x = quantize_model(model, {"x": x}), x[:batch if batch != "N" else 3]
+    with load_model(made, "wide", "golden", strict=True) as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": x}).popitem()[1], onnxruntime_says(made, {"x": x})[0])
+
+
+@pytest.mark.parametrize("shape, perm", [
+    ([-1, 6, 8], [1, 0, 2]), ([-1, 12, 8], [0, 2, 1]), ([-1, 8, 6], [0, 2, 1])])
+def test_other_axes_that_are_one(shape, perm):
+    """No Transpose of the whole does the same."""
+    net = Net(4, x=["N", 2, 6, 8])
+    moved = net("Transpose", net("Reshape", "x", np.array(shape)), perm=perm)
+    graph = unmerge_axes(infer_types(read_graph(net.model(net("Reshape", moved, np.array([-1, 2, 8, 6]))))))
+    assert [op.kind for op in graph.ops] == ["Reshape", "Transpose", "Reshape"]
 
 
 def test_axes_that_come_and_go():
