@@ -40,7 +40,7 @@ def drop_copies(graph: Graph) -> Graph:
 def _axes(graph: Graph, op: Op) -> list[int]:
     """Those of a Squeeze or Unsqueeze, if they are known and counted from the front."""
     given = graph.constants.get(op.inputs[1]) if len(op.inputs) > 1 else op.attributes.get("axes")
-    axes = [] if given is None else sorted(int(axis) for axis in given)
+    axes = [] if given is None else sorted(int(axis) for axis in np.ravel(given))
     return axes if min(axes, default=0) >= 0 else []
 
 

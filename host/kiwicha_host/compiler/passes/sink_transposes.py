@@ -50,19 +50,19 @@ def _gather(work: Work, op: Op, perm: Sequence[int]) -> tuple[Op, list[int]] | N
 
 
 def _slice(work: Work, op: Op, perm: Sequence[int]) -> tuple[Op, list[int]] | None:
-    axes = work.array(op.inputs[3]) if len(op.inputs) > 3 and op.inputs[3] else None
+    given = work.array(op.inputs[3]) if len(op.inputs) > 3 and op.inputs[3] else None
+    axes = None if given is None else np.ravel(given)
     if axes is None or not (np.abs(axes + 0.5) < len(perm)).all():
         return None
     return _with_axes(work, op, 3, [perm[axis] for axis in axes]), list(perm)
 
 
 def _squeeze(work: Work, op: Op, perm: Sequence[int]) -> tuple[Op, list[int]] | None:
-    axes = op.attributes.get("axes")
-    if len(op.inputs) > 1:
-        axes = work.array(op.inputs[1])
-    if axes is None or not (np.abs(np.array(axes) + 0.5) < len(perm)).all():
+    given = work.array(op.inputs[1]) if len(op.inputs) > 1 else op.attributes.get("axes")
+    axes = None if given is None else np.ravel(given)
+    if axes is None or not (np.abs(axes + 0.5) < len(perm)).all():
         return None
-    return _with_axes(work, op, 1, [perm[axis] for axis in axes]), _without(perm, axes)
+    return _with_axes(work, op, 1, [perm[axis] for axis in axes]), _without(perm, axes.tolist())
 
 
 _RULES: dict[str, _Rule] = {"Gather": _gather, "Slice": _slice, "Squeeze": _squeeze}
