@@ -30,7 +30,6 @@ MEASURED = {
     "parameters": 3,            # the last parameter that was read to that offer
     "address_generator": 3,     # an instruction taken by the address generator to its first read
     "operand": 6,               # a line of operands ordered to the read that takes it, besides that of A
-    "reads_of_a_line": 4,       # reads that do not wait for operand A, of as many as are ordered behind lines of B
     "tables": 7,                # a VECTOR is prepared and all before has ended, to its offer, besides the words
     "address_generator_period": 2,  # last read of an instruction to first read of the next
 }

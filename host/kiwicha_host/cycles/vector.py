@@ -139,38 +139,9 @@ class VectorModel:
         fetches = sum(self._fetched(prepared.fields, reads))
         # The lines of a row's largest are ordered before its first read.
         first += 2 * prepared.fields["top"] * self._word_lines
-        first += self._second_first(prepared.fields, reads)
         first = max(first + _ahead(prepared.fields), self._last + 1, self._next_row)
         self._events.at(self._read(first, reads, fetches, prepared.fields),
                         lambda t: self._end(t, first, reads, fetches, prepared))
-
-    def _second_first(self, fields: dict[str, Any], reads: int) -> int:
-        """How much longer the first line of A takes if each read has a line of B as well, which goes first.
-
-        That is as long as reads are ordered, unless the lines themselves take longer than what is made of them.
-        """
-        slow = self._way.top or (self._way.function and not self._way.row)
-        if slow and self._second_each(fields):
-            return min(reads // (fields["count3"] if self._way.top else 1), VECTOR_REQUESTS) - 1
-        return 0
-
-    def _second_each(self, fields: dict[str, Any]) -> bool:
-        """Whether each read has a line of B, which goes before those of A."""
-        words = (_has_second(fields) and fields["b_source"] == SecondSource.WORDS and not fields["b_bf16"]
-                 and self._config.line_bytes == 4 * self._config.vector_lanes)
-        window = fields["count0"] * fields["count1"] > 1
-        return words and not window and fields["a_source"] != Source.ACCUMULATOR
-
-    def _waits_for_a(self, fields: dict[str, Any], reads: int, fetches: int) -> int:
-        """How long no line is fetched where each read has one of B and A has fewer.
-
-        B's of all reads that are ordered come before the first of A's, for which all reads but a few wait then.
-        """
-        if not self._second_each(fields):
-            return 0
-        rounds, rest = divmod(max(0, reads - VECTOR_REQUESTS), VECTOR_REQUESTS)
-        few = MEASURED["reads_of_a_line"]
-        return max(0, 2 * reads - few * rounds - min(rest, few) - fetches)
 
     def _tables_loaded(self, prepared: "_Prepared") -> int:
         """When the instruction is offered: its tables come after all that was before has ended."""
@@ -267,7 +238,7 @@ class VectorModel:
         if fetches:
             ahead = _ahead(fields)
             asked = first - ahead
-            ends = asked + fetches + self._waits_for_a(fields, reads, fetches) - 1
+            ends = asked + fetches - 1
             late = 0                # by how much the first line of each operand is
             for bank, lines in self._banks(fields, reads).items():
                 ends += self._matmul.reads.last_of(bank, asked, lines) - (asked + lines - 1)

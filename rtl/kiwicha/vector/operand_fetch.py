@@ -17,7 +17,8 @@ ORDERS = LINES = 16
 
 
 class OperandFetch(wiring.Component):
-    """Two queues of lines, in the order in which they were ordered; operand B's go first, for they are fewer.
+    """Two queues of lines, in the order in which they were ordered. Of both operands, the one that has fewer lines
+    asked for or here goes first, or B.
 
     Latency 7 cycles from an order to its line, if the port is free; a line per cycle.
 
@@ -57,18 +58,20 @@ class OperandFetch(wiring.Component):
         for cycle in range(READ_LATENCY):
             came = delay_valid(m, came & ~self.clear, f"came_{cycle}_", 1)
         came_b, line = delay(m, asked.o.p.for_b, "came_b", READ_LATENCY + 1), delay(m, self.port.data, "line")
-        orders_a, wants_a = self._operand(m, "a", came & ~came_b, line)
-        orders_b, wants_b = self._operand(m, "b", came & came_b, line)
+        orders_a, wants_a, held_a = self._operand(m, "a", came & ~came_b, line)
+        orders_b, wants_b, held_b = self._operand(m, "b", came & came_b, line)
+        takes_b = Signal()
         m.d.comb += [
+            takes_b.eq(wants_b & (~wants_a | (held_b <= held_a))),
             self.room.eq((orders_a.level < ORDERS - 2) & (orders_b.level < ORDERS - 2)),
-            orders_a.o.ready.eq(free & wants_a & ~wants_b), orders_b.o.ready.eq(free & wants_b),
-            asked.i.valid.eq(wants_a | wants_b), asked.i.p.for_b.eq(wants_b),
-            asked.i.p.line.eq(Mux(wants_b, orders_b.o.payload, orders_a.o.payload)),
+            orders_a.o.ready.eq(free & wants_a & ~takes_b), orders_b.o.ready.eq(free & takes_b),
+            asked.i.valid.eq(wants_a | wants_b), asked.i.p.for_b.eq(takes_b),
+            asked.i.p.line.eq(Mux(takes_b, orders_b.o.payload, orders_a.o.payload)),
         ]
         return m
 
     def _operand(self, m, name, came, line):
-        """An operand's orders, and whether there is one, and room for its line."""
+        """An operand's orders; whether there is one, and room for its line; how many it has asked for or here."""
         m.submodules[f"orders_{name}"] = orders = Queue(LINE_ADDRESS, ORDERS)
         m.submodules[f"lines_{name}"] = lines = Queue(self._width, LINES)
         taken, given = getattr(self, name), getattr(self, f"{name}_line")
@@ -80,4 +83,4 @@ class OperandFetch(wiring.Component):
         held = Signal(range(LINES + 1), name=f"held_{name}")
         # Orders are taken only if there are any.
         m.d.sync += held.eq(Mux(self.clear, 0, held + orders.o.ready - (given.valid & given.ready)))
-        return orders, orders.o.valid & (held != LINES)
+        return orders, orders.o.valid & (held != LINES), held
