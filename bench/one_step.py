@@ -5,7 +5,8 @@ scales and zero points, of int8 and of uint8 codes in turn. Simple scales are wh
 results are at halves; equal ones are one random number, as ONNX Runtime's quantizer gives them to AveragePool. A
 softmax's result has a scale of 1/512 to 1/64, a norm's one of 1/64 to 1/16, and simple ones are 1 / n. A batch
 normalization has a gain, a bias and a mean for each channel, random or multiples of 1/32. A product's result has a
-scale of 50 to 1000 times those of its operands, of which one has 200 rows and the other 100 columns.
+scale of 50 to 1000 times those of its operands, of which one has 200 rows and the other 100 columns; so has that of
+such a product plus codes, or of a function of one, without a QuantizeLinear between.
 """
 
 from typing import NamedTuple
@@ -37,7 +38,9 @@ OPERATORS: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
     "RMS norm of 192": ("RMSNormalization", {"axis": -1}, (300, 192)),
     "rotary of 64": ("RotaryEmbedding", {}, (4, 197, 64)),
     "Gemm of 144, float bias": ("Gemm", {}, (144,)), "Conv of 144, float bias": ("Conv", {}, (144, 1, 1)),
-    "MatMul of 144, float bias": ("MatMul", {}, (144,))}
+    "MatMul of 144, float bias": ("MatMul", {}, (144,)),
+    "MatMul of 144, plus codes": ("MatMul", {"then": "Add"}, (144,)),
+    "MatMul of 144, then SiLU": ("MatMul", {"then": "Mul"}, (144,))}
 #: Those with random weights and a bias of numbers.
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
@@ -80,7 +83,7 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
         known |= {"w": rng.integers(-127, 128, (100, *shape) if op == "Conv" else (*shape, 100), np.int8),
                   "z1": np.int8(0)}
         names += ["w", "s1", "z1"]
-        nodes = _biased(op)
+        nodes = _biased(op) if "then" not in attributes else _numbers(attributes["then"])
     elif "QLinear" not in op:
         nodes = [helper.make_node("DequantizeLinear", names[:3], ["a"]),
                  helper.make_node(op, ["a", *factors], ["b"], **attributes),
@@ -90,10 +93,15 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     codes = np.arange(256).astype(np.uint8).view(dtype)
     arrays = {"x": np.repeat(codes, 256), "y0": np.tile(codes, 256)} if two else {
         "x": rng.integers(info.min, info.max, (200, *shape) if op in _PRODUCTS else shape, dtype, endpoint=True)}
+    shapes = {item: shape for item in arrays}
+    if attributes.get("then") == "Add":
+        shapes["r"], names = (100,), [*names, "s2", "z2"]
+        arrays["r"] = rng.integers(info.min, info.max, (200, 100), dtype, endpoint=True)
     constants = {key: item for key, item in known.items() if key in names}
-    constants |= {key: np.float32(item) for key, item in factors.items()}
-    return model_of(name, nodes, {item: ["N", *shape] for item in arrays}, constants, dtype), {
-        key: item.reshape(-1, *shape) for key, item in arrays.items()}
+    used = {item for node in nodes for item in node.input}
+    constants |= {key: np.float32(item) for key, item in factors.items() if key in used}
+    return model_of(name, nodes, {item: ["N", *shapes[item]] for item in arrays}, constants, dtype), {
+        key: item.reshape(-1, *shapes[key]) for key, item in arrays.items()}
 
 
 def _factors(rng: np.random.Generator, op: str, kind: str, shape: tuple[int, ...], scales: np.ndarray
@@ -143,6 +151,17 @@ def _biased(op: str) -> list[onnx.NodeProto]:
     return [helper.make_node("DequantizeLinear", ["x", "s0", "z0"], ["a"]),
             helper.make_node("DequantizeLinear", ["w", "s1", "z1"], ["b"]),
             helper.make_node(op, ["a", "b"] if last else ["a", "b", "bias"], [last or "c"]), *add,
+            helper.make_node("QuantizeLinear", ["c", "s2", "z2"], ["y"])]
+
+
+def _numbers(then: object) -> list[onnx.NodeProto]:
+    """A product of numbers, and a function of it or the sum of it and of codes."""
+    others = [helper.make_node("Sigmoid", ["p"], ["d"])] if then == "Mul" else [
+        helper.make_node("DequantizeLinear", ["r", "s2", "z2"], ["d"])]
+    return [helper.make_node("DequantizeLinear", ["x", "s0", "z0"], ["a"]),
+            helper.make_node("DequantizeLinear", ["w", "s1", "z1"], ["b"]),
+            helper.make_node("MatMul", ["a", "b"], ["p"]), *others,
+            helper.make_node(str(then), ["p", "d"], ["c"]),
             helper.make_node("QuantizeLinear", ["c", "s2", "z2"], ["y"])]
 
 

@@ -2,16 +2,18 @@
 
 import numpy as np
 
-from kiwicha.isa import OperandUse, Reduce
+from kiwicha.isa import OperandUse, Reduce, ResultFunction
 from kiwicha_host.compiler.ir.layers import Layer
+from kiwicha_host.compiler.ir.number_layers import NumberLayer
 from kiwicha_host.compiler.ir.row_layers import LayerNormLayer, RmsNormLayer, RotaryLayer, SoftmaxLayer, TopLayer
-from kiwicha_host.golden.functions import reciprocal, rsqrt
+from kiwicha_host.golden.functions import exp2, reciprocal, rsqrt
 
 
 def run_layers(graph, arrays):
     """The outputs of `graph` by name; `arrays` are its inputs by name, as the model takes them."""
     images = len(next(iter(arrays.values())))
-    maps = [None if item.place else np.zeros((images, *item.size, item.channels), np.int8) for item in graph.maps]
+    maps = [None if item.place else np.zeros((images, *item.size, item.channels), item.dtype)
+            for item in graph.maps]
 
     def box(view):
         view = graph.rooted(view)
@@ -29,6 +31,9 @@ def run_layers(graph, arrays):
                    TopLayer: _top}.get(type(layer))
         if isinstance(layer, RotaryLayer):
             box(target)[:] = _rotary(layer, a, b)
+            continue
+        if isinstance(layer, NumberLayer):
+            box(target)[:] = _numbers(layer, a, b)
             continue
         box(target)[:] = (_convolution(layer, a) if isinstance(layer, Layer) else
                           _vector(layer, a, b) if of_rows is None else of_rows(layer, a))
@@ -54,9 +59,37 @@ def _convolution(layer, a):
     taps, _ = _taps(a.astype(np.int64), layer, layer.kernel, layer.conv_size, layer.x_zero)
     sums = np.einsum("nyxcp,ocp->nyxo", taps, layer.weights.reshape(*layer.weights.shape[:2], -1).astype(np.int64))
     sums = (sums + layer.bias).astype(np.int32)
+    if layer.element != "int8":
+        assert layer.pool is None
+        numbers = sums.astype(np.float32) * layer.scale
+        return sums if layer.element == "int32" else numbers.clip(*map(np.float32, layer.clamp))
     codes = _rounded(sums.astype(np.float32) * layer.scale, layer.y_zero, layer.clamp)
     pool = layer.pool
     return codes if pool is None else _taps(codes, pool, pool.kernel, pool.size, -128)[0].max(-1)
+
+
+def _numbers(layer, a, b):
+    """`b` is None, too, where it is `a`."""
+    a_table, b_table = (table if table is not None and table.size else None
+                        for table in (layer.a_table, layer.b_table))
+    b = a if b is None else b
+    if layer.constant.size:
+        assert b_table is None and layer.constant.dtype == np.float32
+        b = layer.constant
+    assert {item.dtype for item in (layer.a_table, layer.factor)} == {np.dtype(np.float32)}
+    first, second = (x if table is None else table[x.view(np.uint8)] for x, table in ((a, a_table), (b, b_table)))
+    assert {first.dtype, second.dtype} <= {np.dtype(np.float32), np.dtype(np.int8)}
+    if layer.use != OperandUse.NONE:
+        first = first + second if layer.use == OperandUse.ADD else first * second
+    numbers = first * layer.factor[-1]
+    if layer.pool is not None:
+        assert layer.use == OperandUse.NONE and layer.reduce == Reduce.MAXIMUM
+        numbers = _taps(numbers, layer.pool, layer.pool.kernel, layer.pool.size, -np.inf)[0].max(-1)
+    if layer.element == "int8":
+        return _rounded(numbers, layer.y_zero, layer.clamp)
+    numbers = numbers.clip(*map(np.float32, layer.clamp))
+    return {ResultFunction.NONE: np.float32, ResultFunction.EXP2: exp2, ResultFunction.RECIPROCAL: reciprocal,
+            ResultFunction.RSQRT: rsqrt}[layer.function](numbers)
 
 
 def _softmax(layer, a):

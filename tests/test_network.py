@@ -285,8 +285,11 @@ def test_flipped_bits(tmp_path):
 
 def test_unsupported_models():
     builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5), quantize=True)
+    builder.append("Softplus")
+    refused(builder.build(), "Softplus 'softplus1': not supported; the chip runs QuantizeLinear, QLinearConv")
+    builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5), quantize=True)
     builder.append("Sigmoid")
-    refused(builder.build(), "Sigmoid 'sigmoid1': not supported; the chip runs QuantizeLinear, QLinearConv")
+    refused(builder.build(), "Sigmoid 'sigmoid1': computes with numbers of a product's, not with codes; between")
     builder = ModelBuilder(np.random.default_rng(0), (3, 5, 5), quantize=True)
     builder.append("DequantizeLinear", builder.constant(builder.scale), builder.constant(builder.zero))
     builder.append("Relu")

@@ -50,7 +50,7 @@ NUMBERS = {
                    "ConvTranspose", "its dilations must be 1, and its pads be given as such"),
     "floats": (lambda net: net("Gemm", net.row(), np.zeros((5, 2), np.float32)), "Gemm",
                "its weights 'c2' are numbers, which no DequantizeLinear makes"),
-    "sums": (lambda net: net("Conv", net.image(), net.weights(4, 4, 3, 3)),
+    "sums": (lambda net: net("MatMul", net.row(), net("Transpose", net.row(), perm=[1, 0])),
              "Cast+Mul", f"{SUMS}no QuantizeLinear stands behind the product"),
     "function": (lambda net: net("HardSwish", net.row()), "HardSwish", "no QuantizeLinear stands behind it"),
     "between": (lambda net: net("Sigmoid", net("LpNormalization", net.row())),

@@ -228,10 +228,10 @@ class CompiledNetwork:
         memory[base:base + codes.size] = codes.view(np.uint8).reshape(-1)
 
     def _box(self, memory: np.ndarray, program: NetworkProgram, view: Any, images: int) -> np.ndarray:
-        """What of the memory a view is, int8 [images, H, W, C]."""
+        """What of the memory a view is, of its map's elements [images, H, W, C]."""
         view = self.graph.rooted(view)
         whole, base = self.graph.maps[view.map], program.bases[view.map]
-        data = memory[base:base + images * whole.image_bytes].view(np.int8)
+        data = memory[base:base + images * whole.image_bytes].view(whole.dtype)
         (y, x), (dy, dx), (h, w) = view.origin, view.step, view.size
         return data.reshape(images, *whole.size, whole.channels)[
             :, y:y + h * dy:dy, x:x + w * dx:dx, view.channel:view.channel + view.channels]

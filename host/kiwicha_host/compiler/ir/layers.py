@@ -42,8 +42,10 @@ class Layer:
     x_zero, y_zero : zero points; x_zero is also the padding
     size : of the input
     conv_size : of the result before pooling
-    clamp : lowest and highest output code
+    clamp : lowest and highest output code, or number
     real_macs : multiply-accumulates per image that the model asks for
+    element : of the result, by NumPy's name: "int8" codes; "int32", accumulators plus bias; or "float32", these
+        times `scale`
     """
     name: str
     op: str
@@ -57,9 +59,10 @@ class Layer:
     strides: tuple[int, int] = (1, 1)
     dilations: tuple[int, int] = (1, 1)
     pads: tuple[int, int] = (0, 0)      # top, left
-    clamp: tuple[int, int] = (-128, 127)
+    clamp: tuple[float, float] = (-128, 127)
     pool: Pool | None = None
     real_macs: int = 0
+    element: str = "int8"
 
     @property
     def channels(self) -> int:
@@ -92,7 +95,7 @@ class VectorLayer:
     name, op : of the first ONNX node, and of all that were fused
     channels : of A, and of the result
     size : of A, (y, x)
-    a_table : int32 [256]
+    a_table : int32 [256]; [0] where codes have none
     b_table : [256] or None: int32 to add, float32 to multiply with
     pool : the window; places outside A do not take part, and so padding adds nothing
     reduce : of the window
@@ -111,9 +114,10 @@ class VectorLayer:
     reduce: Reduce = Reduce.MAXIMUM
     factor: np.ndarray = field(default_factory=lambda: np.ones(1, np.float32))
     y_zero: int = 0
-    clamp: tuple[int, int] = (-128, 127)
+    clamp: tuple[float, float] = (-128, 127)
 
     real_macs = 0
+    element = "int8"    # of the result
 
     @property
     def has_second(self) -> bool:
@@ -166,14 +170,25 @@ class View:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Codes, int8 [N, height, width, channels]; if it has a `place`, it is that box of another map."""
+    """[N, height, width, channels] of codes, int8, or of words, float32 or int32: `element` is NumPy's name of
+    these. If it has a `place`, it is that box of another map."""
     channels: int
     size: tuple[int, int]
     place: View | None = None
+    element: str = "int8"
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.element)
+
+    @property
+    def elements(self) -> int:
+        """Of one image."""
+        return self.size[0] * self.size[1] * self.channels
 
     @property
     def image_bytes(self) -> int:
-        return self.size[0] * self.size[1] * self.channels
+        return self.elements * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -208,7 +223,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """A tensor of the model, and the codes that the host makes it of.
+    """A tensor of the model, and the codes, or words, that the host makes it of.
 
     Parameters
     ----------
@@ -218,6 +233,7 @@ class Output:
     after : what makes numbers of those codes
     unsigned : its codes are uint8
     decoded : the type of what `shapers` make, if these are no codes
+    element : of the map
     """
     name: str
     view: View
@@ -225,13 +241,14 @@ class Output:
     after: tuple[HostFunction, ...]
     unsigned: bool
     decoded: np.dtype | None = None
+    element: str = "int8"
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype(np.float32 if self.after else np.uint8 if self.unsigned else self.decoded or np.int8)
+        return np.dtype(np.float32 if self.after else np.uint8 if self.unsigned else self.decoded or self.element)
 
     def codes(self, results: np.ndarray) -> np.ndarray:
-        """The codes as the model has them, from int8 [N, H, W, C]."""
+        """The codes or words as the model has them, from the map's [N, H, W, C]."""
         results = results.transpose(0, 3, 1, 2)
         for shaper in self.shapers:
             results = shaper(results)
@@ -239,7 +256,7 @@ class Output:
         return results.view(np.uint8) ^ np.uint8(SHIFT) if self.unsigned else results
 
     def decode(self, results: np.ndarray) -> np.ndarray:
-        """The tensor, from int8 [N, H, W, C]."""
+        """The tensor, from the map's [N, H, W, C]."""
         results = self.codes(results)
         for function in self.after:
             results = function(results)
@@ -267,9 +284,9 @@ class LayerGraph:
     inputs: list[Input] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
 
-    def new_map(self, channels: int, size: tuple[int, int]) -> View:
+    def new_map(self, channels: int, size: tuple[int, int], element: str = "int8") -> View:
         """A new feature map, whole."""
-        self.maps.append(FeatureMap(channels, size))
+        self.maps.append(FeatureMap(channels, size, element=element))
         return self.whole(len(self.maps) - 1)
 
     def whole(self, number: int) -> View:

@@ -8,14 +8,20 @@ import numpy as np
 from ..ir.layers import SHIFT, LayerGraph, VectorLayer, View
 from .evaluate import CODES
 from .node import Node
-from .value import Value, copy_layer
+from .numbers import then
+from .value import Value, copy_layer, number_copy
 
 __all__ = ["concat", "qlinear_concat"]
 
 
 def concat(values: Sequence[Value], node: Node) -> Value:
-    """Concat of codes that stand for the same numbers."""
+    """Concat of codes that stand for the same numbers, or of numbers, some of which may be of codes."""
     node.only("axis")
+    if any(value.element == "float32" for value in values):
+        numbers = [value if value.element == "float32" else then(value.codes(), node) for value in values]
+        return _joined(numbers, node)
+    if any(value.dequantized for value in values):
+        raise node.error("takes numbers that are no product's")
     if len({value.unsigned for value in values}) > 1:
         raise node.error("its operands must be all int8 or all uint8")
     return _joined(list(values), node)
@@ -72,7 +78,7 @@ def _joined(values: list[Value], node: Node) -> Value:
             break
     whole = list(boxes[0])
     whole[level] = sum(box[level] for box in boxes)
-    target = graph.new_map(whole[0], (whole[1], whole[2]))
+    target = graph.new_map(whole[0], (whole[1], whole[2]), values[0].element)
     _place(graph, views, target, level)
     shape, numbers = where.shape[1:], where.reshape(-1)
     result = values[0].copy()
@@ -85,8 +91,9 @@ def _own(graph: LayerGraph, value: Value, node: Node, taken: set[int]) -> View:
     moved, form = value.view is not None, value.form(node)
     view = value.placed(*form)
     if view != graph.whole(view.map) or graph.maps[view.map].place is not None or view.map in taken:
-        copy = graph.new_map(*form)
-        graph.add(copy_layer(node, *form), view, copy)
+        copy = graph.new_map(*form, value.element)
+        layer = number_copy(node, *form) if value.element == "float32" else copy_layer(node, *form)
+        graph.add(layer, view, copy)
         view = copy
     if not moved:
         value.where = np.arange(value.where.size).reshape(value.where.shape)

@@ -14,7 +14,8 @@ from .node import Node
 from .tables import product_table, sum_tables
 from .value import Value, copy_layer, whole_channels
 
-__all__ = ["ELEMENTWISE_OPERATORS", "constant_like", "elementwise", "repeat"]
+__all__ = ["ELEMENTWISE_OPERATORS", "constant_like", "elementwise", "operands_in_order", "repeat",
+           "second_operand"]
 
 #: By kind, what takes both operands; codes, scale and zero point of each come first, the result's last.
 _JOINS = {"com.microsoft.QLinearAdd": "Add", "com.microsoft.QLinearMul": "Mul"}
@@ -43,15 +44,21 @@ def elementwise(values: Sequence[Value], node: Node, graph: Graph) -> Value:
     return value
 
 
-def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) -> Value:
-    # The one with more elements is operand A; of two alike, one that is where it is, for the host arranges the
-    # other; then one whose channels are in order.
-    names = sorted(operands, key=lambda name: _rank(operands[name][0]))
-    (a, a_place), (b, b_place) = (operands[name] for name in names)
+def operands_in_order(values: Sequence[Value], node: Node) -> list[Value]:
+    """Operand A, then B: the one with more elements is A; of two alike, one that is where it is, for the host
+    arranges the other; then one whose channels are in order."""
+    a, b = sorted(values, key=_rank)
     if a.where.ndim != b.where.ndim or a.batch != b.batch:
         raise node.error("its operands must have as many dimensions and images each")
+    return [a, b]
+
+
+def _binary(operands: dict[str, tuple[Value, int]], node: Node, graph: Graph) -> Value:
+    a, b = operands_in_order([value for value, _ in operands.values()], node)
+    names = [next(name for name, (value, _) in operands.items() if value is item) for item in (a, b)]
+    a_place, b_place = (operands[name][1] for name in names)
     one_for_all = _is_one_for_all(a.where.shape, b.where.shape)
-    second = _second(a, b, node)
+    second = second_operand(a, b, node)
     codes, unsigned = signed(all_results(graph, node.operator, (names[0], names[1]), a.where.ndim,
                                           (a.unsigned, b.unsigned), one_for_all))
     tables = _tables(node, codes, (a_place, b_place), unsigned)
@@ -153,8 +160,8 @@ def _is_constant(value: Value, codes: np.ndarray) -> None:
     value.shapers = [lambda x: np.broadcast_to(own, (len(x), *codes.shape[1:]))]
 
 
-def _second(a: Value, b: Value, node: Node) -> View:
-    """Where the codes are that go with those of `a`; along each axis as many, or one for all."""
+def second_operand(a: Value, b: Value, node: Node) -> View:
+    """Where the codes or numbers are that go with those of `a`; along each axis as many, or one for all."""
     channels, size = a.form(node)
     where = a.where if a.view is not None else np.arange(a.where.size).reshape(a.where.shape)
     if where.size != channels * prod(size):
@@ -182,6 +189,8 @@ def _second(a: Value, b: Value, node: Node) -> View:
         view = b.view
     else:
         view = _ordered(b, partners, node)
+    if view.channels != channels and b.element != "int8":
+        raise node.error(_ELSEWHERE)
     return view if view.channels == channels else _repeated(a, view, channels, node)
 
 
@@ -189,7 +198,7 @@ def _ordered(value: Value, partners: np.ndarray, node: Node) -> View:
     """A copy of the view with the channels that are `partners`, if these are channels in another order."""
     view = value.view
     taken = whole_channels(partners.reshape(len(partners), -1))
-    if view is None or taken is None or partners.shape[1:] != view.size:
+    if view is None or taken is None or partners.shape[1:] != view.size or value.element != "int8":
         raise node.error(_ELSEWHERE)
     target = value.graph.new_map(len(taken), view.size)
     value.graph.add(copy_layer(node, view.channels, view.size, taken), view, target)

@@ -2,17 +2,24 @@
 
 from ..ir.layers import SHIFT
 from .node import Node
+from .numbers import limit
 from .value import Value
 
 __all__ = ["clip", "max_constant", "relu"]
 
 
 def relu(value: Value, node: Node) -> None:
+    if value.element == "float32":
+        limit(value, node)
+        return
     node.only()
     _clamp(value, node, 0, 255)
 
 
 def clip(value: Value, node: Node) -> None:
+    if value.element == "float32":
+        limit(value, node)
+        return
     node.only()
     low, high = (node.code(i, what) if node.has(i) else default
                  for i, what, default in ((1, "min", -128), (2, "max", 255)))

@@ -12,7 +12,7 @@ from ..passes.fold_qdq import ON_CODES
 from ..passes.integer_products import OF_SUMS
 from ..passes.repeats import REPEAT
 from .floating import why_floating, why_of_sums
-from .to_layers import NUMBERS, SUPPORTED, LayerBuilder
+from .to_layers import NUMBERS, OF_NUMBERS, SUPPORTED, LayerBuilder, TooSmall
 
 __all__ = ["Growth", "is_cause"]
 
@@ -69,12 +69,8 @@ class Growth:
             if op.name in self._sizeless:
                 self.why[op.name] = self._sizeless[op.name]
                 continue
-            if op.kind == OF_SUMS:
-                self.why[op.name] = why_of_sums(self._work, op)
-            elif op.kind not in SUPPORTED:
-                self.why[op.name] = why_floating(self._work, op) if op.kind in _FLOATS else (
-                    f"the chip does not run {op.kind}")
-            if op.name in self.why:
+            if op.kind not in SUPPORTED:
+                self.why[op.name] = self._reason(op) or f"the chip does not run {op.kind}"
                 continue
             if not all(name in self._done or name in self._builder.values for name in op.reads):
                 self._foresee(op)
@@ -85,8 +81,19 @@ class Growth:
                 self._builder.add(op)
                 self._ops[op.name] = op
             except CompileError as error:
-                if set(op.reads) <= self._done:
-                    self.why[op.name] = str(error)
+                # What is not where it should be may be, if the host has it first; numbers may not.
+                if set(op.reads) <= self._done or op.kind in OF_NUMBERS:
+                    self.why[op.name] = self._reason(op, error) or str(error)
+
+    def _reason(self, op: Op, error: CompileError | None = None) -> str:
+        """Why an operator that the chip has for codes is left with numbers; "" if it is the host's for another
+        reason."""
+        if isinstance(error, TooSmall):
+            return ""
+        if op.kind == OF_SUMS:
+            return why_of_sums(self._work, op)
+        known = op.kind in _FLOATS and (op.kind not in SUPPORTED or op.kind in OF_NUMBERS)
+        return why_floating(self._work, op) if known else ""
 
     def _foresee(self, op: Op) -> None:
         """Find out that an operator is for the host before it can run, lest it be in another subgraph than what it
@@ -100,7 +107,7 @@ class Growth:
                 try:
                     self._builder.start(name)
                 except CompileError as error:
-                    self.why[op.name] = str(error)
+                    self.why[op.name] = self._reason(op) or str(error)
                 if op.kind == "DequantizeLinear":
                     self.why[op.name] = _USELESS
 
@@ -110,22 +117,30 @@ class Growth:
             # All of an operator's outputs are of one kind.
             names = [name for name in op.outputs if name]
             value = self._builder.values[names[0]]
-            inside = [reader.name in self._ops and reader.name not in self.why
-                      for name in names for reader in self._readers.get(name, [])]
+            readers = [reader for name in names for reader in self._readers.get(name, [])]
+            inside = [reader for reader in readers if reader.name in self._ops and reader.name not in self.why]
+            whole = bool(readers) and len(inside) == len(readers)
             is_output = any(name in self._graph.outputs for name in names)
-            # Numbers are for the host's own operators, which know best what to do before they are codes again.
-            if value.dequantized and not is_output and not (inside and all(inside)):
+            # Numbers are for the host's own operators, which know best what to do before they are codes again; but
+            # those of a product's sums are the chip's, with the product, and what makes codes of these.
+            if value.element == "float32" and op.kind != OF_SUMS and self._builder.is_of_numbers(value):
+                if not inside:
+                    self.why[op.name] = _USELESS
+            elif value.dequantized and not is_output and not whole and not any(
+                    reader.kind in OF_NUMBERS for reader in inside):
                 self.why[op.name] = _USELESS
-            elif value.view is None and (is_output or not (inside and all(inside))):
+            elif value.view is None and (is_output or not whole):
                 if op.kind == REPEAT and self._waits(op):
                     self._later.add(op.name)
                     continue
-                self.why[op.name] = _NEEDED if any(inside) else _USELESS
+                self.why[op.name] = _NEEDED if inside else _USELESS
         dropped = self._ops.keys() & (self.why.keys() | self._later)
         made = {output for name in dropped for output in self._ops[name].outputs}
+        # What is left may have had such as a part of its layer.
+        joined = any(self._builder.values[name].element == "float32" for name in made if name)
         for name in dropped:
             del self._ops[name]
-        return any(made & set(op.reads) for op in self._ops.values())
+        return joined or any(made & set(op.reads) for op in self._ops.values())
 
     def _waits(self, op: Op) -> bool:
         """Whether something takes its constant that has to wait for another operand."""

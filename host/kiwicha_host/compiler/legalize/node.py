@@ -42,7 +42,7 @@ class Node:
         self.inputs = list(op.inputs)
         self.outputs = [item for item in op.outputs if item]
         self.attributes = op.attributes
-        self._constants = constants
+        self.constants = constants
 
     def error(self, text: str) -> CompileError:
         return CompileError(f"{self.label} {self.name!r}: {text}")
@@ -66,7 +66,7 @@ class Node:
         if not self.has(index):
             raise self.error(f"{what} is missing")
         try:
-            return self._constants[self.inputs[index]]
+            return self.constants[self.inputs[index]]
         except KeyError:
             raise self.error(f"{what} must be a constant, not the tensor {self.inputs[index]!r}") from None
 

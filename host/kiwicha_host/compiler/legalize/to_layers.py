@@ -14,10 +14,12 @@ with extra("onnx"):
 
 from ..errors import CompileError
 from ..ir.graph import Graph, Op, Type
-from ..ir.layers import SHIFT, Input, LayerCheck, LayerGraph, Output
+from ..ir.layers import SHIFT, Input, Layer, LayerCheck, LayerGraph, Output, VectorLayer
+from ..ir.number_layers import NumberLayer
 from ..passes.fold_averages import SOFTMAX
 from ..passes.fold_channels import CHANNELWISE
 from ..passes.fold_qdq import BIASED
+from ..passes.integer_products import OF_SUMS, TRANSPOSED
 from ..passes.repeats import REPEAT
 from . import fused, moves, pooling, resample, top
 from .channels import channelwise
@@ -27,15 +29,21 @@ from .elementwise import ELEMENTWISE_OPERATORS, constant_like, elementwise, repe
 from .layer_norm import layer_norm
 from .matmul import qgemm, qlinear_matmul
 from .node import Node
+from .number_functions import NUMBER_FUNCTIONS, mean
+from .numbers import JOINS, all_numbers, integer_product, join, of_sums, quantize
 from .rms_norm import rms_norm
 from .rotary import rotary
 from .softmax import qlinear_softmax
 from .value import LARGEST, Value
 
-__all__ = ["NUMBERS", "SUPPORTED", "LayerBuilder", "to_layers"]
+__all__ = ["NUMBERS", "OF_NUMBERS", "SUPPORTED", "LayerBuilder", "TooSmall", "to_layers"]
 
 #: How the complaint about tensors begins that are no codes.
 NUMBERS = "takes numbers"
+
+
+class TooSmall(CompileError):
+    """The chip is too small for a layer, or lacks what that needs."""
 
 
 def to_layers(graph: Graph) -> LayerGraph:
@@ -101,8 +109,6 @@ class LayerBuilder:
             The chip cannot do it there; all is as it was before.
         """
         node = Node(op, self._graph.constants)
-        if op.kind in _PRODUCTS:
-            raise node.error("is a program of its own; load_model runs models of several")
         if op.kind not in SUPPORTED:
             known = [kind for kind in SUPPORTED if not kind.startswith("kiwicha.")]
             raise node.error(f"not supported; the chip runs {', '.join(known)}")
@@ -130,12 +136,18 @@ class LayerBuilder:
             results = self._results(Node(op, self._graph.constants), names, values)
             for layer in target.layers:
                 if id(layer) not in known:
-                    self._check(layer)
+                    self._checked(layer)
         except CompileError:
             for name, kept in vars(before).items():
                 setattr(target, name, kept)
             raise
         return results
+
+    def _checked(self, layer: Layer | VectorLayer) -> None:
+        try:
+            self._check(layer)
+        except CompileError as error:
+            raise TooSmall(str(error)) from None
 
     def _taken(self, name: str, node: Node) -> Value:
         """The tensor `name` for `node` alone to change."""
@@ -147,10 +159,18 @@ class LayerBuilder:
         if node.op not in _SHAPERS:
             if value.decoded is not None and node.op != "DequantizeLinear":
                 raise node.error("takes what the host makes of the chip's result")
-            if value.dequantized:
+            if value.element == "int32" and node.op != OF_SUMS:
+                raise node.error("takes a product's sums")
+            if value.element == "float32" and node.op not in _OF_NUMBERS:
                 raise node.error(f"{NUMBERS}, not codes; {_RULES}")
-            if not value.quantized and node.op != "QuantizeLinear":
+            if value.dequantized and node.op not in (*JOINS, "Concat"):
+                raise node.error(f"{NUMBERS}, not codes; {_RULES}")
+            if node.op in OF_NUMBERS and value.element == "int8" and not value.dequantized:
+                raise node.error(f"computes with numbers of a product's, not with codes; {_RULES}")
+            if not value.quantized and value.element == "int8" and node.op != "QuantizeLinear":
                 raise node.error("needs int8 or uint8 codes; put a QuantizeLinear before it")
+        elif value.element != "int8" and node.op not in _REORDERS:
+            raise node.error(f"{NUMBERS}, not codes; {_RULES}")
         return value
 
     def _results(self, node: Node, names: Sequence[str], values: list[Value]) -> list[Value]:
@@ -161,6 +181,12 @@ class LayerBuilder:
         if node.op in ELEMENTWISE_OPERATORS:
             self._arrange(node, values)
             return [elementwise(values, node, self._graph)]
+        if node.op in JOINS:
+            return [join(values, node)]
+        if node.op in NUMBER_FUNCTIONS:
+            made, attributes = NUMBER_FUNCTIONS[node.op]
+            node.only(*attributes)
+            return [made(values[0], node)]
         if node.op == CHANNELWISE:
             self._arrange(node, values)
             channelwise(values[0], node, self._graph)
@@ -173,6 +199,9 @@ class LayerBuilder:
             raise node.error(f"its first input must be {names[0]!r}")
         if node.op in _SEVERAL:
             return _SEVERAL[node.op](values[0], node)
+        if node.op in _INTEGER_PRODUCTS:
+            integer_product(values[0], node, self._graph.constants)
+            return values
         if len(node.outputs) != 1:
             raise node.error("only the first output is supported")
         _OPERATORS[node.op](values[0], node)
@@ -192,6 +221,10 @@ class LayerBuilder:
             for value in values:
                 value.by_rows(node)
 
+    def is_of_numbers(self, value: Value) -> bool:
+        """Whether its layer takes nothing but numbers and codes, and multiplies no weights."""
+        return all(isinstance(self.layers.layers[number], NumberLayer) for number in value.layers)
+
     def start(self, name: str) -> Value:
         """A tensor that comes from elsewhere; :exc:`CompileError` if no layer can take it."""
         known = self._graph.types.get(name)
@@ -206,7 +239,8 @@ class LayerBuilder:
             value = self.values[name]
             assert value.view is not None
             before, after = (value.moves, value.shapers) if value.dequantized else (value.shapers, [])
-            outputs.append(Output(name, value.view, tuple(before), tuple(after), value.unsigned, value.decoded))
+            outputs.append(Output(name, value.view, tuple(before), tuple(after), value.unsigned, value.decoded,
+                                  value.element))
         return replace(self.layers, outputs=outputs)
 
 
@@ -266,6 +300,9 @@ def _quantize_linear(value: Value, node: Node) -> None:
     node.one_of("precision", 0, onnx.TensorProto.FLOAT)
     if value.quantized:
         raise node.error("its input is quantized already")
+    if value.element == "float32":
+        quantize(value, node)
+        return
     scale = node.scale(1, "the scale")
     zero, value.unsigned = node.zero_point(2, "the zero point", "output_dtype")
     # Saturation at int8 of shifted codes is that of uint8.
@@ -282,6 +319,7 @@ def _dequantize_linear(value: Value, node: Node) -> None:
     if node.has(2):
         zero, unsigned = node.zero_point(2, "the zero point")
     value.match(node, unsigned)
+    value.table = all_numbers(zero, scale)
     zero += SHIFT * unsigned
     value.moves = tuple(value.shapers)
     value.shapers = [lambda q: (q.astype(np.int32) - np.int32(zero)).astype(np.float32) * scale]
@@ -301,6 +339,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "Max": fused.max_constant,
     "MaxPool": pooling.max_pool,
     "ReduceMax": pooling.maximum,
+    "GlobalAveragePool": mean,
     "com.microsoft.QLinearAveragePool": pooling.average_pool,
     "com.microsoft.QLinearGlobalAveragePool": pooling.global_average_pool,
     "kiwicha.QLinearReduceMean": pooling.mean,
@@ -326,7 +365,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
 }
 #: Those that may make several tensors.
 _SEVERAL: dict[str, Callable[[Value, Node], list[Value]]] = {
-    "ArgMax": top.arg, "ArgMin": top.arg, "Split": moves.split, "TopK": top.top_k}
+    "ArgMax": top.arg, "ArgMin": top.arg, "Split": moves.split, "TopK": top.top_k, OF_SUMS: of_sums}
 #: Those that take several tensors.
 _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
     "Concat": concat,
@@ -336,13 +375,20 @@ _CONCATS: dict[str, Callable[[Sequence[Value], Node], Value]] = {
 _ROW_TAKERS = ("QLinearMatMul", BIASED, "kiwicha.QLinearLayerNormalization", "kiwicha.QLinearRMSNormalization",
                "com.microsoft.QLinearSoftmax", SOFTMAX)
 _CODES = ("QuantizeLinear", "DequantizeLinear")
+#: Those that take nothing but numbers.
+OF_NUMBERS = (*JOINS, *NUMBER_FUNCTIONS, "GlobalAveragePool")
 #: Their results are sums.
-_PRODUCTS = ("ConvInteger", "MatMulInteger")
+_INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", TRANSPOSED)
+#: Those that take numbers of the chip's.
+_OF_NUMBERS = (*OF_NUMBERS, "Clip", "Concat", "MaxPool", "QuantizeLinear", "Relu")
+#: What moves no element from one place of memory to another.
+_REORDERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
           "constants, MaxPool, averages, softmax, layer and RMS normalization, functions of one tensor or of its "
           "channels, sums and products of two, what moves elements, and what finds the largest")
 #: What a model may consist of.
-SUPPORTED = (*_OPERATORS, *_SEVERAL, *_CONCATS, *ELEMENTWISE_OPERATORS, CHANNELWISE)
+SUPPORTED = (*_OPERATORS, *_SEVERAL, *_CONCATS, *ELEMENTWISE_OPERATORS, CHANNELWISE, *OF_NUMBERS,
+             *_INTEGER_PRODUCTS)
 #: Those that take numbers as well as codes.
 _SHAPERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Gather", "Slice", "Split",
             REPEAT)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from math import prod
 from typing import Any
 
@@ -19,9 +19,10 @@ from ..ir.layers import (
     VectorLayer,
     View,
 )
+from ..ir.number_layers import NO_TABLE, NumberLayer
 from .node import Node
 
-__all__ = ["LARGEST", "Value", "as_rows", "copy_layer", "whole_channels", "without_height"]
+__all__ = ["LARGEST", "Value", "as_rows", "copy_layer", "number_copy", "whole_channels", "without_height"]
 
 #: Elements of one image, for which a table is made.
 LARGEST = 1 << 28
@@ -49,6 +50,8 @@ class Value:
     shapers : what the model does since the layer, or since the input
     moves : those of `shapers` that came before a DequantizeLinear
     decoded : the type of what the host makes of the view, if no layer can take that
+    element : of the view: "int8" for codes, "float32" for numbers, "int32" for a product's sums
+    table : what its codes stand for since a DequantizeLinear, float32 by `code & 255`
     """
     graph: LayerGraph
     source: Input
@@ -63,6 +66,8 @@ class Value:
     shapers: list[HostFunction] = field(default_factory=list)
     moves: tuple[HostFunction, ...] = ()
     decoded: np.dtype | None = None
+    element: str = "int8"
+    table: np.ndarray = field(default_factory=lambda: NO_TABLE)
 
     def __post_init__(self) -> None:
         shape = self.source.shape
@@ -164,7 +169,8 @@ class Value:
                second: View | None = None) -> None:
         """The tensor is the result of a new `layer`, [N, C, H, W], or what `shaper` makes of that."""
         source = self.placed(layer.channels, layer.size)
-        self.view = self.graph.new_map(layer.out_channels, layer.out_size)
+        self.view = self.graph.new_map(layer.out_channels, layer.out_size, layer.element)
+        self.element, self.quantized = layer.element, layer.element == "int8"
         self.layers, self.alone = (self.graph.add(layer, source, self.view, second),), True
         self._settle(shaper)
         self.unsigned = unsigned
@@ -192,32 +198,53 @@ class Value:
               layers: tuple[int, ...] = ()) -> None:
         """The tensor is what is in `view`, or what `shaper` makes of that; `layers` made all of it, or none."""
         self.view, self.layers, self.alone = view, layers, bool(layers)
-        self.unsigned, self.quantized = unsigned, True
+        self.unsigned, self.element = unsigned, self.graph.maps[view.map].element
+        self.quantized = self.element == "int8"
         self.where = np.arange(view.channels * prod(view.size)).reshape(1, view.channels, *view.size)
         self.shapers = [] if shaper is None else [shaper]
         self.where = self.where if shaper is None else shaper(self.where)
 
-    def clamp(self, node: Node, low: int, high: int) -> None:
-        """Codes from `low` to `high`."""
-        if not self._joinable:
+    def clamp(self, node: Node, low: float, high: float) -> None:
+        """Codes or numbers from `low` to `high`."""
+        if not self.joinable:
             self.duplicate(node)
         first, last = (min(max(item, low), high) for item in self.graph.layers[self.layers[0]].clamp)
         self._join(node, clamp=(first, last))
 
     def pool(self, node: Node, pool: Pool, shaper: HostFunction | None) -> None:
         """The tensor is what `node` pools from it, [N, C, H, W], or what `shaper` makes of that."""
-        if not self._joinable or len(self.layers) > 1 or not _may_pool(self.graph.layers[self.layers[0]]):
+        if not self.joinable or len(self.layers) > 1 or not _may_pool(self.graph.layers[self.layers[0]]):
             self.duplicate(node)
         self._join(node, pool=pool)
         self._settle(shaper)
 
     @property
-    def _joinable(self) -> bool:
+    def joinable(self) -> bool:
         """Whether an operator may become part of the layers that made these codes."""
         return self.alone and bool(self.layers)
 
+    def becomes(self, element: str, **changes: Any) -> None:
+        """The results of the layers that made it are of that element, if `changes` say no more without limits."""
+        assert self.view is not None
+        for number in self.layers:
+            self.graph.layers[number] = replace(self.graph.layers[number], **{
+                "element": element, "clamp": (-np.inf, np.inf)} | changes)
+        number = self.view.map
+        self.graph.maps[number] = replace(self.graph.maps[number], element=element)
+        self.element, self.quantized, self.unsigned = element, element == "int8", False
+
+    def codes(self) -> "Value":
+        """The codes, or the numbers that never were such, whose numbers it is."""
+        twin = self.copy()
+        if self.dequantized:
+            twin.shapers, twin.dequantized = [*self.moves, *self.shapers[1:]], False
+        return twin
+
     def duplicate(self, node: Node) -> None:
         """A layer that copies, for an operator that has none to join."""
+        if self.element == "float32":
+            self.through(node, partial(number_copy, node), False)
+            return
         self.through(node, lambda channels, size: VectorLayer(node.name, "Copy", channels, size, _COPY),
                      self.unsigned)
 
@@ -241,7 +268,7 @@ class Value:
         number = self.view.map
         self.graph.maps[number] = replace(self.graph.maps[number], size=layer.out_size)
         self.view = self.graph.targets[own] = self.graph.whole(number)
-        self.where = np.arange(self.graph.maps[number].image_bytes).reshape(1, layer.out_channels, *layer.out_size)
+        self.where = np.arange(self.graph.maps[number].elements).reshape(1, layer.out_channels, *layer.out_size)
         self.shapers = []
         if shaper is not None:
             self.where = shaper(self.where)
@@ -251,7 +278,7 @@ class Value:
 def _may_pool(layer: Layer | VectorLayer) -> bool:
     """Whether a window may become part of it."""
     return layer.pool is None and not isinstance(layer, RowLayer) and not (
-        isinstance(layer, VectorLayer) and layer.b_table is not None)
+        isinstance(layer, VectorLayer) and layer.has_second)
 
 
 def whole_channels(where: np.ndarray) -> np.ndarray | None:
@@ -279,6 +306,11 @@ def copy_layer(node: Node, channels: int, size: tuple[int, int], taken: np.ndarr
     layer = Layer(name=node.name, op="Copy", weights=eye, bias=np.zeros(len(eye), np.int32),
                   scale=np.ones(len(eye), np.float32), x_zero=0, y_zero=0, size=size, conv_size=size)
     return replace(layer, **changes)
+
+
+def number_copy(node: Node, channels: int, size: tuple[int, int]) -> NumberLayer:
+    """A layer that leaves numbers as they are."""
+    return NumberLayer(node.name, "Copy", channels, size, NO_TABLE, clamp=(-np.inf, np.inf), element="float32")
 
 
 def without_height(x: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Programs of layers: their instructions in order, and what those of all kinds of layers have in common."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kiwicha import ChipConfig
 from kiwicha.isa import LOAD, OutFormat, Unit
+from kiwicha.timing import word_lines
 
 from ..errors import CompileError
 from ..ir.layers import Layer, VectorLayer
@@ -14,8 +15,10 @@ from ..program.builder import ProgramBuilder
 from ..program.loops import Dim, nests
 from ..program.memory_map import ceil_div
 
-__all__ = ["Addresses", "Emitter", "TooLarge", "load_lines", "result_fields", "transfer"]
+__all__ = ["Addresses", "Emitter", "TooLarge", "element_lines", "is_clamped", "load_lines", "result_fields",
+           "row_parts", "transfer"]
 
+_FORMATS = {"int8": OutFormat.INT8, "int32": OutFormat.INT32, "float32": OutFormat.FP32}
 _MAX_ROW_BYTES = next(field.limits[1] for field in LOAD.fields if field.name == "row_bytes")
 
 
@@ -104,8 +107,31 @@ def transfer(emitter: Emitter, unit: Unit, address: int, line: int, keys: Sequen
                     planes=planes, plane_stride=plane_stride, plane_line_stride=plane_lines)
 
 
+def element_lines(config: ChipConfig, element: str) -> int:
+    """Scratchpad lines of `columns` elements: codes, or words."""
+    return 1 if element == "int8" else word_lines(config)
+
+
+def row_parts(config: ChipConfig, channels: int, element: str) -> Iterator[tuple[int, int, int]]:
+    """How so many channels of a place are transferred, block by block of columns to lines of their own: of each
+    transfer its first block, bytes, and bytes of a line."""
+    size = np.dtype(element).itemsize
+    block, line = config.columns * size, config.line_bytes
+    if block <= line or block % line == 0:
+        yield 0, channels * size, min(block, line)
+        return
+    for number in range(ceil_div(channels, config.columns)):
+        yield number, min(block, (channels - number * config.columns) * size), line
+
+
+def is_clamped(layer: Layer | VectorLayer) -> bool:
+    """Whether there are limits besides those of the results' type."""
+    return layer.clamp != ((-128, 127) if layer.element == "int8" else (-np.inf, np.inf))
+
+
 def result_fields(layer: Layer | VectorLayer) -> dict[str, int]:
-    """What of a VECTOR says which codes the results of a layer become."""
-    low, high = (np.float32(code - layer.y_zero).view(np.uint32) for code in layer.clamp)
-    return {"out_format": OutFormat.INT8, "zero_point": layer.y_zero, "clamp": int(layer.clamp != (-128, 127)),
-            "clamp_low": int(low), "clamp_high": int(high)}
+    """What of a VECTOR says which codes or numbers the results of a layer become."""
+    low, high = (int(np.float32(limit - layer.y_zero).view(np.uint32)) for limit in layer.clamp)
+    fields = {"out_format": _FORMATS[layer.element], "zero_point": layer.y_zero, "clamp": int(is_clamped(layer)),
+              "clamp_low": low, "clamp_high": high}
+    return fields if layer.element == "int8" else fields | {"out_step": 1}

@@ -30,7 +30,7 @@ class FeatureMaps:
     def _strides(self, view: View) -> Strides:
         view = self._graph.rooted(view)
         whole = self._graph.maps[view.map]
-        dense = Strides.dense(whole.channels, whole.size)
+        dense = Strides.dense(whole.channels * whole.dtype.itemsize, whole.size)
         return Strides(view.step[1] * dense.x, view.step[0] * dense.y, dense.image)
 
     def source(self, layer: int) -> Strides:
@@ -54,7 +54,7 @@ class FeatureMaps:
         view = self._graph.rooted(view)
         whole = self._graph.maps[view.map]
         within = (view.origin[0] * whole.size[1] + view.origin[1]) * whole.channels + view.channel
-        return bases[view.map] + within if view.map in bases else 0
+        return bases[view.map] + within * whole.dtype.itemsize if view.map in bases else 0
 
     def addresses(self, bases: Mapping[int, int], layer: int, weights: int) -> Addresses:
         """Of a layer; `bases` are the addresses of maps that are in no other."""
@@ -130,7 +130,7 @@ class FeatureMaps:
         for output in self._graph.outputs:
             view = output.view
             yield (max(self._writers[view.map], default=len(roots) - 1),
-                   view.channels * view.size[0] * view.size[1])
+                   view.channels * view.size[0] * view.size[1] * self._graph.maps[view.map].dtype.itemsize)
 
     # Memory.
 

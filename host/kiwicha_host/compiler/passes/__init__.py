@@ -1,6 +1,7 @@
 """Passes: each takes a graph and returns one that computes the same."""
 
 from .bind_dims import bind_dims
+from .codes_before_moves import codes_before_moves
 from .drop_copies import drop_copies
 from .equal_codes import equal_codes
 from .fold_channels import fold_channels
@@ -26,5 +27,6 @@ __all__ = ["PASSES", "bind_dims"]
 
 #: In this order, after the dimensions have their sizes.
 PASSES = (own_products, standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points,
-          transposed_weights, unsigned_codes, equal_codes, fold_choices, fold_qdq, fold_elementwise,
-          fold_channels, sink_transposes, unmerge_axes, drop_copies, integer_products, infer_types, keep_batch)
+          transposed_weights, unsigned_codes, equal_codes, fold_choices, codes_before_moves, fold_qdq,
+          fold_elementwise, fold_channels, sink_transposes, unmerge_axes, drop_copies, integer_products, infer_types,
+          keep_batch)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Work
 
-__all__ = ["MOVES", "pairs_around_moves"]
+__all__ = ["MOVES", "pair", "pairs_around_moves"]
 
 MOVES = ("MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 
@@ -39,7 +39,7 @@ def _before(graph: Graph) -> Graph:
     ops = list[Op]()
     for op in graph.ops:
         if op.name in wanted:
-            ops += _pair(work, op, op.inputs[0], wanted[op.name])
+            ops += pair(work, op, op.inputs[0], wanted[op.name])
             op = replace(op, inputs=(*ops[-1].outputs, *op.inputs[1:]))
         ops.append(op)
     return with_unique_names(graph.with_ops(tuple(ops))) if wanted else graph
@@ -57,7 +57,7 @@ def _behind(graph: Graph) -> Graph:
         source = decoded.get(op.inputs[0]) if _moves(op) else None
         if source is not None and not {"QuantizeLinear"} & readers.get(op.outputs[0], {"QuantizeLinear"}):
             moved = replace(op, outputs=(work.fresh(f"{op.outputs[0]}:moved"),))
-            quantize, numbers = _pair(work, op, moved.outputs[0], source)
+            quantize, numbers = pair(work, op, moved.outputs[0], source)
             made = [moved, quantize, replace(numbers, outputs=op.outputs)]
         if made[-1].kind == "DequantizeLinear" and work.scalar(made[-1].inputs[1]) is not None:
             decoded[made[-1].outputs[0]] = made[-1]
@@ -65,7 +65,7 @@ def _behind(graph: Graph) -> Graph:
     return with_unique_names(graph.with_ops(tuple(ops))) if len(ops) > len(graph.ops) else graph
 
 
-def _pair(work: Work, op: Op, source: str, like: Op) -> tuple[Op, Op]:
+def pair(work: Work, op: Op, source: str, like: Op) -> tuple[Op, Op]:
     """A pair for the numbers `source`, with the scale and zero point of one of its halves."""
     codes, numbers = (work.fresh(f"{source}:{what}") for what in ("codes", "numbers"))
     attributes = {name: value for name, value in like.attributes.items() if name == "axis"}

@@ -56,7 +56,7 @@ class Room:
     def target(self, tile: Tile, slot: int) -> Place:
         """Where a tile's results are."""
         return Place(self.output.base + slot * (self.output.size // self.places), tile[2].w,
-                     tile[2].size * self.plan.blocks, (("out", self.layer, slot),) * tile[1])
+                     tile[2].size * self.plan.place_lines, (("out", self.layer, slot),) * tile[1])
 
     def weights(self, slot: int, part: Span, piece: Span) -> Weights:
         """A piece of a part of a block's weight tiles.
@@ -111,8 +111,8 @@ class Images(Product):
         weights = self._room.weights(step.w_slot, step.k, (0, step.k[1]))
         params = weights.line + weights.tiles * plan.config.rows, weights.key
         actions: list[Callable[[], None]] = [partial(
-            epilogue, emitter, plan, params, self._accumulators.slot(step.slot), out.shifted(block), rect,
-            plan.blocks)]
+            epilogue, emitter, plan, params, self._accumulators.slot(step.slot),
+            out.shifted(block * plan.block_results), rect, plan.place_lines)]
         is_last = step.tile >= self._tiles - plan.blocks
         address = self._at.target + first * plan.target.image
         for start, size in falling(plan.blocks, LAST_BLOCKS) if is_last else [(0, plan.blocks)]:

@@ -3,11 +3,13 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+import numpy as np
+
 from kiwicha import ChipConfig
 from kiwicha.isa import ScaleMode, Unit
 
 from ...program.loops import Dim, nests, reductions
-from ..emitter import Emitter, result_fields, transfer
+from ..emitter import Emitter, result_fields, row_parts, transfer
 from ..geometry import Rect, Window, windows
 from .plan import ConvPlan
 
@@ -80,12 +82,15 @@ def store_output(emitter: Emitter, plan: ConvPlan, address: int, place: Place, r
     `blocks` are the first and the number of the blocks of channels to write; None for all.
     """
     first, count = blocks or (0, plan.blocks)
-    apart, start = plan.target, first * plan.config.columns
-    end = min(plan.layer.out_channels, (first + count) * plan.config.columns)
-    memory = address + region.y * apart.y + region.x * apart.x + start
-    transfer(emitter, Unit.STORE, memory, place.line + first, place.keys, end - start, plan.config.columns, [
-        (region.w, (apart.x, plan.blocks)), (region.h, (apart.y, place.width * plan.blocks)),
-        (len(place.keys), (apart.image, place.stride))])
+    apart, columns, element = plan.target, plan.config.columns, plan.layer.element
+    channels = min(plan.layer.out_channels, (first + count) * columns) - first * columns
+    memory = address + region.y * apart.y + region.x * apart.x
+    for block, size, segment in row_parts(plan.config, channels, element):
+        start = (first + block) * columns * np.dtype(element).itemsize
+        line = place.line + (first + block) * plan.block_results
+        transfer(emitter, Unit.STORE, memory + start, line, place.keys, size, segment, [
+            (region.w, (apart.x, plan.place_lines)), (region.h, (apart.y, place.width * plan.place_lines)),
+            (len(place.keys), (apart.image, place.stride))])
 
 
 def _inside(plan: ConvPlan, region: Rect) -> tuple[int, int, int, int]:
@@ -148,19 +153,20 @@ def unit(emitter: Emitter, plan: ConvPlan, source: Place, block: int, part: Weig
 
 
 def epilogue(emitter: Emitter, plan: ConvPlan, params: tuple[int, Hashable], slot: tuple[int, Hashable],
-             target: Place, out: Rect, blocks: int) -> None:
+             target: Place, out: Rect, lines: int) -> None:
     """Results of one block of output channels: scaled, clamped, pooled, to `target`, whose line is `out`'s first.
 
-    `blocks` is the number of lines per pixel of `target`.
+    `lines` is the number of lines per pixel of `target`.
     """
     layer, conv, images = plan.layer, plan.conv_rect(out), len(target.keys)
-    common = {"bias": 1, "scale_mode": ScaleMode.COLUMN, "param_line": params[0], **result_fields(layer)}
+    scale_mode = ScaleMode.NONE if layer.element == "int32" else ScaleMode.COLUMN
+    common = {"bias": 1, "scale_mode": scale_mode, "param_line": params[0], **result_fields(layer)}
     for y in windows(layer.pool, layer.conv_size, 0, out.y, out.h):
         for x in windows(layer.pool, layer.conv_size, 1, out.x, out.w):
-            pixels = _pixels(conv, out, y, x, target, blocks, images)
+            pixels = _pixels(conv, out, y, x, target, lines, images)
             for nest in nests(pixels, 2):
                 acc = (y.start - conv.y) * conv.w + x.start - conv.x
-                line = ((y.first - out.y) * target.width + x.first - out.x) * blocks
+                line = ((y.first - out.y) * target.width + x.first - out.x) * lines
                 emitter.add(
                     Unit.VECTOR, reads=[slot[1], params[1]], writes=target.keys,
                     a_line=slot[0] + acc + nest.offsets[0], out_line=target.line + line + nest.offsets[1],
@@ -169,6 +175,6 @@ def epilogue(emitter: Emitter, plan: ConvPlan, params: tuple[int, Hashable], slo
                     **nest.fields("out_stride", 1, (2, 3)), **common)
 
 
-def _pixels(conv: Rect, out: Rect, y: Window, x: Window, target: Place, blocks: int, images: int) -> list[Dim]:
-    return [(x.count, (x.step, blocks)), (y.count, (y.step * conv.w, target.width * blocks)),
+def _pixels(conv: Rect, out: Rect, y: Window, x: Window, target: Place, lines: int, images: int) -> list[Dim]:
+    return [(x.count, (x.step, lines)), (y.count, (y.step * conv.w, target.width * lines)),
             (images, (conv.size, target.stride))]

@@ -11,6 +11,7 @@ from kiwicha import ChipConfig
 from ...ir.layers import Layer
 from ...program.memory_map import ceil_div, column_parameters
 from ...program.packing import int8_parts
+from ..emitter import element_lines, is_clamped
 from ..geometry import Rect, Strides, bound, covered
 from ..product.spans import split
 
@@ -23,8 +24,8 @@ class ConvPlan:
 
     `fold` says which of the kernel's axes the host's arrangement of the input turned into channels: "", "x" or
     "yx"; `channels`, `size`, `kernel` and so on are those after that. The input is in memory as rows of `channels`
-    bytes, `source` apart (closer than they are long if folded); the output as rows of `layer.out_channels`,
-    `target` apart.
+    bytes, `source` apart (closer than they are long if folded); the output as rows of `layer.out_channels`
+    elements, `target` apart.
     """
     config: ChipConfig
     layer: Layer
@@ -44,7 +45,7 @@ class ConvPlan:
         layer = self.layer
         return (self.fold, self.channels, self.size, self.kernel, self.strides, self.dilations, self.pads,
                 self.source, self.target, layer.weights.shape, layer.conv_size, layer.out_size,
-                layer.pool, layer.clamp == (-128, 127), self.weight_tiles,
+                layer.pool, layer.element, is_clamped(layer), self.weight_tiles,
                 tuple(map(tuple, self.kept[:1] if self._alike else self.kept)))
 
     # The input.
@@ -111,9 +112,19 @@ class ConvPlan:
         """Blocks of output channels, as many as there are array columns in each."""
         return ceil_div(self.layer.out_channels, self.config.columns)
 
+    @cached_property
+    def block_results(self) -> int:
+        """Lines of a block's results at one place."""
+        return element_lines(self.config, self.layer.element)
+
+    @property
+    def place_lines(self) -> int:
+        """Lines of all results at one place."""
+        return self.blocks * self.block_results
+
     @property
     def out_lines(self) -> int:
-        return self.layer.out_size[0] * self.layer.out_size[1] * self.blocks
+        return self.layer.out_size[0] * self.layer.out_size[1] * self.place_lines
 
     def conv_rect(self, out: Rect) -> Rect:
         """What of the convolution the pooling windows of `out` cover."""
@@ -232,7 +243,8 @@ def plan_layer(config: ChipConfig, layer: Layer, from_host: bool, source: Stride
     Without `source` or `target`, input or output are alone in their memory.
     """
     (ky, kx), (sy, sx), (h, w) = layer.kernel, layer.strides, layer.conv_size
-    c, out = layer.channels, target or Strides.dense(layer.out_channels, layer.out_size)
+    c, element_bytes = layer.channels, np.dtype(layer.element).itemsize
+    out = target or Strides.dense(layer.out_channels * element_bytes, layer.out_size)
     plain = ConvPlan(config, layer, "", c, layer.size, layer.kernel, layer.strides, layer.dilations, layer.pads,
                      source or Strides.dense(c, layer.size), out)
     plans = [plain]

@@ -136,14 +136,15 @@ class Resident:
             for rect in rects:
                 conv = plan.conv_rect(rect)
                 start = (conv.y * plan.strides[0] * source.width + conv.x * plan.strides[1]) * plan.segments
-                out = ((rect.y + top) * target.width + rect.x + left) * plan.blocks
+                out = ((rect.y + top) * target.width + rect.x + left) * plan.place_lines
                 for block in range(plan.blocks):
                     line = self._weight_line[layer] + block * plan.block_lines
                     slot, key = accumulators.take(), self._key(layer, block)
                     unit(emitter, plan, source.images(first, count).shifted(start), block,
                          Weights(line, 0, plan.weight_tiles, key), slot, rect)
                     epilogue(emitter, plan, (line + plan.weight_tiles * self.config.rows, key), slot,
-                             target.images(first, count).shifted(out + block), rect, plan.blocks)
+                             target.images(first, count).shifted(out + block * plan.block_results), rect,
+                             plan.place_lines)
 
 
 def _cycles(plan: ConvPlan, rects: list[Rect], group: int) -> float:

@@ -124,14 +124,14 @@ class Streamed:
         groups = tiles // len(self._tiles)
         times = tiles if parts > self._slots else 1     # that the weights are loaded
         # With one place for tiles, nothing of the next is loaded, nor this one stored, while the array works.
-        alone = groups * (sum(inputs) + plan.blocks * sum(results)) - inputs[0] if self._places == 1 else 0
+        alone = groups * (sum(inputs) + plan.place_lines * sum(results)) - inputs[0] if self._places == 1 else 0
         first = inputs[0] + min(_FIRST_TILES, self._parts[0][1]) * config.rows
         return Effort(
             products=groups * plan.blocks * sum(products),
             loads=groups * sum(inputs) + times * (plan.weight_lines + parts * load_overhead(
                 memory_latency, (parts, self._slots))),
             epilogues=plan.blocks * (groups * sum(results) * taps * steps + tiles * VECTOR_OVERHEAD),
-            stores=groups * plan.blocks * sum(results), instructions=groups * self._least_instructions,
+            stores=groups * plan.place_lines * sum(results), instructions=groups * self._least_instructions,
             bus_bytes=config.bus_bytes, first=first + products[0] + alone, first_loads=first,
             first_products=products[0],
             tail=min(LAST_BLOCKS, plan.blocks) * results[-1] * (taps * steps + 1)).cycles
@@ -142,7 +142,7 @@ class Streamed:
         return {"accumulator lines": (conv_h * conv_w, self.config.accumulator_lines // 2),
                 "scratchpad lines for input": (plan.reach(0, conv_h) * plan.reach(1, conv_w) * plan.segments,
                                                self._input.size // self._places),
-                "scratchpad lines for results": (h * w * plan.blocks, self._output.size // self._places)}
+                "scratchpad lines for results": (h * w * plan.place_lines, self._output.size // self._places)}
 
     def _choose_tiles(self, plan: ConvPlan) -> list[Rect]:
         def fits(h: int, w: int) -> bool:

@@ -66,7 +66,8 @@ class Pointwise:
     @staticmethod
     def takes(config: ChipConfig, plan: ConvPlan | VectorPlan) -> bool:
         """Whether such a segment can have the layer: its results are of one place each, and lie without gaps."""
-        if config.rows != config.columns:
+        elements = ("int8",) if isinstance(plan, ConvPlan) else plan.image.elements
+        if config.rows != config.columns or {*elements, plan.layer.element} != {"int8"}:
             return False
         if isinstance(plan, ConvPlan):
             if plan.kernel != (1, 1) or plan.strides != (1, 1) or plan.pads != (0, 0) or plan.layer.pool:

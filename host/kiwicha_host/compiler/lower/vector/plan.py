@@ -12,8 +12,10 @@ from kiwicha.timing import word_lines
 
 from ...errors import CompileError
 from ...ir.layers import Pool, RowLayer, VectorLayer
+from ...ir.number_layers import NumberLayer
 from ...ir.row_layers import LayerNormLayer, RmsNormLayer, RotaryLayer, SoftmaxLayer, TopLayer
 from ...program.memory_map import ceil_div
+from ..emitter import Addresses
 from ..geometry import Rect, Strides, Window, bound, covered, windows
 
 __all__ = ["Box", "VectorPlan"]
@@ -45,6 +47,8 @@ class Box:
     words : the results are so many of these, of each place, and no codes
     constants : so many bytes in memory, behind the layer's tables, are for each place of an image; they come to
         the lines that it has besides
+    elements : of A, of B and of the result, by NumPy's names
+    lines : of a block of channels of each of these
     """
     images: int
     channels: int
@@ -59,6 +63,8 @@ class Box:
     row_results: int = 0
     words: int = 0
     constants: int = 0
+    elements: tuple[str, str, str] = ("int8", "int8", "int8")
+    lines: tuple[int, int, int] = (1, 1, 1)
 
     @property
     def taps(self) -> int:
@@ -88,14 +94,15 @@ class Box:
         if self.pool is not None or self.row_lines:
             return self
         images, channels, (h, w) = self.images, self.channels, self.size
-        views = [view for view in (self.source, self.second, self.target) if view is not None]
-        if w == 1 or all(view.x == channels for view in views):
+        views = [(view, np.dtype(element).itemsize) for view, element in zip(
+            (self.source, self.second, self.target), self.elements, strict=True) if view is not None]
+        if w == 1 or all(view.x == channels * size for view, size in views):
             channels, w = channels * w, 1
-            if h == 1 or all(view.y == channels for view in views):
+            if h == 1 or all(view.y == channels * size for view, size in views):
                 channels, h = channels * h, 1
-                if images == 1 or all(view.image == channels for view in views):
+                if images == 1 or all(view.image == channels * size for view, size in views):
                     channels, images = channels * images, 1
-        return Box(images, channels, (h, w), (h, w), self.source, self.second, self.target, None)
+        return replace(self, images=images, channels=channels, size=(h, w), out_size=(h, w))
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class VectorPlan:
         """Which switches a chip must have for it."""
         if isinstance(self.layer, TopLayer):
             return ("top_k",)
-        return ("functions",) if isinstance(self.layer, RowLayer) else ()
+        return ("functions",) if isinstance(self.layer, RowLayer | NumberLayer) else ()
 
     def box(self, images: int) -> Box:
         """What it does for so many images."""
@@ -156,6 +163,10 @@ class VectorPlan:
             return box
         return replace(box, passes=passes, row_lines=words * word_lines(self.config), row_results=results)
 
+    def addresses(self, at: Addresses) -> Addresses:
+        """Where it and its operands are, of a layer that is at `at`."""
+        return at
+
     def factor(self, places: int) -> np.float32:
         """The factor of a result whose window has so many places in A."""
         layer = self.layer
@@ -166,7 +177,7 @@ class VectorPlan:
 
     @property
     def _tables(self) -> list[np.ndarray]:
-        return [table for table in (self.layer.a_table, self.layer.b_table) if table is not None]
+        return [table for table in (self.layer.a_table, self.layer.b_table) if table is not None and table.size]
 
     @property
     def weight_bytes(self) -> int:
@@ -188,5 +199,5 @@ class VectorPlan:
 
     def packed(self) -> np.ndarray:
         """Tables A and B as lines, uint8 [weight_lines, line_bytes]."""
-        tables = [table.view(np.uint8) for table in self._tables]
+        tables = [np.zeros(0, np.uint8), *(table.view(np.uint8) for table in self._tables)]
         return np.concatenate(tables).reshape(-1, self.config.line_bytes)

@@ -3,13 +3,15 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from kiwicha import ChipConfig
 from kiwicha.isa import Unit
 from kiwicha.timing import word_lines
 
 from ...errors import CompileError
 from ...program.memory_map import ceil_div
-from ..emitter import Addresses, Emitter, TooLarge, load_lines, transfer
+from ..emitter import Addresses, Emitter, TooLarge, load_lines, row_parts, transfer
 from ..geometry import Rect, Strides
 from . import tiles
 from .kinds import work_of
@@ -46,7 +48,8 @@ class StreamedVector:
 
     def emit(self, emitter: Emitter, images: int, at: Sequence[Addresses]) -> None:
         """Instructions for `images` images."""
-        [plan], [own] = self.plans, at
+        [plan] = self.plans
+        own = plan.addresses(at[0])
         box = plan.box(images)
         tiling = tiles.choose(self.config, box, self._room, self._memory_latency)
         moved = _Tiles(emitter, plan, box, tiling, self.first, own)
@@ -71,9 +74,9 @@ class _Tiles:
     def __init__(self, emitter: Emitter, plan: VectorPlan, box: Box, tiling: Tiling, layer: int, at: Addresses):
         config = plan.config
         self._emitter, self._layer, self._apart = emitter, layer, word_lines(config)
-        self._line_bytes, self._constants = config.line_bytes, at.weights + plan.resident_lines * config.line_bytes
+        self._config, self._constants = config, at.weights + plan.resident_lines * config.line_bytes
         self.slots = tiling.slots
-        self._box, self._at, self._columns = box, at, config.columns
+        self._box, self._at = box, at
         self._b_offset, self._in = tiling.a_lines(box), tiling.a_lines(box) + tiling.b_lines(box)
         self._out, self._rows = tiling.out_lines(box), tiling.row_lines(box)
 
@@ -94,15 +97,15 @@ class _Tiles:
 
     def load(self, tile: Tile, number: int) -> None:
         (line, keys), at, box = self.input(number), self._at, self._box
-        self._move(Unit.LOAD, tile, at.source, box.source, tile.needed, line, keys)
+        self._move(Unit.LOAD, 0, tile, at.source, box.source, tile.needed, line, keys)
         if box.second is not None:
             beside = Rect(tile.out.y, tile.out.x, *box.beside(tile.out.h, tile.out.w))
-            self._move(Unit.LOAD, tile, at.second, box.second, beside, line + self._b_offset, keys)
+            self._move(Unit.LOAD, 1, tile, at.second, box.second, beside, line + self._b_offset, keys)
         if box.constants:
             apart = replace(Strides.dense(box.constants, box.size), image=0)
             self._transfer(Unit.LOAD, tile, self._constants, apart, tile.out, self.row_lines(number),
                            [row_key(self, self._layer, number, index) for index in range(2)], box.constants,
-                           self._line_bytes)
+                           self._config.line_bytes)
 
     def store(self, tile: Tile, number: int) -> None:
         (line, key), words = self.output(number), self._box.words
@@ -110,20 +113,29 @@ class _Tiles:
             self._transfer(Unit.STORE, tile, self._at.target, self._box.target, tile.out, self.row_lines(number),
                            [row_key(self, self._layer, number, 0)], 4 * words, 4, self._apart)
         else:
-            self._move(Unit.STORE, tile, self._at.target, self._box.target, tile.out, line, [key])
+            self._move(Unit.STORE, 2, tile, self._at.target, self._box.target, tile.out, line, [key])
 
-    def _move(self, unit: Unit, tile: Tile, base: int, apart: Strides, rect: Rect, line: int,
+    def _move(self, unit: Unit, which: int, tile: Tile, base: int, apart: Strides, rect: Rect, line: int,
               keys: Sequence[Hashable]) -> None:
-        """The blocks of channels of a tile's images in `rect`, between memory and the lines from `line` on."""
-        block, blocks = tile.blocks
-        start = block * self._columns
-        end = min(self._box.channels, start + blocks * self._columns)
-        self._transfer(unit, tile, base + start, apart, rect, line, keys, end - start, self._columns)
+        """The blocks of channels of a tile's images in `rect`, between memory and the lines from `line` on.
+
+        `which` of A, B and the result they are, 0 to 2.
+        """
+        (first, blocks), columns, apart_lines = tile.blocks, self._config.columns, self._box.lines[which]
+        element = self._box.elements[which]
+        channels = min(self._box.channels, (first + blocks) * columns) - first * columns
+        for block, size, segment in row_parts(self._config, channels, element):
+            start = (first + block) * columns * np.dtype(element).itemsize
+            self._transfer(unit, tile, base + start, apart, rect, line + block * apart_lines, keys, size, segment,
+                           lines=blocks * apart_lines)
 
     def _transfer(self, unit: Unit, tile: Tile, base: int, apart: Strides, rect: Rect, line: int,
-                  keys: Sequence[Hashable], size: int, segment: int, segment_lines: int = 1) -> None:
-        """`size` bytes of each place, `segment` of them in a line."""
-        (first, images), lines = tile.images, ceil_div(size, segment) * segment_lines
+                  keys: Sequence[Hashable], size: int, segment: int, segment_lines: int = 1, lines: int = 0
+                  ) -> None:
+        """`size` bytes of each place, `segment` of them in a line; places are so many `lines` apart, or follow
+        each other."""
+        first, images = tile.images
+        lines = lines or ceil_div(size, segment) * segment_lines
         address = base + first * apart.image + rect.y * apart.y + rect.x * apart.x
         transfer(self._emitter, unit, address, line, keys, size, segment, [
             (rect.w, (apart.x, lines)), (rect.h, (apart.y, rect.w * lines)),

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
+import numpy as np
+
 from kiwicha import ChipConfig
 
 from ...program.loops import Dim
@@ -41,10 +43,11 @@ class Tile:
         """The results of some windows: counts, and lines of A, of the result and of B from one to the next."""
         blocks, out, needed = self.blocks[1], self.out, self.needed
         h, w = box.beside(out.h, out.w)
-        return [(blocks, (1, 1, 1)),
-                (x.count, (x.step * blocks, blocks, blocks if w == out.w else 0)),
-                (y.count, (y.step * needed.w * blocks, out.w * blocks, w * blocks if h == out.h else 0)),
-                (self.images[1], (needed.size * blocks, out.size * blocks, h * w * blocks))]
+        a, b, lines = (blocks * lines for lines in box.lines)
+        return [(blocks, (box.lines[0], box.lines[2], box.lines[1])),
+                (x.count, (x.step * a, lines, b if w == out.w else 0)),
+                (y.count, (y.step * needed.w * a, out.w * lines, w * b if h == out.h else 0)),
+                (self.images[1], (needed.size * a, out.size * lines, h * w * b))]
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,17 @@ class Tiling:
 
     def a_lines(self, box: Box) -> int:
         """Lines of a tile's operand A."""
-        return self.images * self.blocks * box.most_covered(self.h, self.w)
+        return self.images * self.blocks * box.most_covered(self.h, self.w) * box.lines[0]
 
     def b_lines(self, box: Box) -> int:
         """Lines of a tile's operand B, if that is not A."""
-        return 0 if box.second is None else self.images * self.blocks * prod(box.beside(self.h, self.w))
+        if box.second is None:
+            return 0
+        return self.images * self.blocks * prod(box.beside(self.h, self.w)) * box.lines[1]
 
     def out_lines(self, box: Box) -> int:
-        """Lines of a tile's results, if these are codes."""
-        return 0 if box.words else self.steps
+        """Lines of a tile's results, if these are no results of rows."""
+        return 0 if box.words else self.steps * box.lines[2]
 
     @property
     def steps(self) -> int:
@@ -126,13 +131,12 @@ def _cycles(config: ChipConfig, box: Box, tiling: Tiling, runs: tuple[int, int],
     (height, width), blocks = box.out_size, ceil_div(box.channels, config.columns)
     parts = ceil_div(height, tiling.h), ceil_div(width, tiling.w)
     tiles = ceil_div(box.images, tiling.images) * ceil_div(blocks, tiling.blocks) * prod(parts)
-    load = _transfer(config, box, tiling, box.source, tiling.a_lines(box), config.reads_in_flight, memory_latency)
+    load = _transfer(config, box, tiling, 0, box.source, tiling.a_lines(box), memory_latency)
     if box.second is not None:
-        load += _transfer(config, box, tiling, box.second, tiling.b_lines(box), config.reads_in_flight,
-                          memory_latency)
+        load += _transfer(config, box, tiling, 1, box.second, tiling.b_lines(box), memory_latency)
     if box.constants:
         load += tiling.row_lines(box) * max(1.0, config.line_bytes / config.bus_bytes)
-    store = _transfer(config, box, tiling, box.target, tiling.steps, config.writes_in_flight, memory_latency)
+    store = _transfer(config, box, tiling, 2, box.target, tiling.steps * box.lines[2], memory_latency)
     # Windows that differ are instructions of their own, and each walks along two dimensions.
     counts = sorted((tiling.images, tiling.blocks, tiling.h, tiling.w))
     apart = box.pool or (box.second is not None and bool(box.second.y) != bool(box.second.x))
@@ -148,15 +152,20 @@ def _cycles(config: ChipConfig, box: Box, tiling: Tiling, runs: tuple[int, int],
     return tiles * max(load + waiting, vector, store) + load + memory_latency + store
 
 
-def _transfer(config: ChipConfig, box: Box, tiling: Tiling, apart: Strides, lines: int, in_flight: int,
+def _transfer(config: ChipConfig, box: Box, tiling: Tiling, which: int, apart: Strides, lines: int,
               memory_latency: int) -> float:
-    """About how many cycles the transfer of a tile's lines takes: short rows wait for the memory."""
-    row = min(tiling.blocks * config.columns, box.channels)
-    places = lines // tiling.blocks
-    rows = places
-    if apart.x == row and row % min(row, config.columns) == 0:
+    """About how many cycles the transfer of a tile's lines takes: short rows wait for the memory.
+
+    `which` of A, B and the result it is, 0 to 2.
+    """
+    in_flight = config.writes_in_flight if which == 2 else config.reads_in_flight
+    size = np.dtype(box.elements[which]).itemsize
+    row = min(tiling.blocks * config.columns, box.channels) * size
+    rows = places = lines // (tiling.blocks * box.lines[which])
+    if apart.x == row and row % min(row, config.columns * size) == 0:
         rows = ceil_div(places, tiling.w)
         if apart.y == row * tiling.w:
             rows = ceil_div(places, tiling.w * tiling.h)
     waiting = (memory_latency + _BURST_CYCLES) / in_flight
-    return max(lines * max(1.0, config.columns / config.bus_bytes), rows * waiting)
+    beats = config.columns * size / box.lines[which] / config.bus_bytes
+    return max(lines * max(1.0, beats), rows * waiting)

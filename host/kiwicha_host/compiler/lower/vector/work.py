@@ -12,7 +12,7 @@ from ..emitter import Emitter, result_fields
 from .plan import Box, VectorPlan
 from .tiles import Tile
 
-__all__ = ["Room", "Work", "bits"]
+__all__ = ["Room", "Work", "bits", "scaled"]
 
 
 class Room(Protocol):
@@ -47,12 +47,14 @@ class Work:
     def tables(self) -> dict[str, int]:
         """Fields of a VECTOR that say which tables are loaded: all that there are, by the first one."""
         loaded, self._tables_loaded = self._tables_loaded, True
-        return {} if loaded else {"load_a": 1, "load_b": int(self.plan.layer.b_table is not None),
-                                "table_line": self.constants}
+        a, b = (int(table is not None and table.size > 0)
+                for table in (self.plan.layer.a_table, self.plan.layer.b_table))
+        return {} if loaded or not (a or b) else {"load_a": a, "load_b": b, "table_line": self.constants}
 
     def compute(self, tile: Tile, number: int) -> None:
         """A VECTOR for each rectangle of results whose windows are alike, or several."""
-        box, blocks, out = self._box, tile.blocks[1], tile.out
+        box, out = self._box, tile.out
+        a_blocks, _, blocks = (tile.blocks[1] * lines for lines in box.lines)
         (a_line, keys), (out_line, out_key) = self.room.input(number), self.room.output(number)
         b_line = a_line
         if box.second is not None:
@@ -60,15 +62,15 @@ class Work:
             keys = [*keys, *b_keys]
         for y in box.windows(0, out.y, out.h):
             for x in box.windows(1, out.x, out.w):
-                a_first = ((y.start - tile.needed.y) * tile.needed.w + x.start - tile.needed.x) * blocks
+                a_first = ((y.start - tile.needed.y) * tile.needed.w + x.start - tile.needed.x) * a_blocks
                 first = ((y.first - out.y) * out.w + x.first - out.x) * blocks
                 for nest in nests(tile.dims(box, y, x), 2, any_order=True):
                     a, result, b = nest.offsets
                     self.emitter.add(
                         Unit.VECTOR, reads=keys, writes=[out_key],
                         a_line=a_line + a_first + a, out_line=out_line + first + result, b_line=b_line + b,
-                        count0=x.taps, a_stride0=x.tap_step * blocks,
-                        count1=y.taps, a_stride1=y.tap_step * tile.needed.w * blocks,
+                        count0=x.taps, a_stride0=x.tap_step * a_blocks,
+                        count1=y.taps, a_stride1=y.tap_step * tile.needed.w * a_blocks,
                         **nest.counts((2, 3)), **nest.fields("a_stride", 0, (2, 3)),
                         **nest.fields("out_stride", 1, (2, 3)), **nest.fields("b_stride", 2, (2, 3)),
                         **self._function(y.taps * x.taps), **self.tables())
@@ -77,9 +79,12 @@ class Work:
         """What of a VECTOR says what is computed of windows with so many places."""
         layer, factor = self.plan.layer, self.plan.factor(places)
         fields = {"a_source": Source.TABLE, "b_use": layer.b_use, "reduce": layer.reduce, **result_fields(layer)}
-        if factor != 1 and layer.b_use != OperandUse.MULTIPLY:
-            fields |= {"scale_mode": ScaleMode.SCALAR, "scale": bits(factor)}
-        return fields
+        return fields if factor == 1 or layer.b_use == OperandUse.MULTIPLY else fields | scaled(factor)
+
+
+def scaled(factor: np.floating) -> dict[str, int]:
+    """What of a VECTOR says that results are multiplied by `factor`."""
+    return {"scale_mode": ScaleMode.SCALAR, "scale": bits(factor)}
 
 
 def bits(number: np.floating) -> int:

@@ -1,0 +1,57 @@
+"""Numbers become codes before they are moved, or the largest of them chosen, rather than after that.
+
+Quantizers that write a QuantizeLinear nowhere but before products leave numbers between a product and, say,
+MaxPool, Flatten or Concat. The same codes come out, and a product with a QuantizeLinear behind makes them itself.
+"""
+
+from dataclasses import replace
+
+from ..ir.graph import Graph, Op, with_unique_names
+from .codes import Work
+from .fold_moves import on_codes
+from .pairs_around_moves import pair
+
+__all__ = ["codes_before_moves"]
+
+
+def codes_before_moves(graph: Graph) -> Graph:
+    """The graph with a pair of QuantizeLinear and DequantizeLinear before what moves numbers to a QuantizeLinear,
+    if nothing else needs them, moved or not."""
+    work, wanted = Work(graph), dict[str, Op]()     # moves by name: the QuantizeLinear behind them
+    for op in reversed(graph.ops):
+        quantize = wanted.get(op.name, op)
+        if quantize.kind != "QuantizeLinear" or work.scalar(quantize.inputs[1]) is None:
+            continue
+        for name in _moved(op) if op is not quantize else op.inputs[:1]:
+            move = work.maker(name)
+            if move is not None and _is_move(work, move) and work.reads(move.outputs[0]) == 1 and any(
+                    _is_left(work, source) for source in _moved(move)):
+                wanted[move.name] = quantize
+    if not wanted:
+        return graph
+    ops = list[Op]()
+    for op in graph.ops:
+        if op.name in wanted:
+            count = len(_moved(op))
+            inputs = list(op.inputs)
+            for index in (index for index in range(count) if _is_left(work, op.inputs[index])):
+                ops += pair(work, op, op.inputs[index], wanted[op.name])
+                inputs[index] = ops[-1].outputs[0]
+            op = replace(op, inputs=tuple(inputs))
+        ops.append(op)
+    return with_unique_names(graph.with_ops(tuple(ops)))
+
+
+def _is_move(work: Work, op: Op) -> bool:
+    return op.kind == "Concat" or on_codes(work, op) is not None
+
+
+def _moved(op: Op) -> tuple[str, ...]:
+    """What of its inputs an operator moves."""
+    return op.inputs if op.kind == "Concat" else op.inputs[:1]
+
+
+def _is_left(work: Work, name: str) -> bool:
+    """Whether nothing else needs these numbers, and they come from no codes."""
+    maker = work.maker(name)
+    return maker is not None and maker.kind != "DequantizeLinear" and work.reads(name) == 1

@@ -1,0 +1,235 @@
+"""Numbers between codes on the chip: nets with a QuantizeLinear before products alone, and what comes between."""
+
+import numpy as np
+import pytest
+from code_nets import DTYPES, Between, onnxruntime_says
+from layer_reference import run_layers
+from onnx import TensorProto, helper
+from onnxruntime.quantization import QuantType
+from test_softmax import CHIPS as OTHERS
+
+from bench import float_nets
+from bench.cycles import chip
+from kiwicha import ChipConfig
+from kiwicha_host import load_model, open_device
+from kiwicha_host.compiler import CompileError
+from kiwicha_host.compiler.ir.number_layers import NumberLayer
+from kiwicha_host.compiler.legalize.to_layers import to_layers
+from kiwicha_host.compiler.optimize import optimize
+
+#: The second: a block of columns of words is one and a half lines.
+CHIPS = [*OTHERS, ChipConfig(name="halves", rows=3, columns=6, bus_width=128, scratchpad_banks=4, bank_lines=512,
+                             accumulator_lines=64, vector_lanes=2, functions=True)]
+NETS = {"residual": lambda: float_nets.resnet(widths=(8, 12)), "inverted": lambda: float_nets.mobilenet(2),
+        "concatenated": float_nets.dense, "fire": float_nets.fire, "plain": lambda: float_nets.vgg(softmax=False)}
+
+
+def before_products(model, folder, kind=QuantType.QInt8, **options):
+    """`model` with a QuantizeLinear nowhere but before its products."""
+    return float_nets.quantized(
+        model, folder, op_types_to_quantize=["Conv", "Gemm", "MatMul"], activation_type=kind, extra_options={
+            "OpTypesToExcludeOutputQuantization": sorted({node.op_type for node in model.graph.node})}, **options)
+
+
+def close(got, expected):
+    """Equal but for some elements, where a number near a half became the next code."""
+    off = np.abs(got - expected) > 1e-5 * np.abs(expected).max()
+    assert off.mean() < 0.1 and np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", [QuantType.QInt8, QuantType.QUInt8], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("net", NETS)
+def test_networks_quantized_before_products(net, per_channel, kind, tmp_path):
+    """All on the chip, as a page of numpy says, and near ONNX Runtime."""
+    model = NETS[net]()
+    file = before_products(model, tmp_path, kind, per_channel=per_channel)
+    x = float_nets.random_inputs(model, np.random.default_rng(3), 3)
+    [expected] = run_layers(to_layers(optimize(file)), x).values()
+    with load_model(file, "wide", "golden", strict=True) as loaded:
+        [got] = loaded.run(x).values()
+    np.testing.assert_array_equal(got, expected)
+    close(got, onnxruntime_says(file, x)[0])
+
+
+@pytest.mark.parametrize("net", ["plain", "fire"])
+def test_moves_of_codes_need_no_functions(net, tmp_path):
+    model = NETS[net]()
+    file = before_products(model, tmp_path)
+    with load_model(file, "tiny", "golden", strict=True) as loaded:
+        x = float_nets.random_inputs(model, np.random.default_rng(4), 2)
+        close(next(iter(loaded.run(x).values())), onnxruntime_says(file, x)[0])
+
+
+@pytest.mark.parametrize("config", CHIPS, ids=lambda config: config.name)
+@pytest.mark.parametrize("net", ["residual", "concatenated"])
+def test_on_chips_of_many_shapes(net, config, tmp_path):
+    model = NETS[net]()
+    file = before_products(model, tmp_path, per_channel=True)
+    x = float_nets.random_inputs(model, np.random.default_rng(5), 2)
+    [expected] = run_layers(to_layers(optimize(file)), x).values()
+    with load_model(file, config, "golden", strict=True) as loaded:
+        np.testing.assert_array_equal(next(iter(loaded.run(x).values())), expected)
+
+
+def floats(net, *outputs):
+    model = net.model(*outputs)
+    for item in model.graph.output:
+        item.CopyFrom(helper.make_tensor_value_info(item.name, TensorProto.FLOAT, None))
+    return model
+
+
+class Products(Between):
+    """Numbers of products of random codes."""
+
+    def decoded(self, *shape, axis=0):
+        scale = np.float32(self.rng.uniform(0.001, 0.01, shape[axis]))
+        return self("DequantizeLinear", self.rng.integers(-127, 128, shape, np.int8), scale,
+                    np.zeros(shape[axis], np.int8), axis=axis)
+
+    def product(self, name="x", outputs=5, *bias):
+        channels = self.shapes[name][1]
+        return self("Conv", self.numbers(name), self.decoded(outputs, channels, 3, 3), *bias, pads=[1, 1, 1, 1])
+
+    def ended(self, name):
+        """The model that makes codes of numbers, of which they use the whole range."""
+        [numbers] = onnxruntime_says(floats(self, name), self.x())
+        low, high = min(0, numbers.min()), max(0, numbers.max())
+        scale = np.float32((high - low) / 255)
+        return self.model(self.codes(name, scale, np.rint(np.iinfo(self.dtype).min - low / scale)))
+
+    def x(self, count=3):
+        rng = np.random.default_rng(count)
+        return {name: rng.integers(0, 256, (count, *shape[1:])).astype(np.uint8).view(self.dtype)
+                for name, shape in self.shapes.items()}
+
+
+def agrees(net, made, *, config="wide", layers=None):
+    """Codes of the numbers `made` are what a page of numpy says, and hardly ever those next to ONNX Runtime's."""
+    model, x = net.ended(made), net.x()
+    graph = to_layers(optimize(model))
+    if layers is not None:
+        assert sum(isinstance(layer, NumberLayer) for layer in graph.layers) == layers
+    [expected], [says] = run_layers(graph, x).values(), onnxruntime_says(model, x)
+    with load_model(model, config, "golden", strict=True) as loaded:
+        [got] = loaded.run(x).values()
+    np.testing.assert_array_equal(got, expected)
+    assert len(np.unique(says)) > min(10, says.size / 8)
+    off = np.abs(got.astype(int) - says)
+    assert off.max() <= 1 and off.mean() < 0.005, off.mean()
+
+
+FUNCTIONS = {
+    "sigmoid": lambda net, x: net("Sigmoid", x), "tanh": lambda net, x: net("Tanh", x),
+    "silu": lambda net, x: net("Mul", x, net("Sigmoid", x)), "hard swish": lambda net, x: net("HardSwish", x),
+    "hard sigmoid": lambda net, x: net("HardSigmoid", x, alpha=0.3, beta=0.4),
+    "leaky": lambda net, x: net("LeakyRelu", x, alpha=0.2), "neg": lambda net, x: net("Neg", x),
+    "exp": lambda net, x: net("Exp", net("Neg", net("Relu", x))), "relu": lambda net, x: net("Relu", x),
+    "reciprocal": lambda net, x: net("Reciprocal", net("Clip", x, np.float32(0.5))),
+    "clip": lambda net, x: net("Clip", net("Mul", x, x), np.float32(0.25), np.float32(3)),
+    "quick gelu": lambda net, x: net("QuickGelu", x, domain="com.microsoft"),
+    "constant": lambda net, x: net("Add", np.float32(0.5), net("Mul", x, np.float32(2))),
+    "from a constant": lambda net, x: net("Sub", np.float32(1), net("Div", x, np.float32(3))),
+    "each channel": lambda net, x: net("Sub", net("Mul", x, net.weights(5, 1, 1)), net.weights(1, 5, 1, 1)),
+    "pooled": lambda net, x: net("MaxPool", net("Sigmoid", x), kernel_shape=[3, 2], strides=[2, 1]),
+    "rows": lambda net, x: net("Reshape", net("Transpose", net("Tanh", x), perm=[0, 2, 3, 1]), np.array([0, -1, 5])
+                               ),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_functions_of_products(function, dtype):
+    net = Products(dtype, x=["N", 3, 5, 4])
+    agrees(net, FUNCTIONS[function](net, net.product()))
+
+
+@DTYPES
+@pytest.mark.parametrize("kind", ["Add", "Sub", "Mul"])
+def test_two_tensors(kind, dtype):
+    """Both of products, or one of codes; of the latter, also one for all places."""
+    for other in ("y", "z"):
+        net = Products(dtype, x=["N", 3, 5, 4], y=["N", 5, 5, 4], z=["N", 5, 1, 1])
+        agrees(net, net(kind, net.product(), net.numbers(other)))
+    if kind != "Sub":
+        net = Products(dtype, x=["N", 3, 5, 4], y=["N", 4, 5, 4])
+        agrees(net, net(kind, net.product(), net.product("y")), layers=1)
+        net = Products(dtype, x=["N", 3, 5, 4])
+        both = net.product()
+        agrees(net, net(kind, both, both), layers=1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (7, 7), (5, 8), (1, 13)], ids=str)
+def test_global_averages(size):
+    net = Products(np.uint8, x=["N", 3, *size])
+    agrees(net, net("GlobalAveragePool", net.product(outputs=12)))
+
+
+def test_limits_come_after_functions():
+    """And a QuantizeLinear after a factor: none joins a layer that has more to do."""
+    net = Products(np.uint8, x=["N", 3, 5, 4])
+    agrees(net, net("Clip", net("Exp", net("Neg", net("Relu", net.product()))), np.float32(0.3), np.float32(0.7)))
+
+
+def test_numbers_that_several_need():
+    """As numbers and as codes, also of two scales; the model gives both."""
+    net = Products(np.int8, x=["N", 3, 5, 4])
+    numbers = net("Relu", net.product(outputs=3))
+    first, second = net.codes(numbers, 0.02), net.codes(numbers, 0.05, 0)
+    third = net.codes(net("Add", numbers, net("DequantizeLinear", first, np.float32(0.02), np.int8(5))), 0.03)
+    model, x = net.model(first, second, third), net.x()
+    with load_model(model, "wide", "golden", strict=True) as loaded:
+        for got, expected in zip(loaded.run(x).values(), onnxruntime_says(model, x), strict=True):
+            assert (np.abs(got.astype(int) - expected) <= 1).all() and (got != expected).mean() < 0.01
+
+
+@pytest.mark.parametrize("config", ["tiny", "wide"])
+def test_numbers_for_the_user(config):
+    """A product's last numbers are the chip's, on any chip; what comes behind them is the host's."""
+    net = Products(np.uint8, x=["N", 3, 5, 4])
+    made = net.product()
+    model, x = floats(net, made, net("Softplus", made), net("Add", made, made)), net.x()
+    with load_model(model, config, "golden") as loaded:
+        for got, expected in zip(loaded.run(x).values(), onnxruntime_says(model, x), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+        assert [row.op for row in loaded.placement if row.place == "host"] == ["Softplus", "Add"]
+
+
+def test_integers_for_the_user():
+    net = Products(np.uint8, x=["N", 3, 5, 4])
+    sums = net("ConvInteger", "x", net.rng.integers(-128, 128, (5, 3, 2, 2)).astype(np.int8), np.uint8(7))
+    model = net.model(sums)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT32
+    x = net.x()
+    with load_model(model, "tiny", "golden", strict=True) as loaded:
+        np.testing.assert_array_equal(loaded.run(x)[sums], onnxruntime_says(model, x)[0])
+
+
+def test_a_bias_of_numbers_needs_functions():
+    net = Products(np.uint8, x=["N", 3, 5, 4])
+    model, x = floats(net, net.product("x", 5, net.weights(5))), net.x()
+    for config, host in (("wide", []), ("tiny", ["Cast+Mul+Add"])):
+        with load_model(model, config, "golden") as loaded:
+            [got] = loaded.run(x).values()
+            assert [row.op for row in loaded.placement if row.place == "host"] == host
+        np.testing.assert_allclose(got, onnxruntime_says(model, x)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_chips_without_functions_say_so():
+    net = Products(np.uint8, x=["N", 3, 5, 4])
+    with pytest.raises(CompileError, match="Sigmoid 'Sigmoid3': layer 'Sigmoid3' needs a chip with functions"):
+        load_model(net.ended(net("Sigmoid", net.product())), "tiny", "golden", strict=True)
+
+
+def test_on_the_compiled_chip(tmp_path):
+    """What waits for what shows there alone: the golden machine runs one instruction after the other."""
+    net = Products(np.uint8, x=["N", 3, 5, 4], y=["N", 5, 5, 4])
+    x = net("Add", net("Mul", net.product(), net("Sigmoid", net.product())), net.numbers("y"))
+    models = [(net.ended(x), net.x(2))]
+    model = NETS["residual"]()
+    models.append((before_products(model, tmp_path), float_nets.random_inputs(model, np.random.default_rng(6), 2)))
+    with open_device("verilated", config=chip("tiny+functions+indices"), latency=30) as device:
+        for model, x in models:
+            [expected] = run_layers(to_layers(optimize(model)), x).values()
+            with load_model(model, device=device, strict=True) as loaded:
+                np.testing.assert_array_equal(next(iter(loaded.run(x).values())), expected)
