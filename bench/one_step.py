@@ -5,8 +5,8 @@ scales and zero points, of int8 and of uint8 codes in turn. Simple scales are wh
 results are at halves; equal ones are one random number, as ONNX Runtime's quantizer gives them to AveragePool. A
 softmax's result has a scale of 1/512 to 1/64, a norm's one of 1/64 to 1/16, and simple ones are 1 / n. A batch
 normalization has a gain, a bias and a mean for each channel, random or multiples of 1/32. A product's result has a
-scale of 50 to 1000 times those of its operands, of which one has 200 rows and the other 100 columns; so has that of
-such a product plus codes, or of a function of one, without a QuantizeLinear between.
+scale of 50 to 1000 times those of its operands, of which one has 200 rows and the other 100 columns; so has
+such a product plus codes, or a function of one, without a QuantizeLinear between.
 """
 
 from typing import NamedTuple
@@ -93,7 +93,7 @@ def _case(rng: np.random.Generator, name: str, dtype: type, kind: str
     codes = np.arange(256).astype(np.uint8).view(dtype)
     arrays = {"x": np.repeat(codes, 256), "y0": np.tile(codes, 256)} if two else {
         "x": rng.integers(info.min, info.max, (200, *shape) if op in _PRODUCTS else shape, dtype, endpoint=True)}
-    shapes = {item: shape for item in arrays}
+    shapes = dict.fromkeys(arrays, shape)
     if attributes.get("then") == "Add":
         shapes["r"], names = (100,), [*names, "s2", "z2"]
         arrays["r"] = rng.integers(info.min, info.max, (200, 100), dtype, endpoint=True)
