@@ -19,7 +19,7 @@ from ..ir.number_layers import NumberLayer
 from ..passes.fold_averages import SOFTMAX
 from ..passes.fold_channels import CHANNELWISE
 from ..passes.fold_qdq import BIASED
-from ..passes.integer_products import OF_SUMS, TRANSPOSED
+from ..passes.integer_products import BETWEEN, MOVES, OF_SUMS, TRANSPOSED
 from ..passes.repeats import REPEAT
 from . import fused, moves, pooling, resample, top
 from .channels import channelwise
@@ -169,7 +169,7 @@ class LayerBuilder:
                 raise node.error(f"computes with numbers of a product's, not with codes; {_RULES}")
             if not value.quantized and value.element == "int8" and node.op != "QuantizeLinear":
                 raise node.error("needs int8 or uint8 codes; put a QuantizeLinear before it")
-        elif value.element != "int8" and node.op not in _REORDERS:
+        elif value.element != "int8" and node.op not in MOVES:
             raise node.error(f"{NUMBERS}, not codes; {_RULES}")
         return value
 
@@ -380,9 +380,7 @@ OF_NUMBERS = (*JOINS, *NUMBER_FUNCTIONS, "GlobalAveragePool")
 #: Their results are sums.
 _INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", TRANSPOSED)
 #: Those that take numbers of the chip's.
-_OF_NUMBERS = (*OF_NUMBERS, "Clip", "Concat", "MaxPool", "QuantizeLinear", "Relu")
-#: What moves no element from one place of memory to another.
-_REORDERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
+_OF_NUMBERS = (*BETWEEN, "QuantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
           "constants, MaxPool, averages, softmax, layer and RMS normalization, functions of one tensor or of its "
           "channels, sums and products of two, what moves elements, and what finds the largest")

@@ -9,17 +9,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..ir.graph import Graph, Op, with_unique_names
-from .biases import exact_bias
+from .biases import bias_of, exact_bias
 from .codes import Codes, Work, is_sound
 from .fold_qdq import is_plain
 from .remove_dead import remove_dead
 
-__all__ = ["OF_SUMS", "TRANSPOSED", "integer_products"]
+__all__ = ["BETWEEN", "MOVES", "OF_SUMS", "TRANSPOSED", "integer_products"]
 
 #: What makes numbers of sums: its ``ops`` add a bias, multiply by a scale, or both.
 OF_SUMS = "kiwicha.NumbersOfSums"
 #: A ConvTranspose of integers. Its inputs are ConvInteger's, and what ``ops`` need.
 TRANSPOSED = "kiwicha.ConvTransposeInteger"
+#: What moves no number of the chip's from one place of memory to another.
+MOVES = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
+#: What the chip computes with numbers, if codes become of these.
+BETWEEN = ("Add", "Clip", "Concat", "Div", "Exp", "GlobalAveragePool", "HardSigmoid", "HardSwish", "LeakyRelu",
+           "MaxPool", "Mul", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sub", "Swish", "Tanh",
+           "com.microsoft.QuickGelu")
 #: Kinds of products, and those of integers.
 _KINDS = {"Conv": "ConvInteger", "ConvTranspose": TRANSPOSED, "Gemm": "MatMulInteger", "MatMul": "MatMulInteger"}
 #: Those whose channels are axis 1.
@@ -80,9 +86,20 @@ def _read(work: Work, op: Op) -> _Product | None:
     scale = np.asarray(work.constants[x.scale].reshape(()) * scale * np.float32(op.attributes.get("alpha", 1)))
     bias = op.inputs[2] if len(op.inputs) > 2 else ""
     exact = exact_bias(work, bias, scale.reshape(-1)) if bias else ""
+    if bias and not exact and "alpha" not in op.attributes and _becomes_codes(work, op.outputs[0]):
+        # As behind a QuantizeLinear; what is far less than a step of the codes is no layer of its own.
+        exact = bias_of(work, bias, x, w, axis) or ""
     if op.kind in _IMAGES and bias and not exact and work.numbers(bias) is None:
         return None
     return _Product((x.name, second), (x.zero, _zero(work, w)), scale, exact, "" if exact else bias)
+
+
+def _becomes_codes(work: Work, name: str) -> bool:
+    """Whether the chip makes codes of all that is computed with some numbers."""
+    readers, between = work.readers(name), (*BETWEEN, *MOVES)
+    return len(readers) > 0 and work.reads(name) == sum(item.inputs.count(name) for item in readers) and all(
+        item.kind == "QuantizeLinear" or (item.kind in between and _becomes_codes(work, item.outputs[0]))
+        for item in readers)
 
 
 def _steps(work: Work, w: Codes, axis: int) -> np.ndarray | None:
