@@ -228,8 +228,12 @@ def test_on_the_compiled_chip(tmp_path):
     models = [(net.ended(x), net.x(2))]
     model = NETS["residual"]()
     models.append((before_products(model, tmp_path), float_nets.random_inputs(model, np.random.default_rng(6), 2)))
-    with open_device("verilated", config=chip("tiny+functions+indices"), latency=30) as device:
+    config = chip("tiny+functions+indices")
+    with open_device("verilated", config=config, latency=30) as device:
         for model, x in models:
             [expected] = run_layers(to_layers(optimize(model)), x).values()
             with load_model(model, device=device, strict=True) as loaded:
                 np.testing.assert_array_equal(next(iter(loaded.run(x).values())), expected)
+            with load_model(model, config, "golden") as model_of_cycles:
+                model_of_cycles.run(x)
+            assert model_of_cycles.last_run.result.cycles == pytest.approx(loaded.last_run.result.cycles, rel=0.01)

@@ -99,6 +99,8 @@ def join(values: Sequence[Value], node: Node) -> Value:
 def together(first: Value, last: Value, node: Node, use: OperandUse) -> Value:
     """The sum or product of two tensors."""
     a, b = operands_in_order([first.copy(), last.copy()], node)
+    if a.element == "int8" and a.where.size == b.where.size:
+        a, b = b, a     # words come as fast as they are needed as A; as B, beside codes, they do not
     b_table, second = b.table, second_operand(a, b, node)
     return then(a, node, second=second, use=use, b_table=b_table)
 

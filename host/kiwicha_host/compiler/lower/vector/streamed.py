@@ -22,6 +22,10 @@ from .tiles import Tile, Tiling
 __all__ = ["StreamedVector"]
 
 
+#: Regions of the scratchpad: operands, results, and what tiles have besides.
+_A, _B, _OUT, _ROWS = range(4)
+
+
 class StreamedVector:
     """One layer of the vector unit: LOAD brings the next tiles while VECTOR and STORE work on others.
 
@@ -36,6 +40,9 @@ class StreamedVector:
         self._memory_latency = memory_latency
         self._room = config.scratchpad_lines - plan.resident_lines
         box = plan.box(1)
+        #: Lines that may be left free so that operands and results, if some are words, are in banks of their own.
+        spare = (1 + (box.second is not None)) * config.bank_lines if {*box.elements} != {"int8"} else 0
+        self._spare = spare if self._room - spare >= config.bank_lines // 2 else 0
         for switch in plan.needs:
             if not getattr(config, switch):
                 raise CompileError(f"layer {plan.layer.name!r} needs a chip with {switch}; configuration "
@@ -51,8 +58,8 @@ class StreamedVector:
         [plan] = self.plans
         own = plan.addresses(at[0])
         box = plan.box(images)
-        tiling = tiles.choose(self.config, box, self._room, self._memory_latency)
-        moved = _Tiles(emitter, plan, box, tiling, self.first, own)
+        tiling = tiles.choose(self.config, box, self._room - self._spare, self._memory_latency)
+        moved = _Tiles(emitter, plan, box, tiling, self.first, own, self.config.bank_lines if self._spare else 1)
         work = work_of(plan.layer)(emitter, plan, box, self.first, moved, self._room)
         emitter.layer = self.first
         # To behind all tiles; whoever waits for the first tile waits for them, too.
@@ -69,38 +76,46 @@ class StreamedVector:
 
 
 class _Tiles:
-    """Tiles between memory and the scratchpad, where tile `number` has one of `slots` in turn."""
+    """Tiles between memory and the scratchpad, where tile `number` has one of `slots` in turn.
 
-    def __init__(self, emitter: Emitter, plan: VectorPlan, box: Box, tiling: Tiling, layer: int, at: Addresses):
+    Operands and results begin at lines that are multiples of `unit`.
+    """
+
+    def __init__(self, emitter: Emitter, plan: VectorPlan, box: Box, tiling: Tiling, layer: int, at: Addresses,
+                 unit: int):
         config = plan.config
         self._emitter, self._layer, self._apart = emitter, layer, word_lines(config)
         self._config, self._constants = config, at.weights + plan.resident_lines * config.line_bytes
         self.slots = tiling.slots
         self._box, self._at = box, at
-        self._b_offset, self._in = tiling.a_lines(box), tiling.a_lines(box) + tiling.b_lines(box)
-        self._out, self._rows = tiling.out_lines(box), tiling.row_lines(box)
+        # Lines of one tile, and the first of all.
+        sizes = [tiling.a_lines(box), tiling.b_lines(box), tiling.out_lines(box), tiling.row_lines(box)]
+        self._sizes, self._first = sizes, [0]
+        for size, start in zip(sizes, (unit, unit, 1), strict=False):
+            end = self._first[-1] + self.slots * size
+            self._first.append(ceil_div(end, start) * start)
+
+    def _line(self, region: int, number: int) -> int:
+        return self._first[region] + number % self.slots * self._sizes[region]
 
     def input(self, number: int) -> tuple[int, list[Hashable]]:
-        slot = number % self.slots
-        return slot * self._in, [("in", self._layer, slot)]
+        return self._line(_A, number), [("in", self._layer, number % self.slots)]
 
     def second(self, number: int) -> tuple[int, list[Hashable]]:
-        line, keys = self.input(number)
-        return line + self._b_offset, keys
+        return self._line(_B, number), self.input(number)[1]
 
     def output(self, number: int) -> tuple[int, Hashable]:
-        slot = number % self.slots
-        return self.slots * self._in + slot * self._out, ("out", self._layer, slot)
+        return self._line(_OUT, number), ("out", self._layer, number % self.slots)
 
     def row_lines(self, number: int) -> int:
-        return self.slots * (self._in + self._out) + number % self.slots * self._rows
+        return self._line(_ROWS, number)
 
     def load(self, tile: Tile, number: int) -> None:
         (line, keys), at, box = self.input(number), self._at, self._box
-        self._move(Unit.LOAD, 0, tile, at.source, box.source, tile.needed, line, keys)
+        self._move(Unit.LOAD, _A, tile, at.source, box.source, tile.needed, line, keys)
         if box.second is not None:
             beside = Rect(tile.out.y, tile.out.x, *box.beside(tile.out.h, tile.out.w))
-            self._move(Unit.LOAD, 1, tile, at.second, box.second, beside, line + self._b_offset, keys)
+            self._move(Unit.LOAD, _B, tile, at.second, box.second, beside, *self.second(number))
         if box.constants:
             apart = replace(Strides.dense(box.constants, box.size), image=0)
             self._transfer(Unit.LOAD, tile, self._constants, apart, tile.out, self.row_lines(number),
@@ -113,7 +128,7 @@ class _Tiles:
             self._transfer(Unit.STORE, tile, self._at.target, self._box.target, tile.out, self.row_lines(number),
                            [row_key(self, self._layer, number, 0)], 4 * words, 4, self._apart)
         else:
-            self._move(Unit.STORE, 2, tile, self._at.target, self._box.target, tile.out, line, [key])
+            self._move(Unit.STORE, _OUT, tile, self._at.target, self._box.target, tile.out, line, [key])
 
     def _move(self, unit: Unit, which: int, tile: Tile, base: int, apart: Strides, rect: Rect, line: int,
               keys: Sequence[Hashable]) -> None:

@@ -24,6 +24,8 @@ _MOST_SLOTS = 4
 _MOST_LINES = (1 << 15) - 1
 #: Cycles from a result of rows to the next, besides its steps, about.
 ROW_RESULT = 130
+#: Cycles of a transfer besides its data.
+_TRANSFER_CYCLES = 16
 #: Cycles that a burst takes besides the memory's latency.
 _BURST_CYCLES = 8
 
@@ -168,4 +170,5 @@ def _transfer(config: ChipConfig, box: Box, tiling: Tiling, which: int, apart: S
             rows = ceil_div(places, tiling.w * tiling.h)
     waiting = (memory_latency + _BURST_CYCLES) / in_flight
     beats = config.columns * size / box.lines[which] / config.bus_bytes
-    return max(lines * max(1.0, beats), rows * waiting)
+    # Of words, tiles are small where there are many channels, and what a transfer takes besides counts.
+    return max(lines * max(1.0, beats), rows * waiting) + (_TRANSFER_CYCLES if size > 1 else 0)
