@@ -16,7 +16,7 @@ from ..program.loops import Dim, nests
 from ..program.memory_map import ceil_div
 
 __all__ = ["Addresses", "Emitter", "TooLarge", "element_lines", "is_clamped", "load_lines", "result_fields",
-           "row_parts", "transfer"]
+           "transfer", "transfer_channels"]
 
 _FORMATS = {"int8": OutFormat.INT8, "int32": OutFormat.INT32, "float32": OutFormat.FP32}
 _MAX_ROW_BYTES = next(field.limits[1] for field in LOAD.fields if field.name == "row_bytes")
@@ -112,9 +112,8 @@ def element_lines(config: ChipConfig, element: str) -> int:
     return 1 if element == "int8" else word_lines(config)
 
 
-def row_parts(config: ChipConfig, channels: int, element: str) -> Iterator[tuple[int, int, int]]:
-    """How so many channels of a place are transferred, block by block of columns to lines of their own: of each
-    transfer its first block, bytes, and bytes of a line."""
+def _row_parts(config: ChipConfig, channels: int, element: str) -> Iterator[tuple[int, int, int]]:
+    """Of each transfer its first block of columns, bytes, and bytes of a line."""
     size = np.dtype(element).itemsize
     block, line = config.columns * size, config.line_bytes
     if block <= line or block % line == 0:
@@ -122,6 +121,16 @@ def row_parts(config: ChipConfig, channels: int, element: str) -> Iterator[tuple
         return
     for number in range(ceil_div(channels, config.columns)):
         yield number, min(block, (channels - number * config.columns) * size), line
+
+
+def transfer_channels(emitter: Emitter, unit: Unit, config: ChipConfig, address: int, line: int,
+                      keys: Sequence[Hashable], channels: int, element: str, dims: Sequence[Dim]) -> None:
+    """LOAD or STORE so many channels of each place, block by block of columns to lines of their own; `dims` as
+    those of :func:`transfer`."""
+    size = config.columns * np.dtype(element).itemsize
+    for block, row_bytes, segment in _row_parts(config, channels, element):
+        transfer(emitter, unit, address + block * size, line + block * element_lines(config, element), keys,
+                 row_bytes, segment, dims)
 
 
 def is_clamped(layer: Layer | VectorLayer) -> bool:

@@ -9,7 +9,7 @@ from kiwicha import ChipConfig
 from kiwicha.isa import ScaleMode, Unit
 
 from ...program.loops import Dim, nests, reductions
-from ..emitter import Emitter, result_fields, row_parts, transfer
+from ..emitter import Emitter, result_fields, transfer, transfer_channels
 from ..geometry import Rect, Window, windows
 from .plan import ConvPlan
 
@@ -84,13 +84,12 @@ def store_output(emitter: Emitter, plan: ConvPlan, address: int, place: Place, r
     first, count = blocks or (0, plan.blocks)
     apart, columns, element = plan.target, plan.config.columns, plan.layer.element
     channels = min(plan.layer.out_channels, (first + count) * columns) - first * columns
-    memory = address + region.y * apart.y + region.x * apart.x
-    for block, size, segment in row_parts(plan.config, channels, element):
-        start = (first + block) * columns * np.dtype(element).itemsize
-        line = place.line + (first + block) * plan.block_results
-        transfer(emitter, Unit.STORE, memory + start, line, place.keys, size, segment, [
-            (region.w, (apart.x, plan.place_lines)), (region.h, (apart.y, place.width * plan.place_lines)),
-            (len(place.keys), (apart.image, place.stride))])
+    memory = (address + region.y * apart.y + region.x * apart.x
+              + first * columns * np.dtype(element).itemsize)
+    transfer_channels(
+        emitter, Unit.STORE, plan.config, memory, place.line + first * plan.block_results, place.keys, channels,
+        element, [(region.w, (apart.x, plan.place_lines)), (region.h, (apart.y, place.width * plan.place_lines)),
+                  (len(place.keys), (apart.image, place.stride))])
 
 
 def _inside(plan: ConvPlan, region: Rect) -> tuple[int, int, int, int]:

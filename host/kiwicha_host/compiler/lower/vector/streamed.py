@@ -10,8 +10,9 @@ from kiwicha.isa import Unit
 from kiwicha.timing import word_lines
 
 from ...errors import CompileError
+from ...program.loops import Dim
 from ...program.memory_map import ceil_div
-from ..emitter import Addresses, Emitter, TooLarge, load_lines, row_parts, transfer
+from ..emitter import Addresses, Emitter, TooLarge, load_lines, transfer, transfer_channels
 from ..geometry import Rect, Strides
 from . import tiles
 from .kinds import work_of
@@ -136,22 +137,22 @@ class _Tiles:
 
         `which` of A, B and the result they are, 0 to 2.
         """
-        (first, blocks), columns, apart_lines = tile.blocks, self._config.columns, self._box.lines[which]
-        element = self._box.elements[which]
+        (first, blocks), columns, element = tile.blocks, self._config.columns, self._box.elements[which]
         channels = min(self._box.channels, (first + blocks) * columns) - first * columns
-        for block, size, segment in row_parts(self._config, channels, element):
-            start = (first + block) * columns * np.dtype(element).itemsize
-            self._transfer(unit, tile, base + start, apart, rect, line + block * apart_lines, keys, size, segment,
-                           lines=blocks * apart_lines)
+        base += first * columns * np.dtype(element).itemsize
+        address, dims = _places(tile, base, apart, rect, blocks * self._box.lines[which])
+        transfer_channels(self._emitter, unit, self._config, address, line, keys, channels, element, dims)
 
     def _transfer(self, unit: Unit, tile: Tile, base: int, apart: Strides, rect: Rect, line: int,
-                  keys: Sequence[Hashable], size: int, segment: int, segment_lines: int = 1, lines: int = 0
-                  ) -> None:
-        """`size` bytes of each place, `segment` of them in a line; places are so many `lines` apart, or follow
-        each other."""
-        first, images = tile.images
-        lines = lines or ceil_div(size, segment) * segment_lines
-        address = base + first * apart.image + rect.y * apart.y + rect.x * apart.x
-        transfer(self._emitter, unit, address, line, keys, size, segment, [
-            (rect.w, (apart.x, lines)), (rect.h, (apart.y, rect.w * lines)),
-            (images, (apart.image, rect.size * lines))], segment_lines)
+                  keys: Sequence[Hashable], size: int, segment: int, segment_lines: int = 1) -> None:
+        """`size` bytes of each place, `segment` of them in a line."""
+        address, dims = _places(tile, base, apart, rect, ceil_div(size, segment) * segment_lines)
+        transfer(self._emitter, unit, address, line, keys, size, segment, dims, segment_lines)
+
+
+def _places(tile: Tile, base: int, apart: Strides, rect: Rect, lines: int) -> tuple[int, list[Dim]]:
+    """The address of the first place of a tile's images in `rect`, of a map at `base`, and the way to all of them;
+    each has so many lines."""
+    (first, images), size = tile.images, rect.size * lines
+    return base + first * apart.image + rect.y * apart.y + rect.x * apart.x, [
+        (rect.w, (apart.x, lines)), (rect.h, (apart.y, rect.w * lines)), (images, (apart.image, size))]
