@@ -237,3 +237,24 @@ def test_on_the_compiled_chip(tmp_path):
             with load_model(model, config, "golden") as model_of_cycles:
                 model_of_cycles.run(x)
             assert model_of_cycles.last_run.result.cycles == pytest.approx(loaded.last_run.result.cycles, rel=0.01)
+
+
+def test_moves_of_what_the_host_computes_stay():
+    """A QuantizeLinear before a Concat of numbers that are none of the chip's would be one more for the host."""
+    net = Products(np.uint8, x=["N", 3, 5, 4])
+    odd = net("Softplus", net.numbers("x"))
+    model, x = net.ended(net("Concat", net.product(), odd, axis=1)), net.x()
+    with load_model(model, "wide", "golden") as loaded:
+        close(loaded.run(x)[model.graph.output[0].name].astype(float), onnxruntime_says(model, x)[0].astype(float))
+        assert [row.op for row in loaded.placement if row.place == "host"] == [
+            "DequantizeLinear", "Softplus", "Concat", "QuantizeLinear"]
+
+
+def test_a_long_trunk_of_numbers(tmp_path):
+    """Hundreds of sums and gates between two sets of codes: found without going down a path twice."""
+    net = Products(np.int8, x=["N", 3, 2, 2])
+    trunk = net.product(outputs=3)
+    for _ in range(300):
+        trunk = net("Add", net("Mul", trunk, net("Sigmoid", trunk)), trunk)
+    graph = optimize(net.model(net.codes(trunk)))
+    assert [op.kind for op in graph.ops][-1] == "QuantizeLinear"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Work
 from .fold_moves import on_codes
+from .integer_products import BETWEEN, MOVES, PRODUCTS
 from .pairs_around_moves import pair
 
 __all__ = ["codes_before_moves"]
@@ -18,14 +19,17 @@ def codes_before_moves(graph: Graph) -> Graph:
     """The graph with a pair of QuantizeLinear and DequantizeLinear before what moves numbers to a QuantizeLinear,
     if nothing else needs them, moved or not."""
     work, wanted = Work(graph), dict[str, Op]()     # moves by name: the QuantizeLinear behind them
+    of_codes = _of_codes(work, graph)
     for op in reversed(graph.ops):
         quantize = wanted.get(op.name, op)
         if quantize.kind != "QuantizeLinear" or work.scalar(quantize.inputs[1]) is None:
             continue
         for name in _moved(op) if op is not quantize else op.inputs[:1]:
             move = work.maker(name)
-            if move is not None and _is_move(work, move) and work.reads(move.outputs[0]) == 1 and any(
-                    _is_left(work, source) for source in _moved(move)):
+            if move is None or not _is_move(work, move) or work.reads(move.outputs[0]) != 1:
+                continue
+            sources = _moved(move)
+            if any(_is_left(work, source) for source in sources) and {*sources} <= of_codes:
                 wanted[move.name] = quantize
     if not wanted:
         return graph
@@ -52,6 +56,17 @@ def _moved(op: Op) -> tuple[str, ...]:
 
 
 def _is_left(work: Work, name: str) -> bool:
-    """Whether nothing else needs these numbers, and they come from no codes."""
+    """Whether nothing else needs these numbers, and no DequantizeLinear makes them."""
     maker = work.maker(name)
     return maker is not None and maker.kind != "DequantizeLinear" and work.reads(name) == 1
+
+
+def _of_codes(work: Work, graph: Graph) -> set[str]:
+    """The numbers that the chip may have: all that they are computed of are codes."""
+    found = {*graph.constants}
+    for op in graph.ops:
+        product = op.kind in PRODUCTS and work.codes(op, 0) is not None and work.codes(op, 1) is not None
+        between = op.kind in (*BETWEEN, *MOVES) and {*op.reads} <= found
+        if product or between or op.kind == "DequantizeLinear":
+            found.update(op.outputs)
+    return found

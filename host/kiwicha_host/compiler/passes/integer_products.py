@@ -4,6 +4,7 @@ Such are a model's last layer without a QuantizeLinear behind it, or a residual 
 exact, and rounded once or twice when they become float32; ONNX Runtime does the same, or adds up numbers.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from .codes import Codes, Work, is_sound
 from .fold_qdq import is_plain
 from .remove_dead import remove_dead
 
-__all__ = ["BETWEEN", "MOVES", "OF_SUMS", "TRANSPOSED", "integer_products"]
+__all__ = ["BETWEEN", "MOVES", "OF_SUMS", "PRODUCTS", "TRANSPOSED", "integer_products"]
 
 #: What makes numbers of sums: its ``ops`` add a bias, multiply by a scale, or both.
 OF_SUMS = "kiwicha.NumbersOfSums"
@@ -27,7 +28,7 @@ BETWEEN = ("Add", "Clip", "Concat", "Div", "Exp", "GlobalAveragePool", "HardSigm
            "MaxPool", "Mul", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sub", "Swish", "Tanh",
            "com.microsoft.QuickGelu")
 #: Kinds of products, and those of integers.
-_KINDS = {"Conv": "ConvInteger", "ConvTranspose": TRANSPOSED, "Gemm": "MatMulInteger", "MatMul": "MatMulInteger"}
+PRODUCTS = {"Conv": "ConvInteger", "ConvTranspose": TRANSPOSED, "Gemm": "MatMulInteger", "MatMul": "MatMulInteger"}
 #: Those whose channels are axis 1.
 _IMAGES = ("Conv", "ConvTranspose")
 #: ONNX's number for the type of sums.
@@ -41,8 +42,9 @@ _FLOAT = 1
 def integer_products(graph: Graph) -> Graph:
     """The graph with ConvInteger and MatMulInteger in the place of Conv, Gemm and MatMul of codes."""
     work, ops = Work(graph), list[Op]()
+    become_codes = _become_codes(work, graph)
     for op in graph.ops:
-        product = _read(work, op) if op.kind in _KINDS and work.opset >= _SINCE else None
+        product = _read(work, op, become_codes) if op.kind in PRODUCTS and work.opset >= _SINCE else None
         ops += [op] if product is None else _written(work, op, product)
     if len(ops) == len(graph.ops):
         return graph
@@ -60,7 +62,7 @@ class _Product:
     numbers: str = ""
 
 
-def _read(work: Work, op: Op) -> _Product | None:
+def _read(work: Work, op: Op, become_codes: Set[str]) -> _Product | None:
     """What `op` multiplies; None if that has to be done in numbers."""
     x, w = work.codes(op, 0), work.codes(op, 1)
     known = {"transA": 0, "beta": 1}
@@ -86,7 +88,7 @@ def _read(work: Work, op: Op) -> _Product | None:
     scale = np.asarray(work.constants[x.scale].reshape(()) * scale * np.float32(op.attributes.get("alpha", 1)))
     bias = op.inputs[2] if len(op.inputs) > 2 else ""
     exact = exact_bias(work, bias, scale.reshape(-1)) if bias else ""
-    if bias and not exact and "alpha" not in op.attributes and _becomes_codes(work, op.outputs[0]):
+    if bias and not exact and "alpha" not in op.attributes and op.outputs[0] in become_codes:
         # As behind a QuantizeLinear; what is far less than a step of the codes is no layer of its own.
         exact = bias_of(work, bias, x, w, axis) or ""
     if op.kind in _IMAGES and bias and not exact and work.numbers(bias) is None:
@@ -94,12 +96,18 @@ def _read(work: Work, op: Op) -> _Product | None:
     return _Product((x.name, second), (x.zero, _zero(work, w)), scale, exact, "" if exact else bias)
 
 
-def _becomes_codes(work: Work, name: str) -> bool:
-    """Whether the chip makes codes of all that is computed with some numbers."""
-    readers, between = work.readers(name), (*BETWEEN, *MOVES)
-    return len(readers) > 0 and work.reads(name) == sum(item.inputs.count(name) for item in readers) and all(
-        item.kind == "QuantizeLinear" or (item.kind in between and _becomes_codes(work, item.outputs[0]))
-        for item in readers)
+def _become_codes(work: Work, graph: Graph) -> set[str]:
+    """The numbers of which the chip makes codes: of all that is computed with them."""
+    found = set[str]()
+    for op in reversed(graph.ops):
+        name = op.outputs[0]
+        readers = work.readers(name)
+        inside = sum(item.inputs.count(name) for item in readers)       # not what the user or another graph has
+        if readers and inside == work.reads(name) and all(
+                item.kind == "QuantizeLinear" or (item.kind in (*BETWEEN, *MOVES) and item.outputs[0] in found)
+                for item in readers):
+            found.add(name)
+    return found
 
 
 def _steps(work: Work, w: Codes, axis: int) -> np.ndarray | None:
@@ -125,7 +133,7 @@ def _written(work: Work, op: Op, product: _Product) -> list[Op]:
     """The product, and what makes numbers of it."""
     beside = (-1, *[1] * (work.constants[product.codes[1]].ndim - 2)) if op.kind in _IMAGES else (-1,)
     sums = work.fresh(f"{op.outputs[0]}:sums")
-    whole = Op(op.name, _KINDS[op.kind], (*product.codes, *product.zeros), (sums,),
+    whole = Op(op.name, PRODUCTS[op.kind], (*product.codes, *product.zeros), (sums,),
                op.attributes if op.kind in _IMAGES else {})
     if op.kind == "ConvTranspose":
         whole = _transposed(work, whole)
