@@ -131,6 +131,11 @@ FUNCTIONS = {
     "constant": lambda net, x: net("Add", np.float32(0.5), net("Mul", x, np.float32(2))),
     "from a constant": lambda net, x: net("Sub", np.float32(1), net("Div", x, np.float32(3))),
     "each channel": lambda net, x: net("Sub", net("Mul", x, net.weights(5, 1, 1)), net.weights(1, 5, 1, 1)),
+    "enlarged": lambda net, x: net("Resize", x, "", np.array([1, 1, 2, 3], np.float32)),
+    "several": lambda net, x: net("Relu", net("Add", *[net("Resize", item, "", np.array([1, 1, 2, 2], np.float32))
+                                                      for item in (net("Tanh", x), net("Neg", x))])),
+    "halves": lambda net, x: net("Mul", *net("Split", x, np.array([2, 2, 1]), outputs=3, axis=1)[:2]),
+    "sliced": lambda net, x: net("Sigmoid", net("Slice", x, *map(np.array, ([1], [5], [2], [2])))),
     "pooled": lambda net, x: net("MaxPool", net("Sigmoid", x), kernel_shape=[3, 2], strides=[2, 1]),
     "rows": lambda net, x: net("Reshape", net("Transpose", net("Tanh", x), perm=[0, 2, 3, 1]), np.array([0, -1, 5])
                                ),
@@ -163,6 +168,8 @@ def test_two_tensors(kind, dtype):
 def test_global_averages(size):
     net = Products(np.uint8, x=["N", 3, *size])
     agrees(net, net("GlobalAveragePool", net.product(outputs=12)))
+    for keepdims in (0, 1):
+        agrees(net, net("ReduceMean", net.product(outputs=12), np.array([-1, 2]), keepdims=keepdims))
 
 
 def test_limits_come_after_functions():

@@ -154,6 +154,8 @@ def _channels(value: Value, node: Node, where: np.ndarray) -> tuple[View, np.nda
     taken = None if elements.size % prod(size) else whole_channels(elements.reshape(-1, prod(size)))
     if taken is None or (np.diff(taken) == 1).all():
         return None
+    if value.element != "int8":
+        raise node.error("takes channels of numbers that have others between them")
     target = value.graph.new_map(len(taken), size)
     value.graph.add(copy_layer(node, value.view.channels, size, taken), value.view, target)
     return target, np.searchsorted(elements, where.reshape(-1))

@@ -76,9 +76,15 @@ NUMBER_FUNCTIONS: dict[str, tuple[Callable[[Value, Node], Value], Sequence[str]]
 
 
 def mean(value: Value, node: Node) -> None:
-    """GlobalAveragePool: halves of the places are added up until there is one; then those that were left over."""
-    node.only()
+    """GlobalAveragePool, or ReduceMean over height and width: halves of the places are added up until there is
+    one; then those that were left over."""
+    node.only("axes", "keepdims", "noop_with_empty_axes")
     channels, size = value.image(node)
+    rank = value.where.ndim
+    if node.op == "ReduceMean":
+        axes = node.integers(1, "axes") if node.has(1) else list(node.attributes.get("axes", ()))
+        if sorted(axis % rank for axis in axes) != list(range(2, rank)):
+            raise node.error(f"its axes must be those of height and width, not {axes} of {rank}")
     graph, rest, left, number = value.graph, value.view, list[View](), -1
     assert rest is not None
 
@@ -98,10 +104,11 @@ def mean(value: Value, node: Node) -> None:
             rest = add(first, second)
         while left:
             rest = add(rest, left.pop())
+    shape = (channels, *[1] * (rank - 2 if node.attributes.get("keepdims", 1) else 0))
     if number < 0:
+        value.shape_with(node, lambda x: x.reshape(len(x), *shape))
         return
     graph.layers[number] = replace(graph.layers[number], **_times(1 / (size[0] * size[1])))
-    shape = (channels, *[1] * (value.where.ndim - 2))
     value.is_at(rest, False, lambda x: x.reshape(len(x), *shape), (number,))
 
 

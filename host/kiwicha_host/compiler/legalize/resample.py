@@ -6,7 +6,7 @@ import numpy as np
 
 from ..ir.layers import View
 from .node import Node
-from .value import Value, copy_layer
+from .value import Value, copy_layer, number_copy
 
 __all__ = ["depth_to_space", "resize", "space_to_depth"]
 
@@ -29,10 +29,10 @@ def resize(value: Value, node: Node) -> None:
         if (_nearest(node, count, factor) != np.arange(count * factor) // factor).any():
             raise node.error("places are not repeated in equal numbers by coordinate_transformation_mode and "
                              "nearest_mode")
-    source = value.placed(channels, size)
-    target = value.graph.new_map(channels, (size[0] * height, size[1] * width))
+    source, copy = value.placed(channels, size), number_copy if value.element == "float32" else copy_layer
+    target = value.graph.new_map(channels, (size[0] * height, size[1] * width), value.element)
     value.is_at(target, value.unsigned, layers=tuple(
-        value.graph.add(copy_layer(node, channels, size), source,
+        value.graph.add(copy(node, channels, size), source,
                         View(0, channels, size, origin=phase, step=(height, width)).of(target))
         for phase in product(range(height), range(width))))
 

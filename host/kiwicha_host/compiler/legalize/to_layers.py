@@ -169,7 +169,7 @@ class LayerBuilder:
                 raise node.error(f"computes with numbers of a product's, not with codes; {_RULES}")
             if not value.quantized and value.element == "int8" and node.op != "QuantizeLinear":
                 raise node.error("needs int8 or uint8 codes; put a QuantizeLinear before it")
-        elif value.element != "int8" and node.op not in MOVES:
+        elif value.element != "int8" and node.op not in (*MOVES, *BETWEEN):
             raise node.error(f"{NUMBERS}, not codes; {_RULES}")
         return value
 
@@ -340,6 +340,7 @@ _OPERATORS: dict[str, Callable[[Value, Node], None]] = {
     "MaxPool": pooling.max_pool,
     "ReduceMax": pooling.maximum,
     "GlobalAveragePool": mean,
+    "ReduceMean": mean,
     "com.microsoft.QLinearAveragePool": pooling.average_pool,
     "com.microsoft.QLinearGlobalAveragePool": pooling.global_average_pool,
     "kiwicha.QLinearReduceMean": pooling.mean,
@@ -376,7 +377,7 @@ _ROW_TAKERS = ("QLinearMatMul", BIASED, "kiwicha.QLinearLayerNormalization", "ki
                "com.microsoft.QLinearSoftmax", SOFTMAX)
 _CODES = ("QuantizeLinear", "DequantizeLinear")
 #: Those that take nothing but numbers.
-OF_NUMBERS = (*JOINS, *NUMBER_FUNCTIONS, "GlobalAveragePool")
+OF_NUMBERS = (*JOINS, *NUMBER_FUNCTIONS, "GlobalAveragePool", "ReduceMean")
 #: Their results are sums.
 _INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", TRANSPOSED)
 #: Those that take numbers of the chip's.

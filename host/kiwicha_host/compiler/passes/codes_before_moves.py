@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Work
-from .fold_moves import on_codes
+from .fold_moves import chooses, on_codes
 from .integer_products import BETWEEN, MOVES, PRODUCTS
 from .pairs_around_moves import pair
 
@@ -47,7 +47,7 @@ def codes_before_moves(graph: Graph) -> Graph:
 
 
 def _is_move(work: Work, op: Op) -> bool:
-    return op.kind == "Concat" or on_codes(work, op) is not None
+    return op.kind == "Concat" or chooses(op) or on_codes(work, op) is not None
 
 
 def _moved(op: Op) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from .codes import Codes, Work, is_sound, read
 from .repeats import REPEAT
 from .repeats import on_codes as _repeat
 
-__all__ = ["MOVES", "moves_before", "on_codes"]
+__all__ = ["MOVES", "chooses", "moves_before", "on_codes"]
 
 #: The same on codes as on the numbers that they stand for, which only change places.
 _REORDERS = ("DepthToSpace", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Squeeze",
@@ -58,12 +58,15 @@ def _move(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     return replace(moved, inputs=(source.name, *op.inputs[1:]), outputs=(result,)) if moved else None
 
 
-def _resize(work: Work, op: Op, made: Codes, result: str) -> Op | None:
-    """Resize that only chooses."""
-    chooses = op.attributes.get("mode", "nearest") == "nearest" and op.attributes.get(
+def chooses(op: Op) -> bool:
+    """Whether it is a Resize whose results are some of its numbers."""
+    return op.kind == "Resize" and op.attributes.get("mode", "nearest") == "nearest" and op.attributes.get(
         "coordinate_transformation_mode") != "tf_crop_and_resize"
+
+
+def _resize(work: Work, op: Op, made: Codes, result: str) -> Op | None:
     source = work.codes(op, 0)
-    if not chooses or source is None or not (
+    if not chooses(op) or source is None or not (
             work.equal(source.scale, made.scale) and work.equal(source.zero, made.zero)):
         return None
     return replace(op, inputs=(source.name, *op.inputs[1:]), outputs=(result,))

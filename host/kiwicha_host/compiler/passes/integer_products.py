@@ -25,8 +25,8 @@ TRANSPOSED = "kiwicha.ConvTransposeInteger"
 MOVES = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
 #: What the chip computes with numbers, if codes become of these.
 BETWEEN = ("Add", "Clip", "Concat", "Div", "Exp", "GlobalAveragePool", "HardSigmoid", "HardSwish", "LeakyRelu",
-           "MaxPool", "Mul", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sub", "Swish", "Tanh",
-           "com.microsoft.QuickGelu")
+           "MaxPool", "Mul", "Neg", "Reciprocal", "ReduceMean", "Relu", "Resize", "Sigmoid", "Slice", "Split",
+           "Sub", "Swish", "Tanh", "com.microsoft.QuickGelu")
 #: Kinds of products, and those of integers.
 PRODUCTS = {"Conv": "ConvInteger", "ConvTranspose": TRANSPOSED, "Gemm": "MatMulInteger", "MatMul": "MatMulInteger"}
 #: Those whose channels are axis 1.
@@ -99,12 +99,11 @@ def _read(work: Work, op: Op, become_codes: Set[str]) -> _Product | None:
 def _become_codes(work: Work, graph: Graph) -> set[str]:
     """The numbers of which the chip makes codes: of all that is computed with them."""
     found = set[str]()
-    for op in reversed(graph.ops):
-        name = op.outputs[0]
+    for name in (name for op in reversed(graph.ops) for name in op.outputs if name):
         readers = work.readers(name)
         inside = sum(item.inputs.count(name) for item in readers)       # not what the user or another graph has
         if readers and inside == work.reads(name) and all(
-                item.kind == "QuantizeLinear" or (item.kind in (*BETWEEN, *MOVES) and item.outputs[0] in found)
+                item.kind == "QuantizeLinear" or (item.kind in (*BETWEEN, *MOVES) and {*item.outputs} <= found)
                 for item in readers):
             found.add(name)
     return found
