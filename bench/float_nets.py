@@ -279,3 +279,9 @@ def quantized(model, folder, seed=0, weight_type=QuantType.QInt8, **options):
     quantize_static(source, target, Calibration([random_inputs(model, rng, 8) for _ in range(3)]),
                     weight_type=weight_type, **options)
     return target
+
+
+def quantized_before_products(model, folder, **options):
+    """As :func:`quantized`, with a QuantizeLinear nowhere but before products."""
+    return quantized(model, folder, op_types_to_quantize=["Conv", "Gemm", "MatMul"], extra_options={
+        "OpTypesToExcludeOutputQuantization": sorted({node.op_type for node in model.graph.node})}, **options)

@@ -24,13 +24,6 @@ NETS = {"residual": lambda: float_nets.resnet(widths=(8, 12)), "inverted": lambd
         "concatenated": float_nets.dense, "fire": float_nets.fire, "plain": lambda: float_nets.vgg(softmax=False)}
 
 
-def before_products(model, folder, kind=QuantType.QInt8, **options):
-    """`model` with a QuantizeLinear nowhere but before its products."""
-    return float_nets.quantized(
-        model, folder, op_types_to_quantize=["Conv", "Gemm", "MatMul"], activation_type=kind, extra_options={
-            "OpTypesToExcludeOutputQuantization": sorted({node.op_type for node in model.graph.node})}, **options)
-
-
 def close(got, expected):
     """Equal but for some elements, where a number near a half became the next code."""
     off = np.abs(got - expected) > 1e-5 * np.abs(expected).max()
@@ -43,7 +36,8 @@ def close(got, expected):
 def test_networks_quantized_before_products(net, per_channel, kind, tmp_path):
     """All on the chip, as a page of numpy says, and near ONNX Runtime."""
     model = NETS[net]()
-    file = before_products(model, tmp_path, kind, per_channel=per_channel)
+    file = float_nets.quantized_before_products(
+        model, tmp_path, activation_type=kind, per_channel=per_channel)
     x = float_nets.random_inputs(model, np.random.default_rng(3), 3)
     [expected] = run_layers(to_layers(optimize(file)), x).values()
     with load_model(file, "wide", "golden", strict=True) as loaded:
@@ -55,7 +49,7 @@ def test_networks_quantized_before_products(net, per_channel, kind, tmp_path):
 @pytest.mark.parametrize("net", ["plain", "fire"])
 def test_moves_of_codes_need_no_functions(net, tmp_path):
     model = NETS[net]()
-    file = before_products(model, tmp_path)
+    file = float_nets.quantized_before_products(model, tmp_path)
     with load_model(file, "tiny", "golden", strict=True) as loaded:
         x = float_nets.random_inputs(model, np.random.default_rng(4), 2)
         close(next(iter(loaded.run(x).values())), onnxruntime_says(file, x)[0])
@@ -65,7 +59,7 @@ def test_moves_of_codes_need_no_functions(net, tmp_path):
 @pytest.mark.parametrize("net", ["residual", "concatenated"])
 def test_on_chips_of_many_shapes(net, config, tmp_path):
     model = NETS[net]()
-    file = before_products(model, tmp_path, per_channel=True)
+    file = float_nets.quantized_before_products(model, tmp_path, per_channel=True)
     x = float_nets.random_inputs(model, np.random.default_rng(5), 2)
     [expected] = run_layers(to_layers(optimize(file)), x).values()
     with load_model(file, config, "golden", strict=True) as loaded:
@@ -234,7 +228,8 @@ def test_on_the_compiled_chip(tmp_path):
     x = net("Add", net("Mul", net.product(), net("Sigmoid", net.product())), net.numbers("y"))
     models = [(net.ended(x), net.x(2))]
     model = NETS["residual"]()
-    models.append((before_products(model, tmp_path), float_nets.random_inputs(model, np.random.default_rng(6), 2)))
+    models.append((float_nets.quantized_before_products(model, tmp_path),
+                   float_nets.random_inputs(model, np.random.default_rng(6), 2)))
     config = chip("tiny+functions+indices")
     with open_device("verilated", config=config, latency=30) as device:
         for model, x in models:
