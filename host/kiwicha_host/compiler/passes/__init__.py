@@ -28,5 +28,5 @@ __all__ = ["PASSES", "bind_dims"]
 #: In this order, after the dimensions have their sizes.
 PASSES = (own_products, standard_codes, pairs, remove_dead, fold_constants, fold_shapes, zero_points,
           transposed_weights, unsigned_codes, equal_codes, fold_choices, codes_before_moves, fold_qdq,
-          fold_elementwise, fold_channels, sink_transposes, unmerge_axes, drop_copies, integer_products, infer_types,
-          keep_batch)
+          fold_elementwise, fold_channels, sink_transposes, unmerge_axes, drop_copies, integer_products,
+          infer_types, keep_batch)
