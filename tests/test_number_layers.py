@@ -166,6 +166,40 @@ def test_global_averages(size):
         agrees(net, net("ReduceMean", net.product(outputs=12), np.array([-1, 2]), keepdims=keepdims))
 
 
+@pytest.mark.parametrize("move", ["slice", "reverse", "transpose"])
+def test_constants_of_codes_that_the_host_moves(move):
+    """Each channel's constant is that of its channel once moved."""
+    net = Products(np.uint8, x=["N", 5, 4, 3] if move == "transpose" else ["N", 3, 5, 4])
+    begin, end, step = (1, 3, 1) if move == "slice" else (2, -9, -1)
+    moved = net("Transpose", "x", perm=[0, 3, 1, 2]) if move == "transpose" else net(
+        "Slice", "x", np.array([begin]), np.array([end]), np.array([1]), np.array([step]))
+    channels = 2 if move == "slice" else 3
+    constant = np.arange(1, channels + 1, dtype=np.float32).reshape(-1, 1, 1)
+    product = net("Conv", net.numbers(moved), net.decoded(channels, channels, 1, 1))
+    agrees(net, net("Add", net("Mul", net.numbers(moved), constant), product))
+
+
+def test_shuffled_channels_of_numbers_are_the_hosts():
+    """No layer has numbers for the array, which puts codes' channels into another order."""
+    net = Products(np.uint8, x=["N", 3, 5, 4])
+    apart = net("Reshape", net("Tanh", net.product(outputs=6)), np.array([0, 2, 3, 20]))
+    shuffled = net("Reshape", net("Transpose", apart, perm=[0, 2, 1, 3]), np.array([0, 6, 5, 4]))
+    means, largest = net("GlobalAveragePool", shuffled), net("MaxPool", shuffled, kernel_shape=[2, 2])
+    model, x = net.ended(net("Add", largest, means)), net.x()
+    with load_model(model, "wide", "golden") as loaded:
+        [got] = loaded.run(x).values()
+    assert (np.abs(got.astype(int) - onnxruntime_says(model, x)[0]) <= 1).all()
+
+
+def test_long_chains_of_functions_of_shared_numbers():
+    """What is behind shared numbers is looked at once, however many ways lead there."""
+    net = Products(np.uint8, x=["N", 3, 1, 1])
+    made = net.product("x", 5, net.weights(5))
+    for _ in range(64):
+        made = net("Mul", made, net("Sigmoid", made))
+    to_layers(optimize(net.model(net.codes(made))))
+
+
 def test_limits_come_after_functions():
     """And a QuantizeLinear after a factor: none joins a layer that has more to do."""
     net = Products(np.uint8, x=["N", 3, 5, 4])

@@ -53,8 +53,7 @@ def _line(node: Node) -> str:
 def _order(value: Value, node: Node, axis: int) -> np.ndarray:
     """Of each of the feature map's channels, which number it has along `axis`."""
     channels, size = value.form(node)
-    shape = value.where.shape
-    where = value.where if value.view is not None else np.arange(value.where.size).reshape(shape)
+    where, shape = value.order, value.where.shape
     if where.size != channels * prod(size):
         raise node.error("takes a part of a feature map only")
     numbers = np.arange(shape[axis]).reshape([-1 if item == axis else 1 for item in range(len(shape))])

@@ -163,10 +163,9 @@ def _is_constant(value: Value, codes: np.ndarray) -> None:
 def second_operand(a: Value, b: Value, node: Node) -> View:
     """Where the codes or numbers are that go with those of `a`; along each axis as many, or one for all."""
     channels, size = a.form(node)
-    where = a.where if a.view is not None else np.arange(a.where.size).reshape(a.where.shape)
+    where, found = a.order, b.order
     if where.size != channels * prod(size):
         raise node.error("takes a part of a feature map only")
-    found = b.where if b.view is not None else np.arange(b.where.size).reshape(b.where.shape)
     try:
         partners = np.empty((channels, *size), np.intp)
         partners.reshape(-1)[where.reshape(-1)] = np.broadcast_to(found, where.shape).reshape(-1)

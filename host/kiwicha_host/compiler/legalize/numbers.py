@@ -129,14 +129,14 @@ def _with_constant(value: Value, node: Node) -> Value:
 
 def _per_channel(value: Value, numbers: np.ndarray, node: Node) -> np.ndarray:
     """Constant numbers that go with a tensor, of which each channel's are equal; float32 [channels]."""
-    channels, size = value.form(node)
+    (channels, size), where = value.form(node), value.order
     elements = np.empty(channels * prod(size), np.float32)
     try:
-        elements[value.where.reshape(-1)] = np.broadcast_to(numbers, value.where.shape).reshape(-1)
+        elements[where.reshape(-1)] = np.broadcast_to(numbers, where.shape).reshape(-1)
     except ValueError:
         raise node.error(f"its constant {Type.of(numbers)} does not fit the other operand") from None
     each = elements.reshape(channels, -1)
-    if numbers.dtype != np.float32 or value.where.size != elements.size or (each != each[:, :1]).any():
+    if numbers.dtype != np.float32 or where.size != elements.size or (each != each[:, :1]).any():
         raise node.error(f"its constant {Type.of(numbers)} must be one float32 number, or one for each channel")
     return np.ascontiguousarray(each[:, 0])
 

@@ -111,10 +111,11 @@ class Value:
         return channels, size
 
     def _order_channels(self, node: Node, channels: int, size: tuple[int, int]) -> None:
-        """If channels are all that has changed places, the tensor is a copy of the layer's result."""
+        """If channels are all that has changed places, the tensor is a copy of the layer's result, if of codes."""
+        if self.view is None or self.element != "int8" or (channels, size) != (self.view.channels, self.view.size):
+            return
         taken = whole_channels(self.where.reshape(channels, -1))
-        if self.view is None or (channels, size) != (self.view.channels, self.view.size) or taken is None or (
-                taken == np.arange(channels)).all():
+        if taken is None or (taken == np.arange(channels)).all():
             return
         target, shape = self.graph.new_map(channels, size), self.where.shape[1:]
         number = self.graph.add(copy_layer(node, channels, size, taken), self.view, target)
@@ -175,6 +176,11 @@ class Value:
         self._settle(shaper)
         self.unsigned = unsigned
 
+    @property
+    def order(self) -> np.ndarray:
+        """`where`, once a tensor that the host makes is in memory, where it is in order."""
+        return self.where if self.view is not None else np.arange(self.where.size).reshape(self.where.shape)
+
     def form(self, node: Node) -> tuple[int, tuple[int, int]]:
         """Channels and size of the feature map that has its elements."""
         if self.view is not None:
@@ -187,10 +193,9 @@ class Value:
 
         `layer` takes channels and size of the feature map.
         """
-        where, shapers = self.where, self.shapers
+        where, shapers, shape = self.order, self.shapers, self.where.shape[1:]
         if self.view is None:
-            shape = where.shape[1:]
-            where, shapers = np.arange(where.size).reshape(where.shape), [lambda x: x.reshape(len(x), *shape)]
+            shapers = [lambda x: x.reshape(len(x), *shape)]
         self.append(layer(*self.form(node)), unsigned, second=second)
         self.where, self.shapers = where, shapers
 
