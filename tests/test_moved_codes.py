@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from code_nets import onnxruntime_says
+from code_nets import Between, onnxruntime_says
+from onnx import TensorProto
 from test_double_pairs import Pairs, RandomPairs, agrees, check
 from test_network import CONFIGS
 
@@ -100,6 +101,18 @@ def test_what_onnxruntime_leaves_in_numbers(moved):
     """So does the host."""
     net = Pairs()
     check(net, *net.ended(moved(net, net.pairs(net.begun(), STEPS))), host=True)
+
+
+@BETWEEN
+def test_codes_whose_type_is_an_attribute(name):
+    """A pair without a zero point would be of uint8."""
+    net = Between(np.int8, x=["N", 5, 6, 6])
+    moved = MOVES[name](net, net("Neg", net("Softplus", net.numbers("x"))))
+    codes = net("QuantizeLinear", moved, np.float32(0.05), output_dtype=TensorProto.INT8)
+    model = net.model(codes, opset=21)
+    x = {"x": np.random.default_rng(0).integers(-128, 128, (2, 5, 6, 6), np.int8)}
+    with load_model(model, "tiny", "golden") as loaded:
+        np.testing.assert_array_equal(loaded.run(x)[codes], onnxruntime_says(model, x)[0])
 
 
 @pytest.mark.parametrize("numbers", [

@@ -7,7 +7,7 @@ MaxPool, Flatten or Concat. The same codes come out, and a product with a Quanti
 from dataclasses import replace
 
 from ..ir.graph import Graph, Op, with_unique_names
-from .codes import Work
+from .codes import Work, is_sound, read
 from .fold_moves import chooses, on_codes
 from .integer_products import BETWEEN, MOVES, PRODUCTS
 from .pairs_around_moves import pair
@@ -22,7 +22,8 @@ def codes_before_moves(graph: Graph) -> Graph:
     of_codes = _of_codes(work, graph)
     for op in reversed(graph.ops):
         quantize = wanted.get(op.name, op)
-        if quantize.kind != "QuantizeLinear" or work.scalar(quantize.inputs[1]) is None:
+        made = read(quantize) if quantize.kind == "QuantizeLinear" else None
+        if made is None or not is_sound(work.scalar(made.scale), work.scalar(made.zero)):
             continue
         for name in _moved(op) if op is not quantize else op.inputs[:1]:
             move = work.maker(name)

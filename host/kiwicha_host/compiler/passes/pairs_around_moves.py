@@ -30,7 +30,8 @@ def _before(graph: Graph) -> Graph:
     for op in reversed(graph.ops):
         quantize = wanted.get(op.name, op)
         move = work.maker(op.inputs[0]) if quantize.kind == "QuantizeLinear" else None
-        if move is None or not _moves(move) or work.scalar(quantize.inputs[1]) is None:
+        if move is None or not _moves(move) or work.scalar(quantize.inputs[1]) is None or (
+                "output_dtype" in quantize.attributes):     # of codes that a pair without a zero point has not
             continue
         maker = work.maker(move.inputs[0])
         if maker is not None and maker.kind != "DequantizeLinear" and (
