@@ -191,6 +191,18 @@ def test_shuffled_channels_of_numbers_are_the_hosts():
     assert (np.abs(got.astype(int) - onnxruntime_says(model, x)[0]) <= 1).all()
 
 
+@pytest.mark.parametrize("size", [31, 33])
+def test_windows_that_fill_the_scratchpad(size):
+    """A window's words leave no banks for the results alone, or do not fit at all."""
+    net = Products(np.uint8, x=["N", 3, size, size])
+    made = net("MaxPool", net("Tanh", net.product()), kernel_shape=[size - 1, size - 1])
+    model, x = net.ended(net("Neg", made)), net.x()
+    with load_model(model, "small", "golden") as loaded:
+        [got] = loaded.run(x).values()
+        assert any(row.place == "host" for row in loaded.placement) == (size == 33)
+    assert (np.abs(got.astype(int) - onnxruntime_says(model, x)[0]) <= 1).all()
+
+
 def test_long_chains_of_functions_of_shared_numbers():
     """What is behind shared numbers is looked at once, however many ways lead there."""
     net = Products(np.uint8, x=["N", 3, 1, 1])

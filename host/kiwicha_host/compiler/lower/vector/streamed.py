@@ -43,12 +43,13 @@ class StreamedVector:
         box = plan.box(1)
         #: Lines that may be left free so that operands and results, if some are words, are in banks of their own.
         spare = (1 + (box.second is not None)) * config.bank_lines if {*box.elements} != {"int8"} else 0
-        self._spare = spare if self._room - spare >= config.bank_lines // 2 else 0
+        smallest = tiles.least(config, box).lines(box)
+        self._spare = spare if self._room - spare >= max(smallest, config.bank_lines // 2) else 0
         for switch in plan.needs:
             if not getattr(config, switch):
                 raise CompileError(f"layer {plan.layer.name!r} needs a chip with {switch}; configuration "
                                    f"{config.name!r} has none")
-        needed = tiles.least(config, box).lines(box) + plan.resident_lines
+        needed = smallest + plan.resident_lines
         if needed > config.scratchpad_lines:
             what = "all channels" if box.row_lines else "one block of channels"
             raise TooLarge(config, plan.layer, needed, config.scratchpad_lines,
