@@ -268,6 +268,17 @@ def test_chips_without_functions_say_so():
         load_model(net.ended(net("Sigmoid", net.product())), "tiny", "golden", strict=True)
 
 
+def test_chips_without_functions_say_so_of_numbers_that_the_user_has():
+    """The host takes these, but the chip computes them."""
+    net = Products(np.uint8, x=["N", 3, 5, 4])
+    made = net.product()
+    model = net.model(made, net.codes(net("Relu", made)))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    with load_model(model, "tiny", "golden") as loaded:
+        [why] = {row.why for row in loaded.placement if row.op == "Relu"}
+    assert why.startswith("layer 'Relu3' needs a chip with functions")
+
+
 def test_on_the_compiled_chip(tmp_path):
     """What waits for what shows there alone: the golden machine runs one instruction after the other."""
     net = Products(np.uint8, x=["N", 3, 5, 4], y=["N", 5, 5, 4])

@@ -82,8 +82,11 @@ class Growth:
                 self._ops[op.name] = op
             except CompileError as error:
                 # What is not where it should be may be, if the host has it first; numbers may not.
-                if set(op.reads) <= self._done or op.kind in OF_NUMBERS:
+                if set(op.reads) <= self._done or op.kind in OF_NUMBERS or self._takes_numbers(op):
                     self.why[op.name] = self._reason(op, error) or str(error)
+
+    def _takes_numbers(self, op: Op) -> bool:
+        return any(value.element == "float32" for name in op.reads if (value := self._builder.values.get(name)))
 
     def _reason(self, op: Op, error: CompileError | None = None) -> str:
         """Why an operator that the chip has for codes is left with numbers; "" if it is the host's for another
