@@ -6,7 +6,9 @@ import subprocess
 
 import numpy as np
 import pytest
+from code_nets import Between
 from commands import GOLDEN, fails
+from onnx import TensorProto
 
 from bench.float_nets import NETS, quantized, random_inputs
 from kiwicha import ChipConfig
@@ -106,23 +108,41 @@ def test_a_model_as_c(run, tmp_path):
     assert run_program(build(tmp_path / "c")) == 4
 
 
-def test_several_outputs(tmp_path):
-    """The header says where each of them is: parts of one feature map lie between each other."""
+def words():
+    """A product's codes, numbers and sums."""
+    net = Between(np.uint8, x=["N", 3, 4, 4])
+    weights = np.random.default_rng(0).integers(-128, 128, (5, 3, 2, 2)).astype(np.int8)
+    numbers = net("Conv", net.numbers("x"), net("DequantizeLinear", weights, np.float32(0.01), np.int8(0)))
+    sums, codes = net("ConvInteger", "x", weights, np.uint8(7)), net("MaxPool", "x", kernel_shape=[2, 2])
+    model = net.model(numbers, sums, codes)
+    for item, dtype in zip(model.graph.output, ("FLOAT", "INT32"), strict=False):
+        item.type.tensor_type.elem_type = TensorProto.DataType.Value(dtype)
+    return model, {"x": np.random.default_rng(1).integers(0, 256, (2, 3, 4, 4)).astype(np.uint8)}
+
+
+def parts(folder):
+    """Parts of one feature map, which lie between each other."""
     model = NETS["shuffled"]()
-    path, inputs = quantized(model, tmp_path), random_inputs(model, np.random.default_rng(0), 2)
-    with load_model(path, "tiny", "golden") as loaded:
+    return quantized(model, folder), random_inputs(model, np.random.default_rng(0), 2)
+
+
+@pytest.mark.parametrize("made", [parts, lambda folder: words()], ids=["parts", "words"])
+def test_several_outputs(made, tmp_path):
+    """The header says where each of them is, and of what."""
+    model, inputs = made(tmp_path)
+    with load_model(model, "tiny", "golden") as loaded:
         wanted = loaded.run(inputs)
         texts = c_sources(loaded.compiled, inputs)
         [network] = loaded.compiled.networks
     base = int(re.search(r"KIWICHA_MODEL_RESULTS (\d+)u", texts["kiwicha_model.h"])[1])
     numbers = texts["kiwicha_model.c"].rpartition("= {")[2].partition("}")[0].replace("\n", "").rstrip(",")
-    results = np.array(numbers.split(","), np.uint8).view(np.int8)
-    rows = re.findall(r"(\S+): (\[[\d, ]+\]), \[image, y, x, channel\], at (\d+), strides (\[[\d, ]+\])",
+    results = np.array(numbers.split(","), np.uint8)
+    rows = re.findall(r"(\S+): (\w+) (\[[\d, ]+\]), \[image, y, x, channel\], at (\d+), strides (\[[\d, ]+\])",
                       texts["kiwicha_model.h"])
-    assert [name for name, *_ in rows] == list(wanted) and len(rows) == 2
+    assert [name for name, *_ in rows] == list(wanted) and len(rows) > 1
     outputs = {item.name: item for item in network.graph.outputs}
-    for name, shape, address, strides in rows:
-        codes = np.lib.stride_tricks.as_strided(results[int(address) - base:], *map(json.loads, (shape, strides)))
+    for name, element, shape, address, strides in rows:
+        codes = np.ndarray(json.loads(shape), element, results, int(address) - base, json.loads(strides))
         np.testing.assert_array_equal(outputs[name].decode(codes), wanted[name])
 
 

@@ -31,7 +31,7 @@ extern "C" {{
 /* Weights, program and input, as they are before the run. */
 extern kiwicha_job kiwicha_model;
 
-/* Where the results are in its memory after the run, int8, and what they have to be. Of each output, in bytes:
+/* Where the results are in its memory after the run, and what they have to be. Of each output, in bytes:
  *
 {outputs}
  */
@@ -107,9 +107,10 @@ int main(void)
 def c_sources(model: CompiledModel, inputs: Mapping[str, Any], name: str = "model") -> dict[str, str]:
     """Texts by file name: driver, model and main of one run with `inputs`, and the results that it has to have.
 
-    The inputs are in the memory image as the chip takes them, and the results are codes, int8 [images, height,
-    width, channels] (of ArgMax and TopK, bytes of FP32 numbers and then of uint32 places), perhaps between those
-    of other outputs: what a host does before and after (QuantizeLinear, transposes) is not in the program.
+    The inputs are in the memory image as the chip takes them, and the results are [images, height, width,
+    channels] of int8 codes, a product's float32 numbers or its int32 sums (of ArgMax and TopK, bytes of FP32
+    numbers and then of uint32 places), perhaps between those of other outputs: what a host does before and after
+    (QuantizeLinear, transposes) is not in the program.
 
     Raises
     ------
@@ -144,8 +145,8 @@ def _outputs(model: CompiledModel, part: ChipPart, images: int) -> Iterator[str]
     """What is where: a line for each output, in the model's order."""
     layouts = part.network.output_layouts(images)
     for name in model.outputs:
-        address, shape, strides = layouts[name]
-        yield (f" *   {name.replace('*/', '')}: {list(shape)}, [image, y, x, channel], at {address}, "
+        address, element, shape, strides = layouts[name]
+        yield (f" *   {name.replace('*/', '')}: {element} {list(shape)}, [image, y, x, channel], at {address}, "
                f"strides {list(strides)}")
 
 

@@ -147,13 +147,13 @@ class CompiledNetwork:
         """Where all that the chip makes for the host is, in the memory of a job of so many images."""
         return self._program(images).outputs
 
-    def output_layouts(self, images: int) -> dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]]:
-        """Of each output, by name: its address in the memory of a job of so many images, its shape [images,
-        height, width, channels] and its strides, in bytes."""
+    def output_layouts(self, images: int) -> dict[str, tuple[int, str, tuple[int, ...], tuple[int, ...]]]:
+        """Of each output, by name: its address in the memory of a job of so many images, what it is of, its shape
+        [images, height, width, channels] and its strides, in bytes."""
         memory, program = np.zeros(self.memory_bytes(images), np.uint8), self._program(images)
         boxes = {item.name: self._box(memory, program, item.view, images) for item in self.graph.outputs}
-        return {name: (box.__array_interface__["data"][0] - memory.__array_interface__["data"][0], box.shape,
-                       box.strides) for name, box in boxes.items()}
+        return {name: (box.__array_interface__["data"][0] - memory.__array_interface__["data"][0], box.dtype.name,
+                       box.shape, box.strides) for name, box in boxes.items()}
 
     def images_per_job(self, images: int, memory_limit: int | None) -> int:
         """The largest part of `images` that a job can hold in `memory_limit` bytes.
