@@ -89,17 +89,17 @@ def join(values: Sequence[Value], node: Node) -> Value:
     first, last = (value.codes() for value in values)
     if node.op == "Div":
         raise node.error("what it divides by must be constant")
-    if node.op == "Sub":
+    if node.op == "Sub" and last.element == "float32":
+        last = then(last, node, factor=np.array([-1], np.float32))
+    elif node.op == "Sub":
         last.table = -last.table
-        if last.element == "float32":
-            raise node.error("what it takes away must come from codes")
     return together(first, last, node, JOINS[node.op])
 
 
 def together(first: Value, last: Value, node: Node, use: OperandUse) -> Value:
     """The sum or product of two tensors."""
     a, b = operands_in_order([first.copy(), last.copy()], node)
-    if a.element == "int8" and a.where.size == b.where.size:
+    if b.element == "float32" and a.element == "int8" and a.where.size == b.where.size:
         a, b = b, a     # words come as fast as they are needed as A; as B, beside codes, they do not
     b_table, second = b.table, second_operand(a, b, node)
     return then(a, node, second=second, use=use, b_table=b_table)
