@@ -238,6 +238,20 @@ def test_numbers_that_several_need():
             assert (np.abs(got.astype(int) - expected) <= 1).all() and (got != expected).mean() < 0.01
 
 
+def test_numbers_of_codes_that_the_host_needs_too():
+    """Beside those that a Concat takes on the chip."""
+    net = Products(np.uint8, x=["N", 3, 5, 4])
+    decoded = net.numbers(net.codes(net.product(), 0.05), 0.05, 5)
+    joined = net.codes(net("Neg", net("Concat", decoded, net.product(), axis=1)))
+    model, x = net.model(net("Softplus", decoded), joined), net.x()
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    with load_model(model, "wide", "golden") as loaded:
+        for got, expected in zip(loaded.run(x).values(), onnxruntime_says(model, x), strict=True):
+            off = np.abs(got.astype(float) - expected)
+            assert off.max() <= 1 and (off > 1e-5).mean() < 0.01
+        assert [row.op for row in loaded.placement if row.place == "host"] == ["Softplus"]
+
+
 @pytest.mark.parametrize("config", ["tiny", "wide"])
 def test_numbers_for_the_user(config):
     """A product's last numbers are the chip's, on any chip; what comes behind them is the host's."""

@@ -129,8 +129,7 @@ class Growth:
             if value.element == "float32" and op.kind != OF_SUMS and self._builder.is_of_numbers(value):
                 if not inside:
                     self.why[op.name] = _USELESS
-            elif value.dequantized and not is_output and not whole and not any(
-                    reader.kind in OF_NUMBERS for reader in inside):
+            elif value.dequantized and not is_output and not inside:
                 self.why[op.name] = _USELESS
             elif value.view is None and (is_output or not whole):
                 if op.kind == REPEAT and self._waits(op):

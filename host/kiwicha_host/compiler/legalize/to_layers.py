@@ -165,10 +165,10 @@ class LayerBuilder:
                 raise node.error(f"{NUMBERS}, not codes; {_RULES}")
             if value.dequantized and node.op not in (*JOINS, "Concat"):
                 raise node.error(f"{NUMBERS}, not codes; {_RULES}")
-            if node.op in OF_NUMBERS and value.element == "int8" and not value.dequantized:
-                raise node.error(f"computes with numbers of a product's, not with codes; {_RULES}")
             if not value.quantized and value.element == "int8" and node.op != "QuantizeLinear":
                 raise node.error("needs int8 or uint8 codes; put a QuantizeLinear before it")
+            if node.op in OF_NUMBERS and value.element == "int8" and not value.dequantized:
+                raise node.error(f"computes with numbers of a product's, not with codes; {_RULES}")
         elif value.element != "int8" and node.op not in (*MOVES, *BETWEEN):
             raise node.error(f"{NUMBERS}, not codes; {_RULES}")
         return value
