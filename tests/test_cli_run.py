@@ -37,7 +37,7 @@ def test_the_compilers_graph_can_be_printed(run):
         assert err.endswith(")\n") and err.count("QLinearMatMul") == 3
     fails(run, 2, "--dump-after: 'nothing' is not one of read, bind_dims, own_products, standard_codes, pairs, "
           "remove_dead, fold_constants, fold_shapes, zero_points, transposed_weights, unsigned_codes, "
-          "equal_codes, fold_choices, fold_qdq, fold_elementwise, fold_channels, "
+          "equal_codes, fold_choices, codes_before_moves, fold_qdq, fold_elementwise, fold_channels, "
           "sink_transposes, unmerge_axes, drop_copies, integer_products, infer_types, keep_batch.",
           "run", models.DIGITS_MLP, "x.npy", "--dump-after", "nothing", *GOLDEN)
 
