@@ -120,6 +120,11 @@ class VectorLayer:
     element = "int8"    # of the result
 
     @property
+    def elements(self) -> tuple[str, str, str]:
+        """Of A, of B and of the result, by NumPy's names."""
+        return "int8", "int8", self.element
+
+    @property
     def has_second(self) -> bool:
         """Whether there is an operand B."""
         return self.b_table is not None
@@ -301,6 +306,8 @@ class LayerGraph:
 
     def add(self, layer: Layer | VectorLayer, source: View, target: View, second: View | None = None) -> int:
         """The number of a new layer."""
+        assert self.maps[target.map].element == layer.element
+        assert self.maps[source.map].element == (layer.elements[0] if isinstance(layer, VectorLayer) else "int8")
         self.layers.append(layer)
         self.sources.append(source)
         self.targets.append(target)

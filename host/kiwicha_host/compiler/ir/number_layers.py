@@ -36,7 +36,6 @@ class NumberLayer(VectorLayer):
 
     @property
     def elements(self) -> tuple[str, str, str]:
-        """Of A, of B and of the result, by NumPy's names."""
         tables = self.a_table, self.b_table
         a, b = ("float32" if table is None or not table.size else "int8" for table in tables)
         return a, b, self.element

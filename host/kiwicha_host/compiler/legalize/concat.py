@@ -18,7 +18,7 @@ def concat(values: Sequence[Value], node: Node) -> Value:
     """Concat of codes that stand for the same numbers, or of numbers, some of which may be of codes."""
     node.only("axis")
     if any(value.element == "float32" for value in values):
-        numbers = [value if value.element == "float32" else then(value.codes(), node) for value in values]
+        numbers = [value if value.element == "float32" else then(value.operand(), node) for value in values]
         return _joined(numbers, node)
     if any(value.dequantized for value in values):
         raise node.error("takes numbers that are no product's")

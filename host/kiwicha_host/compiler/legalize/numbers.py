@@ -85,8 +85,8 @@ def join(values: Sequence[Value], node: Node) -> Value:
     constant."""
     node.only()
     if len(values) == 1:
-        return _with_constant(values[0].codes(), node)
-    first, last = (value.codes() for value in values)
+        return _with_constant(values[0].operand(), node)
+    first, last = (value.operand() for value in values)
     if node.op == "Div":
         raise node.error("what it divides by must be constant")
     if node.op == "Sub" and last.element == "float32":

@@ -19,7 +19,7 @@ from ..ir.number_layers import NumberLayer
 from ..passes.fold_averages import SOFTMAX
 from ..passes.fold_channels import CHANNELWISE
 from ..passes.fold_qdq import BIASED
-from ..passes.integer_products import BETWEEN, MOVES, OF_SUMS, TRANSPOSED
+from ..passes.integer_products import BETWEEN, IN_PLACE, OF_SUMS, TRANSPOSED
 from ..passes.repeats import REPEAT
 from . import fused, moves, pooling, resample, top
 from .channels import channelwise
@@ -161,7 +161,7 @@ class LayerBuilder:
                 raise node.error("takes what the host makes of the chip's result")
             if value.element == "int32" and node.op != OF_SUMS:
                 raise node.error("takes a product's sums")
-            if value.element == "float32" and node.op not in _OF_NUMBERS:
+            if value.element == "float32" and node.op not in _TAKE_NUMBERS:
                 raise node.error(f"{NUMBERS}, not codes; {_RULES}")
             if value.dequantized and node.op not in (*JOINS, "Concat"):
                 raise node.error(f"{NUMBERS}, not codes; {_RULES}")
@@ -169,7 +169,7 @@ class LayerBuilder:
                 raise node.error("needs int8 or uint8 codes; put a QuantizeLinear before it")
             if node.op in OF_NUMBERS and value.element == "int8" and not value.dequantized:
                 raise node.error(f"computes with numbers of a product's, not with codes; {_RULES}")
-        elif value.element != "int8" and node.op not in (*MOVES, *BETWEEN):
+        elif value.element != "int8" and node.op not in (*IN_PLACE, *BETWEEN):
             raise node.error(f"{NUMBERS}, not codes; {_RULES}")
         return value
 
@@ -381,7 +381,7 @@ OF_NUMBERS = (*JOINS, *NUMBER_FUNCTIONS, "GlobalAveragePool", "ReduceMean")
 #: Their results are sums.
 _INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", TRANSPOSED)
 #: Those that take numbers of the chip's.
-_OF_NUMBERS = (*BETWEEN, "QuantizeLinear")
+_TAKE_NUMBERS = (*BETWEEN, "QuantizeLinear")
 _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm and MatMul with quantized "
           "constants, MaxPool, averages, softmax, layer and RMS normalization, functions of one tensor or of its "
           "channels, sums and products of two, what moves elements, and what finds the largest")

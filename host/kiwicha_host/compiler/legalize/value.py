@@ -238,8 +238,8 @@ class Value:
         self.graph.maps[number] = replace(self.graph.maps[number], element=element)
         self.element, self.quantized, self.unsigned = element, element == "int8", False
 
-    def codes(self) -> "Value":
-        """The codes, or the numbers that never were such, whose numbers it is."""
+    def operand(self) -> "Value":
+        """What a layer takes for it: the codes whose numbers it is, or itself."""
         twin = self.copy()
         if self.dequantized:
             twin.shapers, twin.dequantized = [*self.moves, *self.shapers[1:]], False

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..ir.graph import Graph, Op, with_unique_names
 from .codes import Work, is_sound, read
 from .fold_moves import chooses, on_codes
-from .integer_products import BETWEEN, MOVES, PRODUCTS
+from .integer_products import BETWEEN, IN_PLACE, PRODUCTS
 from .pairs_around_moves import pair
 
 __all__ = ["codes_before_moves"]
@@ -67,7 +67,7 @@ def _of_codes(work: Work, graph: Graph) -> set[str]:
     found = {*graph.constants}
     for op in graph.ops:
         product = op.kind in PRODUCTS and work.codes(op, 0) is not None and work.codes(op, 1) is not None
-        between = op.kind in (*BETWEEN, *MOVES) and {*op.reads} <= found
+        between = op.kind in (*BETWEEN, *IN_PLACE) and {*op.reads} <= found
         if product or between or op.kind == "DequantizeLinear":
             found.update(op.outputs)
     return found

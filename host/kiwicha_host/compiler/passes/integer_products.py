@@ -15,14 +15,14 @@ from .codes import Codes, Work, is_sound
 from .fold_qdq import is_plain
 from .remove_dead import remove_dead
 
-__all__ = ["BETWEEN", "MOVES", "OF_SUMS", "PRODUCTS", "TRANSPOSED", "integer_products"]
+__all__ = ["BETWEEN", "IN_PLACE", "OF_SUMS", "PRODUCTS", "TRANSPOSED", "integer_products"]
 
 #: What makes numbers of sums: its ``ops`` add a bias, multiply by a scale, or both.
 OF_SUMS = "kiwicha.NumbersOfSums"
 #: A ConvTranspose of integers. Its inputs are ConvInteger's, and what ``ops`` need.
 TRANSPOSED = "kiwicha.ConvTransposeInteger"
 #: What moves no number of the chip's from one place of memory to another.
-MOVES = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
+IN_PLACE = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
 #: What the chip computes with numbers, if codes become of these.
 BETWEEN = ("Add", "Clip", "Concat", "Div", "Exp", "GlobalAveragePool", "HardSigmoid", "HardSwish", "LeakyRelu",
            "MaxPool", "Mul", "Neg", "Reciprocal", "ReduceMean", "Relu", "Resize", "Sigmoid", "Slice", "Split",
@@ -103,7 +103,7 @@ def _become_codes(work: Work, graph: Graph) -> set[str]:
         readers = work.readers(name)
         inside = sum(item.inputs.count(name) for item in readers)       # not what the user or another graph has
         if readers and inside == work.reads(name) and all(
-                item.kind == "QuantizeLinear" or (item.kind in (*BETWEEN, *MOVES) and {*item.outputs} <= found)
+                item.kind == "QuantizeLinear" or (item.kind in (*BETWEEN, *IN_PLACE) and {*item.outputs} <= found)
                 for item in readers):
             found.add(name)
     return found
