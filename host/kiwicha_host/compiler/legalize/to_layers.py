@@ -386,8 +386,8 @@ _RULES = ("between DequantizeLinear and QuantizeLinear the chip runs Conv, Gemm 
           "constants, MaxPool, averages, softmax, layer and RMS normalization, functions of one tensor or of its "
           "channels, sums and products of two, what moves elements, and what finds the largest")
 #: What a model may consist of.
-SUPPORTED = (*_OPERATORS, *_SEVERAL, *_CONCATS, *ELEMENTWISE_OPERATORS, CHANNELWISE, *OF_NUMBERS,
-             *_INTEGER_PRODUCTS)
+SUPPORTED = tuple(dict.fromkeys((*_OPERATORS, *_SEVERAL, *_CONCATS, *ELEMENTWISE_OPERATORS, CHANNELWISE,
+                                 *OF_NUMBERS, *_INTEGER_PRODUCTS)))
 #: Those that take numbers as well as codes.
 _SHAPERS = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Gather", "Slice", "Split",
             REPEAT)

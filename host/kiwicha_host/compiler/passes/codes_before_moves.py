@@ -4,6 +4,7 @@ Quantizers that write a QuantizeLinear nowhere but before products leave numbers
 MaxPool, Flatten or Concat. The same codes come out, and a product with a QuantizeLinear behind makes them itself.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..ir.graph import Graph, Op, with_unique_names
@@ -32,19 +33,22 @@ def codes_before_moves(graph: Graph) -> Graph:
             sources = _moved(move)
             if any(_is_left(work, source) for source in sources) and {*sources} <= of_codes:
                 wanted[move.name] = quantize
-    if not wanted:
-        return graph
-    ops = list[Op]()
+    return _with_pairs(graph, work, wanted) if wanted else graph
+
+
+def _with_pairs(graph: Graph, work: Work, wanted: Mapping[str, Op]) -> Graph:
+    """The graph with pairs before moves, by name, like the QuantizeLinear behind each."""
+    ops, types = list[Op](), dict(graph.types)
     for op in graph.ops:
-        if op.name in wanted:
-            count = len(_moved(op))
-            inputs = list(op.inputs)
-            for index in (index for index in range(count) if _is_left(work, op.inputs[index])):
-                ops += pair(work, op, op.inputs[index], wanted[op.name])
+        inputs, count = list(op.inputs), len(_moved(op)) if op.name in wanted else 0
+        for index, name in enumerate(op.inputs[:count]):
+            if _is_left(work, name):
+                ops += pair(work, op, name, wanted[op.name])
                 inputs[index] = ops[-1].outputs[0]
-            op = replace(op, inputs=tuple(inputs))
-        ops.append(op)
-    return with_unique_names(graph.with_ops(tuple(ops)))
+                if name in types:
+                    types[inputs[index]] = types[name]
+        ops.append(replace(op, inputs=tuple(inputs)))
+    return with_unique_names(replace(graph, types=types).with_ops(tuple(ops)))
 
 
 def _is_move(work: Work, op: Op) -> bool:
