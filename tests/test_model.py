@@ -1,6 +1,8 @@
 """Whole models, on the chip and the host: what ONNX Runtime says, and who does what."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -376,3 +378,32 @@ def test_products_of_recurrent_layers_count(kind, gates):
     with load_model(net.model(made), TINY, "golden") as loaded:
         loaded.run({"x": x})
         assert loaded.last_run.host_macs == loaded.placement[0].macs == 6 * 2 * gates * 4 * (5 + 4)
+
+
+_PEAK = """
+import sys
+from pathlib import Path
+from kiwicha import ChipConfig
+from kiwicha_host.compiler.model import compile_model
+
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
+
+before = peak()
+compile_model(ChipConfig.preset("tiny"), sys.argv[1], strict=True)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
+def test_memory_of_compilation(tmp_path):
+    """About three times the weights, as ONNX's checker has them twice beside the model; that is gone then."""
+    net, size = Between(np.int8, x=["N", 4096]), 8192
+    weights = net.rng.integers(-127, 128, (4096, size), np.int8)
+    made = net("QLinearMatMul", "x", np.float32(0.1), np.int8(0), weights, np.float32(0.1), np.int8(0),
+               np.float32(9), np.int8(0))
+    path = tmp_path / "large.onnx"
+    onnx.save(net.model(made), path)
+    done = subprocess.run([sys.executable, "-c", _PEAK, path], capture_output=True, text=True, timeout=120)
+    assert int(done.stdout) < 3.7 * weights.nbytes, done.stdout + done.stderr

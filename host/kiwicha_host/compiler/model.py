@@ -159,11 +159,10 @@ def compile_model(config: ChipConfig, model: Any, *, dims: Mapping[str, int] | N
         The model is unreadable, a dimension has no size, or a layer does not fit; in one line.
     """
     arguments.chip(config)
-    proto = read_model(model)
-    graph = improve_graph(graph_of(proto), dims, watch)
+    # The model as it came is large, and mostly of no more use.
+    graph = improve_graph(graph_of(read_model(model)), dims, watch)
     subgraphs, networks = _subgraphs(config, graph, strict, memory_latency)
-    whole = proto if len(subgraphs) == 1 and isinstance(subgraphs[0], HostSubgraph) else None
-    del proto       # large, and mostly of no more use
+    whole = read_model(model) if len(subgraphs) == 1 and isinstance(subgraphs[0], HostSubgraph) else None
     parts: list[ChipPart | ProductPart | HostPart] = []
     types: dict[str, Type] = {}
     for subgraph in subgraphs:
