@@ -398,12 +398,14 @@ print(peak() - before)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
 def test_memory_of_compilation(tmp_path):
-    """About three times the weights, as ONNX's checker has them twice beside the model; that is gone then."""
+    """Weights as the model has them, in another order, and in the program; not the model as it came, too."""
     net, size = Between(np.int8, x=["N", 4096]), 8192
     weights = net.rng.integers(-127, 128, (4096, size), np.int8)
     made = net("QLinearMatMul", "x", np.float32(0.1), np.int8(0), weights, np.float32(0.1), np.int8(0),
                np.float32(9), np.int8(0))
-    path = tmp_path / "large.onnx"
-    onnx.save(net.model(made), path)
+    model, path = net.model(made), tmp_path / "large.onnx"
+    model.graph.output[0].type.tensor_type.shape.dim.add(dim_param="N")
+    model.graph.output[0].type.tensor_type.shape.dim.add(dim_value=size)
+    onnx.save(model, path)
     done = subprocess.run([sys.executable, "-c", _PEAK, path], capture_output=True, text=True, timeout=120)
-    assert int(done.stdout) < 3.7 * weights.nbytes, done.stdout + done.stderr
+    assert int(done.stdout) < 3.5 * weights.nbytes, done.stdout + done.stderr

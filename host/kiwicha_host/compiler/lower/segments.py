@@ -50,9 +50,13 @@ def plans_of(config: ChipConfig, graph: LayerGraph, maps: FeatureMaps) -> list[P
 def packed_weights(plans: list[Plan]) -> np.ndarray:
     """All weights, parameters and tables, as bytes; one layer at a time, for memory's sake."""
     sizes = [plan.weight_lines * plan.config.line_bytes for plan in plans]
-    packed = np.empty(sum(sizes), np.uint8)
+    packed = np.zeros(sum(sizes), np.uint8)
     for plan, size, end in zip(plans, sizes, accumulate(sizes), strict=True):
-        packed[end - size:end] = plan.packed().reshape(-1)
+        place = packed[end - size:end]
+        if isinstance(plan, ConvPlan):
+            plan.packed(place)
+        else:
+            place[:] = plan.packed().reshape(-1)
     return packed
 
 

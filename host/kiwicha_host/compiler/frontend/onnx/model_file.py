@@ -1,7 +1,6 @@
 """From an ONNX file to a checked model that holds all its data."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,39 +34,46 @@ def read_model(model: Any) -> onnx.ModelProto:
     CompileError
         The file is unreadable or no ONNX model, or data are missing; in one line.
     """
-    model, where, folder = _parse(model)
-    if not model.graph.node:
+    parsed, data, where, folder = _parse(model)
+    if not parsed.graph.node:
         raise CompileError(f"{where} is not an ONNX model, or has no nodes")
-    _complete(model, where, folder)
+    completed, (changed, shapeless) = _complete(parsed, where, folder), _for_checker(parsed)
+    if completed or changed or not data:
+        data = parsed.SerializeToString()
+    del parsed          # the checker has all weights once more, beside these bytes
     try:
-        _check(model)
+        onnx.checker.check_model(data)
+        parsed = onnx.load_model_from_string(data)
+        _as_it_came(parsed, shapeless)
+        _check_own_operators(parsed.graph)
     except Exception as error:  # ValidationError; in some versions others too
         raise CompileError(f"{where} is not a valid ONNX model: {one_line(error)}") from None
-    return model
+    return parsed
 
 
-def _parse(model: Any) -> tuple[onnx.ModelProto, str, Path | None]:
-    """The model, what to call it, and the folder that it is in."""
+def _parse(model: Any) -> tuple[onnx.ModelProto, bytes, str, Path | None]:
+    """The model, its bytes or none, what to call it, and the folder that it is in."""
     if isinstance(model, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        return copy, "the model", None
+        return copy, b"", "the model", None
     path = None if isinstance(model, bytes) else arguments.path("model", model)
     where = "the model" if path is None else str(path)
     try:
-        parsed = onnx.load_model_from_string(model if path is None else path.read_bytes())
+        data = model if path is None else path.read_bytes()
+        parsed = onnx.load_model_from_string(data)
     except OSError as error:
         raise CompileError(f"cannot read {where}: {error.strerror or error}") from None
     except Exception:       # protobuf's own exceptions, whichever implementation it uses
         raise CompileError(f"{where} is not an ONNX model") from None
-    return parsed, where, None if path is None else path.parent
+    return parsed, data, where, None if path is None else path.parent
 
 
-def _complete(model: onnx.ModelProto, where: str, folder: Path | None) -> None:
-    """Fetch data that are in other files; onnx itself would look for them in the current folder."""
+def _complete(model: onnx.ModelProto, where: str, folder: Path | None) -> bool:
+    """Fetch data that are in other files, if any are; onnx itself would look for them in the current folder."""
     outside = [tensor.name for tensor in _tensors(model.graph) if external_data_helper.uses_external_data(tensor)]
     if not outside:
-        return
+        return False
     if folder is None:
         raise CompileError(f"the data of {outside[0]!r} are in another file; give the model's path, or load the "
                            "model with its external data")
@@ -75,6 +81,7 @@ def _complete(model: onnx.ModelProto, where: str, folder: Path | None) -> None:
         external_data_helper.load_external_data_for_model(model, str(folder))
     except Exception as error:  # ValidationError, ValueError, OSError
         raise CompileError(f"the external data of {where} cannot be read: {one_line(error)}") from None
+    return True
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -95,40 +102,40 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from _nodes(inner)
 
 
-def _check(model: onnx.ModelProto) -> None:
-    """By ONNX's checker, but for things that it minds and ONNX Runtime does not: constants that are no inputs,
-    which version 3 of the format did not know, outputs without a shape, and operators that ONNX Runtime alone has
-    in ONNX's own domain, or in that version of it."""
-    if model.ir_version == 3:
+def _for_checker(model: onnx.ModelProto) -> tuple[bool, list[int]]:
+    """Change what ONNX's checker minds and ONNX Runtime does not: constants that are no inputs, which version 3 of
+    the format did not know; outputs without a shape; operators that ONNX Runtime alone has in ONNX's own domain,
+    or in that version of it, which are of another domain then.
+
+    Returns whether there is such, and the numbers of those outputs.
+    """
+    if old := model.ir_version == 3:
         model.ir_version = 4
-    outputs = [output.type.tensor_type for output in model.graph.output if output.type.HasField("tensor_type")]
-    shapeless = [tensor for tensor in outputs if not tensor.HasField("shape")]
-    for tensor in shapeless:
-        tensor.shape.SetInParent()
-    with _as_others(model):
-        onnx.checker.check_model(model)
-    _check_own_operators(model.graph)
-    for tensor in shapeless:
-        tensor.ClearField("shape")
-
-
-@contextlib.contextmanager
-def _as_others(model: onnx.ModelProto) -> Iterator[None]:
-    """The operators that ONNX does not know in its own domain, but ONNX Runtime does, as of another domain."""
+    types = [output.type for output in model.graph.output]
+    shapeless = [index for index, type_ in enumerate(types)
+                 if type_.HasField("tensor_type") and not type_.tensor_type.HasField("shape")]
+    for index in shapeless:
+        types[index].tensor_type.shape.SetInParent()
     version = next((item.version for item in model.opset_import if item.domain in _OWN), 1)
     nodes = [node for node in _nodes(model.graph) if node.domain in _OWN and ("", node.op_type) in _own_operators()
              and not onnx.defs.has(node.op_type, max_inclusive_version=version)]
-    domains, imports = [node.domain for node in nodes], len(model.opset_import)
     if nodes:
         model.opset_import.add(domain=_OTHERS, version=1)
     for node in nodes:
         node.domain = _OTHERS
-    try:
-        yield
-    finally:
-        for node, domain in zip(nodes, domains, strict=True):
-            node.domain = domain
-        del model.opset_import[imports:]
+    return old or bool(shapeless or nodes), shapeless
+
+
+def _as_it_came(model: onnx.ModelProto, shapeless: Sequence[int]) -> None:
+    """Undo what :func:`_for_checker` did."""
+    for index in shapeless:
+        model.graph.output[index].type.tensor_type.ClearField("shape")
+    for node in _nodes(model.graph):
+        if node.domain == _OTHERS:
+            node.domain = ""
+    for index in reversed(range(len(model.opset_import))):
+        if model.opset_import[index].domain == _OTHERS:
+            del model.opset_import[index]
 
 
 def _check_own_operators(graph: onnx.GraphProto) -> None:

@@ -210,12 +210,14 @@ class ConvPlan:
         """Bytes of weights, biases and scales that any chip would have to read."""
         return self.weight_bytes + 8 * self.layer.out_channels
 
-    def packed(self) -> np.ndarray:
-        """Weights and parameters of all blocks as lines, uint8 [weight_lines, line_bytes]."""
+    def packed(self, out: np.ndarray | None = None) -> np.ndarray:
+        """Weights and parameters of all blocks as lines, uint8 [weight_lines, line_bytes]; `out`, if given, is as
+        many zeros, and becomes these."""
         config, layer = self.config, self.layer
         outputs = self.blocks * config.columns
         parts = int8_parts(_folded_weights(layer.weights, self.fold))       # [ky, kx, channels, outputs] each
-        packed = np.zeros((self.blocks, self.block_lines, config.line_bytes), np.uint8)
+        shape = self.blocks, self.block_lines, config.line_bytes
+        packed = np.zeros(shape, np.uint8) if out is None else out.reshape(shape)
         tiles = self.weight_tiles * config.rows
         for block, kept in enumerate(self.kept):
             first = block * config.columns
