@@ -387,7 +387,7 @@ from kiwicha import ChipConfig
 from kiwicha_host.compiler.model import compile_model
 
 def peak():
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 
 before = peak()
@@ -407,5 +407,6 @@ def test_memory_of_compilation(tmp_path):
     model.graph.output[0].type.tensor_type.shape.dim.add(dim_param="N")
     model.graph.output[0].type.tensor_type.shape.dim.add(dim_value=size)
     onnx.save(model, path)
-    done = subprocess.run([sys.executable, "-c", _PEAK, path], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", _PEAK, path], capture_output=True, text=True, encoding="utf-8",
+                          timeout=120)
     assert int(done.stdout) < 3.5 * weights.nbytes, done.stdout + done.stderr
